@@ -1,0 +1,85 @@
+# What is typed here is what CI runs. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+PYTHON ?= python3
+BIN := .venv/bin
+LOCKS := deploy/locks
+RUN_LOCKS := $(LOCKS)/client.txt $(LOCKS)/server.txt $(LOCKS)/trainer.txt
+PIP_FLAGS := --quiet --disable-pip-version-check --no-input
+
+.PHONY: help
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "mlpserve needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+
+# What the trainer, the server and the client need, no more.
+.venv/run.stamp: $(RUN_LOCKS) pyproject.toml | .venv/bin/python
+	@echo "installing mlpserve into .venv"
+	$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes $(RUN_LOCKS:%=-r %) -r $(LOCKS)/build.txt
+	$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The tools for working on mlpserve, on top of that.
+.venv/dev.stamp: $(LOCKS)/dev.txt .venv/run.stamp
+	@echo "installing the development tools into .venv"
+	$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r $(LOCKS)/dev.txt
+	@touch $@
+
+# The stubs' generator: old on purpose, see pyproject.toml.
+.venv-proto/stamp: $(LOCKS)/proto.txt
+	$(PYTHON) -m venv .venv-proto
+	.venv-proto/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $(LOCKS)/proto.txt
+	@touch $@
+
+.PHONY: install
+install: .venv/dev.stamp .venv-proto/stamp  ## make .venv with everything for development
+
+.PHONY: demo
+demo: .venv/run.stamp  ## train, publish, serve, call, swap: the whole loop in a minute
+	$(BIN)/python examples/quickstart.py
+
+.PHONY: test
+test: install  ## the test suite
+	$(BIN)/python -m pytest -m "not slow and not compose"
+
+.PHONY: test-slow
+test-slow: install  ## the longer tests: kills, soaks, the real MNIST
+	$(BIN)/python -m pytest -m slow -s --timeout 900
+
+.PHONY: test-compose
+test-compose: install  ## compose on a real Docker engine
+	$(BIN)/python -m pytest -m compose -s --timeout 900
+
+.PHONY: check
+check: install  ## lint, formatting, types, proto lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	cd proto && ../$(BIN)/buf lint
+
+.PHONY: format
+format: install  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: proto
+proto: .venv-proto/stamp  ## generate the stubs from proto/
+	.venv-proto/bin/python proto/generate.py proto
+
+.PHONY: lock
+lock: .venv/dev.stamp  ## resolve the newest allowed dependencies into deploy/locks
+	$(BIN)/python deploy/lock.py
+
+.PHONY: bench
+bench: install  ## measure serving and training
+	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/training.py
+
+.PHONY: up
+up:  ## docker compose up: train once, then serve on port 50051
+	docker compose up --build --wait

@@ -1,0 +1,1 @@
+"""mlpserve: the client."""

@@ -1,0 +1,1 @@
+"""The wire contract of mlpserve: protobuf messages and gRPC stubs, generated from proto/."""
