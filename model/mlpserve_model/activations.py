@@ -1,0 +1,79 @@
+"""Activation functions: each forward with its backward beside it, pure.
+
+A backward takes the gradient of the loss with respect to the activation `a` and the
+activation itself, and gives the gradient with respect to the pre-activation `z`.
+Writing the derivative in terms of `a` means that `z` need not be kept.
+Arrays are (rows, units), of any one floating type, which is kept.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from mlpserve_model.types import Array
+
+__all__ = ["HIDDEN", "OUTPUT", "Activation"]
+
+
+class Activation(NamedTuple):
+    """A pair of pure functions."""
+
+    forward: Callable[[Array], Array]
+    backward: Callable[[Array, Array], Array]
+
+
+def relu(z: Array) -> Array:
+    """max(z, 0)."""
+    return np.maximum(z, 0)
+
+
+def relu_backward(grad: Array, a: Array) -> Array:
+    """dL/dz = dL/da where z > 0, else 0; z > 0 exactly where a > 0."""
+    return grad * (a > 0)
+
+
+def sigmoid(z: Array) -> Array:
+    """1 / (1 + exp(-z)), by whichever of its two forms cannot overflow."""
+    e: Array = np.exp(-np.abs(z))
+    return np.where(z >= 0, 1, e) / (1 + e)
+
+
+def sigmoid_backward(grad: Array, a: Array) -> Array:
+    """dL/dz = dL/da · a(1 - a)."""
+    return grad * a * (1 - a)
+
+
+def tanh(z: Array) -> Array:
+    """Hyperbolic tangent."""
+    a: Array = np.tanh(z)
+    return a
+
+
+def tanh_backward(grad: Array, a: Array) -> Array:
+    """dL/dz = dL/da · (1 - a²)."""
+    return grad * (1 - a * a)
+
+
+def softmax(z: Array) -> Array:
+    """exp(z) / Σ exp(z) along each row; subtracting the row's maximum prevents overflow."""
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    a: Array = e / e.sum(axis=1, keepdims=True)
+    return a
+
+
+def softmax_backward(grad: Array, a: Array) -> Array:
+    """dL/dz_i = a_i (dL/da_i - Σ_j dL/da_j a_j): the Jacobian diag(a) - a aᵀ, applied by row."""
+    delta: Array = a * (grad - (grad * a).sum(axis=1, keepdims=True))
+    return delta
+
+
+HIDDEN = {
+    "relu": Activation(relu, relu_backward),
+    "sigmoid": Activation(sigmoid, sigmoid_backward),
+    "tanh": Activation(tanh, tanh_backward),
+}
+OUTPUT = {
+    "softmax": Activation(softmax, softmax_backward),
+    "sigmoid": Activation(sigmoid, sigmoid_backward),
+}

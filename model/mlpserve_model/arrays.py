@@ -1,0 +1,129 @@
+"""Named float32 arrays as bytes, in NumPy's .npz container; docs/model-format.md is the norm.
+
+Reading trusts nothing: not the member names, not the sizes, not the headers. NumPy's own
+reader is not used because it believes the headers, evaluates them, and accepts members,
+byte orders and trailing bytes that are not in the contract.
+"""
+
+import io
+import math
+import struct
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpserve_model.errors import ModelRejected
+from mlpserve_model.network import Layer, Network, Weights
+
+__all__ = ["decode", "decode_weights", "encode", "encode_weights", "largest_size"]
+
+Float32 = NDArray[np.float32]
+Shapes = Mapping[str, tuple[int, ...]]
+
+_MAGIC = b"\x93NUMPY\x01\x00"
+# Room for a member's headers in the zip and for its .npy header; NumPy needs about 400 bytes.
+_OVERHEAD = 1024
+
+
+def encode(arrays: Mapping[str, Float32]) -> bytes:
+    """The arrays as an uncompressed .npz; the same arrays always give the same bytes."""
+    buffer = io.BytesIO()
+    contiguous = {name: np.ascontiguousarray(a, "<f4") for name, a in arrays.items()}
+    np.savez(buffer, allow_pickle=False, **contiguous)
+    return buffer.getvalue()
+
+
+def decode(data: bytes, shapes: Shapes) -> dict[str, Float32]:
+    """Exactly the arrays of these names and shapes, read-only and finite.
+
+    Raises ModelRejected with the reason for anything else.
+    """
+    if len(data) > largest_size(shapes):
+        raise ModelRejected(f"{len(data)} bytes, expected at most {largest_size(shapes)}")
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            _check_members(archive.infolist(), shapes)
+            return {name: _array(archive, name, shape) for name, shape in shapes.items()}
+    except ModelRejected:
+        raise
+    # zipfile raises many kinds for a damaged file, some undocumented (struct.error, EOFError,
+    # NotImplementedError, RuntimeError, UnicodeDecodeError): to us they are all the same news.
+    except Exception as error:
+        raise ModelRejected(f"not a readable .npz file: {error}") from error
+
+
+def largest_size(shapes: Shapes) -> int:
+    """More bytes than a file with these arrays can need."""
+    arrays = sum(_nbytes(shape) + _OVERHEAD for shape in shapes.values())
+    return arrays + _OVERHEAD
+
+
+def encode_weights(weights: Weights) -> bytes:
+    """Weights as model.npz: w1, b1, w2, b2, ... from the first layer on."""
+    named = [(f"w{i}", layer.w) for i, layer in enumerate(weights, 1)]
+    named += [(f"b{i}", layer.b) for i, layer in enumerate(weights, 1)]
+    return encode({name: a.astype(np.float32) for name, a in named})
+
+
+def decode_weights(data: bytes, network: Network) -> Weights:
+    """The weights of this network from the bytes of model.npz; raises ModelRejected."""
+    arrays = decode(data, weight_shapes(network))
+    count = len(network.layer_shapes)
+    return tuple(Layer(arrays[f"w{i}"], arrays[f"b{i}"]) for i in range(1, count + 1))
+
+
+def weight_shapes(network: Network) -> Shapes:
+    """The name and shape of every array in this network's model.npz."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, (inputs, units) in enumerate(network.layer_shapes, 1):
+        shapes[f"w{i}"], shapes[f"b{i}"] = (inputs, units), (units,)
+    return shapes
+
+
+def _check_members(members: list[zipfile.ZipInfo], shapes: Shapes) -> None:
+    names = sorted(member.filename for member in members)
+    expected = sorted(f"{name}.npy" for name in shapes)
+    if names != expected:
+        raise ModelRejected(f"members {names[:20]}, expected {expected}")
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 0x1:
+            raise ModelRejected(f"{member.filename} is compressed or encrypted, expected stored")
+        largest = _nbytes(shapes[member.filename.removesuffix(".npy")]) + _OVERHEAD
+        if member.file_size > largest:
+            raise ModelRejected(
+                f"{member.filename} claims {member.file_size} bytes, expected at most {largest}"
+            )
+
+
+def _array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> Float32:
+    data = archive.read(f"{name}.npy")
+    start = _data_start(data, name, shape)
+    if len(data) - start != _nbytes(shape):
+        raise ModelRejected(
+            f"{name} holds {len(data) - start} bytes of data, expected {_nbytes(shape)}"
+        )
+    array = np.frombuffer(data, "<f4", offset=start).reshape(shape).astype(np.float32)
+    if not np.isfinite(array).all():
+        raise ModelRejected(f"{name} has values that are not finite")
+    array.flags.writeable = False
+    return array
+
+
+def _data_start(data: bytes, name: str, shape: tuple[int, ...]) -> int:
+    """Where the values begin, once the .npy header says just what it must."""
+    if data[: len(_MAGIC)] != _MAGIC:
+        raise ModelRejected(f"{name} is not a .npy array of format 1.0")
+    length: int = struct.unpack_from("<H", data, len(_MAGIC))[0]
+    start = len(_MAGIC) + 2 + length
+    header = data[len(_MAGIC) + 2 : start].decode("latin-1").rstrip(" \n")
+    # Compared as text, never evaluated: how it is padded depends on NumPy's version.
+    expected = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
+    if header != expected:
+        raise ModelRejected(f"{name} has the header {header[:100]}, expected {expected}")
+    return start
+
+
+def _nbytes(shape: tuple[int, ...]) -> int:
+    return 4 * math.prod(shape)

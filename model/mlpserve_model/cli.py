@@ -1,0 +1,170 @@
+"""mlpserve-models: look after the store."""
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mlpserve_model.errors import ModelRejected, StoreError
+from mlpserve_model.manifest import Manifest
+from mlpserve_model.settings import SettingsParser, at_least
+from mlpserve_model.store import CHAMPION, Store
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0 done, 1 failed, 2 wrong usage."""
+    settings = _parser().parse_args(arguments)
+    try:
+        code: int = settings.run(Store(settings.store, settings.model), settings)
+    except StoreError as error:
+        print(f"mlpserve-models: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> SettingsParser:
+    parser = SettingsParser(prog="mlpserve-models", description="Look after the store of models.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[Store, Namespace], int], text: str) -> SettingsParser:
+        sub: SettingsParser = commands.add_parser(name, help=text, description=text)
+        sub.add_store()
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        sub.set_defaults(run=run)
+        return sub
+
+    command("list", _list, "list the versions, newest first")
+    show = command("show", _show, "print everything about one version")
+    show.add_argument("version", nargs="?", default=CHAMPION, help="a number or an alias")
+    promote = command("promote", _promote, "point an alias at a version")
+    promote.add_argument("version", type=at_least(1, int))
+    promote.add_argument("--alias", default=CHAMPION, help="the alias that moves")
+    promote.add_argument("--reason", required=True, help="why, for the history")
+    rollback = command("rollback", _rollback, "point champion back at an earlier version")
+    rollback.add_argument("--to", type=at_least(1, int), required=True, help="the version")
+    rollback.add_argument("--reason", required=True, help="why, for the history")
+    verify = command("verify", _verify, "check files, digests and self-tests of all versions")
+    verify.add_argument("version", nargs="*", help="only these numbers or aliases")
+    prune = command("prune", _prune, "remove old versions; those with an alias stay")
+    prune.add_argument("--keep", type=at_least(1, int), default=10, help="how many newest stay")
+    return parser
+
+
+def _list(store: Store, settings: Namespace) -> int:
+    rows = [_row(store, version) for version in reversed(store.versions())]
+    if settings.json:
+        _print_json(rows)
+    else:
+        print("\n".join(map(_line, rows)) or f"no versions of {store.model} in {settings.store}")
+    return 0
+
+
+def _show(store: Store, settings: Namespace) -> int:
+    version = _resolve(store, settings.version)
+    manifest = store.manifest(version)
+    document = json.loads(manifest.to_json()) | {"aliases": _aliases_of(store, version)}
+    if settings.json:
+        _print_json(document)
+    else:
+        for key, value in document.items():
+            print(f"{key:18}  {value if isinstance(value, str) else json.dumps(value)}")
+    return 0
+
+
+def _promote(store: Store, settings: Namespace) -> int:
+    return _move(store, settings, settings.alias, settings.version, "promote")
+
+
+def _rollback(store: Store, settings: Namespace) -> int:
+    return _move(store, settings, CHAMPION, settings.to, "rollback")
+
+
+def _move(store: Store, settings: Namespace, alias: str, version: int, event: str) -> int:
+    with store.lock():
+        manifest = store.verify(version)
+        if manifest.gate.verdict == "REJECTED":
+            reasons = "; ".join(manifest.gate.reasons)
+            raise ModelRejected(f"the gate rejected version {version}: {reasons}")
+        previous = store.aliases().get(alias)
+        store.move_alias(alias, version, expected=previous, event=event, reason=settings.reason)
+    if settings.json:
+        _print_json({"alias": alias, "version": version, "previous": previous})
+    else:
+        print(f"{alias}: {previous or 'nothing'} -> {version}")
+    return 0
+
+
+def _verify(store: Store, settings: Namespace) -> int:
+    chosen = [_resolve(store, text) for text in settings.version] or store.versions()
+    faults = {version: _fault(store, version) for version in chosen}
+    if settings.json:
+        _print_json([{"version": v, "ok": not f, "fault": f} for v, f in faults.items()])
+    else:
+        for version, fault in faults.items():
+            print(f"{version:>6}  {fault or 'ok'}")
+        bad = sum(fault is not None for fault in faults.values())
+        print(f"{len(faults) - bad} whole, {bad} damaged")
+    return 1 if any(faults.values()) else 0
+
+
+def _prune(store: Store, settings: Namespace) -> int:
+    removed = store.prune(settings.keep)
+    if settings.json:
+        _print_json({"removed": removed, "kept": store.versions()})
+    else:
+        print(f"removed {len(removed)}: {', '.join(map(str, removed)) or 'nothing'}")
+    return 0
+
+
+def _row(store: Store, version: int) -> dict[str, Any]:
+    aliases = _aliases_of(store, version)
+    try:
+        manifest = store.manifest(version)
+    except ModelRejected as error:
+        return {"version": version, "verdict": "DAMAGED", "aliases": aliases, "fault": str(error)}
+    return {"version": version, "aliases": aliases} | _summary(manifest)
+
+
+def _summary(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "verdict": manifest.gate.verdict,
+        "reasons": manifest.gate.reasons,
+        "created": manifest.created.isoformat(),
+        "digest": manifest.digest,
+        "metrics": dict(manifest.metrics),
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    accuracy = row.get("metrics", {}).get("accuracy")
+    figure = "" if accuracy is None else f"{accuracy:.2%}"
+    rest = row.get("fault") or row["created"]
+    return (
+        f"{row['version']:6}  {row['verdict']:9} {figure:>8}  {rest}  {', '.join(row['aliases'])}"
+    )
+
+
+def _aliases_of(store: Store, version: int) -> list[str]:
+    return sorted(alias for alias, target in store.aliases().items() if target == version)
+
+
+def _resolve(store: Store, text: str) -> int:
+    """The number that a number or an alias stands for; raises VersionNotFound."""
+    return int(text) if text.isdecimal() else store.resolve(text)
+
+
+def _fault(store: Store, version: int) -> str | None:
+    try:
+        store.verify(version)
+    except ModelRejected as error:
+        return str(error)
+    return None
+
+
+def _print_json(document: object) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=False))

@@ -1,0 +1,77 @@
+"""Logs: one line an event, for people or for machines, on standard error.
+
+An event is a fixed sentence and fields: `log.info("model loaded", extra={"version": 7})`.
+"""
+
+import json
+import logging
+import math
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+__all__ = ["FORMATS", "LEVELS", "set_up"]
+
+FORMATS = ("human", "json")
+LEVELS = ("debug", "info", "warning", "error")
+_LONGEST = 256
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def set_up(log_format: str, level: str) -> None:
+    """Send the process's logs to standard error in one of FORMATS; call it once, in main."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if log_format == "json" else _Human())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+class _Human(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+        fields = "".join(f" {k}={_quoted(v)}" for k, v in _fields(record).items())
+        message = _cut(record.getMessage())
+        message = message if message.isprintable() else json.dumps(message)
+        return f"{time} {record.levelname.lower():7} {message}{fields}"
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        event = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": _cut(record.getMessage()),
+        }
+        return json.dumps(event | _fields(record), default=str)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    fields = {k: v for k, v in vars(record).items() if k not in _STANDARD}
+    if record.exc_info and record.exc_info[1]:
+        # Where it happened, not the whole traceback: an event stays one line.
+        fields["error"] = repr(record.exc_info[1])
+        fields["at"] = _place(record.exc_info[2])
+    return {k: v if _is_number(v) else _cut(str(v)) for k, v in fields.items()}
+
+
+def _place(traceback: Any) -> str:
+    places = []
+    while traceback:
+        code = traceback.tb_frame.f_code
+        places.append(f"{code.co_filename.rsplit('/', 1)[-1]}:{traceback.tb_lineno}")
+        traceback = traceback.tb_next
+    return " > ".join(places[-6:])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def _quoted(value: Any) -> str:
+    # As JSON where a character could be mistaken for the line's own.
+    text = str(value)
+    return text if text.isprintable() and " " not in text and '"' not in text else json.dumps(text)

@@ -1,0 +1,56 @@
+"""Losses: each with its gradient with respect to the last layer's pre-activation.
+
+`logits` is that pre-activation, `probabilities` the output activation of it, and `targets`
+what the probabilities should be (one-hot, or smoothed): all (rows, classes). A loss is a
+sum over classes and a mean over rows.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mlpserve_model.activations import OUTPUT
+from mlpserve_model.types import Array
+
+__all__ = ["LOSSES"]
+
+
+def cross_entropy(output: str, logits: Array, probabilities: Array, targets: Array) -> float:
+    """-Σ t log p for softmax, -Σ (t log p + (1-t) log(1-p)) for sigmoid outputs.
+
+    Computed from the logits, where no logarithm of a rounded-off zero can occur:
+    log Σ exp(z) - z for softmax, log(1 + exp(z)) - t z for sigmoid.
+    """
+    if output == "softmax":
+        top = logits.max(axis=1, keepdims=True)
+        log_sum = top + np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
+        return float((targets * (log_sum - logits)).sum() / len(logits))
+    return float((np.logaddexp(0, logits) - targets * logits).sum() / len(logits))
+
+
+def cross_entropy_backward(output: str, probabilities: Array, targets: Array) -> Array:
+    """dL/dz = (p - t) / rows; for softmax this needs targets that sum to 1.
+
+    The same short form for both outputs, since each is the canonical link of its loss:
+    Bishop, Pattern Recognition and Machine Learning (2006), section 4.3.6.
+    """
+    return (probabilities - targets) / len(targets)
+
+
+def mean_squared_error(output: str, logits: Array, probabilities: Array, targets: Array) -> float:
+    """½ Σ (p - t)²; the half is Nielsen's, Neural Networks and Deep Learning (2015), eq. 6."""
+    return float(0.5 * np.square(probabilities - targets).sum() / len(targets))
+
+
+def mean_squared_error_backward(output: str, probabilities: Array, targets: Array) -> Array:
+    """dL/dp = (p - t) / rows, taken back through the output activation."""
+    return OUTPUT[output].backward((probabilities - targets) / len(targets), probabilities)
+
+
+Loss = Callable[[str, Array, Array, Array], float]
+LossBackward = Callable[[str, Array, Array], Array]
+
+LOSSES: dict[str, tuple[Loss, LossBackward]] = {
+    "cross_entropy": (cross_entropy, cross_entropy_backward),
+    "mean_squared_error": (mean_squared_error, mean_squared_error_backward),
+}

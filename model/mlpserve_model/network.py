@@ -1,0 +1,157 @@
+"""The multi-layer perceptron: its shape, its weights, forward and backward, pure.
+
+Rows are instances everywhere: `x` is (rows, inputs), a layer computes a = f(x @ w + b) with
+`w` (inputs, units) and `b` (units,). Functions keep the floating type they are given.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpserve_model.activations import HIDDEN, OUTPUT
+from mlpserve_model.losses import LOSSES
+from mlpserve_model.types import Array
+
+__all__ = [
+    "Layer",
+    "Network",
+    "Weights",
+    "forward",
+    "initialise",
+    "loss_and_gradients",
+    "scale_pixels",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The shape of a network: `layer_sizes` from inputs to classes, and its activations.
+
+    Raises ValueError for fewer than two layers, a size below 1, or an unknown activation.
+    """
+
+    layer_sizes: tuple[int, ...]
+    hidden_activation: str = "relu"
+    output_activation: str = "softmax"
+
+    def __post_init__(self) -> None:
+        if len(self.layer_sizes) < 2 or min(self.layer_sizes) < 1:
+            raise ValueError(f"layer_sizes must be two or more sizes >= 1, got {self.layer_sizes}")
+        if self.hidden_activation not in HIDDEN:
+            raise ValueError(_unknown("hidden_activation", self.hidden_activation, HIDDEN))
+        if self.output_activation not in OUTPUT:
+            raise ValueError(_unknown("output_activation", self.output_activation, OUTPUT))
+
+    @property
+    def inputs(self) -> int:
+        """How many values one instance has."""
+        return self.layer_sizes[0]
+
+    @property
+    def classes(self) -> int:
+        """How many probabilities an answer has."""
+        return self.layer_sizes[-1]
+
+    @property
+    def layer_shapes(self) -> tuple[tuple[int, int], ...]:
+        """The shape (inputs, units) of every layer's `w`, first layer first."""
+        return tuple(zip(self.layer_sizes[:-1], self.layer_sizes[1:], strict=True))
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the weights hold."""
+        return sum((inputs + 1) * units for inputs, units in self.layer_shapes)
+
+
+class Layer(NamedTuple):
+    """One layer's weights: `w` (inputs, units) and `b` (units,)."""
+
+    w: Array
+    b: Array
+
+
+Weights: TypeAlias = tuple[Layer, ...]
+
+
+def initialise(network: Network, rng: np.random.Generator, scheme: str = "he") -> Weights:
+    """Random float32 weights and zero biases.
+
+    `he` draws from N(0, 2 / inputs) (He et al. 2015, section 2.2), `xavier` uniformly within
+    ±sqrt(6 / (inputs + units)) (Glorot and Bengio 2010, eq. 16). Raises ValueError for
+    another scheme.
+    """
+    if scheme not in INITIALISERS:
+        raise ValueError(_unknown("initialisation", scheme, INITIALISERS))
+    draw = INITIALISERS[scheme]
+    return tuple(
+        Layer(draw(rng, inputs, units).astype(np.float32), np.zeros(units, np.float32))
+        for inputs, units in network.layer_shapes
+    )
+
+
+def forward(network: Network, weights: Weights, x: Array) -> Array:
+    """Probabilities (rows, classes) of `x` (rows, inputs)."""
+    hidden = HIDDEN[network.hidden_activation].forward
+    a = x
+    for layer in weights[:-1]:
+        a = hidden(a @ layer.w + layer.b)
+    return OUTPUT[network.output_activation].forward(a @ weights[-1].w + weights[-1].b)
+
+
+def loss_and_gradients(
+    network: Network, weights: Weights, x: Array, targets: Array, loss: str = "cross_entropy"
+) -> tuple[float, Weights]:
+    """The loss of `x` (rows, inputs) against `targets` (rows, classes), and its gradients.
+
+    The gradients have the shapes of the weights. Back-propagation as in Nielsen, Neural
+    Networks and Deep Learning (2015), BP1 to BP4, by matrices. Raises ValueError for an
+    unknown loss.
+    """
+    if loss not in LOSSES:
+        raise ValueError(_unknown("loss", loss, LOSSES))
+    loss_forward, loss_backward = LOSSES[loss]
+    hidden, output = HIDDEN[network.hidden_activation], network.output_activation
+
+    activations = [x]
+    for layer in weights[:-1]:
+        activations.append(hidden.forward(activations[-1] @ layer.w + layer.b))
+    logits = activations[-1] @ weights[-1].w + weights[-1].b
+    probabilities = OUTPUT[output].forward(logits)
+
+    delta = loss_backward(output, probabilities, targets)
+    gradients = [_layer_gradient(activations[-1], delta)]
+    for a, below, layer in zip(
+        activations[:0:-1], activations[-2::-1], weights[:0:-1], strict=True
+    ):
+        delta = hidden.backward(delta @ layer.w.T, a)
+        gradients.append(_layer_gradient(below, delta))
+    return loss_forward(output, logits, probabilities, targets), tuple(reversed(gradients))
+
+
+def scale_pixels(pixels: NDArray[np.uint8], maximum: float) -> NDArray[np.float32]:
+    """Raw uint8 values as float32 in 0..1: the one place that decides how."""
+    return np.multiply(pixels, np.float32(1 / maximum), dtype=np.float32)
+
+
+def _layer_gradient(below: Array, delta: Array) -> Layer:
+    return Layer(below.T @ delta, delta.sum(axis=0))
+
+
+def _he(rng: np.random.Generator, inputs: int, units: int) -> NDArray[np.float64]:
+    return rng.normal(0, math.sqrt(2 / inputs), (inputs, units))
+
+
+def _xavier(rng: np.random.Generator, inputs: int, units: int) -> NDArray[np.float64]:
+    limit = math.sqrt(6 / (inputs + units))
+    return rng.uniform(-limit, limit, (inputs, units))
+
+
+INITIALISERS = {"he": _he, "xavier": _xavier}
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    return f"unknown {what} {name!r}: use one of {', '.join(known)}"

@@ -1,0 +1,96 @@
+"""Settings of the commands: every flag is an environment variable too, and flags win.
+
+`--poll-seconds` is `MLPSERVE_POLL_SECONDS`. Values of both go through the same parser, so
+both are checked alike.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mlpserve_model.log import FORMATS, LEVELS
+
+__all__ = ["PREFIX", "SettingsParser", "at_least"]
+
+PREFIX = "MLPSERVE_"
+_TRUE, _FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
+
+
+class SettingsParser(argparse.ArgumentParser):
+    """An ArgumentParser whose long options are also read from the environment.
+
+    `--help` shows each option's default and variable. A store_true option is set by 1, true
+    or yes. Wrong usage ends the process with exit code 2.
+    """
+
+    def add_argument(self, *names: Any, **kwargs: Any) -> argparse.Action:
+        """As in argparse; the help gains the default and the variable's name."""
+        action = super().add_argument(*names, **kwargs)
+        variable = _variable(action)
+        if variable and action.help is not argparse.SUPPRESS:
+            default = "" if action.default in (None, False) else f"default: {action.default}; "
+            action.help = f"{action.help or ''} [{default}{variable}]".replace("%", "%%").strip()
+        return action
+
+    def add_store(self) -> None:
+        """Add --store and --model."""
+        self.add_argument("--store", type=Path, default=Path("models"), help="the store's folder")
+        self.add_argument("--model", default="mnist", help="the model's name in the store")
+
+    def add_logging(self) -> None:
+        """Add --log-format and --log-level."""
+        self.add_argument("--log-format", choices=FORMATS, default="human", help="form of the log")
+        self.add_argument("--log-level", choices=LEVELS, default="info", help="least level logged")
+
+    def parse_known_args(  # type: ignore[override]  # argparse's overloads say no more than this
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """As in argparse, with what the environment sets put before the arguments."""
+        given = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args([*self._from_environment(), *given], namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2, naming the variables in force: one may be what is wrong."""
+        used = [v for v in map(_variable, self._actions) if v and v in os.environ]
+        super().error(message + (f" (set in the environment: {', '.join(used)})" if used else ""))
+
+    def _from_environment(self) -> list[str]:
+        arguments = []
+        for action in self._actions:
+            variable = _variable(action)
+            if variable and (value := os.environ.get(variable)) is not None:
+                arguments += self._as_arguments(action, variable, value)
+        return arguments
+
+    def _as_arguments(self, action: argparse.Action, variable: str, value: str) -> list[str]:
+        if action.nargs != 0:
+            # An empty variable means unset: compose files pass ${NAME:-} through.
+            return [f"{action.option_strings[-1]}={value}"] if value else []
+        if value.lower() not in _TRUE + _FALSE:
+            self.error(f"{variable} is {value!r}, expected one of {', '.join(_TRUE + _FALSE[1:])}")
+        return [action.option_strings[-1]] if value.lower() in _TRUE else []
+
+
+def at_least(low: float, kind: type[int] | type[float] = float) -> Any:
+    """A parser of numbers of this kind that are finite and not below `low`."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        if not low <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not a number of at least {low:g}")
+        return value
+
+    number.__name__ = kind.__name__  # argparse puts it into its message
+    return number
+
+
+def _variable(action: argparse.Action) -> str | None:
+    name = action.option_strings[-1] if action.option_strings else ""
+    if not name.startswith("--") or isinstance(
+        action, argparse._HelpAction | argparse._VersionAction
+    ):
+        return None
+    return PREFIX + name[2:].upper().replace("-", "_")

@@ -1,0 +1,11 @@
+"""Types that the whole package shares."""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Array"]
+
+# A float32 array in training and serving; float64 where gradients are checked.
+Array: TypeAlias = NDArray[np.floating[Any]]
