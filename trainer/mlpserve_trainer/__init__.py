@@ -1,1 +1,32 @@
-"""mlpserve: the trainer."""
+"""The trainer: data, fitting, evaluation, gate and publication.
+
+from mlpserve_trainer import TrainSettings, load_recipe, train
+
+outcome = train(TrainSettings(recipe=load_recipe("quick", dataset="digits")))
+"""
+
+from mlpserve_trainer.errors import (
+    DataError,
+    DatasetUnavailable,
+    TrainerError,
+    TrainingDiverged,
+    UsageError,
+)
+from mlpserve_trainer.gate import Rules
+from mlpserve_trainer.recipe import Recipe, load_recipe, recipe_names
+from mlpserve_trainer.training import Outcome, TrainSettings, train
+
+__all__ = [
+    "DataError",
+    "DatasetUnavailable",
+    "Outcome",
+    "Recipe",
+    "Rules",
+    "TrainSettings",
+    "TrainerError",
+    "TrainingDiverged",
+    "UsageError",
+    "load_recipe",
+    "recipe_names",
+    "train",
+]

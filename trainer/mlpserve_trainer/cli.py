@@ -1,0 +1,168 @@
+"""The command mlpserve-trainer: train, datasets, recipes."""
+
+import argparse
+import difflib
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from mlpserve_model import StoreError
+from mlpserve_model.log import set_up
+from mlpserve_model.settings import SettingsParser, at_least
+from mlpserve_trainer.datasets import DATASETS, Places
+from mlpserve_trainer.datasets.idx import has_images
+from mlpserve_trainer.errors import TrainerError, UsageError
+from mlpserve_trainer.gate import Rules
+from mlpserve_trainer.progress import Watch, log_epochs, show_bar
+from mlpserve_trainer.recipe import load_recipe, recipe_knobs, recipe_names
+from mlpserve_trainer.training import Outcome, TrainSettings, default_cache_dir, train
+
+__all__ = ["main"]
+
+DONE, FAILED, WRONG_USAGE, REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code (0 done, 1 failed, 2 wrong usage, 3 rejected)."""
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.error(_unknown_flag(unknown[0], vars(options)))
+    try:
+        return int(options.run(options))
+    except UsageError as error:
+        return _fail(error, WRONG_USAGE)
+    except (TrainerError, StoreError) as error:
+        return _fail(error, FAILED)
+    except KeyboardInterrupt:
+        return _fail("interrupted: nothing was published", INTERRUPTED)
+
+
+def _parser() -> SettingsParser:
+    parser = SettingsParser(prog="mlpserve-trainer", description="Train networks and publish them.")
+    parser.add_argument("--version", action="version", version=version("mlpserve"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> SettingsParser:
+        sub: SettingsParser = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    _add_train_flags(command("train", _train, "train, publish and, if good enough, promote"))
+    _add_places(command("datasets", _list_datasets, "list the data sets"))
+    command("recipes", _list_recipes, "list the recipes")
+    return parser
+
+
+def _add_train_flags(parser: SettingsParser) -> None:
+    parser.add_store()
+    parser.add_logging()
+    _add_places(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    parser.add_argument("--recipe", default="quick", help="a name from `recipes`, or a .toml file")
+    parser.add_argument("--seed", type=at_least(0, int), default=0, help="of all randomness")
+    for knob in recipe_knobs():
+        choices = f", {' or '.join(knob.choices)}" if knob.choices else ""
+        text = f"instead of the recipe's: {knob.help}{choices}"
+        parser.add_argument(_flag(knob.name), type=knob.parse, help=text, dest=knob.name)
+    parser.add_argument(
+        "--min-accuracy", type=at_least(0), default=Rules.min_accuracy, help="the gate's floor"
+    )
+    parser.add_argument(
+        "--margin",
+        type=at_least(0),
+        default=Rules.margin,
+        help="how much less accurate than the champion the gate lets pass",
+    )
+    parser.add_argument(
+        "--allow-signature-change",
+        action="store_true",
+        help="let other inputs or classes than the champion's pass the gate",
+    )
+    parser.add_argument("--force", action="store_true", help="promote what fails the gate")
+    parser.add_argument("--reason", help="why --force, for the manifest and the history")
+
+
+def _add_places(parser: SettingsParser) -> None:
+    parser.add_argument("--data-dir", type=Path, help="a folder of IDX files, or an .npz file")
+    parser.add_argument(
+        "--cache-dir", type=Path, default=default_cache_dir(), help="where fetched data is kept"
+    )
+
+
+def _train(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    set_up(options.log_format, options.log_level)
+    outcome = train(settings, _watch(options))
+    _show(outcome, as_json=options.json)
+    return REJECTED if outcome.verdict == "REJECTED" else DONE
+
+
+def _settings(options: argparse.Namespace) -> TrainSettings:
+    if options.force != bool(options.reason):
+        raise UsageError("--force and --reason go together: say why")
+    given = {knob.name: getattr(options, knob.name) for knob in recipe_knobs()}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return TrainSettings(
+        store=options.store,
+        model=options.model,
+        recipe=load_recipe(options.recipe, **changes),
+        seed=options.seed,
+        data_dir=options.data_dir,
+        cache_dir=options.cache_dir,
+        rules=Rules(
+            min_accuracy=options.min_accuracy,
+            margin=options.margin,
+            allow_signature_change=options.allow_signature_change,
+            force_reason=options.reason,
+        ),
+    )
+
+
+def _watch(options: argparse.Namespace) -> Watch:
+    for_people = sys.stderr.isatty() and options.log_format == "human"
+    return show_bar if for_people else log_epochs
+
+
+def _show(outcome: Outcome, as_json: bool) -> None:
+    if as_json:
+        facts = asdict(outcome)
+        print(outcome.report, file=sys.stderr)
+        print(json.dumps({key: value for key, value in facts.items() if key != "report"}))
+        return
+    print(outcome.report)
+    print(f"\nversion {outcome.version}: {outcome.verdict}, in {outcome.seconds:.1f} s")
+    for reason in outcome.reasons:
+        print(f"  {reason}")
+
+
+def _list_datasets(options: argparse.Namespace) -> int:
+    cached = has_images(Places(None, options.cache_dir).cached_mnist)
+    for name, source in DATASETS.items():
+        print(f"{name:8} {source.description}")
+    print(f"\nMNIST is {'' if cached else 'not '}in the cache, {options.cache_dir}")
+    return DONE
+
+
+def _list_recipes(_: argparse.Namespace) -> int:
+    for name in recipe_names():
+        print(f"{name:8} {load_recipe(name).description}")
+    return DONE
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+def _unknown_flag(argument: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(argument.partition("=")[0], map(_flag, known), n=1)
+    hint = f": did you mean {near[0]}?" if near else ""
+    return f"unrecognized argument {argument}{hint}"
+
+
+def _fail(message: object, code: int) -> int:
+    print(f"mlpserve-trainer: {message}", file=sys.stderr)
+    return code

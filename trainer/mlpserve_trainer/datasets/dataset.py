@@ -1,0 +1,117 @@
+"""The one shape in which data reaches the trainer, checked when it is made."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve_trainer.errors import DataError
+
+__all__ = ["Dataset", "Inputs", "Labels", "encode_labels"]
+
+Inputs = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled inputs, sound by construction.
+
+    * `name`: what the manifest calls it.
+    * `inputs`: (n, *input_shape); uint8 from 0 to `input_maximum`, or float32 from 0 to 1.
+    * `labels`: (n,) int64, indices into `class_names`.
+    * `class_names`: one name for each class, in the order of the network's outputs.
+    * `input_maximum`: what uint8 inputs are divided by to reach 0 to 1.
+    * `training_rows`: where an official split puts the first test row; None without one.
+    * `source`: where the data came from, for people.
+
+    Raises DataError when the parts do not fit together or cannot be trained on.
+    """
+
+    name: str
+    inputs: Inputs
+    labels: Labels
+    class_names: tuple[str, ...]
+    input_maximum: int
+    training_rows: int | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+        _check_values(self)
+        _check_labels(self)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return tuple(self.inputs.shape[1:])
+
+    def digest(self) -> str:
+        """Return "sha256:<hex>" over dtype, shape and bytes of both arrays and the class names."""
+        sha256 = hashlib.sha256()
+        for array in (self.inputs, self.labels):
+            sha256.update(f"{array.dtype.str} {array.shape}\n".encode())
+            sha256.update(np.ascontiguousarray(array).data)
+        sha256.update("\n".join(self.class_names).encode())
+        return f"sha256:{sha256.hexdigest()}"
+
+
+def encode_labels(values: npt.NDArray[Any]) -> tuple[Labels, tuple[str, ...]]:
+    """Turn labels of any kind into class indices and class names, sorted.
+
+    * `values`: (n,) integers or strings.
+    """
+    distinct, indices = np.unique(values, return_inverse=True)
+    return indices.astype(np.int64), tuple(str(value) for value in distinct)
+
+
+def _check_sizes(data: Dataset) -> None:
+    rows = len(data.inputs)
+    if rows == 0 or data.inputs.ndim < 2 or 0 in data.inputs.shape:
+        raise DataError(
+            f"data set {data.name} is empty: expected inputs of shape (rows, ...), "
+            f"got {data.inputs.shape}"
+        )
+    if data.labels.shape != (rows,):
+        raise DataError(
+            f"data set {data.name} has {rows} images but labels of shape {data.labels.shape}: "
+            "expected one label for each image"
+        )
+    if data.training_rows is not None and not 0 < data.training_rows < rows:
+        raise DataError(
+            f"data set {data.name}: its training part has {data.training_rows} of {rows} rows; "
+            "both parts need at least one"
+        )
+
+
+def _check_values(data: Dataset) -> None:
+    limit = data.input_maximum if data.inputs.dtype == np.uint8 else 1
+    # A NaN makes both of these NaN, and no comparison with NaN holds.
+    low, high = float(data.inputs.min()), float(data.inputs.max())
+    if not (low >= 0 and high <= limit):
+        raise DataError(
+            f"data set {data.name}: expected {data.inputs.dtype} inputs from 0 to {limit} and no "
+            f"NaN, got values from {low:g} to {high:g}; scale or clean them"
+        )
+
+
+def _check_labels(data: Dataset) -> None:
+    low, high = int(data.labels.min()), int(data.labels.max())
+    classes = len(data.class_names)
+    if len(set(data.class_names)) < classes or "" in data.class_names:
+        raise DataError(
+            f"data set {data.name}: expected class names that differ, none empty, "
+            f"got {', '.join(map(repr, data.class_names))}"
+        )
+    if low < 0 or high >= classes:
+        raise DataError(
+            f"data set {data.name}: labels out of range: expected 0 to {classes - 1} "
+            f"for {classes} classes, got {low} to {high}"
+        )
+    if len(np.unique(data.labels[: data.training_rows])) < 2:
+        raise DataError(
+            f"data set {data.name} has one class only, {data.class_names[data.labels[0]]!r}: "
+            "training needs examples of at least two"
+        )

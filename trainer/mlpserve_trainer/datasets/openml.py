@@ -1,0 +1,120 @@
+"""MNIST from OpenML, converted once into a folder of IDX files in the cache."""
+
+import contextlib
+import shutil
+import socket
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve_trainer.datasets.idx import write_idx
+from mlpserve_trainer.errors import DatasetUnavailable
+
+__all__ = ["fetch_mnist"]
+
+TRAINING_ROWS, TEST_ROWS = 60_000, 10_000
+PIXELS = 28 * 28
+# Pixels as uint8 from the start: 1.9 s and 330 MB at the peak, against 2.9 s and 1,050 MB with
+# the types that pandas would choose, and 16 s and 990 MB with the liac-arff parser. Labels as
+# text, because scikit-learn fails on the integer categories that newer pandas makes of them.
+COLUMN_TYPES = dict.fromkeys(range(PIXELS), "uint8") | {PIXELS: "str"}
+# Per connection and read, not for the whole download.
+NETWORK_TIMEOUT_SECONDS = 5.0
+
+
+def fetch_mnist(
+    folder: Path, training_rows: int = TRAINING_ROWS, test_rows: int = TEST_ROWS
+) -> None:
+    """Download mnist_784 and write it to `folder`, which appears only when it is complete.
+
+    Raises DatasetUnavailable for no network, no answer, or an answer that is not MNIST.
+    """
+    with _workplace(folder) as workplace:
+        images, labels = _download(workplace / "download")
+        _check(images, labels, training_rows + test_rows)
+        converted = workplace / "converted"
+        _write(converted, images, labels, training_rows)
+        # Whoever comes second finds the folder there, with the same contents.
+        with contextlib.suppress(OSError):
+            converted.rename(folder)
+
+
+@contextlib.contextmanager
+def _workplace(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder on the same file system as `folder`."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        workplace = Path(tempfile.mkdtemp(prefix=".fetching-", dir=folder.parent))
+    except OSError as error:
+        raise DatasetUnavailable(
+            f"MNIST has no place to be kept: {error}; set MLPSERVE_CACHE_DIR"
+        ) from error
+    try:
+        yield workplace
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _download(data_home: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    # Imported here: half a second that no other data set needs.
+    from sklearn.datasets import fetch_openml
+
+    try:
+        with _impatient_sockets(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = fetch_openml(
+                "mnist_784",
+                version=1,
+                data_home=data_home,
+                as_frame=False,
+                parser="pandas",
+                read_csv_kwargs={"dtype": COLUMN_TYPES},
+                n_retries=1,
+                delay=0.1,
+            )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise DatasetUnavailable(
+            f"MNIST could not be fetched from OpenML ({_reason(error)}): put its four IDX files "
+            "into a folder and name it with --data-dir, or use --dataset digits"
+        ) from error
+    return data.data, data.target
+
+
+@contextlib.contextmanager
+def _impatient_sockets() -> Iterator[None]:
+    """Limit how long a silent network is waited for; scikit-learn has no setting for it."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(NETWORK_TIMEOUT_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of what went wrong; urllib hides the cause in `reason`."""
+    text = str(getattr(error, "reason", error)) or type(error).__name__
+    return text.splitlines()[0]
+
+
+def _check(images: npt.NDArray[Any], labels: npt.NDArray[Any], rows: int) -> None:
+    if images.shape != (rows, PIXELS) or images.dtype != np.uint8 or labels.shape != (rows,):
+        raise DatasetUnavailable(
+            f"OpenML's answer is not MNIST: expected {rows} images of {PIXELS} bytes, "
+            f"got {images.dtype} {images.shape} and {len(labels)} labels"
+        )
+
+
+def _write(
+    folder: Path, images: npt.NDArray[Any], labels: npt.NDArray[Any], training_rows: int
+) -> None:
+    folder.mkdir()
+    pixels, digits = images.reshape(-1, 28, 28), labels.astype(np.uint8)
+    for prefix, rows in (("train", slice(training_rows)), ("t10k", slice(training_rows, None))):
+        write_idx(folder / f"{prefix}-images-idx3-ubyte", pixels[rows])
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte", digits[rows])

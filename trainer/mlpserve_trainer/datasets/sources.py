@@ -1,0 +1,156 @@
+"""The data sets by name, and where each comes from."""
+
+import difflib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mlpserve_trainer.datasets import npz, openml
+from mlpserve_trainer.datasets.dataset import Dataset, encode_labels
+from mlpserve_trainer.datasets.idx import IdxFolder, has_images, read_folder
+from mlpserve_trainer.errors import DataError, DatasetUnavailable, UsageError
+
+__all__ = ["DATASETS", "Places", "Source", "load"]
+
+CLASS_NAMES_FILE = "class-names.txt"
+TEN_DIGITS = tuple("0123456789")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where data sets are looked for: what the user named, and what earlier runs fetched."""
+
+    data_dir: Path | None
+    cache_dir: Path
+
+    @property
+    def cached_mnist(self) -> Path:
+        """The folder that the OpenML download is converted into."""
+        return self.cache_dir / "mnist"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that can be asked for by name."""
+
+    description: str
+    load: Callable[[Places], Dataset]
+
+
+def load(name: str, places: Places) -> Dataset:
+    """Load a data set by name.
+
+    Raises UsageError when there is no data set of that name, DataError when the data cannot be
+    used, and DatasetUnavailable when it is not there and cannot be fetched.
+    """
+    if name not in DATASETS:
+        near = difflib.get_close_matches(name, DATASETS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(DATASETS)}"
+        raise UsageError(f"unknown data set {name!r}: {hint}")
+    data = DATASETS[name].load(places)
+    logger.info("data set %s: %d rows from %s", data.name, len(data.inputs), data.source)
+    return data
+
+
+def load_mnist(places: Places) -> Dataset:
+    """Load MNIST from the named folder, else the cache, else OpenML."""
+    if places.data_dir is not None and has_images(places.data_dir):
+        return _from_folder("mnist", places.data_dir, TEN_DIGITS)
+    if not has_images(places.cached_mnist):
+        logger.info("fetching MNIST from OpenML")
+        openml.fetch_mnist(places.cached_mnist)
+    return _from_folder("mnist", places.cached_mnist, TEN_DIGITS)
+
+
+def load_digits(_: Places) -> Dataset:
+    """Load the 1,797 images of 8 by 8 pixels that come with scikit-learn."""
+    # Imported here: half a second that no other data set needs.
+    from sklearn.datasets import load_digits as embedded_digits
+
+    digits = embedded_digits()
+    return Dataset(
+        name="digits",
+        inputs=digits.images.astype(np.uint8),
+        labels=digits.target.astype(np.int64),
+        class_names=TEN_DIGITS,
+        input_maximum=16,
+        source="scikit-learn",
+    )
+
+
+def load_idx(places: Places) -> Dataset:
+    """Load any folder of IDX files, with its class names where it has a file of them."""
+    folder = _required(places, "idx", "a folder of IDX files")
+    return _from_folder("idx", folder, _named_classes(folder))
+
+
+def load_npz(places: Places) -> Dataset:
+    """Load the arrays X and y of an .npz file."""
+    path = npz.find_npz(_required(places, "npz", "an .npz file with arrays X and y"))
+    inputs, values, maximum = npz.read_npz(path)
+    labels, class_names = encode_labels(values)
+    return Dataset("npz", inputs, labels, class_names, maximum, source=str(path))
+
+
+def load_auto(places: Places) -> Dataset:
+    """Load MNIST where it can be had, else the digits, saying why."""
+    try:
+        return load_mnist(places)
+    except DatasetUnavailable as error:
+        logger.warning("using the digits of scikit-learn instead of MNIST: %s", error)
+        return load_digits(places)
+
+
+DATASETS = {
+    "mnist": Source("70,000 digits of 28×28: IDX files, else the cache, else OpenML", load_mnist),
+    "digits": Source("1,797 digits of 8×8 that come with scikit-learn", load_digits),
+    "idx": Source(f"a folder of IDX files (--data-dir), {CLASS_NAMES_FILE} optional", load_idx),
+    "npz": Source("your own .npz with arrays X and y (--data-dir FILE)", load_npz),
+    "auto": Source("mnist where it can be had, else digits", load_auto),
+}
+
+
+def _required(places: Places, name: str, what: str) -> Path:
+    if places.data_dir is None:
+        raise UsageError(f"data set {name} needs --data-dir: {what}")
+    if not places.data_dir.exists():
+        raise DataError(f"{places.data_dir} does not exist: expected {what}")
+    return places.data_dir
+
+
+def _named_classes(folder: Path) -> tuple[str, ...] | None:
+    path = folder / CLASS_NAMES_FILE
+    return tuple(path.read_text("utf-8").splitlines()) if path.is_file() else None
+
+
+def _from_folder(name: str, folder: Path, class_names: tuple[str, ...] | None) -> Dataset:
+    files = read_folder(folder)
+    labels = files.labels.astype(np.int64)
+    data = Dataset(
+        name=name,
+        inputs=files.images,
+        labels=labels,
+        class_names=class_names or tuple(map(str, range(256))),
+        input_maximum=255,
+        training_rows=files.training_rows,
+        source=str(folder),
+    )
+    return data if class_names else _with_classes_of_training_rows(data, files)
+
+
+def _with_classes_of_training_rows(data: Dataset, files: IdxFolder) -> Dataset:
+    """Name the classes after the labels that the training rows have, whatever their numbers."""
+    known = np.unique(files.labels[: files.training_rows])
+    strangers = np.setdiff1d(files.labels, known)
+    if len(strangers):
+        raise DataError(
+            f"{data.source}: labels out of range: the test files have {strangers.tolist()}, "
+            f"which no training row has; training labels are {known.tolist()}"
+        )
+    labels, class_names = encode_labels(files.labels)
+    return replace(data, labels=labels, class_names=class_names)

@@ -1,0 +1,29 @@
+"""What can go wrong while training, each error written for the person who can act on it."""
+
+__all__ = [
+    "DataError",
+    "DatasetUnavailable",
+    "TrainerError",
+    "TrainingDiverged",
+    "UsageError",
+]
+
+
+class TrainerError(Exception):
+    """Base of every error that the trainer raises on purpose; nothing was published."""
+
+
+class UsageError(TrainerError):
+    """The request makes no sense as written: an unknown recipe key, a value out of range."""
+
+
+class DataError(TrainerError):
+    """The data set is there but cannot be trained on."""
+
+
+class DatasetUnavailable(TrainerError):
+    """The data set is not on this machine and could not be fetched."""
+
+
+class TrainingDiverged(TrainerError):
+    """The loss stopped being a finite number."""

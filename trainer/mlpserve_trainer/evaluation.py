@@ -1,0 +1,110 @@
+"""How good a network is on examples that it was not trained on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve_model.network import Network, Weights, forward
+from mlpserve_trainer.datasets.dataset import Labels
+from mlpserve_trainer.split import Examples
+
+__all__ = ["ClassScores", "Evaluation", "accuracy", "class_scores", "evaluate", "report"]
+
+# Large enough for efficient matrix products, small enough to stay in the cache.
+CHUNK_ROWS = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Predictions beside the truth.
+
+    * `labels`: (n,) true class indices.
+    * `predicted`: (n,) predicted class indices.
+    * `log_loss`: mean negative logarithm of the normalised probability of the true class.
+    """
+
+    labels: Labels
+    predicted: Labels
+    log_loss: float
+
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Whether each row was predicted right: (n,)."""
+        return np.equal(self.labels, self.predicted)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of rows predicted right."""
+        return float(self.correct.mean())
+
+
+@dataclass(frozen=True, eq=False)
+class ClassScores:
+    """Precision, recall, F1 and the number of rows of each class: (classes,) each."""
+
+    precision: npt.NDArray[np.float64]
+    recall: npt.NDArray[np.float64]
+    f1: npt.NDArray[np.float64]
+    rows: npt.NDArray[np.int64]
+
+
+def probabilities(
+    network: Network, weights: Weights, examples: Examples
+) -> npt.NDArray[np.float32]:
+    """Return the network's answer for every example: (n, classes)."""
+    starts = range(0, len(examples), CHUNK_ROWS)
+    chunks = [
+        forward(network, weights, examples.scaled(slice(start, start + CHUNK_ROWS)))
+        for start in starts
+    ]
+    return np.concatenate(chunks).astype(np.float32, copy=False)
+
+
+def evaluate(network: Network, weights: Weights, examples: Examples) -> Evaluation:
+    """Predict every example."""
+    answers = probabilities(network, weights, examples)
+    return Evaluation(examples.labels, answers.argmax(axis=1), _log_loss(answers, examples.labels))
+
+
+def accuracy(network: Network, weights: Weights, examples: Examples) -> float:
+    """Return the share of examples predicted right."""
+    return evaluate(network, weights, examples).accuracy
+
+
+def class_scores(labels: Labels, predicted: Labels, classes: int) -> ClassScores:
+    """Count how often each class is found, and how often it is found rightly.
+
+    A score whose denominator is 0 (a class that never occurs or is never predicted) is 0.
+    """
+    right = np.bincount(labels[labels == predicted], minlength=classes)
+    occurs = np.bincount(labels, minlength=classes)
+    claimed = np.bincount(predicted, minlength=classes)
+    return ClassScores(
+        precision=right / np.maximum(claimed, 1),
+        recall=right / np.maximum(occurs, 1),
+        f1=2 * right / np.maximum(occurs + claimed, 1),
+        rows=occurs,
+    )
+
+
+def report(evaluation: Evaluation, class_names: tuple[str, ...]) -> str:
+    """Return precision, recall and F1 of each class as a table, with their means."""
+    scores = class_scores(evaluation.labels, evaluation.predicted, len(class_names))
+    columns = np.stack([scores.precision, scores.recall, scores.f1], axis=1)
+    width = max(len("mean"), *map(len, class_names))
+    lines = [f"{'class':>{width}}  precision  recall      F1    rows"]
+    table = zip([*class_names, "mean"], [*columns, columns.mean(axis=0)], strict=True)
+    for (name, (precision, recall, f1)), rows in zip(
+        table, [*scores.rows, scores.rows.sum()], strict=True
+    ):
+        lines.append(f"{name:>{width}}  {precision:9.4f}  {recall:6.4f}  {f1:6.4f}  {rows:6d}")
+    return "\n".join(lines)
+
+
+def _log_loss(answers: npt.NDArray[np.float32], labels: Labels) -> float:
+    """Sigmoid outputs need not sum to 1, so every row is normalised first."""
+    tiny = np.finfo(np.float32).tiny
+    sums = answers.sum(axis=1, dtype=np.float64)
+    of_truth = answers[np.arange(len(labels)), labels] / np.maximum(sums, tiny)
+    return float(-np.log(np.maximum(of_truth, tiny)).mean())

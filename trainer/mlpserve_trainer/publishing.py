@@ -1,0 +1,143 @@
+"""From a fitted network to a judged, published and perhaps promoted version."""
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve_model import (
+    CHAMPION,
+    Manifest,
+    ModelRejected,
+    Store,
+    StoredModel,
+    VersionNotFound,
+    Weights,
+)
+from mlpserve_trainer.card import model_card
+from mlpserve_trainer.datasets.dataset import Labels
+from mlpserve_trainer.evaluation import Evaluation, evaluate, report
+from mlpserve_trainer.gate import (
+    Check,
+    Rules,
+    Signature,
+    accuracy_floor,
+    judge,
+    no_worse,
+    same_signature,
+)
+from mlpserve_trainer.split import Examples
+
+__all__ = ["Challenger", "golden_rows", "publish"]
+
+GOLDEN_ROWS = 32
+MOST_GOLDEN_ROWS = 1024
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Challenger:
+    """A fitted network that wants to be champion.
+
+    * `draft`: its manifest, but for the verdict and what the store sets.
+    * `weights`: what it would be served with.
+    * `holdout`: the examples that decide.
+    * `evaluation`: its answers to them.
+    """
+
+    draft: Manifest
+    weights: Weights
+    holdout: Examples
+    evaluation: Evaluation
+
+
+def publish(store: Store, challenger: Challenger, rules: Rules) -> Manifest:
+    """Judge the challenger against the champion of this moment, publish it, promote it.
+
+    The lock is held from the comparison to the promotion: whichever of two trainers comes
+    second is compared with the first one's version, so the champion never goes back.
+    Raises StoreError when the store cannot be read or written.
+    """
+    golden = challenger.holdout.scaled(golden_rows(challenger.holdout.labels))
+    with store.lock():
+        champion = store.aliases().get(CHAMPION)
+        gate = judge(_checks(store, champion, challenger, rules), rules.force_reason)
+        draft = replace(challenger.draft, gate=gate)
+        scores = report(challenger.evaluation, draft.class_names)
+        files = {"model_card.md": model_card(draft, scores)}
+        with _finishing():
+            manifest = store.publish(draft, challenger.weights, golden, files)
+            _settle(store, manifest, champion)
+    return manifest
+
+
+def golden_rows(labels: Labels) -> npt.NDArray[np.intp]:
+    """Choose rows for the self-test: the first of every class, then the second of every one, ..."""
+    turn = np.empty(len(labels), dtype=np.intp)
+    classes = np.unique(labels)
+    for label in classes:
+        rows = np.flatnonzero(labels == label)
+        turn[rows] = np.arange(len(rows))
+    count = min(max(GOLDEN_ROWS, len(classes)), MOST_GOLDEN_ROWS)
+    return np.lexsort((labels, turn))[:count]
+
+
+def _checks(
+    store: Store, champion: int | None, challenger: Challenger, rules: Rules
+) -> list[Check]:
+    """Put every question that can be put; a champion that cannot be read asks none."""
+    floor = accuracy_floor(challenger.evaluation.accuracy, rules.min_accuracy)
+    if champion is None:
+        return [floor, Check(True, "there is no champion yet")]
+    try:
+        model = store.load(champion)
+    except (ModelRejected, VersionNotFound) as error:
+        return [floor, Check(True, f"champion {champion} is damaged, not compared with: {error}")]
+    return [floor, *_compare(model, challenger, rules)]
+
+
+def _compare(champion: StoredModel, challenger: Challenger, rules: Rules) -> Iterator[Check]:
+    version = champion.manifest.version
+    old, new = _signature(champion.manifest), _signature(challenger.draft)
+    yield same_signature(version, old, new, rules.allow_signature_change)
+    # Answers to other questions, or in other classes, cannot be compared.
+    if old.class_names == new.class_names and old.input_shape == new.input_shape:
+        answers = evaluate(champion.manifest.network, champion.weights, challenger.holdout)
+        right = challenger.evaluation.correct
+        yield no_worse(version, right, answers.correct, rules.margin)
+
+
+def _signature(manifest: Manifest) -> Signature:
+    return Signature(manifest.input_shape, manifest.input_maximum, manifest.class_names)
+
+
+def _settle(store: Store, manifest: Manifest, champion: int | None) -> None:
+    reason = "; ".join(manifest.gate.reasons)
+    if manifest.gate.verdict == "REJECTED":
+        store.record("reject", manifest.version, reason)
+    else:
+        store.move_alias(
+            CHAMPION, manifest.version, expected=champion, event="promote", reason=reason
+        )
+
+
+@contextmanager
+def _finishing() -> Iterator[None]:
+    """Put Ctrl-C off for the few milliseconds in which a version is published and promoted."""
+    # Only the main thread is ever interrupted, and only it may set handlers.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(
+        signal.SIGINT, lambda *_: logger.warning("too late to interrupt: publishing")
+    )
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)

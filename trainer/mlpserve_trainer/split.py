@@ -1,0 +1,86 @@
+"""Which rows are trained on, which choose nothing but are watched, and which judge."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve_model.network import scale_pixels
+from mlpserve_trainer.datasets import Dataset
+from mlpserve_trainer.datasets.dataset import Inputs, Labels
+
+__all__ = ["Examples", "Split", "split", "stratified"]
+
+HOLDOUT_FRACTION = 0.2
+# Fixed, and not the training seed: versions of different seeds are judged on the same rows.
+SPLIT_SEED = 20
+VALIDATION_SEED = 21
+
+Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Inputs (n, *input_shape) as the data set has them, with labels (n,)."""
+
+    inputs: Inputs
+    labels: Labels
+    input_maximum: float
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: npt.NDArray[Any] | slice) -> "Examples":
+        """Return some of the rows."""
+        return Examples(self.inputs[rows], self.labels[rows], self.input_maximum)
+
+    def scaled(self, rows: npt.NDArray[Any] | slice = slice(None)) -> npt.NDArray[np.float32]:
+        """Return the inputs of some rows as the network takes them: (n, inputs), from 0 to 1."""
+        chosen: npt.NDArray[Any] = self.inputs[rows].reshape(-1, self.inputs[0].size)
+        if chosen.dtype == np.uint8:
+            return scale_pixels(chosen, self.input_maximum)
+        return chosen.astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The three parts of a data set, and in words how it was split."""
+
+    training: Examples
+    validation: Examples
+    holdout: Examples
+    description: str
+
+
+def split(data: Dataset, validation_fraction: float) -> Split:
+    """Split by the official line where there is one, else 80/20, each class in proportion.
+
+    The validation part comes out of the training rows; the holdout is never touched by training.
+    """
+    everything = Examples(data.inputs, data.labels, data.input_maximum)
+    if data.training_rows is not None:
+        rest = everything.take(slice(data.training_rows))
+        holdout = everything.take(slice(data.training_rows, None))
+        description = "official"
+    else:
+        rows, held = stratified(data.labels, HOLDOUT_FRACTION, SPLIT_SEED)
+        rest, holdout = everything.take(rows), everything.take(held)
+        description = f"stratified 80/20, seed {SPLIT_SEED}"
+    rows, watched = stratified(rest.labels, validation_fraction, VALIDATION_SEED)
+    return Split(rest.take(rows), rest.take(watched), holdout, description)
+
+
+def stratified(labels: Labels, fraction: float, seed: int) -> tuple[Rows, Rows]:
+    """Return the rows that stay and the rows taken out, in order.
+
+    `fraction` of every class is taken out, rounded, but at least one row where a class has two
+    or more, and never all of them.
+    """
+    rng = np.random.default_rng(seed)
+    taken = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        count = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
+        taken[rng.permutation(rows)[:count]] = True
+    return np.flatnonzero(~taken), np.flatnonzero(taken)

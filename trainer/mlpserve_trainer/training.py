@@ -1,0 +1,168 @@
+"""The whole path: load -> split -> fit -> evaluate -> gate -> publish -> promote."""
+
+import logging
+import math
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import platformdirs
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from mlpserve_model import Dataset as DatasetFacts
+from mlpserve_model import Gate, Manifest, Network, Store
+from mlpserve_trainer.datasets import Dataset, Places, load
+from mlpserve_trainer.evaluation import accuracy, evaluate, report
+from mlpserve_trainer.fitting import Epoch, fit
+from mlpserve_trainer.gate import Rules
+from mlpserve_trainer.progress import Watch, log_epochs
+from mlpserve_trainer.publishing import Challenger, publish
+from mlpserve_trainer.recipe import Recipe, load_recipe
+from mlpserve_trainer.split import Split, split
+
+__all__ = ["Outcome", "TrainSettings", "default_cache_dir", "train"]
+
+logger = logging.getLogger(__name__)
+
+
+def default_cache_dir() -> Path:
+    """Return where fetched data sets are kept, as each system has it."""
+    return platformdirs.user_cache_path("mlpserve")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Everything that one training run depends on.
+
+    * `store`, `model`: where the version is published.
+    * `recipe`: what to train on, and how; see `load_recipe`.
+    * `seed`: of the initial weights and the order of the rows.
+    * `data_dir`: the folder or file that data sets `mnist`, `idx` and `npz` are read from.
+    * `cache_dir`: where MNIST is kept once it was fetched.
+    * `rules`: how strict the gate is.
+    """
+
+    store: Path = Path("models")
+    model: str = "mnist"
+    recipe: Recipe = field(default_factory=load_recipe)
+    seed: int = 0
+    data_dir: Path | None = None
+    cache_dir: Path = field(default_factory=default_cache_dir)
+    rules: Rules = field(default_factory=Rules)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a training run.
+
+    * `version`: the number of the published version.
+    * `verdict`: PROMOTED, REJECTED or FORCED, for these `reasons`.
+    * `metrics`: accuracy and the rest, by name.
+    * `digest`: "sha256:<hex>" of the weights.
+    * `seconds`: from start to end.
+    * `report`: precision, recall and F1 of each class on the holdout, as a table.
+    """
+
+    version: int
+    verdict: str
+    reasons: tuple[str, ...]
+    metrics: dict[str, float]
+    digest: str
+    seconds: float
+    report: str
+
+
+def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
+    """Train a network, publish it, and promote it when it passes the gate.
+
+    Nothing is printed; `watch` sees every epoch, and the log has the milestones.
+    Raises TrainerError when no version came of it, and StoreError when the store refuses.
+    """
+    started = time.perf_counter()
+    store = Store(settings.store, settings.model)
+    # A store that cannot be written should say so now, not after the training.
+    with store.lock():
+        store.aliases()
+    data = load(settings.recipe.dataset, Places(settings.data_dir, settings.cache_dir))
+    parts = split(data, settings.recipe.validation_fraction)
+    challenger = _fit_challenger(settings, data, parts, watch)
+    manifest = publish(store, challenger, settings.rules)
+    logger.info(
+        "published version %d: %s", manifest.version, manifest.gate.verdict, extra=_facts(manifest)
+    )
+    return Outcome(
+        version=manifest.version,
+        verdict=manifest.gate.verdict,
+        reasons=manifest.gate.reasons,
+        metrics=dict(manifest.metrics),
+        digest=manifest.digest,
+        seconds=time.perf_counter() - started,
+        report=report(challenger.evaluation, data.class_names),
+    )
+
+
+def _fit_challenger(
+    settings: TrainSettings, data: Dataset, parts: Split, watch: Watch
+) -> Challenger:
+    recipe, network = settings.recipe, _network(settings.recipe, data)
+    started = time.perf_counter()
+    # Measured with the quick recipe on two cores: 0.35 s an epoch with one BLAS thread, 0.42 s
+    # with two; products this small are done before the second thread is awake.
+    with threadpool_limits(1, user_api="blas"):
+        epochs = fit(network, recipe, parts.training, parts.validation, settings.seed)
+        last = _last(watch(epochs, recipe.epochs))
+    seconds = time.perf_counter() - started
+    evaluation = evaluate(network, last.weights, parts.holdout)
+    metrics = {
+        "accuracy": evaluation.accuracy,
+        "log_loss": evaluation.log_loss,
+        "validation_accuracy": last.validation_accuracy,
+        "training_accuracy": accuracy(network, last.weights, parts.training),
+        "training_loss": last.loss,
+        "training_seconds": round(seconds, 3),
+    }
+    draft = _draft(settings, network, data, parts, metrics)
+    return Challenger(draft, last.weights, parts.holdout, evaluation)
+
+
+def _last(epochs: Iterator[Epoch]) -> Epoch:
+    *_, last = epochs
+    return last
+
+
+def _network(recipe: Recipe, data: Dataset) -> Network:
+    sizes = (math.prod(data.input_shape), *recipe.hidden, len(data.class_names))
+    return Network(sizes, recipe.hidden_activation, recipe.output_activation)
+
+
+def _draft(
+    settings: TrainSettings,
+    network: Network,
+    data: Dataset,
+    parts: Split,
+    metrics: dict[str, float],
+) -> Manifest:
+    return Manifest(
+        model=settings.model,
+        network=network,
+        input_shape=data.input_shape,
+        input_maximum=data.input_maximum,
+        class_names=data.class_names,
+        dataset=DatasetFacts(data.name, data.digest(), parts.description),
+        recipe=settings.recipe.as_dict(),
+        seed=settings.seed,
+        libraries={"python": platform.python_version()}
+        | {name: version(name) for name in ("mlpserve", "numpy")},
+        metrics=metrics,
+        gate=Gate("REJECTED", ("not judged",)),
+    )
+
+
+def _facts(manifest: Manifest) -> dict[str, object]:
+    return {
+        "accuracy": round(manifest.metrics["accuracy"], 5),
+        "reasons": "; ".join(manifest.gate.reasons),
+    }
