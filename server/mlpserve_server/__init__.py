@@ -1,1 +1,1 @@
-"""mlpserve: the server."""
+"""The gRPC server of mlpserve: follows the store and answers predictions."""

@@ -1,0 +1,99 @@
+"""A server's life: start, follow the store, drain, stop."""
+
+import logging
+import threading
+from types import TracebackType
+
+from grpc_health.v1 import health
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+from mlpserve_model import Store
+from mlpserve_server.catalog import Catalog
+from mlpserve_server.dataplane import DataPlane
+from mlpserve_server.manager import ModelManager
+from mlpserve_server.settings import Settings
+from mlpserve_server.transport import PREDICTION_SERVICE, StandardTransport
+
+__all__ = ["Server"]
+
+log = logging.getLogger(__name__)
+
+
+class Server:
+    """A model server; also a context manager that starts and stops it.
+
+    Alive as soon as it has started, ready once a model answers. Raises ListenError from
+    `start` when an address is taken, and StoreError for a model name that cannot be one.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.addresses: tuple[str, ...] = ()
+        self._manager = ModelManager(
+            Store(settings.store, settings.model), settings.serve, settings.standby
+        )
+        self._stopping = threading.Event()
+        self._ready_lock = threading.Lock()
+        self._health = health.HealthServicer()
+        # Health is born SERVING: readiness must not be, and is no word on liveness ("").
+        self._set_ready(False)
+        data = DataPlane(self._manager, settings.max_batch)
+        self._transport = StandardTransport(data, Catalog(self._manager), self._health)
+        self._follower = threading.Thread(target=self._follow, name="follow-store", daemon=True)
+
+    @property
+    def address(self) -> str:
+        """The first address it listens on, with the port that it got."""
+        return self.addresses[0]
+
+    def start(self) -> None:
+        """Listen, and look for a model."""
+        self.addresses = tuple(map(self._transport.listen, self.settings.listen))
+        self._transport.start()
+        self._follower.start()
+        store = str(self.settings.store)
+        log.info("listening", extra={"address": ",".join(self.addresses), "store": store})
+
+    def stop(self) -> None:
+        """Drain and stop: NOT_SERVING, answer on for a while, finish what is in flight."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        self._set_ready(False)
+        log.info("draining", extra={"seconds": self.settings.drain_seconds})
+        threading.Event().wait(self.settings.drain_seconds)
+        self._transport.stop(self.settings.grace_seconds)
+        log.info("stopped")
+
+    def __enter__(self) -> "Server":
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _follow(self) -> None:
+        while True:
+            if self._poll():
+                self._set_ready(True)  # announced after the model is in place
+            if self._stopping.wait(self.settings.poll_seconds):
+                return
+
+    def _poll(self) -> bool:
+        try:
+            return self._manager.poll()
+        except Exception:
+            # Nothing may end the polling: the next look may find what this one did not.
+            log.exception("looking at the store failed")
+            return False
+
+    def _set_ready(self, ready: bool) -> None:
+        with self._ready_lock:  # a draining server cannot become ready again
+            serving = ready and not self._stopping.is_set()
+            status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
+            self._health.set(PREDICTION_SERVICE, status)

@@ -1,0 +1,112 @@
+"""What is in the store and what of it is served: ModelService, bytes in and bytes out."""
+
+from mlpserve.v1 import model_pb2
+from mlpserve_model import Manifest, ModelRejected, StoreError, VersionNotFound
+from mlpserve_server import codec
+from mlpserve_server.errors import InvalidInput, ModelNotFound, NotReady
+from mlpserve_server.manager import ModelManager
+
+__all__ = ["Catalog"]
+
+DEFAULT_PAGE, LARGEST_PAGE = 50, 200
+
+State = model_pb2.ModelVersion.State
+
+
+class Catalog:
+    """Describes versions as the manager sees them."""
+
+    def __init__(self, manager: ModelManager) -> None:
+        self.manager = manager
+
+    def get_model_version(self, request: bytes) -> bytes:
+        """Answer a GetModelVersionRequest, both as bytes."""
+        message = model_pb2.GetModelVersionRequest()
+        codec.parse(message, request)
+        described = self._selected(codec.selection(message.model))
+        return model_pb2.GetModelVersionResponse(model_version=described).SerializeToString()
+
+    def list_model_versions(self, request: bytes) -> bytes:
+        """Answer a ListModelVersionsRequest, both as bytes; the token is the last number given."""
+        message = model_pb2.ListModelVersionsRequest()
+        codec.parse(message, request)
+        size, before = _page(message)
+        try:
+            versions = [v for v in reversed(self.manager.store.versions()) if v < before]
+            page = [self._described(v) for v in versions[:size]]
+        except StoreError as error:
+            raise NotReady("the store cannot be read at the moment") from error
+        token = str(versions[size - 1]) if len(versions) > size else ""
+        response = model_pb2.ListModelVersionsResponse(next_page_token=token)
+        # One removed since the folder was listed is no longer a version.
+        response.model_versions.extend(version for version in page if version is not None)
+        return response.SerializeToString()
+
+    def _selected(self, chosen: codec.Selection) -> model_pb2.ModelVersion:
+        manager = self.manager
+        version = manager.aliases.get(chosen.alias) if chosen.alias is not None else chosen.version
+        if version is None:
+            # Nothing selected, or an unknown alias: what `get` says of it is the answer.
+            return self._describe(manager.get(*chosen).manifest)
+        current = manager.current
+        if current is not None and current.manifest.version == version:
+            return self._describe(current.manifest)
+        try:
+            described = self._described(version)
+        except StoreError as error:
+            raise NotReady("the store cannot be read at the moment") from error
+        if described is None:
+            raise ModelNotFound(f"{manager.store.model} has no version {version}")
+        return described
+
+    def _described(self, version: int) -> model_pb2.ModelVersion | None:
+        """The version as a message, or None when it does not exist; raises StoreError."""
+        try:
+            return self._describe(self.manager.store.manifest(version))
+        except VersionNotFound:
+            return None
+        except ModelRejected as error:
+            ref = model_pb2.ModelRef(name=self.manager.store.model, version=version)
+            return model_pb2.ModelVersion(
+                ref=ref, state=State.STATE_FAILED, state_reason=str(error)
+            )
+
+    def _describe(self, manifest: Manifest) -> model_pb2.ModelVersion:
+        state, reason = self._state(manifest)
+        aliases = self.manager.aliases.items()
+        message = model_pb2.ModelVersion(
+            ref=codec.model_ref(manifest),
+            state=state,
+            state_reason=reason,
+            aliases=sorted(alias for alias, target in aliases if target == manifest.version),
+            input_shape=manifest.input_shape,
+            class_names=manifest.class_names,
+            metrics=dict(manifest.metrics),
+        )
+        message.create_time.FromDatetime(manifest.created)
+        return message
+
+    def _state(self, manifest: Manifest) -> tuple[State.ValueType, str]:
+        manager, version = self.manager, manifest.version
+        current = manager.current
+        if current is not None and current.manifest.version == version:
+            return State.STATE_ACTIVE, "answers calls that select nothing"
+        if manifest.gate.verdict == "REJECTED":
+            return State.STATE_REJECTED, "; ".join(manifest.gate.reasons)
+        if reason := manager.failure(version):
+            return State.STATE_FAILED, reason
+        if manager.loading == version:
+            return State.STATE_LOADING, "being read and verified"
+        where = "in memory" if manager.in_memory(version) else "loaded when it is selected"
+        return State.STATE_STANDBY, where
+
+
+def _page(message: model_pb2.ListModelVersionsRequest) -> tuple[int, float]:
+    """How many versions, and below which number."""
+    if message.page_size < 0:
+        raise InvalidInput("page_size", f"page_size {message.page_size}, expected 0 or more")
+    token = message.page_token
+    if token and not (token.isascii() and token.isdecimal()):
+        raise InvalidInput("page_token", "not a token of this server: use next_page_token as it is")
+    size = min(message.page_size or DEFAULT_PAGE, LARGEST_PAGE)
+    return size, int(token) if token else float("inf")

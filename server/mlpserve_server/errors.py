@@ -1,0 +1,79 @@
+"""What a caller can be told, in domain words; transports map it to their own codes."""
+
+__all__ = [
+    "Abandoned",
+    "BatchTooLarge",
+    "InvalidInput",
+    "ModelNotFound",
+    "ModelRefused",
+    "NotReady",
+    "Overloaded",
+    "ServingError",
+]
+
+
+class ServingError(Exception):
+    """A call that cannot be answered; the message is for the caller.
+
+    `reason` is for programs, `metadata` more of the same.
+    """
+
+    reason = "INTERNAL"
+
+    def __init__(self, message: str, metadata: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.metadata = metadata or {}
+
+
+class InvalidInput(ServingError):
+    """The request is wrong; `field` is the path of what is wrong in it."""
+
+    reason = "INVALID_INPUT"
+
+    def __init__(self, field: str, message: str, limit: dict[str, str] | None = None) -> None:
+        super().__init__(message, limit)
+        self.field = field
+
+
+class BatchTooLarge(InvalidInput):
+    """More instances than one request may have; the metadata has `max_batch`."""
+
+    reason = "BATCH_TOO_LARGE"
+
+    def __init__(self, field: str, rows: int, max_batch: int) -> None:
+        message = f"{rows} instances in one request, expected at most {max_batch}: send several"
+        super().__init__(field, message, {"max_batch": str(max_batch)})
+
+
+class ModelNotFound(ServingError):
+    """There is no such version or alias."""
+
+    reason = "MODEL_NOT_FOUND"
+
+
+class ModelRefused(ServingError):
+    """The version exists but must not answer: the gate rejected it, or it is damaged."""
+
+    reason = "MODEL_REJECTED"
+
+
+class NotReady(ServingError):
+    """There is nothing to answer with yet, or the store cannot be read just now."""
+
+    reason = "NOT_READY"
+
+
+class Overloaded(ServingError):
+    """More work than is admitted; `retry_seconds` is when to try again."""
+
+    reason = "OVERLOADED"
+
+    def __init__(self, message: str, retry_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+
+
+class Abandoned(ServingError):
+    """The caller cancelled or its deadline passed: nobody waits for the answer."""
+
+    reason = "ABANDONED"

@@ -1,0 +1,234 @@
+"""Which version answers: follows the store, and never drops what works for what does not."""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+
+from mlpserve_model import (
+    ModelRejected,
+    Store,
+    StoredModel,
+    StoreError,
+    VersionNotFound,
+)
+from mlpserve_server.errors import ModelNotFound, ModelRefused, NotReady
+
+__all__ = ["LATEST", "ModelManager"]
+
+LATEST = "latest"
+# A damaged version is looked at again after this time: it may have been restored.
+_RETRY_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class ModelManager:
+    """Keeps the served version in memory, beside some others that callers may select.
+
+    `serve` is an alias, a number, or "latest" for the newest version that the gate let pass.
+    `poll` belongs to one thread; the rest may be called from any.
+    """
+
+    def __init__(self, store: Store, serve: str, standby: int) -> None:
+        self.store = store
+        self.serve = serve
+        self.loading: int | None = None
+        self._standby_size = standby
+        self._current: StoredModel | None = None
+        self._aliases: Mapping[str, int] = {}
+        self._standby: OrderedDict[int, StoredModel] = OrderedDict()
+        self._failures: dict[int, tuple[str, float]] = {}  # version: reason, when to try again
+        self._store_fault = ""
+        self._mutex = threading.Lock()  # guards _standby and _failures, briefly
+        self._load_lock = threading.Lock()  # one load at a time
+
+    @property
+    def current(self) -> StoredModel | None:
+        """What answers calls that select nothing; None while there is nothing to serve."""
+        return self._current
+
+    @property
+    def aliases(self) -> Mapping[str, int]:
+        """Where the aliases pointed at the last poll."""
+        return self._aliases
+
+    def poll(self) -> bool:
+        """Look at the store once; True when another version answers from now on.
+
+        Raises nothing for what can happen to a volume or to a version: whatever it is, the
+        version in service stays in service.
+        """
+        try:
+            self._aliases = self.store.aliases()
+            wanted = self._wanted()
+            if wanted is None or (self._current and wanted == self._current.manifest.version):
+                self._store_is_back()
+                return False
+            model = self._first_good(wanted)
+            self._store_is_back()
+        except VersionNotFound as error:
+            return self._store_failed(error)
+        except StoreError as error:
+            return self._store_failed(error)
+        return model is not None and self._switch_to(model)
+
+    def get(self, version: int | None = None, alias: str | None = None) -> StoredModel:
+        """The model that answers for this selection; with none, the served one.
+
+        Raises NotReady, ModelNotFound or ModelRefused.
+        """
+        current = self._current
+        if alias is not None:
+            version = self._aliases.get(alias)
+            if version is None:
+                raise ModelNotFound(f"there is no alias {alias!r}: {self._known_aliases()}")
+        if version is None:
+            if current is None:
+                raise NotReady(f"no model to serve yet: {self._waiting_for()}")
+            return current
+        if current is not None and current.manifest.version == version:
+            return current
+        return self._in_standby(version) or self._load_selected(version)
+
+    def failure(self, version: int) -> str | None:
+        """Why the version could not be loaded when that was last tried, or None."""
+        with self._mutex:
+            return self._failures.get(version, (None, 0.0))[0]
+
+    def in_memory(self, version: int) -> bool:
+        """Whether the version is on standby, so that selecting it costs no load."""
+        with self._mutex:
+            return version in self._standby
+
+    def _wanted(self) -> int | None:
+        if self.serve == LATEST:
+            return next(self._passed(self.store.versions()), None)
+        return int(self.serve) if self.serve.isdecimal() else self._aliases.get(self.serve)
+
+    def _passed(self, versions: list[int]) -> Iterator[int]:
+        """Those that the gate let pass, newest first."""
+        for version in reversed(versions):
+            try:
+                if self.store.manifest(version).gate.verdict != "REJECTED":
+                    yield version
+            except (ModelRejected, VersionNotFound) as error:
+                self._failed(version, str(error))
+
+    def _first_good(self, wanted: int) -> StoredModel | None:
+        """The wanted version; or, when nothing is served and it is damaged, one before it.
+
+        Someone who asks for a number gets that number or nothing.
+        """
+        model = self._try_load(wanted)
+        if model or self._current or self.serve.isdecimal():
+            return model
+        earlier = self._passed([v for v in self.store.versions() if v < wanted])
+        return next(filter(None, map(self._try_load, earlier)), None)
+
+    def _try_load(self, version: int) -> StoredModel | None:
+        if self._held_back(version):
+            return None
+        try:
+            return self._in_standby(version) or self._load(version)
+        except VersionNotFound as error:
+            # Not held back: on a network mount an alias can be seen before its version.
+            self._failed(version, str(error), hold_back=0)
+        except ModelRejected as error:
+            self._failed(version, str(error))
+        return None
+
+    def _load(self, version: int) -> StoredModel:
+        started = time.monotonic()
+        self.loading = version
+        try:
+            gate = self.store.manifest(version).gate
+            if gate.verdict == "REJECTED":
+                raise ModelRejected(f"the gate rejected it: {'; '.join(gate.reasons)}")
+            model = self.store.load(version)
+        finally:
+            self.loading = None
+        with self._mutex:
+            self._failures.pop(version, None)
+        seconds = round(time.monotonic() - started, 4)
+        log.info("model loaded", extra={"version": version, "seconds": seconds})
+        return model
+
+    def _load_selected(self, version: int) -> StoredModel:
+        """Load what a caller selected and keep it on standby."""
+        with self._load_lock:
+            if model := self._in_standby(version):
+                return model
+            try:
+                if reason := self._held_back(version):
+                    raise ModelRejected(reason)
+                model = self._load(version)
+            except VersionNotFound as error:
+                raise ModelNotFound(str(error)) from error
+            except ModelRejected as error:
+                self._failed(version, str(error))
+                raise ModelRefused(f"version {version} cannot answer: {error}") from error
+            except StoreError as error:
+                raise NotReady("the store cannot be read at the moment") from error
+            self._put_on_standby(model)
+            return model
+
+    def _held_back(self, version: int) -> str:
+        """Why the version is not tried again just yet, or nothing."""
+        with self._mutex:
+            reason, again = self._failures.get(version, ("", 0.0))
+        return reason if time.monotonic() < again else ""
+
+    def _switch_to(self, model: StoredModel) -> bool:
+        previous = self._current
+        self._current = model  # one assignment: a call sees the old one or the new one, whole
+        if previous is not None:
+            self._put_on_standby(previous)
+        log.info(
+            "serving",
+            extra={
+                "model": model.manifest.model,
+                "version": model.manifest.version,
+                "digest": model.manifest.digest,
+                "previous": previous.manifest.version if previous else None,
+            },
+        )
+        return True
+
+    def _in_standby(self, version: int) -> StoredModel | None:
+        with self._mutex:
+            if version in self._standby:
+                self._standby.move_to_end(version)
+            return self._standby.get(version)
+
+    def _put_on_standby(self, model: StoredModel) -> None:
+        with self._mutex:
+            self._standby[model.manifest.version] = model
+            while len(self._standby) > self._standby_size:
+                self._standby.popitem(last=False)
+
+    def _failed(self, version: int, reason: str, hold_back: float = _RETRY_SECONDS) -> None:
+        with self._mutex:
+            known, again = self._failures.get(version, ("", 0.0))
+            again = max(again, time.monotonic() + hold_back) if reason != known else again
+            self._failures[version] = (reason, again)
+        if reason != known:
+            log.error("version refused", extra={"version": version, "reason": reason})
+
+    def _store_failed(self, error: StoreError) -> bool:
+        if str(error) != self._store_fault:  # once, not every second
+            self._store_fault = str(error)
+            log.error("the store cannot be read", extra={"reason": self._store_fault})
+        return False
+
+    def _store_is_back(self) -> None:
+        if self._store_fault:
+            self._store_fault = ""
+            log.info("the store can be read again")
+
+    def _waiting_for(self) -> str:
+        return self._store_fault or f"{self.serve} of {self.store.model} is not there"
+
+    def _known_aliases(self) -> str:
+        return f"known are {', '.join(sorted(self._aliases)) or 'none yet'}"
