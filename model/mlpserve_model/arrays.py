@@ -23,6 +23,8 @@ Float32 = NDArray[np.float32]
 Shapes = Mapping[str, tuple[int, ...]]
 
 _MAGIC = b"\x93NUMPY\x01\x00"
+# The end of a zip's directory: mark, disk numbers, counts, size and offset of it, comment length.
+_END = struct.Struct("<4s4H2LH")
 # Room for a member's headers in the zip and for its .npy header; NumPy needs about 400 bytes.
 _OVERHEAD = 1024
 
@@ -42,6 +44,7 @@ def decode(data: bytes, shapes: Shapes) -> dict[str, Float32]:
     """
     if len(data) > largest_size(shapes):
         raise ModelRejected(f"{len(data)} bytes, expected at most {largest_size(shapes)}")
+    _check_frame(data, shapes)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             _check_members(archive.infolist(), shapes)
@@ -80,6 +83,19 @@ def weight_shapes(network: Network) -> Shapes:
     for i, (inputs, units) in enumerate(network.layer_shapes, 1):
         shapes[f"w{i}"], shapes[f"b{i}"] = (inputs, units), (units,)
     return shapes
+
+
+def _check_frame(data: bytes, shapes: Shapes) -> None:
+    """Nothing before the first member, nothing after the directory, and a small directory.
+
+    zipfile accepts both, and makes objects of every directory entry before we see one.
+    """
+    end = data[-_END.size :]
+    if not data.startswith(b"PK\3\4") or len(end) < _END.size or end[:4] != b"PK\5\6":
+        raise ModelRejected("not a whole .npz file: it must begin and end as one")
+    size = _END.unpack(end)[5]
+    if size > len(shapes) * _OVERHEAD or data[-_END.size - 20 :].startswith(b"PK\6\7"):
+        raise ModelRejected(f"a directory of {size} bytes or in zip64, expected a plain small one")
 
 
 def _check_members(members: list[zipfile.ZipInfo], shapes: Shapes) -> None:
@@ -121,7 +137,7 @@ def _data_start(data: bytes, name: str, shape: tuple[int, ...]) -> int:
     # Compared as text, never evaluated: how it is padded depends on NumPy's version.
     expected = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
     if header != expected:
-        raise ModelRejected(f"{name} has the header {header[:100]}, expected {expected}")
+        raise ModelRejected(f"{name} has the header {header[:100]!r}, expected {expected}")
     return start
 
 

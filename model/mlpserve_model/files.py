@@ -1,7 +1,9 @@
 """Files that survive a crash: whole under their final name, or not there at all."""
 
 import fcntl
+import io
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +11,15 @@ from pathlib import Path
 
 from mlpserve_model.errors import ModelRejected, StoreBusy
 
-__all__ = ["append_line", "fsync_folder", "lock_file", "read_bounded", "write_atomic"]
+__all__ = [
+    "append_line",
+    "fsync_folder",
+    "lock_file",
+    "make_folder",
+    "open_regular",
+    "read_bounded",
+    "write_atomic",
+]
 
 _LOCK_POLL_SECONDS = 0.02
 
@@ -42,7 +52,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Add one line and sync it; a torn last line of a crash before is ended first."""
+    """Add one line and sync it, and the name of a new file; ends a line torn by a crash first."""
     with path.open("ab+") as file:
         end = file.seek(0, os.SEEK_END)
         if end and _last_byte(file.fileno(), end) != b"\n":
@@ -50,15 +60,35 @@ def append_line(path: Path, line: bytes) -> None:
         file.write(line + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    if not end:
+        fsync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, with durable names."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
     """The file's bytes; raises ModelRejected above `limit` bytes, before reading them."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise ModelRejected(f"{path.name} has {size} bytes, expected at most {limit}")
         return file.read(limit)
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open for reading what is a plain file; raises ModelRejected for a folder or a pipe."""
+    # A pipe would keep open() waiting for its writer, without O_NONBLOCK.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ModelRejected(f"{path.name} is not a regular file")
+    return open(descriptor, "rb")  # noqa: PTH123  # of a descriptor
 
 
 @contextmanager

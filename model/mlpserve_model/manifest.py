@@ -8,10 +8,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from mlpserve_model import strict_json
 from mlpserve_model.errors import ModelRejected
 from mlpserve_model.network import Network
 
@@ -34,6 +36,7 @@ MANIFEST_FILE = "manifest.json"
 VERDICTS = ("PROMOTED", "REJECTED", "FORCED")
 
 # Bounds on what a reader is ready to allocate; far above what this system is made for.
+MAX_BYTES = 2**20
 MAX_PARAMETERS = 2**26
 MAX_LAYERS = 64
 MAX_GOLDEN_ROWS = 1024
@@ -103,7 +106,10 @@ class Manifest:
         return f"sha256:{self.files[MODEL_FILE].sha256}"
 
     def to_json(self) -> bytes:
-        """The manifest as it stands in manifest.json."""
+        """The manifest as it stands in manifest.json.
+
+        Raises ModelRejected for what JSON cannot hold, such as a metric that is NaN.
+        """
         document = {
             "format": FORMAT,
             "model": self.model,
@@ -124,14 +130,20 @@ class Manifest:
             "gate": asdict(self.gate),
             **self.extra,
         }
-        return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        try:
+            text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+            return text.encode() + b"\n"
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ModelRejected(f"{MANIFEST_FILE} cannot be written: {error}") from error
 
     @classmethod
     def from_json(cls, data: bytes) -> "Manifest":
         """Read and check a manifest; raises ModelRejected saying what is wrong with it."""
+        if len(data) > MAX_BYTES:
+            raise ModelRejected(f"{MANIFEST_FILE} has over {MAX_BYTES} bytes")
         try:
-            document = json.loads(data, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
+            document = strict_json.parse(data)
+        except ValueError as error:
             raise ModelRejected(f"{MANIFEST_FILE} is not JSON: {error}") from error
         number = _integer(document, "format", 1)
         if number != FORMAT:
@@ -151,7 +163,8 @@ class Manifest:
             seed=_integer(document, "seed", 0),
             libraries={k: str(v) for k, v in _take(document, "libraries", dict).items()},
             metrics={
-                k: _number(v, f"metrics.{k}") for k, v in _take(document, "metrics", dict).items()
+                name: _number(value, f"metrics[{name[:100]!r}]")
+                for name, value in _take(document, "metrics", dict).items()
             },
             gate=Gate(_text(document, "gate.verdict"), _texts(document, "gate.reasons")),
             extra={k: v for k, v in document.items() if k not in _KNOWN},
@@ -164,10 +177,6 @@ _DATASET_KEYS = ("name", "digest", "split")
 _KNOWN = frozenset({"format", "model", "version", "created", "layer_sizes", "hidden_activation",
     "output_activation", "input", "class_names", "files", "golden_rows", "dataset", "recipe",
     "seed", "libraries", "metrics", "gate"})  # fmt: skip
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _wrong(path: str, value: object, expected: str) -> ModelRejected:
@@ -204,9 +213,11 @@ def _integers(document: object, path: str) -> tuple[int, ...]:
 
 
 def _number(value: object, path: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise _wrong(path, value, "a finite number")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(OverflowError):  # an integer beyond the largest float
+            if math.isfinite(value):
+                return float(value)
+    raise _wrong(path, value, "a finite number")
 
 
 def _text(document: object, path: str, pattern: re.Pattern[str] | None = None) -> str:
@@ -227,7 +238,8 @@ def _time(document: object, path: str) -> datetime:
     value = _text(document, path)
     try:
         time = datetime.fromisoformat(value)
-    except ValueError as error:
+        time.astimezone(UTC)  # the offset may lead out of the calendar
+    except (ValueError, OverflowError) as error:
         raise _wrong(path, value, "an ISO 8601 time") from error
     if time.tzinfo is None:
         raise _wrong(path, value, "a time with its offset from UTC")
@@ -268,6 +280,10 @@ def _check_consistency(manifest: Manifest) -> None:
     network = manifest.network
     if math.prod(manifest.input_shape) != network.inputs:
         raise _wrong("input.shape", manifest.input_shape, f"a product of {network.inputs}")
+    # The self-test computes every layer for all golden rows at once.
+    if manifest.golden_rows * max(network.layer_sizes) > MAX_PARAMETERS:
+        most = MAX_PARAMETERS // max(network.layer_sizes)
+        raise _wrong("golden_rows", manifest.golden_rows, f"at most {most} for these layers")
     if not 0 < manifest.input_maximum <= 255:
         raise _wrong("input.maximum", manifest.input_maximum, "above 0 and at most 255")
     names = manifest.class_names

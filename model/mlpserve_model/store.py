@@ -26,14 +26,9 @@ from typing import Any
 
 from mlpserve_model import files
 from mlpserve_model.errors import AliasConflict, ModelRejected, StoreError, VersionNotFound
-from mlpserve_model.manifest import (
-    MANIFEST_FILE,
-    NAME,
-    FileInfo,
-    Manifest,
-)
+from mlpserve_model.manifest import MANIFEST_FILE, MAX_BYTES, NAME, FileInfo, Manifest
 from mlpserve_model.network import Weights
-from mlpserve_model.stored import StoredModel, model_files, read_model, read_verified
+from mlpserve_model.stored import StoredModel, model_files, read_model, verify_file
 from mlpserve_model.types import Array
 
 __all__ = ["ALIAS", "CHAMPION", "Store"]
@@ -41,7 +36,6 @@ __all__ = ["ALIAS", "CHAMPION", "Store"]
 CHAMPION = "champion"
 ALIAS = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
-_LARGEST_JSON = 1 << 20
 
 
 class Store:
@@ -82,7 +76,7 @@ class Store:
         path = self.path(version) / MANIFEST_FILE
         with _translated(f"cannot read {path}"):
             try:
-                data = files.read_bounded(path, _LARGEST_JSON)
+                data = files.read_bounded(path, MAX_BYTES)
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise VersionNotFound(f"{self.model} has no version {version}") from error
         manifest = Manifest.from_json(data)
@@ -107,7 +101,7 @@ class Store:
         manifest = self.load(version).manifest
         with _translated(f"cannot read {self.path(version)}"):
             for name, info in manifest.files.items():
-                read_verified(self.path(version), name, info)
+                verify_file(self.path(version), name, info)
         return manifest
 
     def aliases(self) -> dict[str, int]:
@@ -115,10 +109,10 @@ class Store:
         path = self.folder / "aliases.json"
         with _translated(f"cannot read {path}"):
             try:
-                document = json.loads(files.read_bounded(path, _LARGEST_JSON))
+                document = json.loads(files.read_bounded(path, MAX_BYTES))
             except FileNotFoundError:
                 return {}
-            except (ValueError, RecursionError) as error:
+            except (ValueError, RecursionError, ModelRejected) as error:
                 raise StoreError(f"{path} is not JSON: {error}") from error
         if not isinstance(document, dict) or not all(map(_is_alias, document.items())):
             raise StoreError(f"{path} is not an object of aliases and version numbers")
@@ -155,7 +149,7 @@ class Store:
                 return
             with ExitStack() as stack:
                 with _translated(f"cannot write to {self.folder}"):
-                    self.folder.mkdir(parents=True, exist_ok=True)
+                    files.make_folder(self.folder)
                     stack.enter_context(files.lock_file(self.folder / ".lock", timeout))
                 self._lock = stack
                 stack.callback(setattr, self, "_lock", None)
@@ -191,7 +185,6 @@ class Store:
                 # A failed publish leaves nothing behind; a killed one is swept by the next.
                 self._remove(manifest.version)
                 raise
-            self.record("publish", manifest.version, manifest.gate.verdict)
         return manifest
 
     def move_alias(
@@ -239,7 +232,8 @@ class Store:
         entry = {"time": _now().isoformat(), "event": event, "version": version}
         entry |= more | {"actor": _actor(), "reason": reason}
         with self.lock(), _translated(f"cannot write to {self.folder}"):
-            line = json.dumps(entry, ensure_ascii=False).encode()
+            # What a terminal gave in no valid encoding stays readable as JSON's own escape.
+            line = json.dumps(entry, ensure_ascii=False).encode(errors="backslashreplace")
             files.append_line(self.folder / "history.jsonl", line)
 
     def _claim(self) -> int:
@@ -257,6 +251,8 @@ class Store:
         folder = self.path(manifest.version)
         for name, data in contents.items():
             files.write_atomic(folder / name, data)
+        # Before the manifest: a version never exists without a record.
+        self.record("publish", manifest.version, manifest.gate.verdict)
         files.write_atomic(folder / MANIFEST_FILE, document)
 
     def _remove(self, version: int) -> None:
@@ -267,25 +263,28 @@ class Store:
         shutil.rmtree(folder)
 
     def _sweep(self) -> None:
-        """Remove what publishers that died left behind: version folders without a manifest.
+        """Remove what writers that died left: versions without a manifest, temporary files.
 
-        Publishers hold the lock while they write, and so does whoever sweeps.
+        Writers hold the lock while they write, and so does whoever sweeps.
         """
-        for folder in self.folder.iterdir():
-            if _VERSION.fullmatch(folder.name) and not (folder / MANIFEST_FILE).exists():
-                shutil.rmtree(folder)
+        for path in list(self.folder.iterdir()):
+            unborn = _VERSION.fullmatch(path.name) and not (path / MANIFEST_FILE).exists()
+            if unborn and path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.match(".*.tmp"):
+                path.unlink(missing_ok=True)
 
 
 def _is_alias(item: tuple[object, object]) -> bool:
     alias, version = item
     named = isinstance(alias, str) and ALIAS.fullmatch(alias) is not None
-    return named and type(version) is int and version >= 1
+    return named and type(version) is int and 1 <= version < 2**63
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) else None
 

@@ -10,12 +10,19 @@ from numpy.typing import NDArray
 
 from mlpserve_model import arrays
 from mlpserve_model.errors import ModelRejected
-from mlpserve_model.files import read_bounded
+from mlpserve_model.files import open_regular, read_bounded
 from mlpserve_model.manifest import GOLDEN_FILE, MODEL_FILE, FileInfo, Manifest
 from mlpserve_model.network import Network, Weights, forward
 from mlpserve_model.types import Array
 
-__all__ = ["GOLDEN_TOLERANCE", "StoredModel", "model_files", "read_model", "read_verified"]
+__all__ = [
+    "GOLDEN_TOLERANCE",
+    "StoredModel",
+    "model_files",
+    "read_model",
+    "read_verified",
+    "verify_file",
+]
 
 # How far a probability may be from its golden value: float32 sums differ between machines.
 GOLDEN_TOLERANCE = 1e-4
@@ -34,13 +41,21 @@ class StoredModel:
 
 
 def model_files(draft: Manifest, weights: Weights, golden_inputs: Array) -> dict[str, bytes]:
-    """The contents of model.npz and golden.npz: the weights, and how they must answer."""
+    """The contents of model.npz and golden.npz: the weights, and how they must answer.
+
+    Raises ModelRejected for what no reader would accept.
+    """
+    shapes = _golden_shapes(draft.network, len(golden_inputs))
+    if golden_inputs.shape != shapes["inputs"]:
+        raise ModelRejected(f"golden inputs {golden_inputs.shape}, expected {shapes['inputs']}")
     golden_inputs = golden_inputs.astype(np.float32)
     # Computed from what a reader will have: float32, in row-major order.
     stored = arrays.decode_weights(data := arrays.encode_weights(weights), draft.network)
-    probabilities = StoredModel(draft, stored).predict(golden_inputs)
-    golden = {"inputs": golden_inputs, "probabilities": probabilities}
-    return {MODEL_FILE: data, GOLDEN_FILE: arrays.encode(golden)}
+    with np.errstate(all="ignore"):  # weights that overflow are refused two lines below
+        probabilities = StoredModel(draft, stored).predict(golden_inputs)
+    golden = arrays.encode({"inputs": golden_inputs, "probabilities": probabilities})
+    arrays.decode(golden, shapes)
+    return {MODEL_FILE: data, GOLDEN_FILE: golden}
 
 
 def read_model(folder: Path, manifest: Manifest) -> StoredModel:
@@ -58,21 +73,34 @@ def read_model(folder: Path, manifest: Manifest) -> StoredModel:
     return model
 
 
-def read_verified(folder: Path, name: str, info: FileInfo, limit: int | None = None) -> bytes:
+def read_verified(folder: Path, name: str, info: FileInfo, limit: int) -> bytes:
     """The bytes of one file, of the size and digest that the manifest gives.
 
     Raises ModelRejected, before reading where there are more than `limit` bytes, or OSError.
     """
     try:
-        data = read_bounded(folder / name, info.size if limit is None else min(limit, info.size))
+        data = read_bounded(folder / name, min(limit, info.size))
     except FileNotFoundError as error:
         raise ModelRejected(f"{name} is missing") from error
-    if len(data) != info.size:
-        raise ModelRejected(f"{name} has {len(data)} bytes, expected {info.size}")
-    digest = hashlib.sha256(data).hexdigest()
+    _compare(name, info, len(data), hashlib.sha256(data).hexdigest())
+    return data
+
+
+def verify_file(folder: Path, name: str, info: FileInfo) -> None:
+    """Compare a file of any size with the manifest, in little memory; raises as above."""
+    try:
+        with open_regular(folder / name) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            _compare(name, info, file.tell(), digest)
+    except FileNotFoundError as error:
+        raise ModelRejected(f"{name} is missing") from error
+
+
+def _compare(name: str, info: FileInfo, size: int, digest: str) -> None:
+    if size != info.size:
+        raise ModelRejected(f"{name} has {size} bytes, expected {info.size}")
     if digest != info.sha256:
         raise ModelRejected(f"{name} has the digest {digest}, expected {info.sha256}")
-    return data
 
 
 def _golden_shapes(network: Network, rows: int) -> dict[str, tuple[int, ...]]:

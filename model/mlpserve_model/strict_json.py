@@ -1,0 +1,38 @@
+"""JSON from strangers: what is read can also be written again, by any program."""
+
+import json
+from typing import Any
+
+__all__ = ["parse"]
+
+MAX_DEPTH = 32
+
+
+def parse(data: bytes) -> Any:
+    """The document; raises ValueError for all but finite, shallow UTF-8 JSON."""
+    try:
+        document = json.loads(data.decode(), parse_constant=_refuse_constant)
+        # Lone surrogates and 1e999 come in as escapes and numbers, and are refused going out.
+        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError as error:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from error
+    _check_depth(document)
+    return document
+
+
+def _check_depth(document: object) -> None:
+    level = [document]
+    for _ in range(MAX_DEPTH):
+        level = [child for value in level for child in _children(value)]
+    if level:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+
+
+def _children(value: object) -> list[object]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
