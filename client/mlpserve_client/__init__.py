@@ -1,1 +1,84 @@
-"""mlpserve: the client."""
+"""The client of mlpserve: NumPy arrays in, NumPy arrays out.
+
+    from mlpserve_client import Client
+
+    with Client("localhost:50051") as client:
+        prediction = client.predict(image)
+        print(prediction.name, prediction.probability)
+
+Importing this package loads nothing heavy; its names are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlpserve_client._async import AsyncClient
+    from mlpserve_client._errors import (
+        BatchTooLargeError,
+        ClientClosedError,
+        ConnectionFailedError,
+        DeadlineError,
+        InvalidInputError,
+        MlpserveError,
+        ModelNotFoundError,
+        ModelRejectedError,
+        NotReadyError,
+        OverloadedError,
+        ServerError,
+        SettingsError,
+        UnauthenticatedError,
+    )
+    from mlpserve_client._results import (
+        BatchPrediction,
+        ClassProbability,
+        ModelRef,
+        ModelVersion,
+        Prediction,
+    )
+    from mlpserve_client._settings import Tls
+    from mlpserve_client._sync import Client
+
+__all__ = [
+    "AsyncClient",
+    "BatchPrediction",
+    "BatchTooLargeError",
+    "ClassProbability",
+    "Client",
+    "ClientClosedError",
+    "ConnectionFailedError",
+    "DeadlineError",
+    "InvalidInputError",
+    "MlpserveError",
+    "ModelNotFoundError",
+    "ModelRef",
+    "ModelRejectedError",
+    "ModelVersion",
+    "NotReadyError",
+    "OverloadedError",
+    "Prediction",
+    "ServerError",
+    "SettingsError",
+    "Tls",
+    "UnauthenticatedError",
+]
+
+_RESULTS = ("BatchPrediction", "ClassProbability", "ModelRef", "ModelVersion", "Prediction")
+_HOMES = {
+    "AsyncClient": "_async",
+    "Client": "_sync",
+    "Tls": "_settings",
+    **dict.fromkeys(_RESULTS, "_results"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = import_module(f"{__name__}.{_HOMES.get(name, '_errors')}")
+    value = globals()[name] = getattr(home, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,71 @@
+"""The command `mlpserve-client bench`: a closed loop, each caller with one call at a time."""
+
+import json
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from mlpserve_client._errors import SettingsError
+from mlpserve_client._sync import Client
+
+_PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "p99.9": 99.9, "max": 100}
+
+
+def bench(client: Client, arguments: Namespace) -> int:
+    """Measure a server for a few seconds."""
+    if not arguments.seconds > 0 or arguments.threads < 1 or arguments.batch < 1:
+        raise SettingsError("--seconds, --threads and --batch must be more than 0")
+    figures = measure(client, arguments.seconds, arguments.threads, arguments.batch)
+    if arguments.json:
+        print(json.dumps(figures))
+        return 0
+    print(f"{arguments.threads} threads, {arguments.batch} rows a call, {arguments.seconds:g} s")
+    print(f"{figures['calls_per_second']:,.0f} calls/s, {figures['rows_per_second']:,.0f} rows/s")
+    print("milliseconds: " + ", ".join(f"{key} {figures[key]:.2f}" for key in _PERCENTILES))
+    return 0
+
+
+def measure(client: Client, seconds: float, threads: int, batch: int) -> dict[str, float]:
+    """Call from several threads at once and sum up; latencies are in milliseconds.
+
+    Raises:
+        MlpserveError: a call failed.
+
+    """
+    call = _call(client, batch)
+    call()  # connects, and learns the class names
+    started = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        loops = [pool.submit(_loop, call, started + seconds) for _ in range(threads)]
+        latencies = np.concatenate([loop.result() for loop in loops]) * 1000
+    elapsed = time.perf_counter() - started
+    rate = len(latencies) / elapsed
+    percentiles = np.percentile(latencies, list(_PERCENTILES.values()))
+    return {
+        "seconds": elapsed,
+        "calls_per_second": rate,
+        "rows_per_second": rate * batch,
+        **dict(zip(_PERCENTILES, percentiles.tolist(), strict=True)),
+    }
+
+
+def _call(client: Client, batch: int) -> Callable[[], object]:
+    shape = client.model().input_shape
+    # 0 and 1 are valid raw values whatever the model's maximum is.
+    rows = np.random.default_rng(0).integers(0, 2, (batch, *shape), dtype=np.uint8)
+    if batch == 1:
+        return lambda: client.predict(rows[0])
+    return lambda: client.predict_batch(rows)
+
+
+def _loop(call: Callable[[], object], ends: float) -> list[float]:
+    latencies: list[float] = []
+    now = time.perf_counter()
+    while now < ends or not latencies:
+        call()
+        before, now = now, time.perf_counter()
+        latencies.append(now - before)
+    return latencies

@@ -1,0 +1,133 @@
+"""How a channel is made: target, options, service config, credentials.
+
+What a client survives is left to gRPC's own machinery; here it is only configured.
+"""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from mlpserve_client._errors import ConnectionFailedError, SettingsError
+from mlpserve_client._settings import Settings, Tls
+
+READINESS = "mlpserve.v1.PredictionService"
+_CALLS = [{"service": READINESS}, {"service": "mlpserve.v1.ModelService"}]
+_MESSAGE_LIMIT = 64 * 1024 * 1024  # bytes, as the server's
+
+_SERVICE_CONFIG = {
+    # Every address gets its turn, but only while its own health check says SERVING:
+    # a server that is about to stop gets no new calls.
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "healthCheckConfig": {"serviceName": READINESS},
+    "methodConfig": [
+        {
+            "name": _CALLS,
+            # No call changes anything, so all may be sent again. A server that stops ends
+            # some calls as CANCELLED (grpc/grpc#41785), which nobody here asked for.
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
+            },
+        }
+    ],
+    # Half of the tokens allow a burst of retries, as when a connection with many calls
+    # breaks; then only one call in ten is retried, so a broken server sees no storm.
+    "retryThrottling": {"maxTokens": 400, "tokenRatio": 0.1},
+}
+
+
+def service_config() -> str:
+    """Return the service config of the channel that carries the calls."""
+    return json.dumps(_SERVICE_CONFIG)
+
+
+def options(settings: Settings, *, carries_calls: bool) -> list[tuple[str, Any]]:
+    """Return a channel's options; health checks look at servers that refuse calls."""
+    chosen: list[tuple[str, Any]] = [
+        ("grpc.max_send_message_length", _MESSAGE_LIMIT),
+        ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
+        # A restarted server is found at once, a moved one within the second.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.dns_min_time_between_resolutions_ms", 500),
+        ("grpc.service_config_disable_resolution", 1),
+    ]
+    if carries_calls:
+        chosen += [
+            ("grpc.service_config", service_config()),
+            # gRPC keeps 256 KiB of a call for a retry by default; ours are larger.
+            ("grpc.per_rpc_retry_buffer_size", _MESSAGE_LIMIT),
+        ]
+    if settings.tls and settings.tls.server_name:
+        chosen.append(("grpc.ssl_target_name_override", settings.tls.server_name))
+    return chosen
+
+
+def channel_target(targets: tuple[str, ...]) -> str:
+    """Return gRPC's form of one or several targets.
+
+    gRPC takes one name or many addresses. Several names are therefore looked up here, once.
+
+    Raises:
+        ConnectionFailedError: none of several names has an address.
+
+    """
+    if len(targets) == 1:
+        return targets[0]
+    unix = [target.removeprefix("unix:") for target in targets if target.startswith("unix:")]
+    if unix:
+        if len(unix) < len(targets):
+            raise SettingsError("a list of targets is either all unix sockets or none")
+        return "unix:" + ",".join(unix)
+    found = [address for target in targets for address in _addresses(target)]
+    if not found:
+        raise ConnectionFailedError(
+            f"none of {', '.join(targets)} has an address", target=",".join(targets)
+        )
+    return "ipv6:" + ",".join(dict.fromkeys(found))
+
+
+def credentials(tls: Tls) -> grpc.ChannelCredentials:
+    """Read the certificates and keys.
+
+    Raises:
+        SettingsError: a file cannot be read.
+
+    """
+    return grpc.ssl_channel_credentials(_read(tls.ca), _read(tls.key), _read(tls.cert))
+
+
+def metadata(settings: Settings) -> tuple[tuple[str, str], ...] | None:
+    """Return what goes along with every call."""
+    if settings.token is None:
+        return None
+    return (("authorization", f"Bearer {settings.token}"),)
+
+
+def _addresses(target: str) -> list[str]:
+    host, _, port = target.removeprefix("dns:").lstrip("/").rpartition(":")
+    try:
+        # IPv4 in IPv6's notation, because gRPC takes a list of one family only.
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []  # the others may be up
+    return [f"[{_as_ipv6(str(entry[4][0]))}]:{port}" for entry in found]
+
+
+def _as_ipv6(address: str) -> str:
+    return address if ":" in address else f"::ffff:{address}"
+
+
+def _read(path: str | Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error}") from error

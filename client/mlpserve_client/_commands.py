@@ -1,0 +1,88 @@
+"""What each command of mlpserve-client does."""
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+from mlpserve_client import _bench, _predicting
+from mlpserve_client._results import ModelVersion
+from mlpserve_client._sync import Client
+from mlpserve_client._terminal import table
+
+Command = Callable[[Client, Namespace], int]
+
+
+def models(client: Client, arguments: Namespace) -> int:
+    """List the versions in the store."""
+    found = client.models()
+    if arguments.json:
+        for version in found:
+            print(json.dumps(_as_json(version)))
+    else:
+        header = ("VERSION", "STATE", "ALIASES", "ACCURACY", "CREATED", "REASON")
+        print(table(header, map(_row, found)))
+    return 0
+
+
+def model(client: Client, arguments: Namespace) -> int:
+    """Describe one version."""
+    described = _as_json(client.model(version=arguments.version, alias=arguments.alias))
+    if arguments.json:
+        print(json.dumps(described))
+    else:
+        width = max(map(len, described))
+        for key, value in described.items():
+            print(f"{key:{width}}  {_text(value)}".rstrip())
+    return 0
+
+
+def health(client: Client, arguments: Namespace) -> int:
+    """Say whether the server is ready."""
+    serving = client.health(live=arguments.live)
+    word = "alive" if arguments.live else "ready"
+    print(word if serving else f"not {word}", file=sys.stdout if serving else sys.stderr)
+    return 0 if serving else 1
+
+
+COMMANDS: dict[str, Command] = {
+    "predict": _predicting.predict,
+    "models": models,
+    "model": model,
+    "health": health,
+    "bench": _bench.bench,
+}
+
+
+def _as_json(version: ModelVersion) -> dict[str, Any]:
+    return {
+        "name": version.ref.name,
+        "version": version.version,
+        "digest": version.ref.digest,
+        "state": version.state,
+        "reason": version.reason,
+        "aliases": version.aliases,
+        "input_shape": version.input_shape,
+        "class_names": version.class_names,
+        "created": version.created.isoformat(),
+        "metrics": version.metrics,
+    }
+
+
+def _row(version: ModelVersion) -> tuple[str, ...]:
+    accuracy = version.metrics.get("accuracy")
+    return (
+        str(version.version),
+        version.state,
+        ",".join(version.aliases),
+        "" if accuracy is None else f"{accuracy:.4f}",
+        version.created.strftime("%Y-%m-%d %H:%M:%S"),
+        version.reason,
+    )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {number:g}" for key, number in sorted(value.items()))
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,229 @@
+"""Every call, written once, as coroutines.
+
+The asynchronous client awaits them. The synchronous one runs them on a transport that
+blocks instead of suspending, so they return before anyone could await them.
+"""
+
+import os
+import random
+import time
+from typing import Any
+
+import grpc
+
+from mlpserve.v1 import model_pb2, prediction_pb2
+from mlpserve_client import _health, _wire
+from mlpserve_client._channel import READINESS
+from mlpserve_client._errors import (
+    ClientClosedError,
+    ConnectionFailedError,
+    DeadlineError,
+    MlpserveError,
+    NotReadyError,
+    OverloadedError,
+    SettingsError,
+)
+from mlpserve_client._images import Fitter
+from mlpserve_client._results import ModelRef, ModelVersion, Prediction
+from mlpserve_client._settings import Settings
+from mlpserve_client._status import code_of, translate
+from mlpserve_client._transport import (
+    GET_MODEL,
+    LIST_MODELS,
+    PREDICT,
+    Call,
+    Method,
+    Request_contra,
+    Response_co,
+    Transport,
+)
+
+_OVERLOAD_RETRIES = 5
+_LONGEST_DELAY = 2.0  # seconds; a server that asks for more is left alone
+_CHECK_TIMEOUT = 1.0  # seconds for finding out why a deadline passed
+_POLL = 0.1  # seconds between two looks at a server that is not ready
+_NAMES_KEPT = 64  # versions whose class names are remembered
+
+Selector = model_pb2.ModelSelector | None
+
+
+class Core:
+    """The calls over some transport. Holds nothing but small caches, so it may be shared."""
+
+    def __init__(self, transport: Transport, settings: Settings) -> None:
+        self.transport = transport
+        self.settings = settings
+        self._pid = os.getpid()
+        self._closed = False
+        self._names: dict[ModelRef, tuple[str, ...]] = {}
+
+    @property
+    def where(self) -> str:
+        """The targets, for messages."""
+        return ",".join(self.settings.targets)
+
+    def _seconds(self, timeout: float | None) -> float:
+        if timeout is None:
+            return self.settings.timeout
+        if not timeout > 0:
+            raise SettingsError(f"a timeout is a number of seconds > 0, not {timeout}")
+        return timeout
+
+    def close(self) -> bool:
+        """Refuse calls from now on; says whether the channel is still to be closed."""
+        open_here = not self._closed and os.getpid() == self._pid
+        self._closed = True
+        return open_here
+
+    def check_usable(self) -> None:
+        """Raise ClientClosedError if a call would hang or fail for sure."""
+        if os.getpid() != self._pid:
+            raise ClientClosedError(
+                "this client was made before the process forked, and gRPC does not survive "
+                "a fork: make the client in the child, or start the child with "
+                "multiprocessing's 'spawn' method"
+            )
+        if self._closed:
+            raise ClientClosedError("the client is closed")
+
+    async def predict(
+        self, instance: Any, chosen: Selector = None, timeout: float | None = None
+    ) -> Prediction:
+        """Classify one instance."""
+        array = await self.fitter(chosen, timeout).as_array(instance)
+        request = prediction_pb2.PredictRequest(instance=_wire.encode(array), model=chosen)
+        response = await self.ask(PREDICT, request, timeout)
+        ref = _wire.ref(response.model)
+        return _wire.prediction(response, ref, await self.class_names(ref, timeout))
+
+    async def model(self, chosen: Selector = None, timeout: float | None = None) -> ModelVersion:
+        """Describe one version."""
+        request = model_pb2.GetModelVersionRequest(model=chosen)
+        response = await self.ask(GET_MODEL, request, timeout)
+        return _wire.model_version(response.model_version)
+
+    async def models(self, timeout: float | None = None) -> list[ModelVersion]:
+        """Describe every version, newest first."""
+        found: list[ModelVersion] = []
+        request = model_pb2.ListModelVersionsRequest()
+        while True:
+            response = await self.ask(LIST_MODELS, request, timeout)
+            found += map(_wire.model_version, response.model_versions)
+            if not response.next_page_token:
+                return found
+            request.page_token = response.next_page_token
+
+    async def health(self, live: bool = False, timeout: float | None = None) -> bool:
+        """Say whether any target is ready (or merely alive)."""
+        self.check_usable()
+        request = _health.request("" if live else READINESS)
+        share = self._seconds(timeout) / len(self.settings.targets)
+        unreachable: ConnectionFailedError | None = None
+        serving: list[bool] = []
+        for target in self.settings.targets:
+            try:
+                serving.append(await self._is_serving(target, request, share))
+            except ConnectionFailedError as error:
+                unreachable = error
+        if not serving and unreachable:
+            raise unreachable
+        return any(serving)
+
+    async def wait_until_ready(self, timeout: float | None = None) -> None:
+        """Return as soon as a server is ready."""
+        ends = time.monotonic() + self._seconds(timeout)
+        while problem := await self._unreadiness():
+            if time.monotonic() >= ends:
+                raise problem
+            await self.transport.sleep(_POLL)
+
+    async def ask(
+        self,
+        method: Method[Request_contra, Response_co],
+        request: Request_contra,
+        timeout: float | None = None,
+        started: Call[Response_co] | None = None,
+    ) -> Response_co:
+        """Call, and again when the server is overloaded and says for how long."""
+        self.check_usable()
+        ends = time.monotonic() + self._seconds(timeout)
+        retries = 0
+        while True:
+            try:
+                if started:
+                    return await started.result()
+                left = max(ends - time.monotonic(), 0.001)
+                return await self.transport.call(method, request, left)
+            except grpc.RpcError as error:
+                problem = translate(error, self.where)
+                delay = _delay(problem, retries)
+                if delay is None or time.monotonic() + delay >= ends:
+                    raise await self._explained(problem) from error
+            await self.transport.sleep(delay)
+            started, retries = None, retries + 1
+
+    def start(
+        self,
+        method: Method[Request_contra, Response_co],
+        request: Request_contra,
+        timeout: float | None = None,
+    ) -> Call[Response_co]:
+        """Call and return at once; `ask` takes it from there."""
+        self.check_usable()
+        return self.transport.start(method, request, self._seconds(timeout))
+
+    def fitter(self, chosen: Selector, timeout: float | None) -> Fitter:
+        """Make what turns images into arrays for the selected version."""
+        return Fitter(lambda: self.model(chosen, timeout))
+
+    async def class_names(self, ref: ModelRef, timeout: float | None) -> tuple[str, ...]:
+        """Return a version's class names; asks the server once a version."""
+        names = self._names.get(ref)
+        if names is None:
+            if len(self._names) >= _NAMES_KEPT:
+                self._names.clear()
+            chosen = model_pb2.ModelSelector(version=ref.version)
+            names = (await self.model(chosen, timeout)).class_names
+            self._names[ref] = names
+        return names
+
+    async def _is_serving(self, target: str, request: bytes, timeout: float) -> bool:
+        try:
+            return _health.is_serving(await self.transport.check(target, request, timeout))
+        except grpc.RpcError as error:
+            match code_of(error):
+                case grpc.StatusCode.NOT_FOUND | grpc.StatusCode.UNIMPLEMENTED:
+                    return False  # alive, and knows of no such service
+                case grpc.StatusCode.DEADLINE_EXCEEDED:
+                    text = f"{target} does not answer"
+                    raise ConnectionFailedError(text, target=target) from error
+                case _:
+                    raise translate(error, target) from error
+
+    async def _unreadiness(self) -> MlpserveError | None:
+        """Say what keeps a call from being answered, if anything does."""
+        try:
+            if await self.health(timeout=_CHECK_TIMEOUT):
+                return None
+        except ConnectionFailedError as error:
+            return error
+        return NotReadyError(
+            f"{self.where} is alive but not ready: it has no model to serve yet, or it is stopping"
+        )
+
+    async def _explained(self, problem: MlpserveError) -> MlpserveError:
+        # Calls wait for a server until their deadline, so gRPC says no more than that it
+        # passed. One look tells nobody there, nothing to serve and too slow apart.
+        if not isinstance(problem, DeadlineError):
+            return problem
+        return await self._unreadiness() or problem
+
+
+def _delay(problem: MlpserveError, retries: int) -> float | None:
+    """Seconds to wait before calling again; None to give up."""
+    if not isinstance(problem, OverloadedError) or problem.retry_after is None:
+        return None
+    if retries >= _OVERLOAD_RETRIES or problem.retry_after > _LONGEST_DELAY:
+        return None
+    # Longer each time, and never together with everyone else who was refused just now.
+    return float(problem.retry_after * 2**retries * random.uniform(1, 1.5))

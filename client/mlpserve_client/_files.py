@@ -1,0 +1,92 @@
+"""Files and pipes that mlpserve-client reads, told apart by their first bytes."""
+
+import gzip
+import io
+import sys
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve_client._errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Array: TypeAlias = npt.NDArray[Any]
+
+_NPY, _NPZ, _GZIP = b"\x93NUMPY", b"PK\x03\x04", b"\x1f\x8b"
+_IDX_BYTES = b"\x00\x00\x08"  # unsigned bytes, the only kind that images come in
+
+
+def read(name: str) -> "Array | Image":
+    """Read a file, or stdin for "-": an array, or an image.
+
+    A .npy file is mapped, not read, so that it may be larger than memory.
+
+    Raises:
+        InvalidInputError: it cannot be read, or is nothing of what we know.
+
+    """
+    try:
+        if name == "-":
+            return _parse(sys.stdin.buffer.read(), name)
+        path = Path(name)
+        with path.open("rb") as file:
+            head = file.read(len(_NPY))
+        if head == _NPY:
+            return _checked(np.load(path, mmap_mode="r", allow_pickle=False))
+        return _parse(path.read_bytes(), name)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InvalidInputError(f"cannot read {name}: {error}") from error
+
+
+def _parse(data: bytes, name: str) -> "Array | Image":
+    if data.startswith(_GZIP):
+        data = gzip.decompress(data)
+    if data.startswith(_NPY):
+        return _checked(np.load(io.BytesIO(data), allow_pickle=False))
+    if data.startswith(_NPZ):
+        return _npz(data, name)
+    if data.startswith(_IDX_BYTES):
+        return _idx(data)
+    return _image(data, name)
+
+
+def _checked(array: Array) -> Array:
+    if not array.ndim:
+        raise ValueError("it holds a single number")
+    return array
+
+
+def _npz(data: bytes, name: str) -> Array:
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        if "X" in arrays:
+            return _checked(arrays["X"])
+        if len(arrays.files) == 1:
+            return _checked(arrays[arrays.files[0]])
+        raise InvalidInputError(
+            f"{name} holds {', '.join(arrays.files)}: name the instances X, or keep one array"
+        )
+
+
+def _idx(data: bytes) -> Array:
+    """Parse IDX: two zeros, the type, the number of dimensions, each big-endian, the values."""
+    dimensions = data[3]
+    shape = tuple(np.frombuffer(data, ">u4", dimensions, offset=4).tolist())
+    values = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
+    return _checked(values.reshape(shape))
+
+
+def _image(data: bytes, name: str) -> "Image":
+    try:
+        import PIL.Image
+    except ImportError as error:
+        raise InvalidInputError(
+            f"{name} is no .npy, .npz or IDX file, and images need Pillow: install mlpserve[images]"
+        ) from error
+    with PIL.Image.open(io.BytesIO(data)) as image:
+        image.load()
+        return image

@@ -1,0 +1,163 @@
+"""Images of any size become what a model for drawn digits was trained on.
+
+Light strokes on a dark ground, the drawing scaled into the middle with MNIST's margin
+and centred by its mass. An image that already has the model's shape keeps its pixels.
+"""
+
+import math
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve_client._errors import InvalidInputError
+from mlpserve_client._inputs import as_array, is_image
+from mlpserve_client._results import ModelVersion
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Grey = npt.NDArray[np.float32]  # [height, width], 0 to 1
+
+_INK = 0.2  # paler than this is paper: shadows and JPEG noise
+
+
+class Fitter:
+    """Turns instances into arrays; asks for the model's shape once, at the first image."""
+
+    def __init__(self, model: Callable[[], Awaitable[ModelVersion]]) -> None:
+        self._model = model
+        self._shape: tuple[int, ...] | None = None
+
+    async def as_array(self, instance: Any) -> npt.NDArray[Any]:
+        """Fit an image, or take an array as it is."""
+        if not is_image(instance):
+            return as_array(instance)
+        if self._shape is None:
+            self._shape = (await self._model()).input_shape
+        return fit(instance, self._shape)
+
+
+def fit(image: "Image | str | Path", input_shape: tuple[int, ...]) -> Grey:
+    """Turn a Pillow image or an image file into one instance.
+
+    Args:
+        image: a Pillow image or the path of a file that Pillow reads (PNG, JPEG, ...).
+        input_shape: the model's; two-dimensional, or the length of a square.
+
+    Returns:
+        `input_shape` float32, 0 to 1.
+
+    Raises:
+        InvalidInputError: no such file, no image in it, or a model that takes no images.
+
+    """
+    height, width = plane(input_shape)
+    grey = _grey(_open(image))
+    if np.median(_border(grey)) > 0.5:
+        grey = 1 - grey
+    if grey.shape != (height, width):
+        grey = _centred(_cropped(_stretched(grey)), height, width)
+    return grey.reshape(input_shape)
+
+
+def plane(input_shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return height and width of the images that a model takes.
+
+    Raises:
+        InvalidInputError: the shape is no image's.
+
+    """
+    sides = tuple(side for side in input_shape if side != 1)
+    if len(sides) == 2:
+        return sides
+    root = math.isqrt(math.prod(sides))
+    if len(sides) == 1 and root * root == sides[0]:
+        return root, root
+    raise InvalidInputError(f"the model takes arrays of shape {input_shape}, which is no image's")
+
+
+def _open(image: "Image | str | Path") -> "Image":
+    if not isinstance(image, str | Path):
+        return image
+    try:
+        import PIL.Image
+    except ImportError as error:
+        raise InvalidInputError("image files need Pillow: install mlpserve[images]") from error
+    try:
+        with PIL.Image.open(image) as opened:
+            opened.load()
+            return opened
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise InvalidInputError(f"cannot read {image} as an image: {error}") from error
+
+
+def _grey(image: "Image") -> Grey:
+    if image.mode.startswith(("I", "F")):  # deeper than 8 bits: scaled by their own maximum
+        deep = np.asarray(image, dtype=np.float32)
+        top = 65535.0 if image.mode.startswith("I") else float(deep.max(initial=1.0))
+        return _clipped(deep / np.float32(top))
+    # Transparency is paper: white unless the strokes are white themselves.
+    coloured = image.convert("RGBA")
+    values = np.asarray(coloured.convert("L"), dtype=np.float32) / np.float32(255)
+    alpha = np.asarray(coloured.getchannel("A"), dtype=np.float32) / np.float32(255)
+    if alpha.min(initial=1) == 1:
+        return values
+    ink = float((values * alpha).sum() / max(float(alpha.sum()), 1.0))
+    paper = np.float32(0 if ink > 0.5 else 1)
+    return _clipped(values * alpha + paper * (1 - alpha))
+
+
+def _border(grey: Grey) -> Grey:
+    return np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+
+
+def _stretched(grey: Grey) -> Grey:
+    paper = np.float32(np.median(_border(grey)))
+    contrast = max(float(grey.max()) - float(paper), 1 / 255)
+    return _clipped((grey - paper) / np.float32(contrast))
+
+
+def _cropped(grey: Grey) -> Grey:
+    rows = np.flatnonzero((grey > _INK).any(axis=1))
+    columns = np.flatnonzero((grey > _INK).any(axis=0))
+    if not rows.size:
+        return grey
+    return grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _centred(drawing: Grey, height: int, width: int) -> Grey:
+    # MNIST leaves 4 of 28 pixels free on each side; tiny inputs have none to spare.
+    free = 8 / 28 if min(height, width) >= 16 else 0.0
+    scale = min(height / drawing.shape[0], width / drawing.shape[1]) * (1 - free)
+    small = _resized(
+        drawing,
+        max(1, min(height, round(drawing.shape[0] * scale))),
+        max(1, min(width, round(drawing.shape[1] * scale))),
+    )
+    top, left = _offset(small, 0, height), _offset(small, 1, width)
+    canvas = np.zeros((height, width), dtype=np.float32)
+    canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return canvas
+
+
+def _resized(grey: Grey, height: int, width: int) -> Grey:
+    import PIL.Image
+
+    image = PIL.Image.fromarray(np.ascontiguousarray(grey))
+    resized = image.resize((width, height), PIL.Image.Resampling.BICUBIC)
+    return _clipped(np.asarray(resized))
+
+
+def _clipped(values: npt.NDArray[Any]) -> Grey:
+    clipped: Grey = np.clip(values, 0, 1).astype(np.float32, copy=False)
+    return clipped
+
+
+def _offset(drawing: Grey, axis: int, size: int) -> int:
+    """Where a drawing starts along an axis so that its centre of mass is in the middle."""
+    mass = drawing.sum(axis=1 - axis)
+    centre = float(mass @ (np.arange(mass.size) + 0.5)) / max(float(mass.sum()), 1e-9)
+    return int(np.clip(round(size / 2 - centre), 0, size - mass.size))

@@ -1,0 +1,108 @@
+"""What callers pass in becomes an array of one of the two dtypes that travel.
+
+uint8 holds raw values, 0 to the model's maximum; float32 holds values scaled to 0..1.
+The dtype fixes the scale, so nothing is ever normalised twice, or not at all.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve_client._errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Instance: TypeAlias = npt.ArrayLike | Image | str | Path
+    Instances: TypeAlias = npt.ArrayLike | Sequence[Instance]
+
+_DIVIDE = "divide by the maximum (x / 255 for 8-bit images), or pass raw values as uint8"
+
+
+def is_image(x: object) -> "TypeGuard[Image | str | Path]":
+    """Say whether `x` is a Pillow image or the path of one."""
+    if isinstance(x, str | Path):
+        return True
+    # Whoever holds a Pillow image has imported Pillow; nobody else has to.
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(x, pillow.Image)
+
+
+def has_images(xs: object) -> "TypeGuard[Sequence[Instance]]":
+    """Say whether `xs` is a sequence with at least one image in it."""
+    return isinstance(xs, list | tuple) and any(is_image(x) for x in xs)
+
+
+def as_instances(xs: Any) -> npt.NDArray[Any]:
+    """Turn many instances into one array, `[n, ...]`; the values are not touched yet.
+
+    Raises:
+        InvalidInputError: no numbers, or rows of different lengths, or a single instance.
+
+    """
+    if is_image(xs):
+        raise InvalidInputError("predict_batch wants several instances: pass [image], or predict")
+    array = as_array(xs)
+    if array.ndim < 2 and array.size:
+        raise InvalidInputError(
+            f"predict_batch wants [n, ...], n instances, but got shape {array.shape}: "
+            "for one instance call predict, or pass x[np.newaxis]"
+        )
+    return array
+
+
+def as_array(x: Any) -> npt.NDArray[Any]:
+    """Turn arrays, lists and scalars into an array of numbers, without copying arrays."""
+    try:
+        array = np.asarray(x)
+    except ValueError as error:
+        raise InvalidInputError(f"the values form no rectangular array: {error}") from error
+    if array.dtype.kind not in "buif":
+        raise InvalidInputError(
+            f"expected numbers (bool, integers or floats), got {type(x).__name__} "
+            f"with dtype {array.dtype}"
+        )
+    return array
+
+
+def as_wire_values(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Cast numbers to uint8 (raw) or little-endian float32 (0..1), or say what is wrong."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind == "b":
+        return array.astype("<f4")
+    if array.dtype.kind in "ui":
+        return _raw(array)
+    return _scaled(array)
+
+
+def _raw(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    if array.size and not (array.min() >= 0 and array.max() <= 255):
+        raise InvalidInputError(
+            f"integers are raw values of 0 to 255, but these reach from {array.min()} to "
+            f"{array.max()}: scale them to floats of 0 to 1"
+        )
+    return array.astype(np.uint8)
+
+
+def _scaled(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # what overflows is out of range, and refused below
+        values: npt.NDArray[np.float32] = array.astype("<f4", copy=False)
+    # NaN makes both comparisons false.
+    if values.size and not (values.min() >= 0 and values.max() <= 1):
+        raise InvalidInputError(_why_not_scaled(values))
+    return values
+
+
+def _why_not_scaled(values: npt.NDArray[np.float32]) -> str:
+    if not np.isfinite(values).all():
+        bad = np.argwhere(~np.isfinite(values))[0]
+        where = tuple(int(i) for i in bad)
+        return f"the value at {where} is {values[where]}: expected finite values of 0 to 1"
+    low, high = float(values.min()), float(values.max())
+    hint = _DIVIDE if low >= 0 else "undo any centring such as (x - mean) / deviation"
+    return f"floats are scaled values of 0 to 1, but these reach from {low:g} to {high:g}: {hint}"

@@ -1,0 +1,161 @@
+"""The command `mlpserve-client predict`: inputs of every kind, answers of every form."""
+
+import csv
+import json
+import math
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve_client import _demo, _files, _images
+from mlpserve_client._errors import InvalidInputError, SettingsError
+from mlpserve_client._results import ModelVersion, Prediction
+from mlpserve_client._sync import Client
+from mlpserve_client._terminal import Progress, bars, beside, picture
+
+Array: TypeAlias = npt.NDArray[Any]
+
+_SLAB = 32768  # rows asked for at once: the most that is held of a file larger than memory
+_PICTURES = 12  # more instances than this are listed, a line each
+
+
+class _Source(NamedTuple):
+    """Instances of one input, `[n, ...]`, and what they are called."""
+
+    name: str
+    rows: Array
+    numbers: range  # the rows' numbers in the input
+
+
+class _Answer(NamedTuple):
+    source: str
+    number: int
+    values: Array
+    prediction: Prediction
+
+
+def predict(client: Client, arguments: Namespace) -> int:
+    """Classify the given files, or a few drawn digits."""
+    if bool(arguments.files) == arguments.demo:
+        raise SettingsError("name files to classify (- for stdin), or pass --demo")
+    model = client.model(version=arguments.version, alias=arguments.alias)
+    if arguments.demo:
+        sources = [_drawn(model)]
+    else:
+        sources = [_read(name, model, arguments.index) for name in arguments.files]
+    write = _writer(arguments, sum(len(source.rows) for source in sources), model)
+    progress = Progress(sum(len(source.rows) for source in sources))
+    # All answers by the version that was described, whatever is published meanwhile.
+    for done, answer in enumerate(_answers(client, sources, model.version), start=1):
+        write(answer)
+        if arguments.csv and (done % _SLAB == 0 or done == progress.total):
+            progress.show(done)
+    return 0
+
+
+def _drawn(model: ModelVersion) -> _Source:
+    try:
+        height, width = _images.plane(model.input_shape)
+    except InvalidInputError:
+        # No image's shape: any numbers show that the server answers.
+        rows = np.random.default_rng(0).random((3, *model.input_shape), dtype=np.float32)
+        return _Source("random", rows, range(3))
+    labels = (3, 7, 0, 4)
+    drawn = [_demo.digit(label, height, width).reshape(model.input_shape) for label in labels]
+    return _Source("drawn", np.stack(drawn), range(len(labels)))
+
+
+def _read(name: str, model: ModelVersion, index: str | None) -> _Source:
+    content = _files.read(name)
+    if not isinstance(content, np.ndarray):
+        rows: Array = _images.fit(content, model.input_shape)[np.newaxis]
+    elif content.size == math.prod(model.input_shape) and content.shape[0] != 1:
+        rows = content[np.newaxis]  # one instance, not as many as its first dimension
+    else:
+        rows = content
+    numbers = range(len(rows))
+    if index is not None:
+        numbers = _chosen(index, numbers, name)
+    return _Source(name, rows[numbers.start : numbers.stop], numbers)
+
+
+def _chosen(index: str, numbers: range, name: str) -> range:
+    first, colon, last = index.partition(":")
+    try:
+        start = int(first or 0)
+        stop = int(last or len(numbers)) if colon else start + 1
+    except ValueError as error:
+        raise SettingsError(f"--index is a row such as 7, or 0:10, not {index!r}") from error
+    if not 0 <= start < stop <= len(numbers):
+        raise SettingsError(f"{name} has rows 0 to {len(numbers) - 1}; --index {index} is outside")
+    return range(start, stop)
+
+
+def _answers(client: Client, sources: list[_Source], version: int) -> Iterator[_Answer]:
+    for source in sources:
+        for start in range(0, len(source.rows), _SLAB):
+            slab = source.rows[start : start + _SLAB]
+            batch = client.predict_batch(slab, version=version)
+            numbers = source.numbers[start : start + _SLAB]
+            for number, values, prediction in zip(numbers, slab, batch, strict=True):
+                yield _Answer(source.name, number, values, prediction)
+
+
+def _writer(arguments: Namespace, total: int, model: ModelVersion) -> Callable[[_Answer], None]:
+    if arguments.json:
+        return _write_json
+    if arguments.csv:
+        return _csv_writer(model)
+    return _write_picture if total <= _PICTURES else _write_line
+
+
+def _write_json(answer: _Answer) -> None:
+    prediction = answer.prediction
+    row = {
+        "input": answer.source,
+        "row": answer.number,
+        "label": prediction.label,
+        "name": prediction.name,
+        "probability": prediction.probability,
+        "probabilities": prediction.probabilities.tolist(),
+        "model": prediction.model.name,
+        "version": prediction.model.version,
+    }
+    print(json.dumps(row))
+
+
+def _csv_writer(model: ModelVersion) -> Callable[[_Answer], None]:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    classes = [f"p_{name}" for name in model.class_names]
+    writer.writerow(["input", "row", "label", "name", "probability", "version", *classes])
+
+    def write(answer: _Answer) -> None:
+        prediction = answer.prediction
+        numbers = [f"{p:.6g}" for p in (prediction.probability, *prediction.probabilities)]
+        start = (answer.source, answer.number, prediction.label, prediction.name)
+        writer.writerow([*start, numbers[0], prediction.model.version, *numbers[1:]])
+
+    return write
+
+
+def _write_line(answer: _Answer) -> None:
+    prediction = answer.prediction
+    print(f"{answer.source}[{answer.number}]  {prediction.name}  {prediction.probability:.2%}")
+
+
+def _write_picture(answer: _Answer) -> None:
+    prediction = answer.prediction
+    ref = prediction.model
+    print(
+        f"{answer.source}[{answer.number}]: {prediction.name} "
+        f"with {prediction.probability:.2%} ({ref.name} version {ref.version})"
+    )
+    try:
+        left = picture(answer.values.reshape(_images.plane(answer.values.shape)))
+    except InvalidInputError:
+        left = []
+    print(beside(left, bars(prediction)), end="\n\n")

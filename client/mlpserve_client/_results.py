@@ -1,0 +1,176 @@
+"""What calls return: frozen dataclasses with read-only NumPy arrays."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """Which weights gave an answer.
+
+    Attributes:
+        name: the model's name, such as `mnist`.
+        version: the version's number, 1 or more.
+        digest: `sha256:<hex>` of the weights' file.
+
+    """
+
+    name: str
+    version: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A version of the model, as the server sees it.
+
+    Attributes:
+        ref: name, number and digest.
+        state: `LOADING`, `ACTIVE` (answers calls that select nothing), `STANDBY` (answers
+            calls that select it), `REJECTED` or `FAILED`.
+        reason: why it is in this state, for people.
+        aliases: the names that point at it, such as `champion`.
+        input_shape: shape of one instance, `(28, 28)` for MNIST.
+        class_names: `class_names[label]` is the name of a label.
+        created: when it was published, in UTC.
+        metrics: figures measured when it was trained, `accuracy` among them.
+
+    """
+
+    ref: ModelRef
+    state: str
+    reason: str
+    aliases: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    created: datetime
+    metrics: Mapping[str, float]
+
+    @property
+    def version(self) -> int:
+        """The version's number."""
+        return self.ref.version
+
+
+class ClassProbability(NamedTuple):
+    """One class and how probable it is.
+
+    Attributes:
+        label: the class's number.
+        name: the class's name.
+        probability: 0 to 1.
+
+    """
+
+    label: int
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Prediction:
+    """The answer for one instance.
+
+    Attributes:
+        label: number of the most probable class.
+        name: its name.
+        probability: its probability, 0 to 1.
+        probabilities: one for each class, `[classes]` float32, read-only.
+        model: the version that gave the answer.
+        class_names: the names of all classes, by label.
+
+    """
+
+    label: int
+    name: str
+    probability: float
+    probabilities: npt.NDArray[np.float32] = field(repr=False)
+    model: ModelRef
+    class_names: tuple[str, ...] = field(repr=False)
+
+    def top(self, k: int = 3) -> list[ClassProbability]:
+        """Return the `k` most probable classes, the most probable first."""
+        order = np.argsort(-self.probabilities, kind="stable")[: max(k, 0)]
+        return [
+            ClassProbability(int(i), self.class_names[i], float(self.probabilities[i]))
+            for i in order
+        ]
+
+    # A dataclass would compare arrays with ==, which has no truth value.
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Prediction):
+            return NotImplemented
+        return (self.label, self.model, self.class_names) == (
+            other.label,
+            other.model,
+            other.class_names,
+        ) and np.array_equal(self.probabilities, other.probabilities)
+
+    def __hash__(self) -> int:
+        return hash((self.label, self.model))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BatchPrediction(Sequence[Prediction]):
+    """The answers for many instances, in order: a sequence of `Prediction`.
+
+    Indexing and iterating make each `Prediction` when it is asked for; a slice is a
+    `BatchPrediction` that shares the arrays.
+
+    Attributes:
+        labels: number of the most probable class of each instance, `[n]` int32, read-only.
+        probabilities: `[n, classes]` float32, read-only.
+        model: the version that gave all the answers.
+        class_names: the names of all classes, by label.
+
+    """
+
+    labels: npt.NDArray[np.int32]
+    probabilities: npt.NDArray[np.float32]
+    model: ModelRef
+    class_names: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each instance's most probable class."""
+        return [self.class_names[label] for label in self.labels]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> "BatchPrediction": ...
+    def __getitem__(self, index: int | slice) -> "Prediction | BatchPrediction":
+        if isinstance(index, slice):
+            return BatchPrediction(
+                self.labels[index], self.probabilities[index], self.model, self.class_names
+            )
+        label = int(self.labels[index])
+        row = self.probabilities[index]
+        return Prediction(
+            label, self.class_names[label], float(row[label]), row, self.model, self.class_names
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BatchPrediction):
+            return NotImplemented
+        return (
+            (self.model, self.class_names) == (other.model, other.class_names)
+            and np.array_equal(self.labels, other.labels)
+            and np.array_equal(self.probabilities, other.probabilities)
+        )
+
+    def __hash__(self) -> int:
+        return hash((len(self), self.model))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(str(label) for label in self.labels[:8])
+        more = ", ..." if len(self) > 8 else ""
+        return f"BatchPrediction(n={len(self)}, labels=[{shown}{more}], model={self.model})"

@@ -1,0 +1,143 @@
+"""Settings: arguments win over the environment, which wins over the defaults."""
+
+import ipaddress
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlpserve_client._errors import SettingsError
+
+DEFAULT_PORT = 50051
+DEFAULT_TARGET = f"localhost:{DEFAULT_PORT}"
+DEFAULT_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class Tls:
+    """How to encrypt, whom to trust and who we are. Every path is a PEM file.
+
+    Attributes:
+        ca: certificates to trust; None for those that gRPC brings along.
+        cert: our own certificate chain, for mutual TLS.
+        key: the private key of `cert`.
+        server_name: the name that the server's certificate must carry; None for the
+            target's host. Needed for a list of targets whose certificates share a name.
+
+    """
+
+    ca: str | Path | None = None
+    cert: str | Path | None = None
+    key: str | Path | None = None
+    server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise SettingsError("mutual TLS needs both a certificate and its key; one is missing")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a client is told; read once, then passed down."""
+
+    targets: tuple[str, ...] = (DEFAULT_TARGET,)
+    timeout: float = DEFAULT_TIMEOUT
+    tls: Tls | None = None
+    token: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise SettingsError("at least one target is needed, such as localhost:50051")
+        if not (self.timeout > 0 and math.isfinite(self.timeout)):
+            raise SettingsError(f"the timeout must be a number of seconds > 0, not {self.timeout}")
+        if self.token is not None:
+            _check_token(self.token)
+            self._refuse_token_in_plain_text()
+
+    def _refuse_token_in_plain_text(self) -> None:
+        remote = [target for target in self.targets if not _is_local(target)]
+        if self.tls is None and remote:
+            raise SettingsError(
+                f"a token would travel unencrypted to {remote[0]}: switch TLS on, "
+                "or use a target on this machine"
+            )
+
+
+def resolve(
+    environ: Mapping[str, str],
+    *,
+    target: str | Sequence[str] | None = None,
+    timeout: float | None = None,
+    tls: Tls | None = None,
+    token: str | None = None,
+) -> Settings:
+    """Give the settings that follow from arguments (None: not given) and the environment."""
+    if target is None:
+        target = environ.get("MLPSERVE_TARGET") or DEFAULT_TARGET
+    if timeout is None:
+        timeout = _seconds(environ.get("MLPSERVE_TIMEOUT") or str(DEFAULT_TIMEOUT))
+    return Settings(
+        targets=_targets(target),
+        timeout=timeout,
+        tls=tls or _tls_from(environ),
+        token=token or _token_from(environ),
+    )
+
+
+def read_token(path: str | Path) -> str:
+    """Read a token: the first line of a file, so that a server's own list works too."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the token file {path}: {error}") from error
+    if not lines:
+        raise SettingsError(f"the token file {path} is empty")
+    return lines[0]
+
+
+def _targets(target: str | Sequence[str]) -> tuple[str, ...]:
+    parts = target.split(",") if isinstance(target, str) else target
+    return tuple(_with_port(part.strip()) for part in parts if part.strip())
+
+
+def _with_port(target: str) -> str:
+    if target.startswith(("http://", "https://")):
+        raise SettingsError(f"a target is host:port without http, not {target!r}")
+    # gRPC would take 443 for a bare name; nobody means that here.
+    bare = ":" not in target or target.endswith("]")
+    return f"{target}:{DEFAULT_PORT}" if bare else target
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise SettingsError(f"MLPSERVE_TIMEOUT must be a number, not {text!r}") from error
+
+
+def _tls_from(environ: Mapping[str, str]) -> Tls | None:
+    names = {"ca": "TLS_CA", "cert": "TLS_CERT", "key": "TLS_KEY", "server_name": "TLS_SERVER_NAME"}
+    given = {field: environ.get(f"MLPSERVE_{name}") or None for field, name in names.items()}
+    wanted = environ.get("MLPSERVE_TLS", "") not in ("", "0")
+    return Tls(**given) if wanted or any(given.values()) else None
+
+
+def _token_from(environ: Mapping[str, str]) -> str | None:
+    path = environ.get("MLPSERVE_TOKEN_FILE")
+    return environ.get("MLPSERVE_TOKEN") or (read_token(path) if path else None)
+
+
+def _check_token(token: str) -> None:
+    if not (token.isascii() and token.isprintable() and token.strip() == token and token):
+        # The token itself stays out of the message: messages end up in logs.
+        raise SettingsError("the token must be printable ASCII without spaces around it")
+
+
+def _is_local(target: str) -> bool:
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = target.removeprefix("dns:").lstrip("/").rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,116 @@
+"""The one place where gRPC's errors become ours."""
+
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from mlpserve.v1 import status_pb2
+from mlpserve_client._errors import (
+    BatchTooLargeError,
+    ClientClosedError,
+    ConnectionFailedError,
+    DeadlineError,
+    InvalidInputError,
+    MlpserveError,
+    ModelNotFoundError,
+    ModelRejectedError,
+    NotReadyError,
+    OverloadedError,
+    ServerError,
+    UnauthenticatedError,
+)
+
+_DETAILS_KEY = "grpc-status-details-bin"
+
+
+class _Failure(Protocol):
+    """What both stacks' errors offer, though neither says so in its types."""
+
+    def code(self) -> grpc.StatusCode: ...
+    def details(self) -> str | None: ...
+    def trailing_metadata(self) -> Sequence[tuple[str, str | bytes]] | None: ...
+
+
+class _Details:
+    """The parts of google.rpc.Status that a server of ours sends."""
+
+    def __init__(self, failure: _Failure) -> None:
+        self.info = status_pb2.ErrorInfo()
+        self.field = ""
+        self.retry_after: float | None = None
+        try:
+            for detail in _status_of(failure).details:
+                self._read(detail.type_url.rpartition("/")[2], detail.value)
+        except DecodeError:
+            pass  # someone else's bytes under this key: the code and the text must do
+
+    def _read(self, kind: str, value: bytes) -> None:
+        if kind == "google.rpc.ErrorInfo":
+            self.info = status_pb2.ErrorInfo.FromString(value)
+        elif kind == "google.rpc.BadRequest":
+            violations = status_pb2.BadRequest.FromString(value).field_violations
+            self.field = violations[0].field if violations else ""
+        elif kind == "google.rpc.RetryInfo":
+            delay = status_pb2.RetryInfo.FromString(value).retry_delay
+            self.retry_after = delay.seconds + delay.nanos / 1e9
+
+
+def code_of(error: grpc.RpcError) -> grpc.StatusCode:
+    """Return the status code of a failed call."""
+    return cast("_Failure", error).code()
+
+
+def translate(error: grpc.RpcError, target: str) -> MlpserveError:
+    """Turn a failed call's error into ours; the caller raises it `from error`."""
+    failure = cast("_Failure", error)
+    details = _Details(failure)
+    text = failure.details() or failure.code().name
+    reason = details.info.reason
+    match failure.code():
+        case grpc.StatusCode.INVALID_ARGUMENT if reason == "BATCH_TOO_LARGE":
+            limit = _number(details.info.metadata.get("max_batch", ""))
+            return BatchTooLargeError(text, field=details.field, max_batch=limit)
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            return InvalidInputError(text, field=details.field)
+        case grpc.StatusCode.NOT_FOUND:
+            return ModelNotFoundError(f"{text} (models() lists what there is)")
+        case grpc.StatusCode.FAILED_PRECONDITION:
+            return ModelRejectedError(text)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return _exhausted(text, details)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineError("no answer within the deadline: pass a longer timeout")
+        case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
+            return UnauthenticatedError(f"{text} (pass token=, or set MLPSERVE_TOKEN)")
+        case grpc.StatusCode.UNAVAILABLE if reason in ("NOT_READY", "DRAINING"):
+            return NotReadyError(f"{target}: {text}")
+        case grpc.StatusCode.UNAVAILABLE:
+            return ConnectionFailedError(f"{target} cannot be reached: {text}", target=target)
+        case grpc.StatusCode.CANCELLED if text.startswith("Channel closed"):
+            return ClientClosedError("the client was closed during the call")
+    return _fault(failure.code(), text, details)
+
+
+def _exhausted(text: str, details: _Details) -> MlpserveError:
+    # gRPC itself gives this code to a message over the limit, but then no ErrorInfo.
+    if "larger than max" in text and not details.info.reason:
+        return InvalidInputError(f"the message is too large: {text}")
+    return OverloadedError(text, retry_after=details.retry_after)
+
+
+def _fault(code: grpc.StatusCode, text: str, details: _Details) -> ServerError:
+    request_id = details.info.metadata.get("request_id", "")
+    return ServerError(f"{code.name}: {text}", request_id=request_id)
+
+
+def _status_of(failure: _Failure) -> status_pb2.ErrorStatus:
+    for key, value in failure.trailing_metadata() or ():
+        if key == _DETAILS_KEY and isinstance(value, bytes):
+            return status_pb2.ErrorStatus.FromString(value)
+    return status_pb2.ErrorStatus()
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else 0

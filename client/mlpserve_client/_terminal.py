@@ -1,0 +1,76 @@
+"""Pictures, bars, tables and progress for people at a terminal."""
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from typing import Any, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve_client._results import Prediction
+
+_SHADES = " .:-=+*#%@"
+_BAR = 24  # characters
+
+
+def picture(values: npt.NDArray[Any]) -> list[str]:
+    """Draw `[height, width]` in shades; characters are twice as high as wide, so are rows."""
+    light = values.astype(np.float32) / max(float(values.max(initial=0)), 1e-9)
+    if len(light) % 2:
+        light = np.vstack([light, np.zeros_like(light[:1])])
+    rows = np.maximum(light[::2], light[1::2])
+    shades = np.rint(rows * (len(_SHADES) - 1)).astype(int)
+    return ["".join(_SHADES[shade] for shade in row) for row in shades]
+
+
+def bars(prediction: Prediction, limit: int = 10) -> list[str]:
+    """Draw the probabilities of the likeliest classes, in the order of their labels."""
+    shown = sorted(prediction.top(limit))
+    width = max(len(candidate.name) for candidate in shown)
+    return [
+        f"{'>' if label == prediction.label else ' '} {name:>{width}} "
+        f"{'█' * round(p * _BAR):{_BAR}} {p:7.2%}"
+        for label, name, p in shown
+    ]
+
+
+def beside(left: Sequence[str], right: Sequence[str]) -> str:
+    """Put two blocks of lines side by side."""
+    width = max(map(len, left), default=0)
+    lines = zip_longest(left, right, fillvalue="")
+    return "\n".join(f"{a:{width}}   {b}".rstrip() for a, b in lines)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Align columns."""
+    everything = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
+    lines = (
+        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+        for row in everything
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+class Progress:
+    """One line that rewrites itself on a terminal, and nothing anywhere else."""
+
+    def __init__(self, total: int, stream: TextIO = sys.stderr) -> None:
+        self.total = total
+        self._stream = stream if stream.isatty() else None
+        self._started = time.monotonic()
+
+    def show(self, done: int) -> None:
+        """Show how much is done, how fast, and what is left."""
+        if self._stream is None:
+            return
+        rate = done / max(time.monotonic() - self._started, 1e-9)
+        share = done / max(self.total, 1)
+        left = (self.total - done) / max(rate, 1e-9)
+        bar = "█" * round(share * _BAR)
+        end = "\n" if done >= self.total else ""
+        text = f"\r{bar:{_BAR}} {share:4.0%} {done}/{self.total} {rate:,.0f}/s {left:.0f} s left "
+        self._stream.write(text + end)
+        self._stream.flush()

@@ -1,0 +1,97 @@
+"""Arrays and results to and from messages."""
+
+from datetime import UTC
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve.v1 import model_pb2, prediction_pb2
+from mlpserve_client._errors import InvalidInputError, ServerError
+from mlpserve_client._inputs import as_wire_values
+from mlpserve_client._results import ModelRef, ModelVersion, Prediction
+
+
+def selector(version: int | None, alias: str | None) -> model_pb2.ModelSelector | None:
+    """Select a version by number or by alias, or nothing.
+
+    Raises:
+        InvalidInputError: both were given, or a version below 1.
+
+    """
+    if version is not None and alias is not None:
+        raise InvalidInputError("select a version or an alias, not both")
+    if version is not None:
+        if version < 1:
+            raise InvalidInputError(f"a version is 1 or more, not {version}")
+        return model_pb2.ModelSelector(version=version)
+    return None if alias is None else model_pb2.ModelSelector(alias=alias)
+
+
+def encode(array: npt.NDArray[Any]) -> prediction_pb2.Tensor:
+    """Encode numbers of any shape as a tensor.
+
+    Raises:
+        InvalidInputError: the values do not fit the scale of their dtype.
+
+    """
+    values = as_wire_values(array)
+    raw = values.dtype == np.uint8
+    return prediction_pb2.Tensor(
+        dtype=prediction_pb2.DATA_TYPE_UINT8 if raw else prediction_pb2.DATA_TYPE_FLOAT32,
+        shape=values.shape,
+        data=values.tobytes(),
+    )
+
+
+def decode_rows(tensor: prediction_pb2.Tensor, rows: int, classes: int) -> npt.NDArray[np.float32]:
+    """Decode the probabilities of a batch, `[rows, classes]`; they share the message's memory.
+
+    Raises:
+        ServerError: the tensor is no such array.
+
+    """
+    whole = tensor.shape == [rows, classes] and len(tensor.data) == 4 * rows * classes
+    if not whole or tensor.dtype != prediction_pb2.DATA_TYPE_FLOAT32:
+        raise ServerError(
+            f"expected float32 probabilities of shape {[rows, classes]}, the server sent "
+            f"shape {list(tensor.shape)} in {len(tensor.data)} bytes"
+        )
+    return np.frombuffer(tensor.data, dtype="<f4").reshape(rows, classes)
+
+
+def ref(message: model_pb2.ModelRef) -> ModelRef:
+    """Decode a reference to a version."""
+    return ModelRef(message.name, message.version, message.digest)
+
+
+def prediction(
+    response: prediction_pb2.PredictResponse, model: ModelRef, class_names: tuple[str, ...]
+) -> Prediction:
+    """Decode the answer for one instance."""
+    probabilities = np.array(response.probabilities, dtype=np.float32)
+    if not 0 <= response.label < len(probabilities) == len(class_names):
+        raise ServerError(
+            f"the server answered label {response.label} and {len(probabilities)} "
+            f"probabilities for a model of {len(class_names)} classes"
+        )
+    probabilities.flags.writeable = False
+    label = response.label
+    return Prediction(
+        label, class_names[label], float(probabilities[label]), probabilities, model, class_names
+    )
+
+
+def model_version(message: model_pb2.ModelVersion) -> ModelVersion:
+    """Decode the description of a version."""
+    state = model_pb2.ModelVersion.State.Name(message.state).removeprefix("STATE_")
+    return ModelVersion(
+        ref=ref(message.ref),
+        state=state,
+        reason=message.state_reason,
+        aliases=tuple(message.aliases),
+        input_shape=tuple(message.input_shape),
+        class_names=tuple(message.class_names),
+        created=message.create_time.ToDatetime(tzinfo=UTC),
+        metrics=dict(message.metrics),
+    )
