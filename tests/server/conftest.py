@@ -1,0 +1,144 @@
+"""A real server on a free port over a real folder, and the stubs to call it."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from mlpserve.v1 import model_pb2_grpc, prediction_pb2_grpc
+from mlpserve_model import CHAMPION, Dataset, Gate, Manifest, Network, Store, initialise
+from mlpserve_server.app import Server
+from mlpserve_server.settings import Settings
+
+READINESS = "mlpserve.v1.PredictionService"
+NETWORK = Network((12, 8, 3))
+DRAFT = Manifest(
+    model="mnist",
+    network=NETWORK,
+    input_shape=(3, 4),
+    input_maximum=16,
+    class_names=("circle", "square", "star"),
+    dataset=Dataset("made up", "sha256:0", "none"),
+    recipe={},
+    seed=0,
+    libraries={},
+    metrics={"accuracy": 0.9},
+    gate=Gate("PROMOTED"),
+)
+
+
+class Stubs:
+    """Everything that can be called at one address."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address)
+        self.prediction = prediction_pb2_grpc.PredictionServiceStub(self.channel)
+        self.models = model_pb2_grpc.ModelServiceStub(self.channel)
+        self.health = health_pb2_grpc.HealthStub(self.channel)
+
+    def serving(self, service: str = READINESS) -> bool:
+        """Whether the health service says so."""
+        request = health_pb2.HealthCheckRequest(service=service)
+        status = self.health.Check(request, timeout=5).status
+        return bool(status == health_pb2.HealthCheckResponse.SERVING)
+
+
+class Refusal:
+    """A failed call, its details unpacked by the official libraries."""
+
+    def __init__(self, error: grpc.RpcError) -> None:
+        status: Any = rpc_status.from_call(error)
+        self.code = error.code()
+        self.message: str = status.message
+        self.info = error_details_pb2.ErrorInfo()
+        self.bad_request = error_details_pb2.BadRequest()
+        self.retry = error_details_pb2.RetryInfo()
+        for detail in status.details:
+            for target in (self.info, self.bad_request, self.retry):
+                if detail.Is(target.DESCRIPTOR):
+                    detail.Unpack(target)
+
+    @property
+    def fields(self) -> list[str]:
+        """The paths of the fields that were wrong."""
+        return [violation.field for violation in self.bad_request.field_violations]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "models", "mnist")
+
+
+@pytest.fixture
+def publish(store: Store) -> Callable[..., int]:
+    """Publish a version with the seed's weights; make it champion unless told otherwise."""
+
+    def publish(seed: int = 0, promote: bool = True, **changes: Any) -> int:
+        draft = replace(DRAFT, **changes)
+        rng = np.random.default_rng(seed)
+        weights = initialise(draft.network, rng)
+        golden = rng.random((4, draft.network.inputs), dtype=np.float32)
+        version = store.publish(draft, weights, golden).version
+        if promote:
+            expected = store.aliases().get(CHAMPION)
+            store.move_alias(CHAMPION, version, expected=expected, event="promote", reason="test")
+        return version
+
+    return publish
+
+
+@pytest.fixture
+def serve(store: Store) -> Iterator[Callable[..., Stubs]]:
+    """Start a server on a free port and give its stubs; it is stopped after the test."""
+    running: list[tuple[Server, Stubs]] = []
+
+    def serve(**changes: Any) -> Stubs:
+        settings = Settings(
+            store=store.folder.parent,
+            listen=("127.0.0.1:0",),
+            poll_seconds=0.02,
+            drain_seconds=0,
+            grace_seconds=5,
+        )
+        server = Server(replace(settings, **changes))
+        server.start()
+        running.append((server, Stubs(server.address)))
+        return running[-1][1]
+
+    yield serve
+    for server, stubs in running:
+        stubs.channel.close()
+        server.stop()
+
+
+@pytest.fixture
+def refusal() -> Callable[..., Refusal]:
+    """Call and give the refusal; fails when the call does not."""
+
+    def refusal(call: Callable[..., Any], request: Any) -> Refusal:
+        with pytest.raises(grpc.RpcError) as caught:
+            call(request, timeout=10)
+        return Refusal(caught.value)
+
+    return refusal
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool]], None]:
+    """Wait until a condition holds; fails after ten seconds."""
+
+    def eventually(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline, "it never came true"
+            time.sleep(0.01)
+
+    return eventually

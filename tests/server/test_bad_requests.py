@@ -1,0 +1,248 @@
+"""Every wrong request gets the designed code, and a message with expected and actual."""
+
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlpserve.v1 import model_pb2, prediction_pb2
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+UINT8, FLOAT32 = prediction_pb2.DATA_TYPE_UINT8, prediction_pb2.DATA_TYPE_FLOAT32
+GOOD = np.full(12, 0.5, np.float32)
+
+
+def floats(*changed: tuple[int, float]) -> bytes:
+    values = GOOD.copy()
+    for position, value in changed:
+        values[position] = value
+    return values.tobytes()
+
+
+# dtype, shape, data -> field, parts of the message
+WRONG_INSTANCES = {
+    "too few bytes": (FLOAT32, [12], b"123", "data", ["3 bytes", "expected 48"]),
+    "too many bytes": (UINT8, [12], bytes(13), "data", ["13 bytes", "expected 12"]),
+    "no tensor": (0, [], b"", "shape", ["[]", "expected [3, 4]"]),
+    "a wrong shape": (FLOAT32, [13], bytes(52), "shape", ["[13]", "expected [3, 4]"]),
+    "a negative dimension": (FLOAT32, [-3, -4], floats(), "shape", ["[-3, -4]"]),
+    "a huge dimension": (FLOAT32, [2**62, 2**62], b"", "shape", ["expected [3, 4]"]),
+    "too many dimensions": (FLOAT32, [1] * 9, b"", "shape", ["not a shape"]),
+    "no dtype": (0, [12], floats(), "dtype", ["dtype 0", "DATA_TYPE_UINT8"]),
+    "an unknown dtype": (7, [12], floats(), "dtype", ["dtype 7", "DATA_TYPE_FLOAT32"]),
+    "NaN": (FLOAT32, [12], floats((3, np.nan)), "data", ["nan", "at 3", "finite"]),
+    "infinity": (FLOAT32, [12], floats((0, np.inf)), "data", ["inf", "at 0"]),
+    "a negative value": (FLOAT32, [12], floats((11, -0.1)), "data", ["-0.1", "from 0 to 1"]),
+    "a value above 1": (FLOAT32, [12], floats((5, 255)), "data", ["255", "uint8"]),
+    "a pixel above the maximum": (UINT8, [12], bytes([17] * 12), "data", ["17", "0 to 16"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_INSTANCES)
+def test_a_wrong_instance_is_refused_by_field(
+    case: str, publish: Any, serve: Any, eventually: Any, refusal: Any
+) -> None:
+    dtype, shape, data, field, parts = WRONG_INSTANCES[case]
+    publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    tensor = prediction_pb2.Tensor(dtype=dtype, shape=shape, data=data)  # type: ignore[arg-type]
+    request = prediction_pb2.PredictRequest(instance=tensor)
+    refused = refusal(stubs.prediction.Predict, request)
+    assert (refused.code, refused.fields) == (INVALID, [f"instance.{field}"])
+    assert (refused.info.reason, refused.info.domain) == ("INVALID_INPUT", "mlpserve")
+    assert all(part in refused.message for part in parts), refused.message
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "parts"),
+    [
+        ([0, 12], 0, ["empty batch", "at least 1"]),
+        ([12], 1, ["[12]", "[n, 3, 4]"]),
+        ([2, 13], 2, ["[2, 13]", "[n, 3, 4]"]),
+        ([11, 3, 4], 11, ["11 instances", "at most 10"]),
+    ],
+)
+def test_a_wrong_batch_is_refused(
+    shape: list[int],
+    rows: int,
+    parts: list[str],
+    publish: Any,
+    serve: Any,
+    eventually: Any,
+    refusal: Any,
+) -> None:
+    publish()
+    stubs = serve(max_batch=10)
+    eventually(stubs.serving)
+    tensor = prediction_pb2.Tensor(dtype=UINT8, shape=shape, data=bytes(rows * 12))
+    request = prediction_pb2.BatchPredictRequest(instances=tensor)
+    refused = refusal(stubs.prediction.BatchPredict, request)
+    assert (refused.code, refused.fields) == (INVALID, ["instances.shape"])
+    assert all(part in refused.message for part in parts), refused.message
+
+
+def test_a_batch_too_large_says_what_fits(
+    publish: Any, serve: Any, eventually: Any, refusal: Any
+) -> None:
+    publish()
+    stubs = serve(max_batch=10)
+    eventually(stubs.serving)
+    tensor = prediction_pb2.Tensor(dtype=UINT8, shape=[11, 12], data=bytes(132))
+    request = prediction_pb2.BatchPredictRequest(instances=tensor)
+    info = refusal(stubs.prediction.BatchPredict, request).info
+    assert (info.reason, info.metadata["max_batch"]) == ("BATCH_TOO_LARGE", "10")
+
+
+def test_a_wrong_value_in_a_batch_is_named_by_row_and_position(
+    publish: Any, serve: Any, eventually: Any, refusal: Any
+) -> None:
+    publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    data = floats() + floats((4, 2.0))
+    tensor = prediction_pb2.Tensor(dtype=FLOAT32, shape=[2, 12], data=data)
+    request = prediction_pb2.BatchPredictRequest(instances=tensor)
+    assert "2.0 in row 1 at 4" in refusal(stubs.prediction.BatchPredict, request).message
+
+
+@pytest.mark.parametrize(
+    ("selector", "code", "reason"),
+    [
+        ({"version": 99}, grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
+        ({"alias": "nobody"}, grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
+        ({"alias": "../../etc"}, grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
+        ({"version": 0}, INVALID, "INVALID_INPUT"),
+        ({"version": -1}, INVALID, "INVALID_INPUT"),
+    ],
+)
+def test_an_unknown_model_is_refused(
+    selector: dict[str, Any],
+    code: grpc.StatusCode,
+    reason: str,
+    publish: Any,
+    serve: Any,
+    eventually: Any,
+    refusal: Any,
+) -> None:
+    publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    request = prediction_pb2.PredictRequest(model=model_pb2.ModelSelector(**selector))
+    refused = refusal(stubs.prediction.Predict, request)
+    assert (refused.code, refused.info.reason) == (code, reason)
+
+
+def test_bytes_that_are_no_message_are_refused(
+    publish: Any, serve: Any, eventually: Any, refusal: Any
+) -> None:
+    publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    call = stubs.channel.unary_unary("/mlpserve.v1.PredictionService/Predict")
+    refused = refusal(call, b"\xff\xff\xff")
+    assert refused.code == INVALID
+    assert "mlpserve.v1.PredictRequest" in refused.message
+
+
+def test_a_request_above_the_message_limit_is_refused_by_grpc(
+    publish: Any, serve: Any, eventually: Any
+) -> None:
+    publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    call = stubs.channel.unary_unary("/mlpserve.v1.PredictionService/Predict")
+    with pytest.raises(grpc.RpcError) as caught:
+        call(bytes((64 << 20) + 1))
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_an_unknown_method_is_unimplemented(serve: Any) -> None:
+    stubs = serve()
+    with pytest.raises(grpc.RpcError) as caught:
+        stubs.channel.unary_unary("/mlpserve.v1.PredictionService/Train")(b"")
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_fault_of_ours_tells_an_id_and_nothing_else(
+    publish: Any,
+    serve: Any,
+    eventually: Any,
+    refusal: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("the secret is in /etc/secret.py")
+
+    publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    monkeypatch.setattr("mlpserve_server.dataplane._forward", broken)
+    tensor = prediction_pb2.Tensor(dtype=FLOAT32, shape=[12], data=floats())
+    request = prediction_pb2.PredictRequest(instance=tensor)
+    refused = refusal(stubs.prediction.Predict, request)
+    assert refused.code == grpc.StatusCode.INTERNAL
+    assert "secret" not in refused.message
+    request_id = refused.info.metadata["request_id"]
+    assert request_id in refused.message
+    assert any(getattr(r, "request_id", None) == request_id for r in caplog.records)
+
+
+nearly_right = st.builds(
+    prediction_pb2.Tensor,
+    dtype=st.just(FLOAT32),
+    shape=st.sampled_from([[12], [3, 4], [1, 12]]),
+    data=st.sampled_from([floats(), floats((1, 2.0))]),
+)
+anything = st.builds(
+    prediction_pb2.Tensor,
+    dtype=st.integers(0, 3),
+    shape=st.lists(
+        st.one_of(st.sampled_from([0, 1, 3, 4, 12, -1]), st.integers(-(2**63), 2**63 - 1)),
+        max_size=10,
+    ),
+    data=st.one_of(
+        st.binary(max_size=64),
+        st.sampled_from([floats(), bytes(12), bytes(48), b"\xff" * 48, b"\x10" * 12]),
+    ),
+)
+selectors = st.one_of(
+    st.none(),
+    st.builds(model_pb2.ModelSelector, version=st.integers(-(2**63), 2**63 - 1)),
+    st.builds(model_pb2.ModelSelector, alias=st.text(max_size=100)),
+)
+ALLOWED = {grpc.StatusCode.OK, INVALID, grpc.StatusCode.NOT_FOUND}
+
+
+def test_no_request_whatever_is_answered_with_a_fault(
+    publish: Any, serve: Any, eventually: Any
+) -> None:
+    publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    seen = set()
+
+    @settings(
+        max_examples=1000,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+    @given(tensor=nearly_right | anything, selector=selectors, single=st.booleans())
+    def attack(tensor: Any, selector: Any, single: bool) -> None:
+        if single:
+            call = stubs.prediction.Predict
+            request: Any = prediction_pb2.PredictRequest(instance=tensor, model=selector)
+        else:
+            call = stubs.prediction.BatchPredict
+            request = prediction_pb2.BatchPredictRequest(instances=tensor, model=selector)
+        answer = call.future(request, timeout=10)
+        seen.add(answer.code())
+        assert answer.code() in ALLOWED, (answer.code(), answer.details())
+
+    attack()
+    assert seen == ALLOWED  # the attack reached good answers and both kinds of refusal

@@ -1,0 +1,111 @@
+"""ModelService tells what is in the store and what of it is served."""
+
+from typing import Any
+
+import grpc
+import pytest
+
+from mlpserve.v1 import model_pb2
+from mlpserve_model import Gate
+
+State = model_pb2.ModelVersion
+
+
+def pages(stubs: Any, size: int) -> list[list[Any]]:
+    found: list[list[Any]] = []
+    token = ""
+    while not found or token:
+        request = model_pb2.ListModelVersionsRequest(page_size=size, page_token=token)
+        answer = stubs.models.ListModelVersions(request)
+        found.append(list(answer.model_versions))
+        token = answer.next_page_token
+    return found
+
+
+def test_the_served_version_is_described_whole(
+    store: Any, publish: Any, serve: Any, eventually: Any
+) -> None:
+    version = publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    answer = stubs.models.GetModelVersion(model_pb2.GetModelVersionRequest()).model_version
+    manifest = store.manifest(version)
+    assert (answer.ref.version, answer.ref.digest) == (version, manifest.digest)
+    assert answer.state == State.STATE_ACTIVE
+    assert list(answer.aliases) == ["champion"]
+    assert list(answer.input_shape) == [3, 4]
+    assert list(answer.class_names) == ["circle", "square", "star"]
+    assert answer.create_time.ToSeconds() == int(manifest.created.timestamp())
+    assert dict(answer.metrics) == {"accuracy": 0.9}
+
+
+def test_every_version_is_listed_newest_first_with_its_state(
+    store: Any, publish: Any, serve: Any, eventually: Any
+) -> None:
+    publish()
+    damaged = publish(seed=1, promote=False)
+    (store.path(damaged) / "manifest.json").write_text("{}")
+    publish(seed=2, promote=False, gate=Gate("REJECTED", ("too bad",)))
+    publish(seed=3)
+    stubs = serve()
+    eventually(stubs.serving)
+    (versions,) = pages(stubs, 0)
+    states = {v.ref.version: (v.state, v.state_reason) for v in versions}
+    assert [v.ref.version for v in versions] == [4, 3, 2, 1]
+    assert states[4][0] == State.STATE_ACTIVE
+    assert states[3] == (State.STATE_REJECTED, "too bad")
+    assert states[2] == (State.STATE_FAILED, "manifest.json has no format")
+    assert states[1] == (State.STATE_STANDBY, "loaded when it is selected")
+
+
+def test_the_list_is_paged(publish: Any, serve: Any, eventually: Any) -> None:
+    for seed in range(5):
+        publish(seed=seed)
+    stubs = serve()
+    eventually(stubs.serving)
+    found = [[v.ref.version for v in page] for page in pages(stubs, 2)]
+    assert found == [[5, 4], [3, 2], [1]]
+
+
+def test_an_empty_store_has_an_empty_list(serve: Any) -> None:
+    assert pages(serve(), 0) == [[]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [({"page_size": -1}, "page_size"), ({"page_token": "x"}, "page_token")],
+)
+def test_a_wrong_page_is_refused(
+    changes: dict[str, Any], field: str, serve: Any, refusal: Any
+) -> None:
+    request = model_pb2.ListModelVersionsRequest(**changes)
+    refused = refusal(serve().models.ListModelVersions, request)
+    assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, [field])
+
+
+@pytest.mark.parametrize("selector", [{"version": 9}, {"alias": "nobody"}])
+def test_an_unknown_version_is_not_found(
+    selector: dict[str, Any], publish: Any, serve: Any, eventually: Any, refusal: Any
+) -> None:
+    publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    chosen = model_pb2.ModelSelector(**selector)
+    request = model_pb2.GetModelVersionRequest(model=chosen)
+    assert refusal(stubs.models.GetModelVersion, request).code == grpc.StatusCode.NOT_FOUND
+
+
+def test_nothing_served_is_unavailable(serve: Any, refusal: Any) -> None:
+    refused = refusal(serve().models.GetModelVersion, model_pb2.GetModelVersionRequest())
+    assert refused.code == grpc.StatusCode.UNAVAILABLE
+
+
+def test_reflection_lists_the_services(serve: Any) -> None:
+    from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+        ProtoReflectionDescriptorDatabase,
+    )
+
+    stubs = serve()
+    services = set(ProtoReflectionDescriptorDatabase(stubs.channel).get_services())
+    assert {"mlpserve.v1.PredictionService", "mlpserve.v1.ModelService"} <= services
+    assert "grpc.health.v1.Health" in services

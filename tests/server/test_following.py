@@ -1,0 +1,231 @@
+"""The server follows the store, and never drops what works for what does not."""
+
+import json
+import shutil
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2
+
+from mlpserve.v1 import model_pb2
+from mlpserve.v1 import prediction_pb2 as pb
+from mlpserve_model import Gate
+
+REQUEST = pb.PredictRequest(
+    instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(range(12)))
+)
+
+
+def pinned(**selector: Any) -> pb.PredictRequest:
+    return pb.PredictRequest(instance=REQUEST.instance, model=model_pb2.ModelSelector(**selector))
+
+
+def version_of(stubs: Any, request: pb.PredictRequest = REQUEST) -> int:
+    return int(stubs.prediction.Predict(request, timeout=10).model.version)
+
+
+def damage(store: Any, version: int) -> None:
+    (store.path(version) / "model.npz").write_bytes(b"damaged")
+
+
+def test_a_server_without_a_store_is_alive_but_not_ready(serve: Any, refusal: Any) -> None:
+    stubs = serve()
+    assert stubs.serving("")
+    assert not stubs.serving()
+    refused = refusal(stubs.prediction.Predict, REQUEST)
+    assert (refused.code, refused.info.reason) == (grpc.StatusCode.UNAVAILABLE, "NOT_READY")
+    assert "champion" in refused.message
+
+
+def test_the_first_version_is_served_as_soon_as_it_appears(
+    publish: Any, serve: Any, eventually: Any
+) -> None:
+    stubs = serve()
+    version = publish()
+    eventually(stubs.serving)
+    assert version_of(stubs) == version
+
+
+def test_a_version_that_was_not_promoted_is_not_served(
+    publish: Any, serve: Any, eventually: Any
+) -> None:
+    first = publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    second = publish(seed=1, promote=False)
+    assert version_of(stubs, pinned(version=second)) == second  # seen, and yet
+    assert version_of(stubs) == first
+
+
+def test_a_promotion_is_followed_and_so_is_a_rollback(
+    store: Any, publish: Any, serve: Any, eventually: Any
+) -> None:
+    first = publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    second = publish(seed=1)
+    eventually(lambda: version_of(stubs) == second)
+    store.move_alias("champion", first, expected=second, event="rollback", reason="test")
+    eventually(lambda: version_of(stubs) == first)
+
+
+def test_a_damaged_version_leaves_the_old_one_in_service_and_is_reported(
+    store: Any, publish: Any, serve: Any, eventually: Any, refusal: Any
+) -> None:
+    first = publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    second = publish(seed=1, promote=False)
+    damage(store, second)
+    store.move_alias("champion", second, expected=first, event="promote", reason="test")
+
+    def state() -> Any:
+        selector = model_pb2.ModelSelector(version=second)
+        request = model_pb2.GetModelVersionRequest(model=selector)
+        return stubs.models.GetModelVersion(request).model_version
+
+    eventually(lambda: state().state == model_pb2.ModelVersion.STATE_FAILED)
+    assert "model.npz has 7 bytes" in state().state_reason
+    assert version_of(stubs) == first
+    assert stubs.serving()
+    refused = refusal(stubs.prediction.Predict, pinned(version=second))
+    assert refused.code == grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_a_restart_with_a_damaged_champion_serves_the_version_before(
+    store: Any, publish: Any, serve: Any, eventually: Any
+) -> None:
+    first, second = publish(), publish(seed=1)
+    damage(store, second)
+    stubs = serve()
+    eventually(stubs.serving)
+    assert version_of(stubs) == first
+
+
+def test_a_damaged_version_that_was_asked_for_by_number_has_no_substitute(
+    store: Any, publish: Any, serve: Any, refusal: Any
+) -> None:
+    publish()
+    damage(store, second := publish(seed=1))
+    stubs = serve(serve=str(second))
+    refused = refusal(stubs.prediction.Predict, REQUEST)
+    assert refused.code == grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_store_that_vanishes_leaves_the_model_in_service(
+    store: Any, publish: Any, serve: Any, eventually: Any
+) -> None:
+    first = publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    shutil.rmtree(store.folder)
+    assert version_of(stubs) == first
+    answer = stubs.models.GetModelVersion(model_pb2.GetModelVersionRequest())
+    assert answer.model_version.ref.version == first
+    second = publish(seed=1)
+    eventually(lambda: version_of(stubs) == second)
+
+
+def test_broken_aliases_leave_the_model_in_service_and_do_not_end_the_polling(
+    store: Any, publish: Any, serve: Any, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    aliases = store.folder / "aliases.json"
+    aliases.write_text("{")
+    eventually(lambda: "the store cannot be read" in caplog.text)
+    assert version_of(stubs) == first
+    second = publish(seed=1, promote=False)
+    aliases.write_text(json.dumps({"champion": second}))
+    eventually(lambda: version_of(stubs) == second)
+
+
+def test_a_version_can_be_selected_by_number_and_by_alias(
+    store: Any, publish: Any, serve: Any, eventually: Any
+) -> None:
+    first = publish()
+    second = publish(seed=1)
+    store.move_alias("challenger", first, expected=None, event="promote", reason="test")
+    stubs = serve()
+    eventually(stubs.serving)
+    assert version_of(stubs) == second
+    assert version_of(stubs, pinned(version=first)) == first
+    assert version_of(stubs, pinned(alias="challenger")) == first
+    assert version_of(stubs, pinned(alias="champion")) == second
+
+
+def test_a_pinned_version_answers_however_many_came_after(
+    publish: Any, serve: Any, eventually: Any
+) -> None:
+    first = publish()
+    stubs = serve(standby=1)
+    eventually(stubs.serving)
+    for seed in range(1, 5):
+        version = publish(seed=seed)
+        eventually(lambda version=version: version_of(stubs) == version)
+    assert version_of(stubs, pinned(version=first)) == first
+
+
+def test_a_version_on_standby_answers_after_it_was_pruned(
+    store: Any, publish: Any, serve: Any, eventually: Any
+) -> None:
+    first = publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    second = publish(seed=1)
+    eventually(lambda: version_of(stubs) == second)
+    assert store.prune(keep=1) == [first]
+    assert version_of(stubs, pinned(version=first)) == first
+
+
+def test_a_rejected_version_does_not_answer(
+    publish: Any, serve: Any, eventually: Any, refusal: Any
+) -> None:
+    publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    rejected = publish(seed=1, promote=False, gate=Gate("REJECTED", ("accuracy 0.5 < 0.9",)))
+    refused = refusal(stubs.prediction.Predict, pinned(version=rejected))
+    assert refused.code == grpc.StatusCode.FAILED_PRECONDITION
+    assert refused.info.reason == "MODEL_REJECTED"
+    assert "accuracy 0.5 < 0.9" in refused.message
+
+
+@pytest.mark.parametrize("serve_what", ["latest", "3"])
+def test_the_server_can_be_told_what_to_serve(
+    publish: Any, serve: Any, eventually: Any, serve_what: str
+) -> None:
+    publish()
+    stubs = serve(serve=serve_what)
+    publish(seed=1)
+    third = publish(seed=2, promote=False)
+    publish(seed=3, promote=False, gate=Gate("REJECTED"))
+    eventually(lambda: stubs.serving() and version_of(stubs) == third)
+
+
+def test_the_answer_of_a_version_is_not_changed_by_a_swap(
+    store: Any, publish: Any, serve: Any, eventually: Any
+) -> None:
+    first = publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    before = stubs.prediction.Predict(REQUEST).probabilities
+    second = publish(seed=1)
+    eventually(lambda: version_of(stubs) == second)
+    after = stubs.prediction.Predict(REQUEST).probabilities
+    assert not np.allclose(before, after)
+    assert stubs.prediction.Predict(pinned(version=first)).probabilities == before
+
+
+def test_a_watch_sees_readiness_come(publish: Any, serve: Any) -> None:
+    stubs = serve()
+    request = health_pb2.HealthCheckRequest(service="mlpserve.v1.PredictionService")
+    watch = stubs.health.Watch(request, timeout=10)
+    states = iter(watch)
+    assert next(states).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    publish()
+    assert next(states).status == health_pb2.HealthCheckResponse.SERVING
+    watch.cancel()

@@ -1,0 +1,199 @@
+"""Starting, draining, stopping and too much work."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+
+from mlpserve.v1 import prediction_pb2 as pb
+from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
+from mlpserve_model import StoredModel
+
+REQUEST = pb.PredictRequest(
+    instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
+)
+
+
+class Process:
+    """A server in a process of its own, logging JSON."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mlpserve_server", *arguments, "--log-format", "json"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+        )
+
+    def event(self, name: str) -> dict[str, Any]:
+        """Wait for an event in the log."""
+        assert self.process.stderr
+        for line in self.process.stderr:
+            event: dict[str, Any] = json.loads(line)
+            if event["event"] == name:
+                return event
+        raise AssertionError(f"the server ended without {name!r}")
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        self.process.communicate(timeout=30)
+        return self.process.returncode
+
+
+@pytest.fixture
+def run(store: Any) -> Iterator[Callable[..., Process]]:
+    """Start `mlpserve-server` on a free port."""
+    running = []
+
+    def run(*arguments: str, **environment: str) -> Process:
+        folder = str(store.folder.parent)
+        base = ("--store", folder, "--listen", "127.0.0.1:0", "--poll-seconds", "0.05")
+        running.append(Process(*base, *arguments, **environment))
+        return running[-1]
+
+    yield run
+    for process in running:
+        process.process.kill()
+        process.process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_ends_with_0(publish: Any, run: Any, number: int) -> None:
+    publish()
+    server = run("--drain-seconds", "0.1")
+    server.event("serving")
+    assert server.end(number) == 0
+
+
+def test_a_draining_server_is_not_ready_yet_answers(publish: Any, run: Any) -> None:
+    publish()
+    server = run("--drain-seconds", "2")
+    address = server.event("listening")["address"]
+    server.event("serving")
+    with grpc.insecure_channel(address) as channel:
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )(health_pb2.HealthCheckRequest(service="mlpserve.v1.PredictionService"), timeout=20)
+        states = iter(watch)
+        assert next(states).status == health_pb2.HealthCheckResponse.SERVING
+        server.process.send_signal(signal.SIGTERM)
+        assert next(states).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        answer = PredictionServiceStub(channel).Predict(REQUEST, timeout=5)
+        assert answer.model.version == 1
+        watch.cancel()
+    server.process.communicate(timeout=20)
+    assert server.process.returncode == 0
+
+
+def test_a_taken_port_is_an_error(publish: Any, run: Any) -> None:
+    publish()
+    address = run().event("listening")["address"]
+    second = run("--listen", address)
+    assert address in second.event("cannot start")["reason"]
+    assert second.process.wait(timeout=20) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--listen", "nonsense"],
+        ["--listen", "127.0.0.1:70000"],
+        ["--serve", "Not An Alias"],
+        ["--poll-seconds", "0"],
+        ["--poll-seconds", "nan"],
+        ["--max-batch", "0"],
+        ["--standby", "-1"],
+        ["--unknown"],
+    ],
+)
+def test_wrong_usage_ends_with_2(run: Any, arguments: list[str]) -> None:
+    server = run(*arguments)
+    _, errors = server.process.communicate(timeout=20)
+    assert server.process.returncode == 2
+    assert "mlpserve-server: error:" in errors
+
+
+def test_a_wrong_variable_is_named(run: Any) -> None:
+    server = run(MLPSERVE_STANDBY="many")
+    _, errors = server.process.communicate(timeout=20)
+    assert server.process.returncode == 2
+    assert "MLPSERVE_STANDBY" in errors
+
+
+def test_a_flag_wins_over_its_variable(publish: Any, run: Any) -> None:
+    publish()
+    second = publish(seed=1, promote=False)
+    server = run("--serve", "latest", MLPSERVE_SERVE="champion")
+    assert server.event("serving")["version"] == second
+
+
+def test_calls_beyond_the_bound_are_refused_at_once_while_health_answers(
+    publish: Any,
+    serve: Any,
+    eventually: Any,
+    refusal: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    monkeypatch.setattr("mlpserve_server.transport.MAX_WAITING_CALLS", 10)
+    gate = threading.Event()
+
+    def slow(model: Any, x: Any, active: Any) -> Any:
+        assert gate.wait(20)
+        return model.predict(x)
+
+    monkeypatch.setattr("mlpserve_server.dataplane._forward", slow)
+    waiting = [stubs.prediction.Predict.future(REQUEST, timeout=30) for _ in range(10)]
+    eventually(lambda: _refused(stubs))
+    refused = refusal(stubs.prediction.Predict, REQUEST)
+    assert refused.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert refused.info.reason == "OVERLOADED"
+    assert refused.retry.retry_delay.ToMilliseconds() == 100
+    assert stubs.serving()
+    gate.set()
+    assert [call.result().model.version for call in waiting] == [1] * 10
+    assert stubs.prediction.Predict(REQUEST).model.version == 1
+
+
+def _refused(stubs: Any) -> bool:
+    """Whether the bound is reached; the probe itself gives up soon."""
+    call = stubs.prediction.Predict.future(REQUEST, timeout=0.2)
+    return bool(call.code() == grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+def test_an_abandoned_batch_ends_within_a_chunk(
+    publish: Any, serve: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    chunks = []
+    original = StoredModel.predict
+
+    def counted(self: StoredModel, x: Any) -> Any:
+        chunks.append(len(x))
+        time.sleep(0.3)
+        return original(self, x)
+
+    monkeypatch.setattr(StoredModel, "predict", counted)
+    tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[5120, 12], data=bytes(5120 * 12))
+    request = pb.BatchPredictRequest(instances=tensor)
+    with pytest.raises(grpc.RpcError) as caught:
+        stubs.prediction.BatchPredict(request, timeout=0.5)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    time.sleep(1)
+    assert len(chunks) < 5, "ten chunks would have been the whole batch"
