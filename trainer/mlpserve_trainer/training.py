@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import platformdirs
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from mlpserve_model import Dataset as DatasetFacts
 from mlpserve_model import Gate, Manifest, Network, Store

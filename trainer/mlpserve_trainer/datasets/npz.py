@@ -50,9 +50,9 @@ def read_npz(path: Path) -> tuple[Inputs, npt.NDArray[Any], int]:
 
 def _read_arrays(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path} cannot be read as .npz: {error}; write it with "
             "numpy.savez(file, X=..., y=...), labels as integers or numpy strings"

@@ -1,0 +1,231 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlpserve_model import CHAMPION, Store
+from mlpserve_trainer.cli import main
+
+FAST = ("--dataset", "digits", "--hidden", "32", "--epochs", "8", "--batch-size", "16")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store", "mnist")
+
+
+def run(*arguments: str) -> int:
+    return main(["train", *FAST, *arguments])
+
+
+def wrong_usage(*arguments: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    assert end.value.code == 2
+
+
+def test_a_promoted_version_ends_with_0(store: Store) -> None:
+    assert run() == 0
+    assert store.aliases() == {CHAMPION: 1}
+
+
+def test_a_rejected_version_ends_with_3(store: Store) -> None:
+    assert run("--min-accuracy", "0.999") == 3
+    assert store.versions() == [1]
+    assert store.aliases() == {}
+
+
+def test_force_with_a_reason_promotes_it_anyway(store: Store) -> None:
+    assert run("--min-accuracy", "0.999", "--force", "--reason", "a drill") == 0
+    assert store.manifest(1).gate.verdict == "FORCED"
+
+
+@pytest.mark.parametrize("arguments", [("--force",), ("--reason", "a drill")])
+def test_force_and_reason_go_together(
+    arguments: tuple[str, ...], store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    assert "--force and --reason go together" in capsys.readouterr().err
+    assert store.versions() == []
+
+
+def test_json_is_one_object_and_alone_on_standard_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("--json") == 0
+    captured = capsys.readouterr()
+    outcome = json.loads(captured.out)
+    assert captured.out.count("\n") == 1
+    assert (outcome["version"], outcome["verdict"]) == (1, "PROMOTED")
+    assert outcome["digest"].startswith("sha256:")
+    assert outcome["metrics"]["accuracy"] >= 0.9
+    assert outcome["seconds"] > 0
+    assert "precision" in captured.err
+
+
+def test_people_get_the_report_and_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    out = capsys.readouterr().out
+    assert "class  precision  recall" in out
+    assert "version 1: PROMOTED" in out
+    assert "there is no champion yet" in out
+
+
+def test_output_that_is_no_terminal_gets_a_plain_line_an_epoch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run()
+    err = capsys.readouterr().err
+    assert "epoch 3 of 8 loss=" in err
+    assert "validation_accuracy=" in err
+    assert "seconds_left=0.0" in err
+    assert "\x1b" not in err
+
+
+def test_logs_can_be_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--log-format", "json", "--json") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+    epochs = [event for event in map(json.loads, lines) if event["event"].startswith("epoch")]
+    assert len(epochs) == 8
+    assert all(0 < event["validation_accuracy"] <= 1 for event in epochs)
+
+
+def test_a_recipe_key_is_also_an_environment_variable(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLPSERVE_DATASET", "digits")
+    monkeypatch.setenv("MLPSERVE_HIDDEN", "9,7")
+    monkeypatch.setenv("MLPSERVE_EPOCHS", "3")
+    assert main(["train", "--epochs", "2", "--min-accuracy", "0"]) == 0
+    manifest = store.manifest(1)
+    assert manifest.network.layer_sizes == (64, 9, 7, 10)
+    assert manifest.recipe["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--epohcs", "3"), "--epohcs: did you mean --epochs?"),
+        (("--epohcs=3",), "--epohcs=3: did you mean --epochs?"),
+        (("--epochs", "many"), "invalid int value: 'many'"),
+        (("--hidden", "12,x"), "invalid"),
+        (("--seed", "-1"), "-1 is not a number of at least 0"),
+    ],
+)
+def test_a_wrong_flag_ends_with_2_and_a_hint(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong_usage("train", *arguments)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--recipe", "qick"), "did you mean 'quick'"),
+        (("--dataset", "mnits"), "did you mean mnist"),
+        (("--batch-size", "0"), "recipe key batch_size: expected a whole number above 0"),
+        (("--optimizer", "lion"), "expected one of adam, sgd"),
+        (("--dataset", "idx"), "needs --data-dir"),
+    ],
+)
+def test_a_wrong_value_ends_with_2_and_publishes_nothing(
+    arguments: tuple[str, ...], message: str, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    assert message in capsys.readouterr().err
+    assert store.versions() == []
+
+
+def test_no_command_is_wrong_usage() -> None:
+    wrong_usage()
+
+
+def test_bad_data_ends_with_1_and_one_line(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "bad.npz", X=np.full((9, 4), np.nan), y=np.arange(9))
+    assert run("--dataset", "npz", "--data-dir", str(tmp_path / "bad.npz")) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("mlpserve-trainer: data set npz: expected float32 inputs from 0 to 1")
+    assert err.count("\n") == 1
+    assert store.versions() == []
+
+
+def test_a_diverging_learning_rate_ends_with_1(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--optimizer", "sgd", "--learning-rate", "1e30") == 1
+    assert "training diverged: the loss is" in capsys.readouterr().err
+    assert store.versions() == []
+
+
+def test_a_store_that_cannot_be_written_ends_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert run("--store", str(tmp_path / "file")) == 1
+    assert "mlpserve-trainer: cannot write" in capsys.readouterr().err
+
+
+def test_datasets_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["datasets"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()[:5]] == [
+        *("mnist", "digits", "idx", "npz", "auto")
+    ]
+    assert "MNIST is not in the cache" in out
+
+
+def test_recipes_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        *("quick", "vanilla")
+    ]
+
+
+def test_help_shows_every_default_with_its_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--help"])
+    assert end.value.code == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "[default: 0.9; MLPSERVE_MIN_ACCURACY]" in out
+    assert "[MLPSERVE_LEARNING_RATE]" in out
+
+
+def test_ctrl_c_ends_with_130_and_publishes_nothing(store: Store) -> None:
+    program = "import sys; from mlpserve_trainer.cli import main; sys.exit(main())"
+    arguments = ["train", "--dataset", "digits", "--epochs", "1000000"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        assert any("epoch 2 of" in line for line in lines)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert rest.endswith("mlpserve-trainer: interrupted: nothing was published\n")
+    assert "Traceback" not in rest
+    assert store.versions() == []
+
+
+def test_ctrl_c_during_publication_waits_for_its_end(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = Store.publish
+
+    def interrupted(self: Store, *arguments: object) -> object:
+        os.kill(os.getpid(), signal.SIGINT)
+        return publish(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Store, "publish", interrupted)
+    assert run() == 0
+    assert store.aliases() == {CHAMPION: 1}
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

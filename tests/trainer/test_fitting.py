@@ -1,0 +1,98 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from mlpserve_model import Network, initialise, loss_and_gradients
+from mlpserve_trainer import Recipe, TrainingDiverged
+from mlpserve_trainer.datasets import Dataset
+from mlpserve_trainer.fitting import Epoch, batches, fit, smoothed_targets
+from mlpserve_trainer.split import Examples, split
+
+NETWORK = Network((16, 8, 3))
+RECIPE = Recipe(batch_size=32, epochs=5, learning_rate=0.01)
+
+
+def run(data: Dataset, recipe: Recipe, seed: int = 0) -> Epoch:
+    return list(_fit(data, recipe, seed))[-1]
+
+
+def _fit(data: Dataset, recipe: Recipe, seed: int = 0) -> Iterator[Epoch]:
+    parts = split(data, recipe.validation_fraction)
+    return fit(NETWORK, recipe, parts.training, parts.validation, seed)
+
+
+def test_the_last_batch_is_as_small_as_it_comes() -> None:
+    order = np.random.default_rng(1).permutation(10)
+    cut = list(batches(order, 4))
+    assert [len(rows) for rows in cut] == [4, 4, 2]
+    np.testing.assert_array_equal(np.concatenate(cut), order)
+
+
+def test_a_separable_problem_is_learnt(stripes: Dataset) -> None:
+    epochs = list(_fit(stripes, RECIPE))
+    assert epochs[-1].validation_accuracy == 1.0
+    assert epochs[-1].loss < 0.5 * epochs[0].loss
+    assert [epoch.number for epoch in epochs] == [1, 2, 3, 4, 5]
+
+
+def test_the_same_seed_gives_the_same_weights(stripes: Dataset) -> None:
+    one, two = run(stripes, RECIPE, seed=3), run(stripes, RECIPE, seed=3)
+    np.testing.assert_array_equal(one.weights[0].w, two.weights[0].w)
+
+
+def test_another_seed_gives_other_weights(stripes: Dataset) -> None:
+    one, two = run(stripes, RECIPE, seed=3), run(stripes, RECIPE, seed=4)
+    assert not np.array_equal(one.weights[0].w, two.weights[0].w)
+
+
+def test_the_global_random_state_is_neither_read_nor_changed(stripes: Dataset) -> None:
+    np.random.seed(1)
+    one, after = run(stripes, RECIPE), np.random.random()
+    np.random.seed(1)
+    assert np.random.random() == after
+    np.testing.assert_array_equal(run(stripes, RECIPE).weights[0].w, one.weights[0].w)
+
+
+def test_a_batch_of_everything_is_one_step_down_the_gradient(stripes: Dataset) -> None:
+    recipe = Recipe(
+        batch_size=1000, epochs=1, optimizer="sgd", schedule="constant", learning_rate=0.1
+    )
+    part = Examples(stripes.inputs, stripes.labels, 255)
+    (epoch,) = fit(NETWORK, recipe, part, part, seed=5)
+    before = initialise(NETWORK, np.random.default_rng(5))
+    loss, gradients = loss_and_gradients(NETWORK, before, part.scaled(), np.eye(3)[part.labels])
+    assert epoch.loss == pytest.approx(loss, rel=1e-5)
+    for new, old, gradient in zip(epoch.weights, before, gradients, strict=True):
+        np.testing.assert_allclose(new.w, old.w - 0.1 * gradient.w, atol=1e-6)
+        np.testing.assert_allclose(new.b, old.b - 0.1 * gradient.b, atol=1e-6)
+
+
+def test_the_loss_of_an_epoch_counts_rows_not_batches(stripes: Dataset) -> None:
+    still = Recipe(batch_size=256, epochs=1, optimizer="sgd", learning_rate=1e-12)
+    part = Examples(stripes.inputs, stripes.labels, 255)
+    (epoch,) = fit(NETWORK, still, part, part, seed=5)
+    weights = initialise(NETWORK, np.random.default_rng(5))
+    loss, _ = loss_and_gradients(NETWORK, weights, part.scaled(), np.eye(3)[part.labels])
+    assert epoch.loss == pytest.approx(loss, rel=1e-5)
+
+
+def test_weights_are_float32_to_the_end(stripes: Dataset) -> None:
+    last = run(stripes, RECIPE)
+    assert {a.dtype for layer in last.weights for a in layer} == {np.dtype(np.float32)}
+
+
+def test_a_rate_that_diverges_stops_with_advice(stripes: Dataset) -> None:
+    recipe = Recipe(batch_size=32, epochs=50, optimizer="sgd", learning_rate=1e30)
+    with pytest.raises(TrainingDiverged, match=r"epoch \d+, step \d+; lower --learning-rate"):
+        run(stripes, recipe)
+
+
+def test_smoothed_targets_sum_to_one_and_favour_the_class() -> None:
+    targets = smoothed_targets(4, 0.1)
+    np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(targets[2], [0.025, 0.025, 0.925, 0.025], rtol=1e-6)
+
+
+def test_without_smoothing_targets_are_one_hot() -> None:
+    np.testing.assert_array_equal(smoothed_targets(3, 0.0), np.eye(3))

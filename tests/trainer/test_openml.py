@@ -1,0 +1,133 @@
+import logging
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mlpserve_trainer import DatasetUnavailable
+from mlpserve_trainer.datasets import Places, load
+from mlpserve_trainer.datasets import openml as source
+from mlpserve_trainer.datasets.idx import read_folder
+
+Bytes = npt.NDArray[np.uint8]
+OpenML = Callable[[Bytes, Bytes], str]
+
+
+@pytest.fixture
+def few() -> tuple[Bytes, Bytes]:
+    rng = np.random.default_rng(2)
+    images = rng.integers(0, 256, (70, 784), dtype=np.uint8)
+    return images, rng.integers(0, 10, 70, dtype=np.uint8)
+
+
+def test_a_download_becomes_a_folder_of_idx_files_with_the_same_data(
+    openml: OpenML, few: tuple[Bytes, Bytes], tmp_path: Path
+) -> None:
+    openml(*few)
+    source.fetch_mnist(tmp_path / "mnist", 60, 10)
+    files = read_folder(tmp_path / "mnist")
+    np.testing.assert_array_equal(files.images.reshape(70, 784), few[0])
+    np.testing.assert_array_equal(files.labels, few[1])
+    assert files.training_rows == 60
+
+
+def test_a_download_leaves_nothing_else_in_the_cache(
+    openml: OpenML, few: tuple[Bytes, Bytes], tmp_path: Path
+) -> None:
+    openml(*few)
+    source.fetch_mnist(tmp_path / "cache/mnist", 60, 10)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["mnist"]
+
+
+def test_a_second_download_at_the_same_time_does_no_harm(
+    openml: OpenML, few: tuple[Bytes, Bytes], tmp_path: Path
+) -> None:
+    openml(*few)
+    source.fetch_mnist(tmp_path / "mnist", 60, 10)
+    source.fetch_mnist(tmp_path / "mnist", 60, 10)
+    assert read_folder(tmp_path / "mnist").training_rows == 60
+
+
+def test_an_answer_with_too_few_rows_is_refused_and_not_kept(
+    openml: OpenML, few: tuple[Bytes, Bytes], tmp_path: Path
+) -> None:
+    openml(*few)
+    with pytest.raises(DatasetUnavailable, match="expected 70000 images"):
+        load("mnist", Places(None, tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_download_is_refused_and_not_kept(
+    openml: OpenML, few: tuple[Bytes, Bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openml(*few)
+    monkeypatch.setattr("hashlib.md5", lambda *_, **__: _NoDigest())
+    with pytest.raises(DatasetUnavailable, match="md5 checksum"):
+        source.fetch_mnist(tmp_path / "mnist", 60, 10)
+    assert list(tmp_path.iterdir()) == []
+
+
+class _NoDigest:
+    def update(self, data: bytes) -> None:
+        """Forget it."""
+
+    def hexdigest(self) -> str:
+        return "0" * 32
+
+
+@pytest.mark.usefixtures("no_openml")
+def test_without_a_network_mnist_says_in_one_line_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DatasetUnavailable, match="--data-dir, or use --dataset digits") as error:
+        load("mnist", Places(None, tmp_path))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("no_openml")
+def test_without_a_network_auto_takes_the_digits_and_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        data = load("auto", Places(None, tmp_path))
+    assert data.name == "digits"
+    assert "digits of scikit-learn instead of MNIST" in caplog.text
+    assert "Connection refused" in caplog.text
+
+
+def test_a_silent_network_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "NETWORK_TIMEOUT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        _point_at(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(DatasetUnavailable, match="timed out"):
+            load("mnist", Places(None, tmp_path))
+    assert socket.getdefaulttimeout() is None
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetUnavailable, match="MLPSERVE_CACHE_DIR"):
+        load("mnist", Places(None, tmp_path / "file"))
+
+
+@pytest.mark.slow
+def test_the_whole_of_mnist_comes_through_openml_as_from_the_files(
+    openml: OpenML, mnist_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = load("mnist", Places(mnist_dir, tmp_path))
+    openml(files.inputs.reshape(-1, 784).astype(np.uint8), files.labels.astype(np.uint8))
+    fetched = load("mnist", Places(None, tmp_path))
+    assert fetched.digest() == files.digest()
+    assert fetched.training_rows == files.training_rows
+
+    _point_at(monkeypatch, "http://127.0.0.1:9")
+    again = load("mnist", Places(None, tmp_path))
+    assert again.digest() == files.digest()
+
+
+def _point_at(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    from sklearn.datasets import _openml
+
+    path = "/api/v1/json/data/list/data_name/{}/limit/2"
+    monkeypatch.setattr(_openml, "_SEARCH_NAME", address + path)

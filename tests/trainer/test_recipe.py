@@ -1,0 +1,102 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpserve_trainer import UsageError, load_recipe, recipe_names
+from mlpserve_trainer.recipe import recipe_knobs
+
+QUICK = Path(str(__import__("mlpserve_trainer").__file__)).parent / "recipes/quick.toml"
+
+
+def test_the_shipped_recipes_are_named() -> None:
+    assert recipe_names() == ("quick", "vanilla")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_shipped_recipe_states_every_key(name: str) -> None:
+    text = QUICK.with_name(f"{name}.toml").read_text("utf-8")
+    assert all(f"\n{knob.name} = " in text for knob in recipe_knobs())
+    assert load_recipe(name).description
+
+
+def test_vanilla_is_the_published_network() -> None:
+    recipe = load_recipe("vanilla")
+    assert (recipe.dataset, recipe.hidden, recipe.epochs, recipe.batch_size) == (
+        *("digits", (15,), 100, 15),
+    )
+    assert (recipe.hidden_activation, recipe.output_activation) == ("relu", "sigmoid")
+    assert (recipe.loss, recipe.optimizer) == ("mean_squared_error", "sgd")
+
+
+def test_every_key_can_be_overridden() -> None:
+    changes: dict[str, Any] = {
+        "dataset": "digits",
+        "hidden": (20, 10),
+        "hidden_activation": "tanh",
+        "output_activation": "sigmoid",
+        "loss": "mean_squared_error",
+        "initialisation": "xavier",
+        "optimizer": "sgd",
+        "learning_rate": 0.25,
+        "schedule": "cosine",
+        "batch_size": 7,
+        "epochs": 3,
+        "label_smoothing": 0.0625,
+        "validation_fraction": 0.125,
+    }
+    recipe = load_recipe("quick", **changes)
+    assert {knob.name: getattr(recipe, knob.name) for knob in recipe_knobs()} == changes
+    assert recipe.name == "quick"
+
+
+def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("epochs = 4\nlearning_rate = 1\nhidden = [9]\n")
+    recipe = load_recipe(str(tmp_path / "mine.toml"))
+    assert (recipe.name, recipe.epochs, recipe.hidden) == ("mine", 4, (9,))
+    assert isinstance(recipe.learning_rate, float)
+
+
+def test_an_unknown_key_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("epohcs = 4\n")
+    with pytest.raises(UsageError, match="unknown recipe key 'epohcs': did you mean 'epochs'"):
+        load_recipe(str(tmp_path / "mine.toml"))
+
+
+def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="unknown recipe 'vanila': did you mean 'vanilla'"):
+        load_recipe("vanila")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("hidden", (0,), "sizes above 0"),
+        ("hidden", ("9",), "tuple"),
+        ("hidden", 9, "tuple"),
+        ("hidden_activation", "relux", "one of relu, sigmoid, tanh"),
+        ("optimizer", "lion", "one of adam, sgd"),
+        ("learning_rate", 0.0, "a number above 0"),
+        ("learning_rate", float("nan"), "a number above 0"),
+        ("learning_rate", "fast", "float"),
+        ("batch_size", 0, "a whole number above 0"),
+        ("epochs", 1.5, "int"),
+        ("epochs", True, "int"),
+        ("label_smoothing", 1.0, "from 0 to 1"),
+        ("validation_fraction", 0.0, "from 0 to 1"),
+    ],
+)
+def test_a_value_that_does_not_fit_says_what_would(key: str, value: Any, expected: str) -> None:
+    with pytest.raises(UsageError, match=f"recipe key {key}: expected {expected}"):
+        load_recipe("quick", **{key: value})
+
+
+def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("epochs: 4\n")
+    with pytest.raises(UsageError, match=r"mine\.toml: Expected '='"):
+        load_recipe(str(tmp_path / "mine.toml"))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        load_recipe(str(tmp_path / "mine.toml"))
