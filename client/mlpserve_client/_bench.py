@@ -1,10 +1,11 @@
 """The command `mlpserve-client bench`: a closed loop, each caller with one call at a time."""
 
 import json
+import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 import numpy as np
 
@@ -37,9 +38,14 @@ def measure(client: Client, seconds: float, threads: int, batch: int) -> dict[st
     """
     call = _call(client, batch)
     call()  # connects, and learns the class names
+    enough = threading.Event()
     started = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
-        loops = [pool.submit(_loop, call, started + seconds) for _ in range(threads)]
+        loops = [pool.submit(_loop, call, enough) for _ in range(threads)]
+        try:
+            wait(loops, seconds, FIRST_EXCEPTION)
+        finally:
+            enough.set()  # on Ctrl-C and on a failed call too
         latencies = np.concatenate([loop.result() for loop in loops]) * 1000
     elapsed = time.perf_counter() - started
     rate = len(latencies) / elapsed
@@ -61,10 +67,10 @@ def _call(client: Client, batch: int) -> Callable[[], object]:
     return lambda: client.predict_batch(rows)
 
 
-def _loop(call: Callable[[], object], ends: float) -> list[float]:
+def _loop(call: Callable[[], object], enough: threading.Event) -> list[float]:
     latencies: list[float] = []
     now = time.perf_counter()
-    while now < ends or not latencies:
+    while not (enough.is_set() and latencies):
         call()
         before, now = now, time.perf_counter()
         latencies.append(now - before)

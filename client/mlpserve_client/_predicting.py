@@ -64,9 +64,9 @@ def _drawn(model: ModelVersion) -> _Source:
         # No image's shape: any numbers show that the server answers.
         rows = np.random.default_rng(0).random((3, *model.input_shape), dtype=np.float32)
         return _Source("random", rows, range(3))
-    labels = (3, 7, 0, 4)
-    drawn = [_demo.digit(label, height, width).reshape(model.input_shape) for label in labels]
-    return _Source("drawn", np.stack(drawn), range(len(labels)))
+    drawn = [_demo.digit(label, height, width) for label in _demo.DIGITS]
+    rows = np.stack(drawn).reshape(-1, *model.input_shape)
+    return _Source("drawn", rows, range(len(rows)))
 
 
 def _read(name: str, model: ModelVersion, index: str | None) -> _Source:

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,9 +57,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 class Progress:
     """One line that rewrites itself on a terminal, and nothing anywhere else."""
 
-    def __init__(self, total: int, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, total: int) -> None:
         self.total = total
-        self._stream = stream if stream.isatty() else None
+        self._stream = sys.stderr if sys.stderr.isatty() else None
         self._started = time.monotonic()
 
     def show(self, done: int) -> None:

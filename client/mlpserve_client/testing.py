@@ -1,0 +1,141 @@
+"""A real server with a tiny model, for tests of code that calls one: no mocks needed.
+
+As a context manager:
+
+    from mlpserve_client import Client
+    from mlpserve_client.testing import serve
+
+    with serve() as server, Client(server.target) as client:
+        print(client.predict([[0] * 28] * 28).name)
+
+As a pytest fixture, one server for the whole run: put
+`pytest_plugins = ["mlpserve_client.testing"]` into the topmost conftest.py, then
+
+    def test_my_code(mlpserve_server):
+        assert my_code(mlpserve_server.target) == ...
+
+The server runs in the same process on a free port and needs the `server` extra:
+`pip install mlpserve[server]`.
+"""
+
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from mlpserve_model import Manifest
+
+__all__ = ["ModelServer", "serve"]
+
+DIGITS = tuple("0123456789")
+
+
+class ModelServer:
+    """A server that runs, and the store that it follows.
+
+    Attributes:
+        target: where it listens, for `Client`.
+        store: the folder of the store, for `--store` of the other commands.
+
+    """
+
+    def __init__(
+        self, target: str, store: Path, input_shape: Sequence[int], class_names: Sequence[str]
+    ) -> None:
+        self.target = target
+        self.store = store
+        self._input_shape = tuple(input_shape)
+        self._class_names = tuple(class_names)
+
+    def publish(self) -> int:
+        """Publish another version, make it champion and return its number.
+
+        Its weights are random, but always the same for the same number. The server notices
+        within a fraction of a second; calls may be answered by the one before until then.
+        """
+        from mlpserve_model import CHAMPION, Store, initialise
+
+        store = Store(self.store, "mnist")
+        draft = _draft(self._input_shape, self._class_names)
+        rng = np.random.default_rng(len(store.versions()) + 1)
+        golden = rng.random((4, draft.network.inputs), dtype=np.float32)
+        version = store.publish(draft, initialise(draft.network, rng), golden).version
+        store.move_alias(
+            CHAMPION,
+            version,
+            expected=store.aliases().get(CHAMPION),
+            event="promote",
+            reason="for a test",
+        )
+        return version
+
+
+@contextmanager
+def serve(
+    *, input_shape: Sequence[int] = (28, 28), class_names: Sequence[str] = DIGITS
+) -> Iterator[ModelServer]:
+    """Start a server with version 1 of a tiny model on a free port; stop it at the end.
+
+    The model's raw values reach to 255, as MNIST's.
+
+    Args:
+        input_shape: shape of one instance.
+        class_names: what the labels 0, 1, ... are called.
+
+    Raises:
+        ImportError: the `server` extra is not installed.
+
+    """
+    try:
+        from mlpserve_server.app import Server
+        from mlpserve_server.settings import Settings
+    except ImportError as error:
+        raise ImportError("mlpserve_client.testing needs a server: mlpserve[server]") from error
+    from mlpserve_client._sync import Client
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(
+            store=Path(folder), listen=("127.0.0.1:0",), poll_seconds=0.02, drain_seconds=0
+        )
+        with Server(settings) as running:
+            server = ModelServer(running.address, Path(folder), input_shape, class_names)
+            server.publish()
+            with Client(server.target) as client:
+                client.wait_until_ready(30)
+            yield server
+
+
+def _draft(input_shape: tuple[int, ...], class_names: tuple[str, ...]) -> "Manifest":
+    from mlpserve_model import Dataset, Gate, Manifest, Network
+
+    return Manifest(
+        model="mnist",
+        network=Network((math.prod(input_shape), 8, len(class_names))),
+        input_shape=input_shape,
+        input_maximum=255,
+        class_names=class_names,
+        dataset=Dataset("none", "sha256:" + "0" * 64, "none"),
+        recipe={"name": "random weights for a test"},
+        seed=0,
+        libraries={},
+        metrics={},
+        gate=Gate("PROMOTED"),
+    )
+
+
+try:
+    import pytest
+except ImportError:
+    pass  # the context manager does without
+else:
+
+    @pytest.fixture(scope="session", name="mlpserve_server")
+    def _mlpserve_server() -> Iterator[ModelServer]:
+        """A server with a tiny model, one for the whole run."""
+        with serve() as server:
+            yield server

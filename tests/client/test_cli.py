@@ -1,0 +1,323 @@
+"""The command, as scripts, probes and people use it."""
+
+import csv
+import gzip
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mlpserve_client._cli import main
+from mlpserve_client.testing import ModelServer, serve
+from mlpserve_server.app import Server
+
+COMMANDS = ("predict", "models", "model", "health", "bench")
+VARIABLES = (
+    "MLPSERVE_TARGET",
+    "MLPSERVE_TIMEOUT",
+    "MLPSERVE_TLS",
+    "MLPSERVE_TLS_CA",
+    "MLPSERVE_TLS_CERT",
+    "MLPSERVE_TLS_KEY",
+    "MLPSERVE_TLS_SERVER_NAME",
+    "MLPSERVE_TOKEN_FILE",
+)
+
+
+@pytest.fixture(autouse=True)
+def target(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLPSERVE_TARGET", server.target)
+
+
+def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "mlpserve_client", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False)
+
+
+def npy(array: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def idx(pixels: npt.NDArray[np.uint8]) -> bytes:
+    shape = np.array(pixels.shape, dtype=">u4").tobytes()
+    return bytes([0, 0, 8, pixels.ndim]) + shape + pixels.tobytes()
+
+
+def labels_in(output: str) -> list[int]:
+    return [json.loads(line)["label"] for line in output.splitlines()]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_every_setting(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([command, "--help"])
+
+    text = capsys.readouterr().out
+    assert exit_.value.code == 0
+    assert all(variable in text for variable in VARIABLES)
+    assert "default localhost:50051" in text
+    assert "default 10" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["predict"],
+        ["predict", "--demo", "file.npy"],
+        ["predict", "--demo", "--json", "--csv"],
+        ["model", "--version", "1", "--alias", "champion"],
+        ["models", "--timeout", "0"],
+        ["models", "--timeout", "soon"],
+        ["models", "--tls-cert", "only-half.pem"],
+        ["bench", "--threads", "0"],
+        ["models", "--target", "http://gateway"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(arguments)
+    except SystemExit as exit_:
+        code = int(exit_.code or 0)
+
+    assert code == 2
+    assert capsys.readouterr().err
+
+
+def test_health_exits_with_0_when_the_server_is_ready() -> None:
+    done = run("health")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"ready\n", b"")
+
+
+def test_health_exits_with_1_when_there_is_no_model_but_the_server_lives(
+    start: Callable[..., Server], capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = start().address
+
+    assert main(["health", "--target", address]) == 1
+    assert capsys.readouterr().err == "not ready\n"
+    assert main(["health", "--target", address, "--live"]) == 0
+
+
+def test_health_exits_with_1_when_nobody_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["health", "--target", "127.0.0.1:1", "--timeout", "1"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "127.0.0.1:1" in line
+
+
+def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch, server: Any) -> None:
+    monkeypatch.setenv("MLPSERVE_TARGET", "127.0.0.1:1")
+
+    assert main(["health", "--target", server.target]) == 0
+
+
+def test_models_are_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split()[:3] == ["VERSION", "STATE", "ALIASES"]
+    assert row.split()[:3] == ["1", "ACTIVE", "champion"]
+
+    assert main(["models", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["version"] == 1
+
+
+def test_a_model_is_described(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model", "--alias", "champion"]) == 0
+    assert "input_shape  28, 28" in capsys.readouterr().out
+
+    assert main(["model", "--version", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["class_names"] == list("0123456789")
+
+
+def test_an_unknown_version_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model", "--version", "99"]) == 1
+    assert "99" in capsys.readouterr().err
+
+
+def test_the_demo_shows_pictures_beside_probabilities() -> None:
+    done = run("predict", "--demo")
+
+    text = done.stdout.decode()
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert text.count("mnist version 1") == 5
+    assert text.count("%\n") >= 50  # ten bars for each of five digits
+    assert "@@@@" in text
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (64,), (5,), (3, 4, 5)])
+def test_the_demo_works_for_every_input_shape(
+    shape: tuple[int, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serve(input_shape=shape, class_names=("yes", "no")) as server:
+        assert main(["predict", "--demo", "--target", server.target]) == 0
+
+    assert "yes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.npy", npy),
+        ("x.npy.gz", lambda x: gzip.compress(npy(x))),
+        ("flat.npy", lambda x: npy(x.reshape(len(x), 784))),
+        ("idx3-ubyte", idx),
+        ("idx3-ubyte.gz", lambda x: gzip.compress(idx(x))),
+    ],
+)
+def test_every_kind_of_file_is_classified(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    pixels: Any,
+    expected: Any,
+    name: str,
+    content: Callable[[Any], bytes],
+) -> None:
+    (tmp_path / name).write_bytes(content(pixels))
+
+    assert main(["predict", "--json", str(tmp_path / name)]) == 0
+
+    assert labels_in(capsys.readouterr().out) == expected(pixels).argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize("names", [("X", "y"), ("whatever",)])
+def test_an_npz_file_gives_x_or_its_only_array(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pixels: Any, names: tuple[str, ...]
+) -> None:
+    np.savez(tmp_path / "x.npz", **dict.fromkeys(names, pixels))
+
+    assert main(["predict", "--json", str(tmp_path / "x.npz")]) == 0
+    assert len(labels_in(capsys.readouterr().out)) == 20
+
+
+@pytest.mark.parametrize(
+    ("index", "rows"), [("7", [7]), ("18:", [18, 19]), (":2", [0, 1]), ("3:5", [3, 4])]
+)
+def test_rows_of_an_array_can_be_chosen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pixels: Any, index: str, rows: list[int]
+) -> None:
+    np.save(tmp_path / "x.npy", pixels)
+
+    assert main(["predict", "--json", "--index", index, str(tmp_path / "x.npy")]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["row"] for line in lines] == rows
+
+
+@pytest.mark.parametrize("index", ["20", "-1", "5:5", "x", "7:30"])
+def test_rows_that_are_not_there_are_wrong_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pixels: Any, index: str
+) -> None:
+    np.save(tmp_path / "x.npy", pixels)
+
+    assert main(["predict", f"--index={index}", str(tmp_path / "x.npy")]) == 2
+    assert "--index" in capsys.readouterr().err
+
+
+def test_a_file_with_one_instance_is_one_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pixels: Any, expected: Any
+) -> None:
+    np.save(tmp_path / "x.npy", pixels[0])
+
+    assert main(["predict", "--json", str(tmp_path / "x.npy")]) == 0
+    assert labels_in(capsys.readouterr().out) == [expected(pixels[:1]).argmax()]
+
+
+def test_a_pipe_becomes_csv_and_nothing_else(pixels: Any, expected: Any) -> None:
+    done = run("predict", "-", "--csv", stdin=npy(pixels))
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    rows = list(csv.DictReader(io.StringIO(done.stdout.decode())))
+    assert [int(row["label"]) for row in rows] == expected(pixels).argmax(axis=1).tolist()
+    probabilities = [[float(row[f"p_{name}"]) for name in range(10)] for row in rows]
+    np.testing.assert_allclose(probabilities, expected(pixels), atol=1e-5)
+    assert {row["version"] for row in rows} == {"1"}
+
+
+def test_a_reader_that_has_had_enough_ends_the_command_quietly(pixels: Any) -> None:
+    many = np.repeat(pixels, 500, axis=0)
+    command = [sys.executable, "-m", "mlpserve_client", "predict", "-", "--csv"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdin.write(npy(many))
+        process.stdin.close()
+        process.stdout.readline()
+        process.stdout.close()
+
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello", b"\x93NUMPY", b"PK\x03\x04", b"\x1f\x8b\x08", b"\x00\x00\x08\x03\x00"],
+)
+def test_a_damaged_file_is_one_line_that_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    (tmp_path / "damaged").write_bytes(content)
+
+    assert main(["predict", str(tmp_path / "damaged")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "damaged" in line
+
+
+def test_a_file_with_pickled_objects_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
+
+    assert main(["predict", str(tmp_path / "x.npy")]) == 1
+    assert "pickle" in capsys.readouterr().err
+
+
+def test_a_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "missing.npy"]) == 1
+    assert "missing.npy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("batch", ["1", "16"])
+def test_bench_measures_rate_and_percentiles(
+    capsys: pytest.CaptureFixture[str], batch: str
+) -> None:
+    assert main(["bench", "--seconds", "0.2", "--threads", "2", "--batch", batch, "--json"]) == 0
+
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["calls_per_second"] > 0
+    assert figures["rows_per_second"] == pytest.approx(int(batch) * figures["calls_per_second"])
+    assert 0 < figures["p50"] <= figures["p99"] <= figures["max"]
+
+
+def test_bench_is_readable_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--seconds", "0.1", "--threads", "1"]) == 0
+    assert "calls/s" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_quietly_with_130() -> None:
+    command = [sys.executable, "-m", "mlpserve_client", "bench", "--seconds", "30"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        time.sleep(1.5)
+        os.kill(process.pid, signal.SIGINT)
+
+        output, errors = process.communicate(timeout=20)
+
+    assert (process.returncode, output, errors) == (130, b"", b"")

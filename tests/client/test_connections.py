@@ -1,0 +1,182 @@
+"""Nobody there, nothing to serve, too slow, closed: each is told apart."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlpserve_client import (
+    ClientClosedError,
+    ConnectionFailedError,
+    DeadlineError,
+    NotReadyError,
+    SettingsError,
+    _batches,
+)
+from mlpserve_client.testing import ModelServer
+from mlpserve_server.app import Server
+
+IMAGE = np.zeros((28, 28), dtype=np.uint8)
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address that is taken, so that nobody else listens there either."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An address where connections are accepted and nothing is ever said."""
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        yield f"127.0.0.1:{mute.getsockname()[1]}"
+
+
+def publish(server: Server) -> None:
+    store = server.settings.store
+    ModelServer(server.address, store, (28, 28), "0123456789").publish()
+
+
+def test_nobody_listening_is_a_connection_error_that_names_the_target(
+    connect: Callable[..., Any], nobody: str
+) -> None:
+    with pytest.raises(ConnectionFailedError, match=f"{nobody}.*refused") as caught:
+        connect(nobody).predict(IMAGE, timeout=0.3)
+
+    assert caught.value.target == nobody
+
+
+def test_a_name_without_an_address_is_a_connection_error(connect: Callable[..., Any]) -> None:
+    with pytest.raises(ConnectionFailedError, match=r"nosuchhost\.invalid"):
+        connect("nosuchhost.invalid:1").predict(IMAGE, timeout=0.3)
+
+
+def test_a_server_that_says_nothing_is_a_connection_error(
+    connect: Callable[..., Any], silent: str
+) -> None:
+    with pytest.raises(ConnectionFailedError, match=silent):
+        connect(silent).predict(IMAGE, timeout=0.3)
+
+
+def test_a_server_without_a_model_is_not_ready(
+    connect: Callable[..., Any], start: Callable[..., Server]
+) -> None:
+    client = connect(start().address)
+
+    with pytest.raises(NotReadyError, match="alive but not ready"):
+        client.predict(IMAGE, timeout=0.3)
+    assert client.health() is False
+    assert client.health(live=True) is True
+
+
+def test_health_of_nobody_is_an_error(connect: Callable[..., Any], nobody: str) -> None:
+    with pytest.raises(ConnectionFailedError, match=nobody):
+        connect(nobody).health(timeout=1)
+
+
+def test_waiting_ends_when_a_model_appears(
+    connect: Callable[..., Any], start: Callable[..., Server]
+) -> None:
+    server = start()
+    client = connect(server.address)
+    with pytest.raises(NotReadyError):
+        client.wait_until_ready(0.2)
+
+    publish(server)
+    client.wait_until_ready(10)
+
+    assert client.predict(IMAGE).model.version == 1
+
+
+def test_waiting_for_nobody_ends_in_time(connect: Callable[..., Any], nobody: str) -> None:
+    started = time.monotonic()
+
+    with pytest.raises(ConnectionFailedError):
+        connect(nobody).wait_until_ready(0.3)
+
+    assert 0.3 <= time.monotonic() - started < 3
+
+
+def test_a_call_waits_for_a_model_within_its_deadline(
+    connect: Callable[..., Any], start: Callable[..., Server]
+) -> None:
+    server = start()
+    client = connect(server.address)
+    with pytest.raises(NotReadyError):
+        client.predict(IMAGE, timeout=0.1)
+
+    publish(server)
+
+    assert client.predict(IMAGE, timeout=10).model.version == 1
+
+
+def test_an_answer_that_comes_too_late_is_a_deadline_error(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_batches, "_REQUEST_BYTES", 8192 * 784)
+
+    with pytest.raises(DeadlineError, match="longer timeout"):
+        client.predict_batch(np.zeros((8192, 784), dtype=np.uint8), timeout=0.002)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_timeout_that_makes_no_sense_is_refused(client: Any, timeout: float) -> None:
+    with pytest.raises(SettingsError):
+        client.predict(IMAGE, timeout=timeout)
+
+
+def test_a_closed_client_says_so(connect: Callable[..., Any], server: ModelServer) -> None:
+    client = connect(server.target)
+    client.predict(IMAGE)
+    client.close()
+    client.close()
+
+    for call in (
+        lambda: client.predict(IMAGE),
+        lambda: client.predict_batch(IMAGE[np.newaxis]),
+        lambda: list(client.predict_stream([IMAGE])),
+        client.model,
+        client.models,
+        client.health,
+    ):
+        with pytest.raises(ClientClosedError, match="closed"):
+            call()
+
+
+def test_models_are_described_newest_first(client: Any) -> None:
+    (model,) = client.models()
+
+    assert model == client.model() == client.model(version=1) == client.model(alias="champion")
+    assert (model.version, model.state, model.aliases) == (1, "ACTIVE", ("champion",))
+    assert model.input_shape == (28, 28)
+    assert model.class_names == tuple("0123456789")
+    assert abs(model.created.timestamp() - time.time()) < 600
+
+
+def test_every_page_of_models_is_fetched(
+    connect: Callable[..., Any], start: Callable[..., Server]
+) -> None:
+    server = start()
+    for _ in range(53):  # a page has 50
+        publish(server)
+    client = connect(server.address)
+    client.wait_until_ready()
+
+    assert [model.version for model in client.models()] == list(range(53, 0, -1))
+
+
+def test_a_unix_socket_is_a_target(
+    connect: Callable[..., Any], start: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start(f"unix:{tmp_path / 's'}")
+    publish(server)
+
+    assert connect(server.address).predict(IMAGE).model.version == 1

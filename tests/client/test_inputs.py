@@ -1,0 +1,65 @@
+"""What callers pass in, and what they are told when it cannot be meant."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlpserve_client import InvalidInputError
+from mlpserve_client._inputs import as_array, as_instances, as_wire_values, is_image
+
+
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        (np.array([0.0, 255.0]), "divide by the maximum"),
+        (np.array([-1.0, 1.0]), "undo any centring"),
+        (np.array([0.5, np.nan]), r"the value at \(1,\) is nan"),
+        (np.array([[0.5, np.inf]]), r"the value at \(0, 1\) is inf"),
+        (np.array([1e300]), "inf"),
+        (np.array([0, 256]), "integers are raw values of 0 to 255"),
+        (np.array([-1, 5]), "integers are raw values of 0 to 255"),
+    ],
+)
+def test_values_of_another_scale_are_refused_with_a_hint(values: Any, hint: str) -> None:
+    with pytest.raises(InvalidInputError, match=hint):
+        as_wire_values(values)
+
+
+@pytest.mark.parametrize("values", [["a"], [None], [{}], [1j], [b"x"], [[1, 2], [3]]])
+def test_what_holds_no_rectangle_of_numbers_is_refused(values: Any) -> None:
+    with pytest.raises(InvalidInputError):
+        as_array(values)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+def test_floats_travel_as_little_endian_float32(dtype: Any) -> None:
+    assert as_wire_values(np.array([0, 0.5, 1], dtype)).dtype == np.dtype("<f4")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.uint64])
+def test_integers_travel_as_uint8(dtype: Any) -> None:
+    assert as_wire_values(np.array([0, 128, 255], dtype)).tolist() == [0, 128, 255]
+    assert as_wire_values(np.array([0, 128, 255], dtype)).dtype == np.uint8
+
+
+def test_the_callers_array_is_never_changed() -> None:
+    mine = np.array([0.0, 1.0])
+
+    as_wire_values(mine)[:] = 0.5
+
+    assert mine.tolist() == [0.0, 1.0]
+
+
+def test_one_instance_is_no_batch_and_the_message_says_what_to_do() -> None:
+    with pytest.raises(InvalidInputError, match=r"newaxis"):
+        as_instances(np.zeros(784))
+    with pytest.raises(InvalidInputError, match=r"\[image\]"):
+        as_instances("seven.png")
+
+
+def test_paths_are_images_and_arrays_are_not() -> None:
+    assert is_image("seven.png")
+    assert is_image(Path("seven.png"))
+    assert not is_image(np.zeros(3))
