@@ -1,0 +1,134 @@
+"""What the tests of the model room share."""
+
+import hashlib
+import json
+import shutil
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlpserve_model import (
+    Dataset,
+    Gate,
+    Manifest,
+    ModelRejected,
+    Network,
+    Store,
+    StoreError,
+    Weights,
+    initialise,
+)
+
+NETWORK = Network((4, 5, 3))
+MOST_MEMORY = 32 * 2**20
+
+
+@pytest.fixture(scope="session")
+def draft() -> Manifest:
+    return Manifest(
+        model="tiny",
+        network=NETWORK,
+        input_shape=(2, 2),
+        input_maximum=16.0,
+        class_names=("ash", "birch", "cedar"),
+        dataset=Dataset("trees", f"sha256:{'0' * 64}", "80/20"),
+        recipe={"epochs": 3, "learning_rate": 0.1},
+        seed=7,
+        libraries={"numpy": np.__version__},
+        metrics={"accuracy": 0.75},
+        gate=Gate("PROMOTED", ("above the floor",)),
+    )
+
+
+@pytest.fixture(scope="session")
+def weights() -> Weights:
+    return initialise(NETWORK, np.random.default_rng(1))
+
+
+@pytest.fixture(scope="session")
+def golden() -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.random.default_rng(2).random((6, 4), dtype=np.float32)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "models", "tiny")
+
+
+@pytest.fixture
+def publish(store: Store, draft: Manifest, golden: Any) -> Callable[..., Manifest]:
+    """Publishes a version with weights of the given seed."""
+
+    def publish(
+        seed: int = 1, verdict: str = "PROMOTED", files: dict[str, bytes] | None = None
+    ) -> Manifest:
+        weights = initialise(NETWORK, np.random.default_rng(seed))
+        judged = replace(draft, gate=Gate(verdict, ("as the test says",)))
+        return store.publish(judged, weights, golden, files)
+
+    return publish
+
+
+@pytest.fixture(scope="session")
+def published_folder(
+    tmp_path_factory: pytest.TempPathFactory, draft: Manifest, weights: Weights, golden: Any
+) -> Path:
+    store = Store(tmp_path_factory.mktemp("published"), "tiny")
+    store.publish(draft, weights, golden)
+    return store.folder
+
+
+@pytest.fixture
+def published(store: Store, published_folder: Path) -> Manifest:
+    """The manifest of version 1 in the store: a copy, since syncing takes its time."""
+    shutil.copytree(published_folder, store.folder)
+    return store.manifest(1)
+
+
+@pytest.fixture
+def edit_manifest(store: Store) -> Callable[..., None]:
+    """Rewrites a version's manifest by a function of its document."""
+
+    def edit(change: Callable[[dict[str, Any]], object], version: int = 1) -> None:
+        path = store.path(version) / "manifest.json"
+        document = json.loads(path.read_bytes())
+        change(document)
+        path.write_text(json.dumps(document))
+
+    return edit
+
+
+@pytest.fixture
+def seal(store: Store, edit_manifest: Callable[..., None]) -> Callable[..., None]:
+    """Replaces a file of a version, and its digest and size in the manifest: a forger's work."""
+
+    def seal(name: str, data: bytes, version: int = 1) -> None:
+        (store.path(version) / name).write_bytes(data)
+        info = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        edit_manifest(lambda document: document["files"].update({name: info}), version)
+
+    return seal
+
+
+@pytest.fixture
+def rejection() -> Callable[[Callable[[], object]], str]:
+    """The message of ModelRejected, which `read` must raise in little memory."""
+
+    def rejection(read: Callable[[], object]) -> str:
+        tracemalloc.start()
+        try:
+            with pytest.raises(StoreError) as caught:
+                read()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert caught.type is ModelRejected
+        assert peak < MOST_MEMORY, f"{peak / 2**20:.1f} MiB"
+        return str(caught.value)
+
+    return rejection
