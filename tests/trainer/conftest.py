@@ -81,6 +81,7 @@ def point_at(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     for name in ("_SEARCH_NAME", "_DATA_INFO", "_DATA_FEATURES", "_DATA_QUALITIES"):
         path = getattr(_openml, name).removeprefix("https://www.openml.org")
         monkeypatch.setattr(_openml, name, address + path)
+    monkeypatch.setattr("mlpserve_trainer.datasets.openml.ADDRESS", address)
 
 
 @pytest.fixture
@@ -101,12 +102,11 @@ class _Handler(BaseHTTPRequestHandler):
         if body is None:
             self.send_error(404)
             return
-        packed = gzip.compress(body, compresslevel=1)
         self.send_response(200)
         self.send_header("Content-Encoding", "gzip")
-        self.send_header("Content-Length", str(len(packed)))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(packed)
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
@@ -160,7 +160,8 @@ def _answers(address: str, images: Bytes, labels: Bytes) -> dict[str, bytes]:
         f"{api}/features/554": {"data_features": {"feature": features}},
         f"{api}/qualities/554": {"data_qualities": {"quality": quality}},
     }
-    return {path: json.dumps(value).encode() for path, value in documents.items()} | {file: arff}
+    answers = {path: json.dumps(value).encode() for path, value in documents.items()}
+    return {path: gzip.compress(body, 1) for path, body in (answers | {file: arff}).items()}
 
 
 def _arff(names: list[str], images: Bytes, labels: Bytes) -> bytes:

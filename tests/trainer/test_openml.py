@@ -97,11 +97,18 @@ def test_without_a_network_auto_takes_the_digits_and_says_why(
 
 
 def test_a_silent_network_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "NETWORK_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(source, "FIRST_ANSWER_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        _point_at(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(source, "ADDRESS", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(DatasetUnavailable, match="timed out"):
             load("mnist", Places(None, tmp_path))
+
+
+def test_the_limit_on_silence_ends_with_the_download(
+    openml: OpenML, few: tuple[Bytes, Bytes], tmp_path: Path
+) -> None:
+    openml(*few)
+    source.fetch_mnist(tmp_path / "mnist", 60, 10)
     assert socket.getdefaulttimeout() is None
 
 
@@ -121,13 +128,6 @@ def test_the_whole_of_mnist_comes_through_openml_as_from_the_files(
     assert fetched.digest() == files.digest()
     assert fetched.training_rows == files.training_rows
 
-    _point_at(monkeypatch, "http://127.0.0.1:9")
+    monkeypatch.setattr(source, "ADDRESS", "http://127.0.0.1:9")
     again = load("mnist", Places(None, tmp_path))
     assert again.digest() == files.digest()
-
-
-def _point_at(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    from sklearn.datasets import _openml
-
-    path = "/api/v1/json/data/list/data_name/{}/limit/2"
-    monkeypatch.setattr(_openml, "_SEARCH_NAME", address + path)

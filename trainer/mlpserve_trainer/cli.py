@@ -134,6 +134,8 @@ def _show(outcome: Outcome, as_json: bool) -> None:
         print(json.dumps({key: value for key, value in facts.items() if key != "report"}))
         return
     print(outcome.report)
+    for name in ("accuracy", "validation_accuracy", "training_accuracy"):
+        print(f"{name.replace('_', ' ')} {outcome.metrics[name]:.4f}")
     print(f"\nversion {outcome.version}: {outcome.verdict}, in {outcome.seconds:.1f} s")
     for reason in outcome.reasons:
         print(f"  {reason}")

@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +25,10 @@ PIXELS = 28 * 28
 # the types that pandas would choose, and 16 s and 990 MB with the liac-arff parser. Labels as
 # text, because scikit-learn fails on the integer categories that newer pandas makes of them.
 COLUMN_TYPES = dict.fromkeys(range(PIXELS), "uint8") | {PIXELS: "str"}
-# Per connection and read, not for the whole download.
-NETWORK_TIMEOUT_SECONDS = 5.0
+ADDRESS = "https://www.openml.org"
+# Until the first answer: without a network nobody wants to wait. Later, for every silence: the
+# server may take its time to begin a download.
+FIRST_ANSWER_SECONDS, SILENCE_SECONDS = 5.0, 60.0
 
 
 def fetch_mnist(
@@ -65,7 +69,8 @@ def _download(data_home: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     from sklearn.datasets import fetch_openml
 
     try:
-        with _impatient_sockets(), warnings.catch_warnings():
+        _knock()
+        with _limited_silence(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             data = fetch_openml(
                 "mnist_784",
@@ -85,11 +90,19 @@ def _download(data_home: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     return data.data, data.target
 
 
+def _knock() -> None:
+    """Raise OSError when OpenML does not answer soon."""
+    try:
+        urlopen(ADDRESS, timeout=FIRST_ANSWER_SECONDS).close()
+    except HTTPError as error:
+        error.close()  # An answer all the same.
+
+
 @contextlib.contextmanager
-def _impatient_sockets() -> Iterator[None]:
-    """Limit how long a silent network is waited for; scikit-learn has no setting for it."""
+def _limited_silence() -> Iterator[None]:
+    """Limit how long scikit-learn waits for every answer; it has no setting for it."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(NETWORK_TIMEOUT_SECONDS)
+    socket.setdefaulttimeout(SILENCE_SECONDS)
     try:
         yield
     finally:

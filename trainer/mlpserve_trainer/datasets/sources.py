@@ -3,7 +3,7 @@
 import difflib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -130,27 +130,28 @@ def _named_classes(folder: Path) -> tuple[str, ...] | None:
 
 def _from_folder(name: str, folder: Path, class_names: tuple[str, ...] | None) -> Dataset:
     files = read_folder(folder)
-    labels = files.labels.astype(np.int64)
-    data = Dataset(
+    if class_names is None:
+        _check_test_labels(folder, files)
+        labels, class_names = encode_labels(files.labels)
+    else:
+        labels = files.labels.astype(np.int64)
+    return Dataset(
         name=name,
         inputs=files.images,
         labels=labels,
-        class_names=class_names or tuple(map(str, range(256))),
+        class_names=class_names,
         input_maximum=255,
         training_rows=files.training_rows,
         source=str(folder),
     )
-    return data if class_names else _with_classes_of_training_rows(data, files)
 
 
-def _with_classes_of_training_rows(data: Dataset, files: IdxFolder) -> Dataset:
-    """Name the classes after the labels that the training rows have, whatever their numbers."""
+def _check_test_labels(folder: Path, files: IdxFolder) -> None:
+    """Refuse labels that only test rows have: without names, the training rows name the classes."""
     known = np.unique(files.labels[: files.training_rows])
     strangers = np.setdiff1d(files.labels, known)
     if len(strangers):
         raise DataError(
-            f"{data.source}: labels out of range: the test files have {strangers.tolist()}, "
+            f"{folder}: labels out of range: the test files have {strangers.tolist()}, "
             f"which no training row has; training labels are {known.tolist()}"
         )
-    labels, class_names = encode_labels(files.labels)
-    return replace(data, labels=labels, class_names=class_names)
