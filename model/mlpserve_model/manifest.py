@@ -140,7 +140,7 @@ class Manifest:
     def from_json(cls, data: bytes) -> "Manifest":
         """Read and check a manifest; raises ModelRejected saying what is wrong with it."""
         if len(data) > MAX_BYTES:
-            raise ModelRejected(f"{MANIFEST_FILE} has over {MAX_BYTES} bytes")
+            raise _wrong("its size", len(data), f"at most {MAX_BYTES}")
         try:
             document = strict_json.parse(data)
         except ValueError as error:

@@ -1,0 +1,283 @@
+"""mlpserve-models as a person or a script uses it."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from mlpserve_model import CHAMPION, Store
+from mlpserve_model.cli import main
+
+
+class Run(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Command = Callable[..., Run]
+
+
+@pytest.fixture
+def models(store: Store, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs mlpserve-models on the store."""
+
+    def models(command: str, *arguments: str) -> Run:
+        where = ["--store", str(store.folder.parent), "--model", "tiny"]
+        try:
+            code = main([command, *where, *arguments])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Run(code, *capsys.readouterr())
+
+    return models
+
+
+@pytest.fixture
+def three(publish: Any, store: Store) -> None:
+    """Version 1, the champion; 2, rejected by the gate; 3, forced."""
+    for verdict in ("PROMOTED", "REJECTED", "FORCED"):
+        publish(verdict=verdict)
+    store.move_alias(CHAMPION, 1, expected=None, event="promote", reason="a test")
+
+
+@pytest.fixture
+def damage(store: Store) -> Callable[[int], None]:
+    def damage(version: int) -> None:
+        path = store.path(version) / "model.npz"
+        path.write_bytes(path.read_bytes()[:-1])
+
+    return damage
+
+
+def test_list_shows_the_newest_first_with_verdict_accuracy_and_aliases(
+    models: Command, three: None
+) -> None:
+    run = models("list")
+    assert (run.code, run.err) == (0, "")
+    lines = [re.split(r"\s{2,}", line.strip()) for line in run.out.splitlines()]
+    assert [line[:2] for line in lines] == [["3", "FORCED"], ["2", "REJECTED"], ["1", "PROMOTED"]]
+    assert all("75.00%" in line for line in lines)
+    assert lines[2][-1] == "champion"
+
+
+def test_list_as_json_holds_what_a_script_needs(models: Command, three: None, store: Store) -> None:
+    rows = models("list", "--json").json
+    assert [row["version"] for row in rows] == [3, 2, 1]
+    assert rows[2] == {
+        "version": 1, "aliases": ["champion"], "verdict": "PROMOTED",
+        "reasons": ["as the test says"], "created": store.manifest(1).created.isoformat(),
+        "digest": store.manifest(1).digest, "metrics": {"accuracy": 0.75},
+    }  # fmt: skip
+
+
+def test_list_of_an_empty_store_says_so(models: Command, store: Store) -> None:
+    assert models("list").out == f"no versions of tiny in {store.folder.parent}\n"
+    assert models("list", "--json").json == []
+
+
+def test_list_shows_a_damaged_manifest_and_the_others(
+    models: Command, three: None, store: Store
+) -> None:
+    (store.path(2) / "manifest.json").write_text("{")
+    assert re.search(r"2 +DAMAGED +manifest\.json is not JSON", models("list").out)
+    assert [row["verdict"] for row in models("list", "--json").json] == [
+        "FORCED", "DAMAGED", "PROMOTED",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("which", [[], ["champion"], ["1"]])
+def test_show_prints_the_manifest_of_a_number_or_an_alias(
+    which: list[str], models: Command, three: None, store: Store
+) -> None:
+    document = models("show", *which, "--json").json
+    aliases = document.pop("aliases")
+    assert aliases == ["champion"]
+    assert document == json.loads(store.manifest(1).to_json())
+    text = models("show", *which)
+    assert text.code == 0
+    assert re.search(r"^layer_sizes +\[4, 5, 3\]$", text.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "9"], "tiny has no version 9"),
+        (["show", "canary"], "tiny has no alias 'canary'"),
+        (["verify", "9"], "tiny has no version 9"),
+        (["promote", "9", "--reason", "why"], "tiny has no version 9"),
+        (["rollback", "--to", "9", "--reason", "why"], "tiny has no version 9"),
+        (["promote", "1", "--reason", "why", "--alias", "Best"], "must match [a-z]"),
+    ],
+)
+def test_what_is_not_there_fails_with_one_line(
+    arguments: list[str], message: str, models: Command, three: None
+) -> None:
+    run = models(*arguments)
+    assert run.code == 1
+    assert run.out == ""
+    assert message in run.err
+    assert len(run.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["frobnicate"],
+        ["promote"],
+        ["promote", "1"],  # without a reason
+        ["promote", "one", "--reason", "why"],
+        ["promote", "0", "--reason", "why"],
+        ["rollback", "--to", "1"],
+        ["rollback", "--reason", "why"],
+        ["prune", "--keep", "0"],
+        ["list", "--frobnicate"],
+    ],
+)
+def test_wrong_usage_has_exit_code_2_and_changes_nothing(
+    arguments: list[str], models: Command, three: None, store: Store
+) -> None:
+    run = models(*arguments)
+    assert run.code == 2
+    assert "usage: mlpserve-models" in run.err
+    assert store.aliases() == {"champion": 1}
+
+
+def test_promote_moves_the_champion_and_records_who_when_and_why(
+    models: Command, three: None, store: Store
+) -> None:
+    run = models("promote", "3", "--reason", "it is better")
+    assert (run.code, run.out) == (0, "champion: 1 -> 3\n")
+    assert store.resolve(CHAMPION) == 3
+    event = store.history()[-1]
+    assert (event["event"], event["version"], event["previous"]) == ("promote", 3, 1)
+    assert (event["reason"], event["alias"]) == ("it is better", "champion")
+    assert event["actor"]
+    assert event["time"]
+
+
+def test_promote_makes_other_aliases_too(models: Command, three: None, store: Store) -> None:
+    run = models("promote", "3", "--alias", "canary", "--reason", "try", "--json")
+    assert run.json == {"alias": "canary", "version": 3, "previous": None}
+    assert store.aliases() == {"champion": 1, "canary": 3}
+
+
+@pytest.mark.parametrize("command", [["promote", "2"], ["rollback", "--to", "2"]])
+def test_a_version_that_the_gate_rejected_is_refused(
+    command: list[str], models: Command, three: None, store: Store
+) -> None:
+    run = models(*command, "--reason", "why")
+    assert run.code == 1
+    assert "the gate rejected version 2: as the test says" in run.err
+    assert store.aliases() == {"champion": 1}
+    assert store.history()[-1]["reason"] == "a test"
+
+
+def test_rollback_moves_the_champion_back_and_records_who_when_and_why(
+    models: Command, three: None, store: Store
+) -> None:
+    models("promote", "3", "--reason", "newer")
+    run = models("rollback", "--to", "1", "--reason", "it answers nonsense", "--json")
+    assert (run.code, run.json) == (0, {"alias": "champion", "version": 1, "previous": 3})
+    assert store.resolve(CHAMPION) == 1
+    event = store.history()[-1]
+    assert (event["event"], event["version"], event["previous"]) == ("rollback", 1, 3)
+    assert event["reason"] == "it answers nonsense"
+    assert "@" in event["actor"]
+    assert re.match(r"20\d\d-", event["time"])
+
+
+@pytest.mark.parametrize("command", [["promote", "3"], ["rollback", "--to", "3"]])
+@pytest.mark.parametrize("file", ["model.npz", "golden.npz", "manifest.json", "report.html"])
+def test_a_damaged_target_is_refused_and_the_alias_stays(
+    file: str, command: list[str], models: Command, three: None, store: Store, publish: Any
+) -> None:
+    publish(files={"report.html": b"<p>fine</p>"})
+    path = store.path(4) / file
+    path.write_bytes(path.read_bytes()[:-2])
+    command = [*command[:-1], "4"]
+    run = models(*command, "--reason", "why")
+    assert run.code == 1
+    assert file in run.err
+    assert store.aliases() == {"champion": 1}
+    assert [event["event"] for event in store.history()].count("rollback") == 0
+
+
+def test_verify_of_a_whole_store_has_exit_code_0(models: Command, three: None) -> None:
+    run = models("verify")
+    assert run.code == 0
+    assert run.out.splitlines() == ["     1  ok", "     2  ok", "     3  ok", "3 whole, 0 damaged"]
+
+
+def test_verify_names_each_fault_and_has_exit_code_1(
+    models: Command, three: None, damage: Any
+) -> None:
+    damage(2)
+    run = models("verify")
+    assert run.code == 1
+    assert re.search(r"^ +2  model\.npz has the size|^ +2  model\.npz has \d+ bytes", run.out, re.M)
+    assert run.out.endswith("2 whole, 1 damaged\n")
+    report = models("verify", "--json")
+    assert report.code == 1
+    assert [row["ok"] for row in report.json] == [True, False, True]
+    assert report.json[0]["fault"] is None
+    assert models("verify", "champion", "3").code == 0
+
+
+def test_verify_finds_a_changed_report(models: Command, publish: Any, store: Store) -> None:
+    publish(files={"report.html": b"<p>fine</p>"})
+    (store.path(1) / "report.html").write_bytes(b"<p>evil</p>")
+    run = models("verify")
+    assert run.code == 1
+    assert "report.html has the digest" in run.out
+
+
+def test_prune_says_what_it_removed(models: Command, three: None, store: Store) -> None:
+    assert models("prune", "--keep", "1", "--json").json == {"removed": [2], "kept": [1, 3]}
+    assert models("prune", "--keep", "1").out == "removed 0: nothing\n"
+    assert store.versions() == [1, 3]
+
+
+def test_a_broken_alias_file_fails_with_one_line(
+    models: Command, three: None, store: Store
+) -> None:
+    (store.folder / "aliases.json").write_text("{")
+    for command in (["list"], ["promote", "3", "--reason", "why"], ["prune"]):
+        run = models(*command)
+        assert run.code == 1
+        assert "aliases.json is not JSON" in run.err
+
+
+def test_help_lists_every_setting_with_its_default_and_variable(models: Command) -> None:
+    run = models("promote", "--help")
+    assert run.code == 0
+    text = " ".join(run.out.split())
+    assert "[default: models; MLPSERVE_STORE]" in text
+    assert "[default: mnist; MLPSERVE_MODEL]" in text
+    assert "[default: champion; MLPSERVE_ALIAS]" in text
+    assert "[MLPSERVE_REASON]" in text
+
+
+def test_the_installed_command_is_this_one(store: Store, publish: Any) -> None:
+    publish()
+    command = Path(sys.executable).with_name("mlpserve-models")
+    arguments = ["verify", "--store", str(store.folder.parent), "--model", "tiny", "--json"]
+    run = subprocess.run([command, *arguments], capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout) == [{"version": 1, "ok": True, "fault": None}]
+
+
+def test_a_reason_in_no_valid_encoding_is_recorded(store: Store, publish: Any) -> None:
+    publish()
+    command = [str(Path(sys.executable).with_name("mlpserve-models")).encode(), b"promote", b"1"]
+    where = [b"--store", str(store.folder.parent).encode(), b"--model", b"tiny"]
+    subprocess.run([*command, *where, b"--reason", b"\xff"], check=True, capture_output=True)
+    assert store.history()[-1]["reason"] == "\udcff"

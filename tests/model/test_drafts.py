@@ -1,0 +1,72 @@
+"""What no reader would accept is not published."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlpserve_model import Manifest, ModelRejected, Network, Store, Weights
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"class_names": ("a", "a", "b")}, "3 different names"),
+        ({"metrics": {"accuracy": float("nan")}}, "manifest.json cannot be written"),
+        ({"recipe": {"when": object()}}, "manifest.json cannot be written"),
+        ({"recipe": {"text": "\udcff"}}, "manifest.json cannot be written"),
+        ({"recipe": {"text": "x" * 2**20}}, "expected at most 1048576"),
+        ({"input_shape": (5,)}, "a product of 4"),
+        ({"network": Network((4, 6, 3))}, "has the header"),
+        ({"extra": {"format": 2}}, "format 2 is unknown"),
+    ],
+)
+def test_a_draft_that_is_not_valid_is_rejected_and_leaves_nothing(
+    change: dict[str, Any],
+    reason: str,
+    store: Store,
+    draft: Manifest,
+    weights: Weights,
+    golden: Any,
+) -> None:
+    with pytest.raises(ModelRejected, match=reason):
+        store.publish(replace(draft, **change), weights, golden)
+    assert store.versions() == []
+    assert store.history() == []
+
+
+@pytest.mark.parametrize(
+    ("golden", "reason"),
+    [
+        (np.full((2, 4), np.nan, np.float32), "inputs has values that are not finite"),
+        (np.zeros((2, 5), np.float32), "golden inputs"),
+        (np.zeros(4, np.float32), "golden inputs"),
+        (np.zeros((0, 4), np.float32), "golden_rows is 0"),
+        (np.zeros((1025, 4), np.float32), "golden_rows is 1025"),
+    ],
+)  # fmt: skip
+def test_golden_inputs_that_no_reader_accepts_are_rejected(
+    golden: Any, reason: str, store: Store, draft: Manifest, weights: Weights
+) -> None:
+    with pytest.raises(ModelRejected, match=reason):
+        store.publish(draft, weights, golden)
+    assert store.versions() == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
+def test_weights_that_are_not_finite_or_overflow_are_rejected(
+    value: float, store: Store, draft: Manifest, weights: Weights, golden: Any
+) -> None:
+    wild = tuple(layer._replace(w=np.full_like(layer.w, value)) for layer in weights)
+    with pytest.raises(ModelRejected, match="not finite"):
+        store.publish(draft, wild, golden)
+    assert store.versions() == []
+
+
+@pytest.mark.parametrize("name", ["../x.md", "/tmp/x.md", "manifest.json", "Report.html", "a", ""])
+def test_extra_files_of_strange_names_are_rejected(name: str, store: Store, publish: Any) -> None:
+    with pytest.raises(ModelRejected, match="expected names that match"):
+        publish(files={name: b""})
+    assert store.versions() == []
+    assert not any(p.suffix == ".md" for p in store.folder.parent.parent.rglob("*"))

@@ -1,0 +1,174 @@
+"""Publishers killed at random moments, and publishers at once, as processes of their own."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlpserve_model import CHAMPION, Store, StoreError
+
+DEFAULT, MANY = 15, 100
+
+# Publishes and promotes until it is killed, or COUNT times; prints what was acknowledged.
+PUBLISHER = """
+import sys
+import numpy as np
+from mlpserve_model import *
+
+root, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+rng = np.random.default_rng(seed)
+network = Network((16, 32, 3))
+draft = Manifest(
+    model="tiny", network=network, input_shape=(16,), input_maximum=1.0,
+    class_names=("a", "b", "c"), dataset=Dataset("d", "sha256:0", "none"), recipe={}, seed=seed,
+    libraries={}, metrics={}, gate=Gate("PROMOTED"),
+)
+store = Store(root, "tiny")
+print("ready", flush=True)
+for _ in range(count):
+    golden = rng.random((8, 16), dtype=np.float32)
+    manifest = store.publish(draft, initialise(network, rng), golden, {"report.html": bytes(5000)})
+    print(manifest.version, flush=True)
+    with store.lock():
+        previous = store.aliases().get(CHAMPION)
+        if manifest.version > (previous or 0):
+            store.move_alias(
+                CHAMPION, manifest.version, expected=previous, event="promote", reason="newest"
+            )
+"""
+
+# The broken twin: files grow under their final names.
+WITHOUT_TEMPORARY_NAMES = """
+import os
+from mlpserve_model import files
+
+def write_in_place(path, data):
+    step = max(len(data) // 20, 1)
+    with path.open("wb", buffering=0) as file:
+        for start in range(0, len(data), step):
+            file.write(data[start : start + step])
+            os.fsync(file.fileno())
+
+files.write_atomic = write_in_place
+"""
+
+
+def _start(code: str, root: Path, count: int, seed: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, str(root), str(count), str(seed)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _killed(code: str, root: Path, rng: np.random.Generator) -> list[int]:
+    """The versions acknowledged by a publisher that ran for a random while."""
+    with _start(code, root, 10**6, int(rng.integers(2**31))) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(rng.uniform(0, 0.15))
+        child.kill()
+        lines = child.stdout.read().split("\n")[:-1]  # a torn last line was not read by anybody
+    return [int(line) for line in lines]
+
+
+@pytest.fixture
+def kill(store: Store) -> Iterator[Callable[[str, int], Iterator[list[int]]]]:
+    """After each of `count` kills: the versions acknowledged by the publisher that was killed."""
+
+    def kill(code: str, count: int) -> Iterator[list[int]]:
+        rng = np.random.default_rng(8)
+        for _ in range(count):
+            yield _killed(code, store.folder.parent, rng)
+
+    yield kill
+    print(f"\n{len(store.versions())} versions after the kills")
+
+
+def _assert_whole(store: Store, acknowledged: list[int]) -> None:
+    """What a reader sees is whole, and nothing that was acknowledged is missing."""
+    versions = store.versions()
+    assert set(acknowledged) <= set(versions)
+    for version in acknowledged[-3:] + versions[-1:]:
+        store.verify(version)
+    aliases, history = store.aliases(), store.history()
+    assert set(aliases.values()) <= set(versions)
+    recorded = {event["version"] for event in history if event["event"] == "publish"}
+    assert set(versions) <= recorded
+    promoted = [event["version"] for event in history if event["event"] == "promote"]
+    assert aliases.get(CHAMPION) in {None, *promoted}
+
+
+def _assert_kills_leave_the_store_whole(store: Store, kill: Any, publish: Any, count: int) -> None:
+    acknowledged, littered = list[int](), 0
+    for ours in kill(PUBLISHER, count):
+        acknowledged += ours
+        littered += len(_litter(store))
+        _assert_whole(store, acknowledged)
+    for version in store.versions():
+        store.verify(version)
+    last = store.versions()[-1:]
+    assert publish().version > (last[0] if last else 0)
+    assert _litter(store) == []
+    print(f"\n{count} kills, {len(acknowledged)} acknowledged, {littered} half-written files swept")
+    assert acknowledged
+
+
+def _litter(store: Store) -> list[Path]:
+    unborn = [p for p in store.folder.glob("[0-9]*") if not (p / "manifest.json").exists()]
+    return unborn + list(store.folder.rglob(".*.tmp"))
+
+
+def test_a_killed_publisher_leaves_whole_versions_or_none(
+    store: Store, kill: Any, publish: Any
+) -> None:
+    _assert_kills_leave_the_store_whole(store, kill, publish, DEFAULT)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_hundred_killed_publishers_leave_whole_versions_or_none(
+    store: Store, kill: Any, publish: Any
+) -> None:
+    _assert_kills_leave_the_store_whole(store, kill, publish, MANY)
+
+
+def test_publishing_without_temporary_names_is_caught(store: Store, kill: Any) -> None:
+    def kill_until_harm() -> None:
+        for acknowledged in kill(WITHOUT_TEMPORARY_NAMES + PUBLISHER, 100):
+            _assert_whole(store, acknowledged)
+
+    # A torn manifest, or a torn alias file.
+    with pytest.raises(StoreError, match=r"manifest\.json is not JSON|aliases\.json is not JSON"):
+        kill_until_harm()
+
+
+def test_four_publishers_at_once_get_forty_versions(store: Store) -> None:
+    children = [_start(PUBLISHER, store.folder.parent, 10, seed) for seed in range(4)]
+    outputs = [child.communicate() for child in children]
+    assert [child.returncode for child in children] == [0, 0, 0, 0], outputs
+    published = [int(n) for out, _ in outputs for n in out.split()[1:]]
+    assert sorted(published) == store.versions() == list(range(1, 41))
+    for version in published:
+        store.verify(version)
+    assert store.resolve(CHAMPION) == 40
+    promoted = [e["version"] for e in store.history() if e["event"] == "promote"]
+    assert promoted == sorted(promoted)
+
+
+def test_without_the_lock_publishers_at_once_are_caught(store: Store) -> None:
+    unlocked = (
+        "import contextlib, time\n"
+        "from mlpserve_model import Store\n"
+        "Store.lock = lambda self, timeout=0: contextlib.nullcontext()\n"
+        "from pathlib import Path\n"
+        "mkdir = Path.mkdir\n"
+        "Path.mkdir = lambda self, *a, **k: (time.sleep(0.01), mkdir(self, *a, **k))\n"
+    )
+    store.folder.mkdir(parents=True)
+    children = [_start(unlocked + PUBLISHER, store.folder.parent, 10, seed) for seed in range(4)]
+    for child in children:
+        child.communicate()
+    assert store.versions() != list(range(1, 41))
