@@ -35,8 +35,9 @@ class Sgd:
 class Adam:
     """Adam, as in Kingma and Ba, Adam: a method for stochastic optimization (2015).
 
-    The step uses their section 2 remark: both bias corrections go into the rate and into
-    epsilon, so that no corrected moments need computing.
+    The moments are kept without their factors 1 - beta, and without correction for bias: all
+    of that goes into the rate and into epsilon, as in the remark at the end of their section 2,
+    which leaves ten passes over the weights.
     """
 
     beta1, beta2, epsilon = 0.9, 0.999, 1e-8
@@ -45,39 +46,32 @@ class Adam:
         self._steps = 0
         self._means = [np.zeros_like(w) for w in _arrays(weights)]
         self._squares = [np.zeros_like(w) for w in _arrays(weights)]
-        self._scratch = [np.empty_like(w) for w in _arrays(weights)]
 
     def step(self, weights: Weights, gradients: Weights, learning_rate: float) -> None:
         """Make one step."""
         self._steps += 1
-        correction = math.sqrt(1 - self.beta2**self._steps)
-        rate = learning_rate * correction / (1 - self.beta1**self._steps)
-        buffers = zip(
-            _arrays(weights),
-            _arrays(gradients),
-            self._means,
-            self._squares,
-            self._scratch,
-            strict=True,
-        )
-        for w, g, mean, square, scratch in buffers:
-            self._update(w, g, mean, square, scratch, rate, self.epsilon * correction)
+        mean_factor = (1 - self.beta1) / (1 - self.beta1**self._steps)
+        square_factor = math.sqrt((1 - self.beta2) / (1 - self.beta2**self._steps))
+        rate, epsilon = learning_rate * mean_factor / square_factor, self.epsilon / square_factor
+        for w, g, mean, square in zip(
+            _arrays(weights), _arrays(gradients), self._means, self._squares, strict=True
+        ):
+            self._update(w, g, mean, square, rate, epsilon)
 
     def _update(
-        self, w: Array, g: Array, mean: Array, square: Array, s: Array, rate: float, epsilon: float
+        self, w: Array, g: Array, mean: Array, square: Array, rate: float, epsilon: float
     ) -> None:
-        np.multiply(g, 1 - self.beta1, out=s)
         np.multiply(mean, self.beta1, out=mean)
-        np.add(mean, s, out=mean)
-        np.square(g, out=g)
-        np.multiply(g, 1 - self.beta2, out=g)
+        np.add(mean, g, out=mean)
         np.multiply(square, self.beta2, out=square)
+        np.square(g, out=g)
         np.add(square, g, out=square)
-        np.sqrt(square, out=s)
-        np.add(s, epsilon, out=s)
-        np.divide(mean, s, out=s)
-        np.multiply(s, rate, out=s)
-        np.subtract(w, s, out=w)
+        # From here on g holds the step.
+        np.sqrt(square, out=g)
+        np.add(g, epsilon, out=g)
+        np.divide(mean, g, out=g)
+        np.multiply(g, rate, out=g)
+        np.subtract(w, g, out=w)
 
 
 def _arrays(weights: Weights) -> list[Array]:

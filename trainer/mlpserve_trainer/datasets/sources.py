@@ -59,8 +59,10 @@ def load(name: str, places: Places) -> Dataset:
 
 def load_mnist(places: Places) -> Dataset:
     """Load MNIST from the named folder, else the cache, else OpenML."""
-    if places.data_dir is not None and has_images(places.data_dir):
-        return _from_folder("mnist", places.data_dir, TEN_DIGITS)
+    if places.data_dir is not None:
+        if has_images(places.data_dir):
+            return _from_folder("mnist", places.data_dir, TEN_DIGITS)
+        logger.warning("no IDX files in %s: looking for MNIST elsewhere", places.data_dir)
     if not has_images(places.cached_mnist):
         logger.info("fetching MNIST from OpenML")
         openml.fetch_mnist(places.cached_mnist)
