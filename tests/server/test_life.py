@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -23,12 +24,15 @@ REQUEST = pb.PredictRequest(
 )
 
 
+PROGRAM = str(Path(sys.executable).with_name("mlpserve-server"))
+
+
 class Process:
     """A server in a process of its own, logging JSON."""
 
     def __init__(self, *arguments: str, **environment: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mlpserve_server", *arguments, "--log-format", "json"],
+            [PROGRAM, *arguments, "--log-format", "json"],
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | environment,
