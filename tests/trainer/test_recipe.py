@@ -1,3 +1,4 @@
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,7 @@ import pytest
 from mlpserve_trainer import UsageError, load_recipe, recipe_names
 from mlpserve_trainer.recipe import recipe_knobs
 
-QUICK = Path(str(__import__("mlpserve_trainer").__file__)).parent / "recipes/quick.toml"
+RECIPES = resources.files("mlpserve_trainer") / "recipes"
 
 
 def test_the_shipped_recipes_are_named() -> None:
@@ -15,7 +16,7 @@ def test_the_shipped_recipes_are_named() -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_shipped_recipe_states_every_key(name: str) -> None:
-    text = QUICK.with_name(f"{name}.toml").read_text("utf-8")
+    text = (RECIPES / f"{name}.toml").read_text("utf-8")
     assert all(f"\n{knob.name} = " in text for knob in recipe_knobs())
     assert load_recipe(name).description
 

@@ -18,7 +18,7 @@ from mlpserve_trainer import (
     train,
 )
 from mlpserve_trainer.datasets import Dataset
-from mlpserve_trainer.progress import log_epochs, show_bar
+from mlpserve_trainer.progress import Watch, log_epochs, show_bar
 from mlpserve_trainer.publishing import golden_rows
 
 
@@ -213,12 +213,22 @@ def test_many_classes_make_a_longer_self_test() -> None:
 
 
 @pytest.mark.parametrize("watch", [log_epochs, show_bar])
-def test_every_way_of_watching_passes_all_epochs_through(
-    settings: TrainSettings, watch: object
+def test_every_way_of_watching_gives_the_same_network(
+    settings: TrainSettings, watch: Watch
 ) -> None:
-    assert watch in (log_epochs, show_bar)
-    chosen = log_epochs if watch is log_epochs else show_bar
-    assert train(settings, chosen).digest == train(settings).digest
+    assert train(settings, watch).digest == train(settings).digest
+
+
+def test_a_terminal_gets_a_bar_with_loss_accuracy_and_time_left(
+    settings: TrainSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(settings, show_bar)
+    captured = capsys.readouterr()
+    assert "10/10" in captured.err
+    assert "loss 0." in captured.err
+    assert "validation accuracy 1.0000" in captured.err
+    assert "0:00:00" in captured.err
+    assert captured.out == ""
 
 
 def test_vanilla_learns_its_training_data(tmp_path: Path) -> None:
