@@ -1,0 +1,138 @@
+"""The contract does not move: names, numbers and types that other programs were built with."""
+
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.rpc import error_details_pb2
+from google.rpc import status_pb2 as google_status_pb2
+
+from mlpserve.v1 import model_pb2, prediction_pb2, status_pb2
+
+MESSAGES: dict[Any, str] = {
+    prediction_pb2.Tensor: "dtype=1 enum DataType, shape=2 repeated int64, data=3 bytes",
+    prediction_pb2.PredictRequest: "instance=1 Tensor, model=2 ModelSelector",
+    prediction_pb2.PredictResponse: (
+        "label=1 int32, probabilities=2 repeated float, model=3 ModelRef"
+    ),
+    prediction_pb2.BatchPredictRequest: "instances=1 Tensor, model=2 ModelSelector",
+    prediction_pb2.BatchPredictResponse: (
+        "labels=1 repeated int32, probabilities=2 Tensor, model=3 ModelRef"
+    ),
+    model_pb2.ModelSelector: "version=1 int64, alias=2 string",
+    model_pb2.ModelRef: "name=1 string, version=2 int64, digest=3 string",
+    model_pb2.ModelVersion: (
+        "ref=1 ModelRef, state=2 enum State, state_reason=3 string, aliases=4 repeated string, "
+        "input_shape=5 repeated int64, class_names=6 repeated string, create_time=7 Timestamp, "
+        "metrics=8 repeated MetricsEntry"
+    ),
+    model_pb2.ModelVersion.MetricsEntry: "key=1 string, value=2 double",
+    model_pb2.GetModelVersionRequest: "model=1 ModelSelector",
+    model_pb2.GetModelVersionResponse: "model_version=1 ModelVersion",
+    model_pb2.ListModelVersionsRequest: "page_size=1 int32, page_token=2 string",
+    model_pb2.ListModelVersionsResponse: (
+        "model_versions=1 repeated ModelVersion, next_page_token=2 string"
+    ),
+}
+SERVICES = {
+    "PredictionService": {
+        "Predict": ("PredictRequest", "PredictResponse"),
+        "BatchPredict": ("BatchPredictRequest", "BatchPredictResponse"),
+    },
+    "ModelService": {
+        "GetModelVersion": ("GetModelVersionRequest", "GetModelVersionResponse"),
+        "ListModelVersions": ("ListModelVersionsRequest", "ListModelVersionsResponse"),
+    },
+}
+MIRRORS: dict[Any, Any] = {
+    status_pb2.ErrorStatus: google_status_pb2.Status,
+    status_pb2.ErrorInfo: error_details_pb2.ErrorInfo,
+    status_pb2.ErrorInfo.MetadataEntry: error_details_pb2.ErrorInfo.MetadataEntry,
+    status_pb2.BadRequest: error_details_pb2.BadRequest,
+    status_pb2.BadRequest.FieldViolation: error_details_pb2.BadRequest.FieldViolation,
+    status_pb2.RetryInfo: error_details_pb2.RetryInfo,
+}
+# Fields that Google added to an original and that we do not send.
+NOT_MIRRORED = {"reason", "localized_message"}
+
+
+KINDS = {number: name for name, number in vars(FieldDescriptor).items() if name[:5] == "TYPE_"}
+
+
+def _kind(field: FieldDescriptor) -> str:
+    if field.message_type is not None:
+        return field.message_type.name
+    if field.enum_type is not None:
+        return f"enum {field.enum_type.name}"
+    return KINDS[field.type].removeprefix("TYPE_").lower()
+
+
+def _fields(descriptor: Descriptor) -> list[str]:
+    repeated = {True: "repeated ", False: ""}
+    return [f"{f.name}={f.number} {repeated[f.is_repeated]}{_kind(f)}" for f in descriptor.fields]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: m.DESCRIPTOR.name)
+def test_a_message_has_its_fields_with_their_numbers_and_types(message: Any) -> None:
+    assert ", ".join(_fields(message.DESCRIPTOR)) == MESSAGES[message]
+
+
+def test_there_are_no_other_messages() -> None:
+    ours = {m.DESCRIPTOR.full_name for m in MESSAGES}
+    for module in (model_pb2, prediction_pb2):
+        assert {m.full_name for m in module.DESCRIPTOR.message_types_by_name.values()} <= ours
+
+
+def test_the_enumerations_have_their_numbers() -> None:
+    assert dict(prediction_pb2.DataType.items()) == {
+        "DATA_TYPE_UNSPECIFIED": 0, "DATA_TYPE_UINT8": 1, "DATA_TYPE_FLOAT32": 2,
+    }  # fmt: skip
+    assert dict(model_pb2.ModelVersion.State.items()) == {
+        "STATE_UNSPECIFIED": 0, "STATE_LOADING": 1, "STATE_ACTIVE": 2, "STATE_STANDBY": 3,
+        "STATE_REJECTED": 4, "STATE_FAILED": 5,
+    }  # fmt: skip
+
+
+def test_a_selector_holds_a_version_or_an_alias() -> None:
+    selector = model_pb2.ModelSelector(version=3)
+    assert selector.WhichOneof("selector") == "version"
+    selector.alias = "champion"
+    assert selector.WhichOneof("selector") == "alias"
+    assert not selector.HasField("version")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_has_its_methods_and_none_streams(name: str) -> None:
+    module = prediction_pb2 if name == "PredictionService" else model_pb2
+    methods = module.DESCRIPTOR.services_by_name[name].methods
+    assert {m.name: (m.input_type.name, m.output_type.name) for m in methods} == SERVICES[name]
+    assert not any(m.client_streaming or m.server_streaming for m in methods)
+
+
+@pytest.mark.parametrize("mirror", MIRRORS, ids=lambda m: m.DESCRIPTOR.name)
+def test_a_mirror_has_its_originals_names_numbers_and_types(mirror: Any) -> None:
+    ours, originals = _fields(mirror.DESCRIPTOR), _fields(MIRRORS[mirror].DESCRIPTOR)
+    assert set(ours) <= set(originals)
+    left_out = {line.split("=")[0] for line in set(originals) - set(ours)}
+    assert left_out <= NOT_MIRRORED
+
+
+def test_an_error_has_the_same_bytes_in_mirror_and_original() -> None:
+    def error(info: Any, bad: Any, retry: Any, status: Any) -> bytes:
+        details = [
+            info(reason="OUT_OF_RANGE", domain="mlpserve", metadata={"expected": "0 to 1"}),
+            bad(field_violations=[bad.FieldViolation(field="instance", description="is 3")]),
+            retry(),
+        ]
+        details[2].retry_delay.FromMilliseconds(50)
+        message = status(code=3, message="no")
+        for detail in details:
+            any_detail = message.details.add()
+            any_detail.type_url = f"type.googleapis.com/google.rpc.{detail.DESCRIPTOR.name}"
+            any_detail.value = detail.SerializeToString(deterministic=True)
+        return bytes(message.SerializeToString(deterministic=True))
+
+    ours, theirs = status_pb2, error_details_pb2
+    assert error(ours.ErrorInfo, ours.BadRequest, ours.RetryInfo, ours.ErrorStatus) == error(
+        theirs.ErrorInfo, theirs.BadRequest, theirs.RetryInfo, google_status_pb2.Status
+    )
