@@ -50,9 +50,9 @@ class Server:
         """Listen, and look for a model."""
         self.addresses = tuple(map(self._transport.listen, self.settings.listen))
         self._transport.start()
-        self._follower.start()
         store = str(self.settings.store)
         log.info("listening", extra={"address": ",".join(self.addresses), "store": store})
+        self._follower.start()
 
     def stop(self) -> None:
         """Drain and stop: NOT_SERVING, answer on for a while, finish what is in flight."""
