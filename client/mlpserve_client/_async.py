@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -11,6 +12,7 @@ import grpc
 from mlpserve_client import _channel, _health
 from mlpserve_client._batches import Batches
 from mlpserve_client._core import Core
+from mlpserve_client._errors import ClientClosedError
 from mlpserve_client._results import BatchPrediction, ModelVersion, Prediction
 from mlpserve_client._settings import Settings, Tls, resolve
 from mlpserve_client._transport import Method, Request_contra, Response_co, bind
@@ -50,6 +52,7 @@ class AsyncClient:
         self._transport = _Awaited(settings)
         self._core = Core(self._transport, settings)
         self._batches = Batches(self._core)
+        weakref.finalize(self, self._core.close)
 
     async def predict(
         self,
@@ -151,6 +154,7 @@ class _Awaited:
         self._target = _channel.channel_target(settings.targets)
         self._credentials = _channel.credentials(settings.tls) if settings.tls else None
         self._metadata = _channel.metadata(settings)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[Method[Any, Any], Any] = {}
 
@@ -180,9 +184,13 @@ class _Awaited:
 
     def _begin(self, method: Method[Any, Any], request: Any, timeout: float) -> Any:
         # A channel belongs to the event loop it was made in, so it waits for the first call.
+        loop = asyncio.get_running_loop()
         if self._channel is None:
+            self._loop = loop
             self._channel = self._open(self._target, carries_calls=True)
             self._methods = bind(self._channel)
+        elif self._loop is not loop:
+            raise ClientClosedError("this client belongs to another event loop: make one in each")
         return self._methods[method](
             request, timeout=timeout, metadata=self._metadata, wait_for_ready=True
         )

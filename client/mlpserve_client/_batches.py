@@ -21,7 +21,7 @@ Rows: TypeAlias = npt.NDArray[Any]  # [n, ...]
 Response: TypeAlias = prediction_pb2.BatchPredictResponse
 
 _IN_FLIGHT = 4  # requests; enough to keep the network and the server busy at once
-_REQUEST_BYTES = 1024 * 1024  # large enough to amortise a call, far below gRPC's limits
+_REQUEST_BYTES = 512 * 1024  # large enough to amortise a call, far below gRPC's limits
 _MAX_BATCH = 8192  # rows; the server's default, until it names another limit
 
 

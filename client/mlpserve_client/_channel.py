@@ -17,6 +17,8 @@ READINESS = "mlpserve.v1.PredictionService"
 _CALLS = [{"service": READINESS}, {"service": "mlpserve.v1.ModelService"}]
 _MESSAGE_LIMIT = 64 * 1024 * 1024  # bytes, as the server's
 
+_RETRY_BUFFER = _MESSAGE_LIMIT  # gRPC's default of 256 KiB would send no batch again
+
 _SERVICE_CONFIG = {
     # Every address gets its turn, but only while its own health check says SERVING:
     # a server that is about to stop gets no new calls.
@@ -61,8 +63,7 @@ def options(settings: Settings, *, carries_calls: bool) -> list[tuple[str, Any]]
     if carries_calls:
         chosen += [
             ("grpc.service_config", service_config()),
-            # gRPC keeps 256 KiB of a call for a retry by default; ours are larger.
-            ("grpc.per_rpc_retry_buffer_size", _MESSAGE_LIMIT),
+            ("grpc.per_rpc_retry_buffer_size", _RETRY_BUFFER),
         ]
     if settings.tls and settings.tls.server_name:
         chosen.append(("grpc.ssl_target_name_override", settings.tls.server_name))

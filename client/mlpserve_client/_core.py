@@ -44,7 +44,16 @@ _CHECK_TIMEOUT = 1.0  # seconds for finding out why a deadline passed
 _POLL = 0.1  # seconds between two looks at a server that is not ready
 _NAMES_KEPT = 64  # versions whose class names are remembered
 
+# Calls in a forked child may hang, because gRPC's threads and locks stay in the parent.
+_FORK_ADVICE = (
+    "gRPC does not survive that: close clients before forking, make them in the child, or use "
+    "multiprocessing's 'spawn' method"
+)
+
 Selector = model_pb2.ModelSelector | None
+
+
+_open_cores: dict[int, int] = {}  # id to the process that made it
 
 
 class Core:
@@ -56,6 +65,9 @@ class Core:
         self._pid = os.getpid()
         self._closed = False
         self._names: dict[ModelRef, tuple[str, ...]] = {}
+        if any(pid != self._pid for pid in list(_open_cores.values())):
+            raise ClientClosedError(f"a client was open when this process forked; {_FORK_ADVICE}")
+        _open_cores[id(self)] = self._pid
 
     @property
     def where(self) -> str:
@@ -71,17 +83,17 @@ class Core:
 
     def close(self) -> bool:
         """Refuse calls from now on; says whether the channel is still to be closed."""
-        open_here = not self._closed and os.getpid() == self._pid
-        self._closed = True
+        if os.getpid() != self._pid:
+            return False  # closing in a forked child would hang
+        open_here, self._closed = not self._closed, True
+        _open_cores.pop(id(self), None)
         return open_here
 
     def check_usable(self) -> None:
         """Raise ClientClosedError if a call would hang or fail for sure."""
         if os.getpid() != self._pid:
             raise ClientClosedError(
-                "this client was made before the process forked, and gRPC does not survive "
-                "a fork: make the client in the child, or start the child with "
-                "multiprocessing's 'spawn' method"
+                f"this client was made before the process forked; {_FORK_ADVICE}"
             )
         if self._closed:
             raise ClientClosedError("the client is closed")

@@ -21,6 +21,11 @@ from mlpserve_client._cli import main
 from mlpserve_client.testing import ModelServer, serve
 from mlpserve_server.app import Server
 
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import sys; from mlpserve_client._cli import main; sys.exit(main())",
+]
 COMMANDS = ("predict", "models", "model", "health", "bench")
 VARIABLES = (
     "MLPSERVE_TARGET",
@@ -40,7 +45,7 @@ def target(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "mlpserve_client", *arguments]
+    command = [*COMMAND, *arguments]
     return subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False)
 
 
@@ -251,7 +256,7 @@ def test_a_pipe_becomes_csv_and_nothing_else(pixels: Any, expected: Any) -> None
 
 def test_a_reader_that_has_had_enough_ends_the_command_quietly(pixels: Any) -> None:
     many = np.repeat(pixels, 500, axis=0)
-    command = [sys.executable, "-m", "mlpserve_client", "predict", "-", "--csv"]
+    command = [*COMMAND, "predict", "-", "--csv"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -313,7 +318,7 @@ def test_bench_is_readable_too(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_ctrl_c_ends_quietly_with_130() -> None:
-    command = [sys.executable, "-m", "mlpserve_client", "bench", "--seconds", "30"]
+    command = [*COMMAND, "bench", "--seconds", "30"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         time.sleep(1.5)
         os.kill(process.pid, signal.SIGINT)
