@@ -1,0 +1,135 @@
+"""A publisher killed before each of its file system calls: strace chooses the moment."""
+
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from mlpserve_model import CHAMPION, Manifest, ModelRejected, Store
+
+CALLS = ("mkdir", "openat", "getdents64", "flock", "write", "fsync", "rename", "close")
+
+# Publishes the weights of version 1 again; the two marks show in the trace.
+PUBLISHER = """
+import os, sys
+import numpy as np
+from mlpserve_model import Store
+store = Store(sys.argv[1], "tiny")
+model = store.load(1)
+os.access("/begin-of-publishing", os.F_OK)
+store.publish(model.manifest, model.weights, np.ones((2, 4), np.float32))
+os.access("/end-of-publishing", os.F_OK)
+"""
+
+# The broken twin: files grow under their final names.
+WITHOUT_TEMPORARY_NAMES = """
+from mlpserve_model import files
+
+def write_in_place(path, data):
+    with path.open("wb", buffering=0) as file:
+        file.write(data[:50])
+        file.write(data[50:])
+
+files.write_atomic = write_in_place
+"""
+
+
+class Call(NamedTuple):
+    """The n-th call of this name in a process."""
+
+    name: str
+    n: int
+
+
+Trace = Callable[..., list[str]]
+
+
+@pytest.fixture
+def trace(store: Store, published: Manifest, tmp_path: Path) -> Trace:
+    """Runs a publisher under strace with more options; gives the lines of the trace."""
+    strace = shutil.which("strace")
+    if strace is None or subprocess.run([strace, "-qq", "true"], capture_output=True).returncode:
+        pytest.skip("strace is not installed, or may not trace")
+
+    def trace(code: str, *options: str) -> list[str]:
+        output = tmp_path / "trace"
+        watched = ["-e", f"trace={','.join(CALLS)},access", *options]
+        python = [sys.executable, "-B", "-c", code, str(store.folder.parent)]
+        subprocess.run([strace, "-o", str(output), *watched, *python], capture_output=True)
+        return output.read_text(errors="replace").splitlines()
+
+    return trace
+
+
+def _calls_of_publishing(lines: list[str]) -> list[Call]:
+    counts, found, publishing = Counter[str](), list[Call](), False
+    for line in lines:
+        name = line.split("(")[0]
+        counts[name] += 1
+        if name == "access" and "-of-publishing" in line:
+            publishing = "begin" in line
+        elif publishing and name in CALLS:
+            found.append(Call(name, counts[name]))
+    return found
+
+
+def _kill_before_each(trace: Trace, code: str, calls: Iterable[Call], check: Any) -> None:
+    for call in calls:
+        lines = trace(code, "-e", f"inject={call.name}:signal=SIGKILL:when={call.n}")
+        assert lines[-1] == "+++ killed by SIGKILL +++", call
+        check()
+
+
+@pytest.fixture
+def assert_whole(store: Store, publish: Any) -> Callable[[], None]:
+    """Whatever is visible verifies, and the next publish works and sweeps."""
+
+    def assert_whole() -> None:
+        before = store.versions()
+        store.verify(before[-1])
+        assert store.resolve(CHAMPION) == 1
+        assert store.verify(publish().version).version == before[-1] + 1
+        folders = [p.name for p in store.folder.iterdir() if p.is_dir()]
+        assert sorted(folders) == sorted(map(str, store.versions()))
+        assert list(store.folder.rglob("*.tmp")) == []
+        recorded = {event["version"] for event in store.history() if event["event"] == "publish"}
+        assert set(store.versions()) <= recorded
+
+    return assert_whole
+
+
+@pytest.fixture
+def champion(store: Store, published: Manifest) -> None:
+    store.move_alias(CHAMPION, 1, expected=None, event="promote", reason="a test")
+
+
+def test_killed_before_every_fifth_call_a_publisher_leaves_the_store_whole(
+    trace: Trace, champion: None, assert_whole: Any
+) -> None:
+    calls = _calls_of_publishing(trace(PUBLISHER))
+    assert len(calls) > 30
+    _kill_before_each(trace, PUBLISHER, calls[::5], assert_whole)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_before_any_call_a_publisher_leaves_the_store_whole(
+    trace: Trace, champion: None, assert_whole: Any
+) -> None:
+    calls = _calls_of_publishing(trace(PUBLISHER))
+    _kill_before_each(trace, PUBLISHER, calls, assert_whole)
+    print(f"\nkilled before {len(calls)} calls: {dict(Counter(call.name for call in calls))}")
+
+
+def test_without_temporary_names_the_kill_between_two_writes_is_caught(
+    trace: Trace, champion: None, assert_whole: Any
+) -> None:
+    code = WITHOUT_TEMPORARY_NAMES + PUBLISHER
+    last_write = [c for c in _calls_of_publishing(trace(code)) if c.name == "write"][-1:]
+    with pytest.raises(ModelRejected, match=r"manifest\.json is not JSON"):
+        _kill_before_each(trace, code, last_write, assert_whole)
