@@ -19,7 +19,7 @@ import pytest
 from mlpserve_trainer.datasets import Dataset
 
 Bytes = npt.NDArray[np.uint8]
-OpenML = Callable[[Bytes, Bytes], str]
+OpenML = Callable[[Bytes, Bytes], dict[str, bytes]]
 
 DEFAULT_MNIST = Path(__file__).parents[3] / "shared/data/mnist"
 MNIST = Path(os.environ.get("MLPSERVE_DATA_DIR", DEFAULT_MNIST))
@@ -63,13 +63,13 @@ def stripes() -> Dataset:
 
 @pytest.fixture
 def openml(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenML]:
-    """Serve images and labels as OpenML serves mnist_784; gives the server's address."""
+    """Serve images and labels as OpenML serves mnist_784; gives its answers by path."""
     with _openml_server() as (server, address):
 
-        def serve(images: Bytes, labels: Bytes) -> str:
+        def serve(images: Bytes, labels: Bytes) -> dict[str, bytes]:
             server.answers = _answers(address, images, labels)
             point_at(monkeypatch, address)
-            return address
+            return server.answers
 
         yield serve
 

@@ -41,6 +41,12 @@ def test_fractions_stay_floats(tmp_path: Path) -> None:
     np.testing.assert_allclose(data.inputs, PIXELS / 255, rtol=1e-6)
 
 
+def test_false_and_true_are_dark_and_bright(tmp_path: Path) -> None:
+    data = npz(tmp_path, X=PIXELS > 20, y=WORDS)
+    assert data.inputs.dtype == np.float32
+    np.testing.assert_array_equal(data.inputs, PIXELS > 20)
+
+
 @pytest.mark.parametrize("kind", [np.int64, np.float64])
 def test_whole_numbers_become_bytes(tmp_path: Path, kind: type) -> None:
     data = npz(tmp_path, X=PIXELS.astype(kind), y=WORDS)

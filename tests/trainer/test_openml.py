@@ -1,3 +1,4 @@
+import gzip
 import logging
 import socket
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from mlpserve_trainer.datasets import openml as source
 from mlpserve_trainer.datasets.idx import read_folder
 
 Bytes = npt.NDArray[np.uint8]
-OpenML = Callable[[Bytes, Bytes], str]
+OpenML = Callable[[Bytes, Bytes], dict[str, bytes]]
 
 
 @pytest.fixture
@@ -60,22 +61,18 @@ def test_an_answer_with_too_few_rows_is_refused_and_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_download_is_refused_and_not_kept(
-    openml: OpenML, few: tuple[Bytes, Bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("part", ["api/v1/json/data/554", "mnist_784.arff"])
+@pytest.mark.parametrize("body", [b"", b"no gzip", gzip.compress(b"no such data"), "half"])
+def test_a_damaged_answer_is_refused_and_not_kept(
+    openml: OpenML, few: tuple[Bytes, Bytes], tmp_path: Path, part: str, body: bytes | str
 ) -> None:
-    openml(*few)
-    monkeypatch.setattr("hashlib.md5", lambda *_, **__: _NoDigest())
-    with pytest.raises(DatasetUnavailable, match="md5 checksum"):
+    answers = openml(*few)
+    (path,) = (path for path in answers if path.endswith(part))
+    answers[path] = body if isinstance(body, bytes) else answers[path][:-30]
+    with pytest.raises(DatasetUnavailable, match="could not be fetched from OpenML") as error:
         source.fetch_mnist(tmp_path / "mnist", 60, 10)
+    assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
-
-
-class _NoDigest:
-    def update(self, data: bytes) -> None:
-        """Forget it."""
-
-    def hexdigest(self) -> str:
-        return "0" * 32
 
 
 @pytest.mark.usefixtures("no_openml")

@@ -34,7 +34,7 @@ def read_npz(path: Path) -> tuple[Inputs, npt.NDArray[Any], int]:
     """Read inputs X (n, ...), labels y (n,) and, where given, the scalar `maximum` of X.
 
     Whole numbers from 0 to `maximum` (255 unless the file says otherwise) become uint8;
-    fractions stay as they are and have to lie between 0 and 1.
+    fractions stay as they are and have to lie between 0 and 1; False and True are 0 and 1.
 
     Raises DataError for no such a file, or arrays of a kind that cannot be trained on.
     """
@@ -69,7 +69,7 @@ def _maximum(path: Path, arrays: Arrays) -> int:
 def _inputs(path: Path, values: npt.NDArray[Any], maximum: int) -> Inputs:
     if values.dtype.kind not in "buif":
         raise DataError(f"{path}: expected numbers in X, got {values.dtype}")
-    if values.dtype.kind == "f" and not _whole_pixels(values):
+    if values.dtype.kind == "b" or (values.dtype.kind == "f" and not _whole_pixels(values)):
         return values.astype(np.float32)
     if values.size and not (values.min() >= 0 and values.max() <= maximum):
         raise DataError(

@@ -1,11 +1,12 @@
 """MNIST from OpenML, converted once into a folder of IDX files in the cache."""
 
 import contextlib
-import shutil
 import socket
 import tempfile
 import warnings
+import zlib
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -29,6 +30,8 @@ ADDRESS = "https://www.openml.org"
 # Until the first answer: without a network nobody wants to wait. Later, for every silence: the
 # server may take its time to begin a download.
 FIRST_ANSWER_SECONDS, SILENCE_SECONDS = 5.0, 60.0
+# No network, a broken connection, an answer that is damaged or not what it should be, no pandas.
+FAILURES = (OSError, HTTPException, EOFError, zlib.error, ValueError, KeyError, ImportError)
 
 
 def fetch_mnist(
@@ -53,15 +56,12 @@ def _workplace(folder: Path) -> Iterator[Path]:
     """Give a temporary folder on the same file system as `folder`."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        workplace = Path(tempfile.mkdtemp(prefix=".fetching-", dir=folder.parent))
+        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder.parent) as workplace:
+            yield Path(workplace)
     except OSError as error:
         raise DatasetUnavailable(
-            f"MNIST has no place to be kept: {error}; set MLPSERVE_CACHE_DIR"
+            f"MNIST cannot be kept in {folder.parent}: {error}; set MLPSERVE_CACHE_DIR"
         ) from error
-    try:
-        yield workplace
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
 
 
 def _download(data_home: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -72,22 +72,23 @@ def _download(data_home: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         _knock()
         with _limited_silence(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            data = fetch_openml(
+            pixels, digits = fetch_openml(
                 "mnist_784",
                 version=1,
                 data_home=data_home,
                 as_frame=False,
+                return_X_y=True,
                 parser="pandas",
                 read_csv_kwargs={"dtype": COLUMN_TYPES},
                 n_retries=1,
                 delay=0.1,
             )
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except FAILURES as error:
         raise DatasetUnavailable(
             f"MNIST could not be fetched from OpenML ({_reason(error)}): put its four IDX files "
             "into a folder and name it with --data-dir, or use --dataset digits"
         ) from error
-    return data.data, data.target
+    return pixels, digits
 
 
 def _knock() -> None:

@@ -74,11 +74,11 @@ def load_digits(_: Places) -> Dataset:
     # Imported here: half a second that no other data set needs.
     from sklearn.datasets import load_digits as embedded_digits
 
-    digits = embedded_digits()
+    pixels, labels = embedded_digits(return_X_y=True)
     return Dataset(
         name="digits",
-        inputs=digits.images.astype(np.uint8),
-        labels=digits.target.astype(np.int64),
+        inputs=np.asarray(pixels, dtype=np.uint8).reshape(-1, 8, 8),
+        labels=np.asarray(labels, dtype=np.int64),
         class_names=TEN_DIGITS,
         input_maximum=16,
         source="scikit-learn",
