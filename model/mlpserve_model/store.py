@@ -93,13 +93,13 @@ class Store:
         Raises VersionNotFound, ModelRejected with what is wrong, or StoreError when the
         volume cannot be read, which says nothing about the version.
         """
-        with _translated(f"cannot read {self.path(version)}"):
+        with self._reading(version):
             return read_model(self.path(version), self.manifest(version))
 
     def verify(self, version: int) -> Manifest:
         """Load a version and compare every other file with its digest; raises as `load`."""
         manifest = self.load(version).manifest
-        with _translated(f"cannot read {self.path(version)}"):
+        with self._reading(version):
             for name, info in manifest.files.items():
                 verify_file(self.path(version), name, info)
         return manifest
@@ -134,6 +134,17 @@ class Store:
             except FileNotFoundError:
                 return []
         return [event for line in lines if (event := _event(line)) is not None]
+
+    @contextmanager
+    def _reading(self, version: int) -> Iterator[None]:
+        """A version that is pruned while it is read is gone, not damaged."""
+        with _translated(f"cannot read {self.path(version)}"):
+            try:
+                yield
+            except ModelRejected as error:
+                if (self.path(version) / MANIFEST_FILE).exists():
+                    raise
+                raise VersionNotFound(f"{self.model} has no version {version} now") from error
 
     # Writing
 

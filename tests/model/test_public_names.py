@@ -1,0 +1,48 @@
+"""What the package offers, and what importing it does."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import mlpserve_model
+
+MODULES = (
+    "mlpserve_model", "mlpserve_model.activations", "mlpserve_model.arrays", "mlpserve_model.cli",
+    "mlpserve_model.errors", "mlpserve_model.files", "mlpserve_model.log", "mlpserve_model.losses",
+    "mlpserve_model.manifest", "mlpserve_model.network", "mlpserve_model.settings",
+    "mlpserve_model.store", "mlpserve_model.stored", "mlpserve_model.types",
+)  # fmt: skip
+
+
+def test_the_packages_names_are_these() -> None:
+    assert mlpserve_model.__all__ == [
+        "CHAMPION", "AliasConflict", "Dataset", "FileInfo", "Gate", "Layer", "Manifest",
+        "ModelRejected", "Network", "Store", "StoreBusy", "StoreError", "StoredModel",
+        "VersionNotFound", "Weights", "forward", "initialise", "loss_and_gradients", "scale_pixels",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_name_is_there(name: str) -> None:
+    module = importlib.import_module(name)
+    assert all(hasattr(module, public) for public in module.__all__)
+
+
+@pytest.mark.parametrize(
+    "error", ["AliasConflict", "ModelRejected", "StoreBusy", "VersionNotFound"]
+)
+def test_every_error_is_a_store_error(error: str) -> None:
+    assert issubclass(getattr(mlpserve_model, error), mlpserve_model.StoreError)
+
+
+def test_importing_the_package_needs_numpy_alone_and_does_nothing() -> None:
+    code = (
+        "import sys, mlpserve_model, mlpserve_model.cli, logging\n"
+        "ours = {name.split('.')[0] for name in sys.modules if name.startswith('mlpserve')}\n"
+        "foreign = {'grpc', 'google', 'sklearn', 'scipy', 'pandas', 'rich'} & set(sys.modules)\n"
+        "print(sorted(ours), sorted(foreign), logging.getLogger().handlers)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("['mlpserve_model'] [] []\n", "")
