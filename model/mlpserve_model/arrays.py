@@ -10,6 +10,7 @@ import math
 import struct
 import zipfile
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +33,8 @@ _OVERHEAD = 1024
 def encode(arrays: Mapping[str, Float32]) -> bytes:
     """The arrays as an uncompressed .npz; the same arrays always give the same bytes."""
     buffer = io.BytesIO()
-    contiguous = {name: np.ascontiguousarray(a, "<f4") for name, a in arrays.items()}
-    np.savez(buffer, allow_pickle=False, **contiguous)
+    contiguous: dict[str, Any] = {k: np.ascontiguousarray(a, "<f4") for k, a in arrays.items()}
+    np.savez(buffer, **contiguous)  # allow_pickle=False would be one more array in NumPy 2.1
     return buffer.getvalue()
 
 

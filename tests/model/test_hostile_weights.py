@@ -65,7 +65,7 @@ def _patched(mark: bytes, offset: int, value: bytes) -> Callable[[bytes], bytes]
 
 def _pickled(good: bytes) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=True, w1=np.array([{"any": "thing"}], dtype=object))
+    np.savez(buffer, w1=np.array([{"any": "thing"}], dtype=object))
     return _zip([*_members(buffer.getvalue()), *_without_w1(good)])
 
 
