@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = settings.run(Store(settings.store, settings.model), settings)
     except StoreError as error:
-        print(f"mlpserve-models: {error}", file=sys.stderr)
+        print(f"mlpserve-models: {_plain(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -72,7 +72,8 @@ def _show(store: Store, settings: Namespace) -> int:
         _print_json(document)
     else:
         for key, value in document.items():
-            print(f"{key:18}  {value if isinstance(value, str) else json.dumps(value)}")
+            text = value if isinstance(value, str) else json.dumps(value)
+            print(f"{_plain(key):18}  {_plain(text)}")
     return 0
 
 
@@ -164,6 +165,11 @@ def _fault(store: Store, version: int) -> str | None:
     except ModelRejected as error:
         return str(error)
     return None
+
+
+def _plain(text: str) -> str:
+    """One line that no terminal obeys: a manifest is a stranger's text."""
+    return text if text.isprintable() else json.dumps(text)
 
 
 def _print_json(document: object) -> None:

@@ -247,6 +247,22 @@ def test_prune_says_what_it_removed(models: Command, three: None, store: Store) 
     assert store.versions() == [1, 3]
 
 
+def test_a_strangers_text_neither_forges_lines_nor_drives_the_terminal(
+    models: Command, three: None, edit_manifest: Any
+) -> None:
+    text = "fine\n     3  ok\x1b[2J"
+
+    def taint(document: dict[str, Any]) -> None:
+        document["gate"]["reasons"] = [text]
+        document[text] = text
+
+    edit_manifest(taint, 2)
+    for run in (models("promote", "2", "--reason", "why"), models("show", "2"), models("list")):
+        lines = (run.out + run.err).splitlines()
+        assert all(line.isprintable() for line in lines)
+        assert "     3  ok" not in lines
+
+
 def test_a_broken_alias_file_fails_with_one_line(
     models: Command, three: None, store: Store
 ) -> None:
