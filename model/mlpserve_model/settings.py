@@ -31,7 +31,8 @@ class SettingsParser(argparse.ArgumentParser):
         action = super().add_argument(*names, **kwargs)
         variable = _variable(action)
         if variable and action.help is not argparse.SUPPRESS:
-            default = "" if action.default in (None, False) else f"default: {action.default}; "
+            unset = action.default is None or action.default is False
+            default = "" if unset else f"default: {action.default}; "
             action.help = f"{action.help or ''} [{default}{variable}]".replace("%", "%%").strip()
         return action
 

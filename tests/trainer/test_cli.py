@@ -40,6 +40,18 @@ def test_a_rejected_version_ends_with_3(store: Store) -> None:
     assert store.aliases() == {}
 
 
+def test_unless_published_trains_once(store: Store) -> None:
+    assert run("--unless-published") == 0
+    assert run("--unless-published", "--seed", "1") == 0
+    assert store.versions() == [1]
+
+
+def test_unless_published_trains_again_where_nothing_was_accepted(store: Store) -> None:
+    assert run("--unless-published", "--min-accuracy", "0.999") == 3
+    assert run("--unless-published") == 0
+    assert store.aliases() == {CHAMPION: 2}
+
+
 def test_force_with_a_reason_promotes_it_anyway(store: Store) -> None:
     assert run("--min-accuracy", "0.999", "--force", "--reason", "a drill") == 0
     assert store.manifest(1).gate.verdict == "FORCED"

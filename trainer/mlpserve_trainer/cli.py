@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -18,9 +19,17 @@ from mlpserve_trainer.errors import TrainerError, UsageError
 from mlpserve_trainer.gate import Rules
 from mlpserve_trainer.progress import Watch, log_epochs, show_bar
 from mlpserve_trainer.recipe import load_recipe, recipe_knobs, recipe_names
-from mlpserve_trainer.training import Outcome, TrainSettings, default_cache_dir, train
+from mlpserve_trainer.training import (
+    Outcome,
+    TrainSettings,
+    champion_of,
+    default_cache_dir,
+    train,
+)
 
 __all__ = ["main"]
+
+logger = logging.getLogger(__name__)
 
 DONE, FAILED, WRONG_USAGE, REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -83,6 +92,11 @@ def _add_train_flags(parser: SettingsParser) -> None:
         help="let other inputs or classes than the champion's pass the gate",
     )
     parser.add_argument("--force", action="store_true", help="promote what fails the gate")
+    parser.add_argument(
+        "--unless-published",
+        action="store_true",
+        help="do nothing when there is a champion: for what starts again and again",
+    )
     parser.add_argument("--reason", help="why --force, for the manifest and the history")
 
 
@@ -96,6 +110,9 @@ def _add_places(parser: SettingsParser) -> None:
 def _train(options: argparse.Namespace) -> int:
     settings = _settings(options)
     set_up(options.log_format, options.log_level)
+    if options.unless_published and (champion := champion_of(settings)):
+        logger.info("nothing to do: there is a champion", extra={"version": champion})
+        return DONE
     outcome = train(settings, _watch(options))
     _show(outcome, as_json=options.json)
     return REJECTED if outcome.verdict == "REJECTED" else DONE

@@ -12,8 +12,8 @@ from pathlib import Path
 import platformdirs
 from threadpoolctl import threadpool_limits
 
+from mlpserve_model import CHAMPION, Gate, Manifest, Network, Store
 from mlpserve_model import Dataset as DatasetFacts
-from mlpserve_model import Gate, Manifest, Network, Store
 from mlpserve_trainer.datasets import Dataset, Places, load
 from mlpserve_trainer.evaluation import accuracy, evaluate, report
 from mlpserve_trainer.fitting import Epoch, fit
@@ -23,7 +23,7 @@ from mlpserve_trainer.publishing import Challenger, publish
 from mlpserve_trainer.recipe import Recipe, load_recipe
 from mlpserve_trainer.split import Split, split
 
-__all__ = ["Outcome", "TrainSettings", "default_cache_dir", "train"]
+__all__ = ["Outcome", "TrainSettings", "champion_of", "default_cache_dir", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,11 @@ class Outcome:
     digest: str
     seconds: float
     report: str
+
+
+def champion_of(settings: TrainSettings) -> int | None:
+    """Return the version that is champion in the store, if there is one; raises StoreError."""
+    return Store(settings.store, settings.model).aliases().get(CHAMPION)
 
 
 def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
