@@ -14,6 +14,7 @@ def parser() -> SettingsParser:
     parser.add_logging()
     parser.add_argument("--poll-seconds", type=at_least(0.01), default=1.0, help="how often")
     parser.add_argument("--max-batch", type=at_least(1, int), default=8192, help="how many")
+    parser.add_argument("--seed", type=at_least(0, int), default=0, help="where chance begins")
     parser.add_argument("--transport", choices=["standard", "direct"], default="standard")
     parser.add_argument("--listen", action="append", help="where")
     parser.add_argument("-j", "--json", action="store_true", help="JSON, 100 % of it")
@@ -124,6 +125,7 @@ def test_help_names_every_default_and_variable(
     assert end.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "how often [default: 1.0; MLPSERVE_POLL_SECONDS]" in text
+    assert "where chance begins [default: 0; MLPSERVE_SEED]" in text
     assert "JSON, 100 % of it [MLPSERVE_JSON]" in text
     assert "where [MLPSERVE_LISTEN]" in text
     assert "MLPSERVE_HELP" not in text
