@@ -21,15 +21,13 @@ class Catalog:
 
     def get_model_version(self, request: bytes) -> bytes:
         """Answer a GetModelVersionRequest, both as bytes."""
-        message = model_pb2.GetModelVersionRequest()
-        codec.parse(message, request)
+        message = codec.parse(model_pb2.GetModelVersionRequest, request)
         described = self._selected(codec.selection(message.model))
         return model_pb2.GetModelVersionResponse(model_version=described).SerializeToString()
 
     def list_model_versions(self, request: bytes) -> bytes:
         """Answer a ListModelVersionsRequest, both as bytes; the token is the last number given."""
-        message = model_pb2.ListModelVersionsRequest()
-        codec.parse(message, request)
+        message = codec.parse(model_pb2.ListModelVersionsRequest, request)
         size, before = _page(message)
         try:
             versions = [v for v in reversed(self.manager.store.versions()) if v < before]

@@ -1,7 +1,8 @@
-"""Between bytes of the wire contract and arrays: decode, check, encode. No gRPC in sight."""
+"""Between bytes of the wire contract and arrays: parse, check, scale, encode. No gRPC in sight."""
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -13,19 +14,22 @@ from mlpserve_server.errors import BatchTooLarge, InvalidInput
 
 __all__ = [
     "Selection",
-    "decode_instances",
+    "check_batch",
+    "check_instance",
     "encode_batch",
-    "encode_single",
+    "encode_singles",
     "model_ref",
     "parse",
+    "scaled",
     "selection",
 ]
 
 Float32 = NDArray[np.float32]
+M = TypeVar("M", bound=Message)
 
-_DTYPES: dict[int, tuple[str, int]] = {
-    prediction_pb2.DATA_TYPE_UINT8: ("uint8", 1),
-    prediction_pb2.DATA_TYPE_FLOAT32: ("float32", 4),
+_DTYPES: dict[int, np.dtype[Any]] = {
+    prediction_pb2.DATA_TYPE_UINT8: np.dtype(np.uint8),
+    prediction_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
 }
 _MAX_DIMENSIONS = 8
 
@@ -37,12 +41,12 @@ class Selection(NamedTuple):
     alias: str | None = None
 
 
-def parse(message: Message, data: bytes) -> None:
-    """Fill the message from bytes; raises InvalidInput when they are not one."""
+def parse(kind: type[M], data: bytes) -> M:
+    """The message in these bytes; raises InvalidInput when they are not one."""
     try:
-        message.ParseFromString(data)
+        return kind.FromString(data)
     except DecodeError as error:
-        name = message.DESCRIPTOR.full_name
+        name = kind.DESCRIPTOR.full_name
         raise InvalidInput("", f"the request is not a {name}: {error}") from error
 
 
@@ -61,64 +65,23 @@ def selection(selector: model_pb2.ModelSelector) -> Selection:
             return Selection()
 
 
-def decode_instances(
-    tensor: prediction_pb2.Tensor, manifest: Manifest, field: str, max_batch: int | None
-) -> Float32:
-    """The instances of a tensor, scaled to 0..1: (rows, inputs) float32.
-
-    `max_batch` None stands for a single instance. Raises InvalidInput with the path below
-    `field` and what was expected.
-    """
-    rows = _rows(tensor, manifest, field, max_batch)
-    values = _values(tensor, field).reshape(rows, manifest.network.inputs)
-    if values.dtype == np.uint8:
-        _check_pixels(values, manifest.input_maximum, field)
-        return scale_pixels(values, manifest.input_maximum)
-    _check_scaled(values, field)
-    return values.astype(np.float32, copy=False)
+def check_instance(tensor: prediction_pb2.Tensor, manifest: Manifest, field: str) -> None:
+    """Check all but the values of one instance; raises InvalidInput."""
+    shape, inputs = _shape(tensor, field), manifest.network.inputs
+    if not shape or math.prod(shape) != inputs:
+        raise InvalidInput(
+            f"{field}.shape",
+            f"shape {_shown(shape)}, expected {_shown(manifest.input_shape)} "
+            f"or another with a product of {inputs}",
+        )
+    _check_size(tensor, field, shape)
 
 
-def encode_single(probabilities: Float32, manifest: Manifest) -> bytes:
-    """A PredictResponse for the probabilities (1, classes)."""
-    row = probabilities[0]
-    return prediction_pb2.PredictResponse(
-        label=int(row.argmax()), probabilities=row.tolist(), model=model_ref(manifest)
-    ).SerializeToString()
-
-
-def encode_batch(probabilities: Float32, manifest: Manifest) -> bytes:
-    """A BatchPredictResponse for the probabilities (rows, classes)."""
-    return prediction_pb2.BatchPredictResponse(
-        labels=probabilities.argmax(axis=1).tolist(),
-        probabilities=prediction_pb2.Tensor(
-            dtype=prediction_pb2.DATA_TYPE_FLOAT32,
-            shape=probabilities.shape,
-            data=probabilities.astype("<f4", copy=False).tobytes(),
-        ),
-        model=model_ref(manifest),
-    ).SerializeToString()
-
-
-def model_ref(manifest: Manifest) -> model_pb2.ModelRef:
-    """How answers name the version that gave them."""
-    return model_pb2.ModelRef(name=manifest.model, version=manifest.version, digest=manifest.digest)
-
-
-def _rows(
-    tensor: prediction_pb2.Tensor, manifest: Manifest, field: str, max_batch: int | None
+def check_batch(
+    tensor: prediction_pb2.Tensor, manifest: Manifest, field: str, max_batch: int
 ) -> int:
-    """How many instances the shape holds, once it fits the model."""
-    shape, inputs = tuple(tensor.shape), manifest.network.inputs
-    if len(shape) > _MAX_DIMENSIONS or any(d < 0 for d in shape):
-        raise InvalidInput(f"{field}.shape", f"shape {_shown(shape)} is not a shape")
-    if max_batch is None:
-        if not shape or math.prod(shape) != inputs:
-            raise InvalidInput(
-                f"{field}.shape",
-                f"shape {_shown(shape)}, expected {_shown(manifest.input_shape)} "
-                f"or another with a product of {inputs}",
-            )
-        return 1
+    """Check all but the values of a batch and return its rows; raises InvalidInput."""
+    shape, inputs = _shape(tensor, field), manifest.network.inputs
     if len(shape) < 2 or math.prod(shape[1:]) != inputs:
         raise InvalidInput(
             f"{field}.shape",
@@ -129,24 +92,76 @@ def _rows(
         raise InvalidInput(f"{field}.shape", "an empty batch, expected at least 1 instance")
     if shape[0] > max_batch:
         raise BatchTooLarge(f"{field}.shape", shape[0], max_batch)
+    _check_size(tensor, field, shape)
     return shape[0]
 
 
-def _values(tensor: prediction_pb2.Tensor, field: str) -> NDArray[Any]:
-    if tensor.dtype not in _DTYPES:
+def scaled(
+    data: bytes | memoryview, dtype: int, manifest: Manifest, field: str, first_row: int = 0
+) -> Float32:
+    """The values of instances whose size was checked, scaled to 0..1: (rows, inputs) float32.
+
+    Raises InvalidInput for a value out of range, named by its row, counted from `first_row`.
+    """
+    values = np.frombuffer(data, _DTYPES[dtype]).reshape(-1, manifest.network.inputs)
+    if dtype == prediction_pb2.DATA_TYPE_UINT8:
+        _check_pixels(values, manifest.input_maximum, field)
+        return scale_pixels(values, manifest.input_maximum)
+    _check_scaled(values, field, first_row)
+    return values.astype(np.float32, copy=False)
+
+
+def encode_singles(probabilities: Float32, manifest: Manifest) -> list[bytes]:
+    """A PredictResponse for each row of the probabilities (rows, classes)."""
+    # Messages put end to end are one message, by the definition of the encoding: the part
+    # that is the same for all is encoded once.
+    model = prediction_pb2.PredictResponse(model=model_ref(manifest)).SerializeToString()
+    labels, rows = probabilities.argmax(axis=1).tolist(), probabilities.tolist()
+    return [
+        prediction_pb2.PredictResponse(label=label, probabilities=row).SerializeToString() + model
+        for label, row in zip(labels, rows, strict=True)
+    ]
+
+
+def encode_batch(probabilities: Sequence[Float32], manifest: Manifest) -> bytes:
+    """A BatchPredictResponse for the probabilities, parts of (rows, classes) each."""
+    whole = np.concatenate(probabilities)
+    return prediction_pb2.BatchPredictResponse(
+        labels=whole.argmax(axis=1).tolist(),
+        probabilities=prediction_pb2.Tensor(
+            dtype=prediction_pb2.DATA_TYPE_FLOAT32,
+            shape=whole.shape,
+            data=whole.astype("<f4", copy=False).tobytes(),
+        ),
+        model=model_ref(manifest),
+    ).SerializeToString()
+
+
+def model_ref(manifest: Manifest) -> model_pb2.ModelRef:
+    """How answers name the version that gave them."""
+    return model_pb2.ModelRef(name=manifest.model, version=manifest.version, digest=manifest.digest)
+
+
+def _shape(tensor: prediction_pb2.Tensor, field: str) -> tuple[int, ...]:
+    shape = tuple(tensor.shape)
+    if len(shape) > _MAX_DIMENSIONS or any(d < 0 for d in shape):
+        raise InvalidInput(f"{field}.shape", f"shape {_shown(shape)} is not a shape")
+    return shape
+
+
+def _check_size(tensor: prediction_pb2.Tensor, field: str, shape: tuple[int, ...]) -> None:
+    dtype = _DTYPES.get(tensor.dtype)
+    if dtype is None:
         raise InvalidInput(
             f"{field}.dtype",
             f"dtype {tensor.dtype}, expected DATA_TYPE_UINT8 (1) or DATA_TYPE_FLOAT32 (2)",
         )
-    name, size = _DTYPES[tensor.dtype]
-    expected = math.prod(tensor.shape) * size
+    expected = math.prod(shape) * dtype.itemsize
     if len(tensor.data) != expected:
         raise InvalidInput(
             f"{field}.data",
-            f"{len(tensor.data)} bytes, expected {expected}: "
-            f"shape {_shown(tuple(tensor.shape))} of {name}",
+            f"{len(tensor.data)} bytes, expected {expected}: shape {_shown(shape)} of {dtype.name}",
         )
-    return np.frombuffer(tensor.data, np.dtype(name).newbyteorder("<"))
 
 
 def _check_pixels(values: NDArray[Any], maximum: float, field: str) -> None:
@@ -156,7 +171,7 @@ def _check_pixels(values: NDArray[Any], maximum: float, field: str) -> None:
         )
 
 
-def _check_scaled(values: NDArray[Any], field: str) -> None:
+def _check_scaled(values: NDArray[Any], field: str, first_row: int) -> None:
     """All in 0..1; NaN fails both comparisons."""
     if values.min() >= 0 and values.max() <= 1:
         return
@@ -164,8 +179,8 @@ def _check_scaled(values: NDArray[Any], field: str) -> None:
     row, position = (int(i) for i in np.argwhere(wrong)[0])
     raise InvalidInput(
         f"{field}.data",
-        f"the value {values[row, position]} in row {row} at {position}, expected finite values "
-        "from 0 to 1: float32 is scaled already, raw values are sent as uint8",
+        f"the value {values[row, position]} in row {first_row + row} at {position}, expected "
+        "finite values from 0 to 1: float32 is scaled already, raw values are sent as uint8",
     )
 
 

@@ -1,58 +1,112 @@
-"""The data plane: bytes in, bytes out or a ServingError. It knows no transport."""
+"""The data plane: bytes in, bytes out or an error. It knows no transport.
 
-from collections.abc import Callable
+Single calls come as many at once as are waiting and share one matrix product. A batch is
+answered in steps, so that whoever runs it can stop, or turn to something else, in between.
+"""
 
-import numpy as np
+from collections.abc import Generator, Sequence
 
 from mlpserve.v1 import prediction_pb2
 from mlpserve_model import StoredModel
 from mlpserve_server import codec
-from mlpserve_server.errors import Abandoned
 from mlpserve_server.manager import ModelManager
 
-__all__ = ["DataPlane"]
+__all__ = ["Answer", "DataPlane", "Steps"]
 
 # Rows of one matrix product: small enough for single calls to get their turn in between and
 # for an abandoned batch to end soon, large enough that cutting it up costs nothing.
 CHUNK_ROWS = 512
 
-
-def _always() -> bool:
-    return True
+# The answer to one call: a response, or the reason why there is none.
+Answer = bytes | Exception
+# Work in steps, each a millisecond or so; its value is the response.
+Steps = Generator[None, None, bytes]
 
 
 class DataPlane:
     """Answers prediction requests with whatever the manager serves.
 
-    `active` is asked between chunks whether someone still waits for the answer.
+    `may_load` tells whether a selected version may be read from the store on the way; when it
+    may not, such a call is answered with NotInMemory and is to be put again where waiting
+    harms nobody.
     """
 
     def __init__(self, manager: ModelManager, max_batch: int) -> None:
         self.manager = manager
         self.max_batch = max_batch
 
-    def predict(self, request: bytes, active: Callable[[], bool] = _always) -> bytes:
-        """Answer a PredictRequest with a PredictResponse, both as bytes."""
-        message = prediction_pb2.PredictRequest()
-        codec.parse(message, request)
-        model = self.manager.get(*codec.selection(message.model))
-        x = codec.decode_instances(message.instance, model.manifest, "instance", None)
-        return codec.encode_single(_forward(model, x, active), model.manifest)
+    def predict(self, requests: Sequence[bytes], may_load: bool = True) -> list[Answer]:
+        """Answer PredictRequests with PredictResponses or errors, in order; raises nothing."""
+        answers: dict[int, Answer] = {}
+        groups: dict[tuple[int, int], _Group] = {}
+        for place, request in enumerate(requests):
+            try:
+                message = codec.parse(prediction_pb2.PredictRequest, request)
+                model = self._model(message, may_load)
+                instance = message.instance
+                codec.check_instance(instance, model.manifest, "instance")
+                key = (model.manifest.version, instance.dtype)
+                groups.setdefault(key, _Group(model, instance.dtype)).add(place, instance.data)
+            except Exception as error:
+                answers[place] = error
+        for group in groups.values():
+            answers |= zip(group.places, group.answers(), strict=True)
+        return [answers[place] for place in range(len(requests))]
 
-    def batch_predict(self, request: bytes, active: Callable[[], bool] = _always) -> bytes:
-        """Answer a BatchPredictRequest with a BatchPredictResponse, both as bytes."""
-        message = prediction_pb2.BatchPredictRequest()
-        codec.parse(message, request)
-        model = self.manager.get(*codec.selection(message.model))
-        x = codec.decode_instances(message.instances, model.manifest, "instances", self.max_batch)
-        return codec.encode_batch(_forward(model, x, active), model.manifest)
+    def batch_predict(self, request: bytes, may_load: bool = True) -> Steps:
+        """Answer a BatchPredictRequest with a BatchPredictResponse; raises ServingError."""
+        message = codec.parse(prediction_pb2.BatchPredictRequest, request)
+        model = self._model(message, may_load)
+        tensor, manifest = message.instances, model.manifest
+        rows = codec.check_batch(tensor, manifest, "instances", self.max_batch)
+        data = memoryview(tensor.data)
+        row_bytes = len(data) // rows
+        parts = []
+        for first in range(0, rows, CHUNK_ROWS):
+            yield
+            chunk = data[first * row_bytes : (first + CHUNK_ROWS) * row_bytes]
+            x = codec.scaled(chunk, tensor.dtype, manifest, "instances", first)
+            parts.append(model.predict(x))
+        return codec.encode_batch(parts, manifest)
+
+    def _model(
+        self,
+        message: prediction_pb2.PredictRequest | prediction_pb2.BatchPredictRequest,
+        may_load: bool,
+    ) -> StoredModel:
+        chosen = codec.selection(message.model)
+        return self.manager.get(*chosen, may_load=may_load)
 
 
-def _forward(model: StoredModel, x: codec.Float32, active: Callable[[], bool]) -> codec.Float32:
-    """Probabilities (rows, classes) of `x` (rows, inputs), a chunk at a time."""
-    chunks = []
-    for start in range(0, len(x), CHUNK_ROWS):
-        if not active():
-            raise Abandoned("the caller no longer waits")
-        chunks.append(model.predict(x[start : start + CHUNK_ROWS]))
-    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+class _Group:
+    """Single instances of one dtype for one model."""
+
+    def __init__(self, model: StoredModel, dtype: int) -> None:
+        self.model = model
+        self.dtype = dtype
+        self.places: list[int] = []
+        self._data: list[bytes] = []
+
+    def add(self, place: int, data: bytes) -> None:
+        self.places.append(place)
+        self._data.append(data)
+
+    def answers(self) -> list[Answer]:
+        """One matrix product for all; where a value is wrong, each by itself."""
+        try:
+            return list(self._together(self._data))
+        except Exception as error:
+            if len(self._data) == 1:
+                return [error]
+        return [self._alone(data) for data in self._data]
+
+    def _alone(self, data: bytes) -> Answer:
+        try:
+            return self._together([data])[0]
+        except Exception as error:
+            return error
+
+    def _together(self, data: Sequence[bytes]) -> list[bytes]:
+        manifest = self.model.manifest
+        x = codec.scaled(b"".join(data), self.dtype, manifest, "instance")
+        return codec.encode_singles(self.model.predict(x), manifest)

@@ -6,6 +6,7 @@ __all__ = [
     "InvalidInput",
     "ModelNotFound",
     "ModelRefused",
+    "NotInMemory",
     "NotReady",
     "Overloaded",
     "ServingError",
@@ -55,6 +56,10 @@ class ModelRefused(ServingError):
     """The version exists but must not answer: the gate rejected it, or it is damaged."""
 
     reason = "MODEL_REJECTED"
+
+
+class NotInMemory(ServingError):
+    """Answering needs a load from the store, which the caller did not want to wait for."""
 
 
 class NotReady(ServingError):

@@ -13,7 +13,7 @@ from mlpserve_model import (
     StoreError,
     VersionNotFound,
 )
-from mlpserve_server.errors import ModelNotFound, ModelRefused, NotReady
+from mlpserve_server.errors import ModelNotFound, ModelRefused, NotInMemory, NotReady
 
 __all__ = ["LATEST", "ModelManager"]
 
@@ -74,10 +74,13 @@ class ModelManager:
             return self._store_failed(error)
         return model is not None and self._switch_to(model)
 
-    def get(self, version: int | None = None, alias: str | None = None) -> StoredModel:
+    def get(
+        self, version: int | None = None, alias: str | None = None, may_load: bool = True
+    ) -> StoredModel:
         """The model that answers for this selection; with none, the served one.
 
-        Raises NotReady, ModelNotFound or ModelRefused.
+        Raises NotReady, ModelNotFound or ModelRefused; and NotInMemory for a version that
+        would have to be read from the store, unless `may_load`.
         """
         current = self._current
         if alias is not None:
@@ -90,7 +93,11 @@ class ModelManager:
             return current
         if current is not None and current.manifest.version == version:
             return current
-        return self._in_standby(version) or self._load_selected(version)
+        if model := self._in_standby(version):
+            return model
+        if not may_load:
+            raise NotInMemory(f"version {version} is not in memory")
+        return self._load_selected(version)
 
     def failure(self, version: int) -> str | None:
         """Why the version could not be loaded when that was last tried, or None."""

@@ -4,16 +4,12 @@ Prediction calls have threads of their own, so that health, reflection and Model
 however many predictions wait. Beyond a bound of waiting calls the rest is refused at once.
 """
 
-import logging
-import secrets
 import threading
 from collections.abc import Callable
 from concurrent import futures
 from typing import Any
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
-from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
@@ -21,21 +17,13 @@ from grpc_status import rpc_status
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_server.catalog import Catalog
 from mlpserve_server.dataplane import DataPlane
-from mlpserve_server.errors import (
-    Abandoned,
-    InvalidInput,
-    ModelNotFound,
-    ModelRefused,
-    NotReady,
-    Overloaded,
-    ServingError,
-)
+from mlpserve_server.errors import Abandoned, Overloaded
+from mlpserve_server.status import status_of
 
 __all__ = ["PREDICTION_SERVICE", "ListenError", "StandardTransport"]
 
 PREDICTION_SERVICE = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
-DOMAIN = "mlpserve"
 
 # Room for the largest batch of inputs twice the size of MNIST's.
 MAX_MESSAGE_BYTES = 64 << 20
@@ -55,18 +43,7 @@ OPTIONS = [
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 ]
 
-CODES = {
-    InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
-    ModelNotFound: grpc.StatusCode.NOT_FOUND,
-    ModelRefused: grpc.StatusCode.FAILED_PRECONDITION,
-    NotReady: grpc.StatusCode.UNAVAILABLE,
-    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Abandoned: grpc.StatusCode.CANCELLED,
-}
-
 Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
-
-log = logging.getLogger(__name__)
 
 
 class ListenError(Exception):
@@ -85,8 +62,8 @@ class StandardTransport:
             self._control, interceptors=[_Admission(self._predictions)], options=OPTIONS
         )
         hot = {
-            "Predict": _hot(data.predict, self._predictions),
-            "BatchPredict": _hot(data.batch_predict, self._predictions),
+            "Predict": _on(self._predictions, _answering(_predict(data))),
+            "BatchPredict": _on(self._predictions, _answering(_batch_predict(data))),
         }
         control = {
             "GetModelVersion": _answering(lambda request, _: catalog.get_model_version(request)),
@@ -118,24 +95,6 @@ class StandardTransport:
         self._server.stop(grace_seconds).wait()
         self._predictions.shutdown()
         self._control.shutdown()
-
-
-def status_of(error: ServingError) -> status_pb2.Status:
-    """The error as google.rpc.Status with its details."""
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
-    details: list[Any] = [info]
-    if isinstance(error, InvalidInput):
-        violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=str(error)
-        )
-        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if isinstance(error, Overloaded):
-        delay = duration_pb2.Duration()
-        delay.FromNanoseconds(int(error.retry_seconds * 1e9))
-        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    return status_pb2.Status(
-        code=_code(error).value[0], message=str(error), details=list(map(_packed, details))
-    )
 
 
 class _CountingPool(futures.ThreadPoolExecutor):
@@ -176,12 +135,33 @@ def _refuse(request: bytes, context: grpc.ServicerContext) -> bytes:
     raise Overloaded(f"more than {MAX_WAITING_CALLS} calls are waiting", RETRY_SECONDS)
 
 
-def _hot(
-    answer: Callable[[bytes, Callable[[], bool]], bytes], pool: futures.ThreadPoolExecutor
-) -> Behaviour:
-    behaviour = _answering(lambda request, context: answer(request, context.is_active))
-    # grpcio runs a behaviour with this attribute on that pool instead of the server's own.
-    behaviour.experimental_thread_pool = pool  # type: ignore[attr-defined]
+def _predict(data: DataPlane) -> Behaviour:
+    def predict(request: bytes, context: grpc.ServicerContext) -> bytes:
+        (answer,) = data.predict([request])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return predict
+
+
+def _batch_predict(data: DataPlane) -> Behaviour:
+    def batch_predict(request: bytes, context: grpc.ServicerContext) -> bytes:
+        steps = data.batch_predict(request)
+        while context.is_active():
+            try:
+                next(steps)
+            except StopIteration as end:
+                response: bytes = end.value
+                return response
+        raise Abandoned("the caller no longer waits")
+
+    return batch_predict
+
+
+def _on(pool: futures.ThreadPoolExecutor, behaviour: Behaviour) -> Behaviour:
+    """The behaviour, to be run on this pool instead of the server's own."""
+    behaviour.experimental_thread_pool = pool  # type: ignore[attr-defined]  # grpcio looks for it
     return behaviour
 
 
@@ -191,33 +171,12 @@ def _answering(answer: Behaviour) -> Behaviour:
     def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
         try:
             return answer(request, context)
-        except ServingError as error:
-            status = status_of(error)
         except Exception as error:
-            status = _internal_error(error)
-        context.abort_with_status(rpc_status.to_status(status))
+            status = rpc_status.to_status(status_of(error))
+        context.abort_with_status(status)
         raise AssertionError("abort_with_status always raises")
 
     return behaviour
-
-
-def _internal_error(fault: Exception) -> status_pb2.Status:
-    """A fault of ours: the caller gets an id and nothing else, the log the rest."""
-    request_id = secrets.token_hex(8)
-    log.error("internal error", exc_info=fault, extra={"request_id": request_id})
-    error = ServingError(f"internal error, request id {request_id}", {"request_id": request_id})
-    return status_of(error)
-
-
-def _code(error: ServingError) -> grpc.StatusCode:
-    matches = (code for kind, code in CODES.items() if isinstance(error, kind))
-    return next(matches, grpc.StatusCode.INTERNAL)
-
-
-def _packed(message: Any) -> any_pb2.Any:
-    packed = any_pb2.Any()
-    packed.Pack(message)
-    return packed
 
 
 def _service(name: str, behaviours: dict[str, Behaviour]) -> grpc.GenericRpcHandler:

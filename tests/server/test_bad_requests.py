@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlpserve.v1 import model_pb2, prediction_pb2
+from mlpserve_model import StoredModel
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 UINT8, FLOAT32 = prediction_pb2.DATA_TYPE_UINT8, prediction_pb2.DATA_TYPE_FLOAT32
@@ -181,7 +182,7 @@ def test_a_fault_of_ours_tells_an_id_and_nothing_else(
     publish()
     stubs = serve()
     eventually(stubs.serving)
-    monkeypatch.setattr("mlpserve_server.dataplane._forward", broken)
+    monkeypatch.setattr(StoredModel, "predict", broken)
     tensor = prediction_pb2.Tensor(dtype=FLOAT32, shape=[12], data=floats())
     request = prediction_pb2.PredictRequest(instance=tensor)
     refused = refusal(stubs.prediction.Predict, request)

@@ -156,11 +156,13 @@ def test_calls_beyond_the_bound_are_refused_at_once_while_health_answers(
     monkeypatch.setattr("mlpserve_server.transport.MAX_WAITING_CALLS", 10)
     gate = threading.Event()
 
-    def slow(model: Any, x: Any, active: Any) -> Any:
-        assert gate.wait(20)
-        return model.predict(x)
+    original = StoredModel.predict
 
-    monkeypatch.setattr("mlpserve_server.dataplane._forward", slow)
+    def slow(self: StoredModel, x: Any) -> Any:
+        assert gate.wait(20)
+        return original(self, x)
+
+    monkeypatch.setattr(StoredModel, "predict", slow)
     waiting = [stubs.prediction.Predict.future(REQUEST, timeout=30) for _ in range(10)]
     eventually(lambda: _refused(stubs))
     refused = refusal(stubs.prediction.Predict, REQUEST)

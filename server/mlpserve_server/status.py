@@ -1,0 +1,72 @@
+"""What an error becomes on the wire: google.rpc.Status with its details."""
+
+import logging
+import secrets
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from mlpserve_server.errors import (
+    Abandoned,
+    InvalidInput,
+    ModelNotFound,
+    ModelRefused,
+    NotReady,
+    Overloaded,
+    ServingError,
+)
+
+__all__ = ["status_of"]
+
+DOMAIN = "mlpserve"
+
+CODES = {
+    InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    ModelRefused: grpc.StatusCode.FAILED_PRECONDITION,
+    NotReady: grpc.StatusCode.UNAVAILABLE,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Abandoned: grpc.StatusCode.CANCELLED,
+}
+
+log = logging.getLogger(__name__)
+
+
+def status_of(error: Exception) -> status_pb2.Status:
+    """The status for an error; for a fault of ours an id, under which the log has the rest."""
+    if isinstance(error, ServingError):
+        return _status(error)
+    request_id = secrets.token_hex(8)
+    log.error("internal error", exc_info=error, extra={"request_id": request_id})
+    hidden = ServingError(f"internal error, request id {request_id}", {"request_id": request_id})
+    return _status(hidden)
+
+
+def _status(error: ServingError) -> status_pb2.Status:
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    details: list[Any] = [info]
+    if isinstance(error, InvalidInput):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=str(error)
+        )
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, Overloaded):
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(error.retry_seconds * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status_pb2.Status(
+        code=_code(error).value[0], message=str(error), details=list(map(_packed, details))
+    )
+
+
+def _code(error: ServingError) -> grpc.StatusCode:
+    matches = (code for kind, code in CODES.items() if isinstance(error, kind))
+    return next(matches, grpc.StatusCode.INTERNAL)
+
+
+def _packed(message: Any) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
