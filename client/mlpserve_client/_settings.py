@@ -23,7 +23,7 @@ class Tls:
         cert: our own certificate chain, for mutual TLS.
         key: the private key of `cert`.
         server_name: the name that the server's certificate must carry; None for the
-            target's host. Needed for a list of targets whose certificates share a name.
+            target's host. A list of targets needs one that all their certificates share.
 
     """
 
@@ -54,6 +54,9 @@ class Settings:
         if self.token is not None:
             _check_token(self.token)
             self._refuse_token_in_plain_text()
+
+        if self.tls and not self.tls.server_name and len(self.targets) > 1:
+            raise SettingsError("TLS to a list of targets needs the server_name that they share")
 
     def _refuse_token_in_plain_text(self) -> None:
         remote = [target for target in self.targets if not _is_local(target)]

@@ -1,15 +1,20 @@
 """Real servers, and clients of both kinds that tests use alike."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import numpy.typing as npt
 import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_client import AsyncClient, Client
 from mlpserve_client.testing import ModelServer, serve
 from mlpserve_model import Store
@@ -82,6 +87,74 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
             return stack.enter_context(Server(settings))
 
         yield start
+
+
+class Scripted(grpc.GenericRpcHandler):
+    """A gRPC server that fails as told, for what ours cannot be brought to do.
+
+    `before` sees every prediction's number, from 0, and its context, which it may abort.
+    """
+
+    def __init__(
+        self,
+        before: Callable[[int, grpc.ServicerContext], object] = lambda number, context: None,
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
+        self.predictions = 0
+        self.metadata: list[dict[str, str | bytes]] = []
+        self._before = before
+        self._lock = threading.Lock()
+        self._server = grpc.server(ThreadPoolExecutor(8), handlers=[self])
+        servicer = health.HealthServicer()
+        servicer.set("mlpserve.v1.PredictionService", health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, self._server)
+        if credentials is None:
+            port = self._server.add_insecure_port("localhost:0")
+        else:
+            port = self._server.add_secure_port("localhost:0", credentials)
+        self.target = f"localhost:{port}"
+        self._server.start()
+
+    def service(self, handler_call_details: Any) -> Any:
+        method = handler_call_details.method.rpartition("/")[2]
+        if method not in ("Predict", "GetModelVersion"):
+            return None
+
+        def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
+            self.metadata.append(dict(context.invocation_metadata()))
+            if method == "Predict":
+                with self._lock:
+                    number, self.predictions = self.predictions, self.predictions + 1
+                self._before(number, context)
+            return answer_well(method)
+
+        return grpc.unary_unary_rpc_method_handler(behaviour)
+
+    def close(self) -> None:
+        self._server.stop(None).wait(5)  # a call that ends just now can keep it forever
+
+
+def answer_well(method: str) -> bytes:
+    """Answer as a server with one version of two classes."""
+    ref = model_pb2.ModelRef(name="mnist", version=1)
+    if method == "GetModelVersion":
+        version = model_pb2.ModelVersion(ref=ref, class_names=["no", "yes"], input_shape=[2])
+        return model_pb2.GetModelVersionResponse(model_version=version).SerializeToString()
+    response = prediction_pb2.PredictResponse(label=1, probabilities=[0.25, 0.75], model=ref)
+    return response.SerializeToString()
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[..., Scripted]]:
+    """Start a server that answers as told, otherwise well; it is stopped after the test."""
+    with ExitStack() as stack:
+
+        def scripted(*args: Any, **kwargs: Any) -> Scripted:
+            server = Scripted(*args, **kwargs)
+            stack.callback(server.close)
+            return server
+
+        yield scripted
 
 
 @pytest.fixture

@@ -1,0 +1,164 @@
+"""Pillow images and image files are made to fit the model."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageDraw
+
+from mlpserve_client import InvalidInputError
+from mlpserve_client._core import Core
+from mlpserve_client._images import fit
+from mlpserve_client.testing import serve
+
+SHAPE = (28, 28)
+
+
+def drawing(mode: str, size: tuple[int, int], paper: Any, ink: Any) -> Image.Image:
+    """A thick seven somewhere in the upper left."""
+    image = Image.new(mode, size, paper)
+    w, h = size[0] // 3, size[1] // 3
+    points = [(w // 3, h // 3), (w, h // 3), (w // 2, h)]
+    ImageDraw.Draw(image).line(points, fill=ink, width=max(w // 6, 2))
+    return image
+
+
+def centre_of_mass(grey: npt.NDArray[np.float32]) -> tuple[float, float]:
+    rows, columns = np.indices(grey.shape)
+    return float((rows * grey).sum() / grey.sum()), float((columns * grey).sum() / grey.sum())
+
+
+VARIANTS = {
+    "black on white": ("L", "white", "black"),
+    "white on black": ("L", "black", "white"),
+    "blue on yellow": ("RGB", "lightyellow", "darkblue"),
+    "pale paper": ("L", 200, 30),
+    "bits": ("1", 1, 0),
+    "palette": ("P", 255, 0),
+    "deep": ("I;16", 65535, 0),
+    "float": ("F", 1.0, 0.0),
+    "ink on nothing": ("RGBA", (0, 0, 0, 0), (0, 0, 0, 255)),
+    "chalk on nothing": ("RGBA", (0, 0, 0, 0), (255, 255, 255, 255)),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_kind_of_image_becomes_light_strokes_in_the_middle(variant: str) -> None:
+    mode, paper, ink = VARIANTS[variant]
+    if mode == "P":
+        image = drawing("RGB", (90, 120), "white", "black").convert("P")
+    else:
+        image = drawing(mode, (90, 120), paper, ink)
+
+    fitted = fit(image, SHAPE)
+
+    assert fitted.shape == SHAPE
+    assert fitted.dtype == np.float32
+    assert fitted.max() > 0.9
+    assert centre_of_mass(fitted) == pytest.approx((13.5, 13.5), abs=1)
+    reference = fit(drawing("L", (90, 120), "black", "white"), SHAPE)
+    np.testing.assert_allclose(fitted, reference, atol=0.35)
+    assert np.abs(fitted - reference).mean() < 0.02
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_an_image_of_the_models_shape_keeps_every_pixel(inverted: bool) -> None:
+    pixels = np.zeros(SHAPE, dtype=np.uint8)
+    pixels[3:20, 5:9] = np.arange(17, dtype=np.uint8)[:, np.newaxis] * 15
+    image = Image.fromarray(255 - pixels if inverted else pixels)
+
+    np.testing.assert_allclose(fit(image, SHAPE), pixels / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (784,), (28, 28, 1), (8, 8), (20, 12)])
+def test_images_fit_every_shape_that_can_hold_one(shape: tuple[int, ...]) -> None:
+    fitted = fit(drawing("L", (300, 200), "white", "black"), shape)
+
+    assert fitted.shape == shape
+    assert fitted.max() > 0.5
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 4, 5)])
+def test_a_model_that_takes_no_images_says_so(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidInputError, match="no image's"):
+        fit(drawing("L", (30, 30), "white", "black"), shape)
+
+
+@pytest.mark.parametrize("paper", ["white", "black"])
+def test_an_empty_page_is_black(paper: str) -> None:
+    assert fit(Image.new("L", (100, 100), paper), SHAPE).max() == 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1000, 3), (2, 900)])
+def test_extreme_sizes_still_fit(size: tuple[int, int]) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8))
+
+    assert fit(image, SHAPE).shape == SHAPE
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
+def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "seven.png").write_bytes(content)
+
+    with pytest.raises(InvalidInputError, match=r"seven\.png"):
+        fit(tmp_path / "seven.png", SHAPE)
+
+
+def test_a_missing_file_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"missing\.png"):
+        fit("missing.png", SHAPE)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_paths_and_pillow_images_are_instances(
+    client: Any, expected: Any, tmp_path: Path, suffix: str
+) -> None:
+    image = drawing("L", (90, 120), "white", "black")
+    image.save(tmp_path / f"seven.{suffix}")
+    opened = Image.open(tmp_path / f"seven.{suffix}")
+
+    answers = [
+        client.predict(opened),
+        client.predict(tmp_path / f"seven.{suffix}"),
+        client.predict(str(tmp_path / f"seven.{suffix}")),
+        *client.predict_batch([opened, tmp_path / f"seven.{suffix}"]),
+        *client.predict_stream([opened, tmp_path / f"seven.{suffix}"]),
+    ]
+
+    assert len(answers) == 7
+    fitted = np.rint(fit(opened, SHAPE) * 255).astype(np.uint8)[np.newaxis]
+    for answer in answers:
+        np.testing.assert_allclose(answer.probabilities, expected(fitted)[0], atol=0.01)
+
+
+def test_a_batch_of_images_and_arrays_is_refused(client: Any) -> None:
+    image = drawing("L", (90, 120), "white", "black")
+
+    with pytest.raises(InvalidInputError, match="not some of each"):
+        client.predict_batch([image, np.zeros(SHAPE)])
+
+
+def test_the_shape_is_asked_for_once_a_batch_or_stream(
+    connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def images() -> Iterator[Image.Image]:
+        for _ in range(30):
+            yield drawing("L", (90, 120), "white", "black")
+
+    with serve() as server:
+        client = connect(server.target)
+        asked = []
+        model = Core.model
+
+        def counting(self: Core, *arguments: Any) -> Any:
+            asked.append(arguments)
+            return model(self, *arguments)
+
+        monkeypatch.setattr(Core, "model", counting)
+        client.predict_batch(list(images()))
+        list(client.predict_stream(images()))
+
+    assert len(asked) == 3  # once each, and once for the class names
