@@ -10,9 +10,10 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from mlpserve_model import Store
 from mlpserve_server.catalog import Catalog
 from mlpserve_server.dataplane import DataPlane
+from mlpserve_server.direct import DirectTransport, unsupported
 from mlpserve_server.manager import ModelManager
 from mlpserve_server.settings import Settings
-from mlpserve_server.transport import PREDICTION_SERVICE, StandardTransport
+from mlpserve_server.transport import PREDICTION_SERVICE, StandardTransport, TransportError
 
 __all__ = ["Server"]
 
@@ -22,8 +23,9 @@ log = logging.getLogger(__name__)
 class Server:
     """A model server; also a context manager that starts and stops it.
 
-    Alive as soon as it has started, ready once a model answers. Raises ListenError from
-    `start` when an address is taken, and StoreError for a model name that cannot be one.
+    Alive as soon as it has started, ready once a model answers. Raises StoreError for a
+    model name that cannot be one, and TransportError where the transport cannot be had or, from
+    `start`, when an address is taken.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -38,7 +40,8 @@ class Server:
         # Health is born SERVING: readiness must not be, and is no word on liveness ("").
         self._set_ready(False)
         data = DataPlane(self._manager, settings.max_batch)
-        self._transport = StandardTransport(data, Catalog(self._manager), self._health)
+        make = _transport(settings.transport)
+        self._transport = make(data, Catalog(self._manager), self._health, settings.max_waiting)
         self._follower = threading.Thread(target=self._follow, name="follow-store", daemon=True)
 
     @property
@@ -97,3 +100,15 @@ class Server:
             serving = ready and not self._stopping.is_set()
             status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
             self._health.set(PREDICTION_SERVICE, status)
+
+
+def _transport(wanted: str) -> type[StandardTransport]:
+    """The transport of this name; "auto" is the direct one wherever it can be had."""
+    if wanted == "standard":
+        return StandardTransport
+    if reason := unsupported():
+        if wanted == "direct":
+            raise TransportError(f"no direct transport: {reason}")
+        log.warning("using the standard transport", extra={"reason": reason})
+        return StandardTransport
+    return DirectTransport

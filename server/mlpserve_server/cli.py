@@ -31,14 +31,14 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
     from threadpoolctl import threadpool_limits
 
     from mlpserve_server.app import Server
-    from mlpserve_server.transport import ListenError
+    from mlpserve_server.transport import TransportError
 
     # Calls run side by side: a product that spreads over all cores would take them from others.
     with threadpool_limits(1):
         try:
             with Server(settings):
                 stop.wait()
-        except (ListenError, StoreError) as error:
+        except (TransportError, StoreError) as error:
             log.error("cannot start", extra={"reason": str(error)})
             return 1
     return 0

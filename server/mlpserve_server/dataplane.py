@@ -4,14 +4,15 @@ Single calls come as many at once as are waiting and share one matrix product. A
 answered in steps, so that whoever runs it can stop, or turn to something else, in between.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from mlpserve.v1 import prediction_pb2
 from mlpserve_model import StoredModel
 from mlpserve_server import codec
+from mlpserve_server.errors import Abandoned
 from mlpserve_server.manager import ModelManager
 
-__all__ = ["Answer", "DataPlane", "Steps"]
+__all__ = ["Answer", "DataPlane", "Steps", "complete"]
 
 # Rows of one matrix product: small enough for single calls to get their turn in between and
 # for an abandoned batch to end soon, large enough that cutting it up costs nothing.
@@ -21,6 +22,17 @@ CHUNK_ROWS = 512
 Answer = bytes | Exception
 # Work in steps, each a millisecond or so; its value is the response.
 Steps = Generator[None, None, bytes]
+
+
+def complete(steps: Steps, active: Callable[[], bool]) -> bytes:
+    """Take all the steps; raises Abandoned when `active` says that nobody waits any more."""
+    while active():
+        try:
+            next(steps)
+        except StopIteration as end:
+            response: bytes = end.value
+            return response
+    raise Abandoned("the caller no longer waits")
 
 
 class DataPlane:

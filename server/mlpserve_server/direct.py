@@ -14,23 +14,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent import futures
+from functools import partial
 from typing import Any
 
 import grpc
-from grpc._cython import cygrpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # not in the types
 from grpc_health.v1 import health
 from grpc_status import rpc_status
 
 from mlpserve_server.catalog import Catalog
-from mlpserve_server.dataplane import Answer, DataPlane, Steps
-from mlpserve_server.errors import Abandoned, NotInMemory, Overloaded
+from mlpserve_server.dataplane import Answer, DataPlane, Steps, complete
+from mlpserve_server.errors import Abandoned, NotInMemory
 from mlpserve_server.status import status_of
-from mlpserve_server.transport import (
-    MAX_WAITING_CALLS,
-    PREDICTION_SERVICE,
-    RETRY_SECONDS,
-    StandardTransport,
-)
+from mlpserve_server.transport import PREDICTION_SERVICE, StandardTransport, too_many
 
 __all__ = ["SUPPORTED", "DirectTransport", "unsupported"]
 
@@ -45,6 +41,8 @@ _TOGETHER = 128
 _OPEN_BATCHES = 4
 
 _NOW = 0.0
+# How soon an idle loop notices that it shall stop.
+_IDLE_SECONDS = 0.1
 _NO_FLAGS = 0
 
 log = logging.getLogger(__name__)
@@ -63,10 +61,15 @@ class DirectTransport(StandardTransport):
     """The standard transport, with the prediction methods on a faster way."""
 
     def __init__(
-        self, data: DataPlane, catalog: Catalog, health_servicer: health.HealthServicer
+        self,
+        data: DataPlane,
+        catalog: Catalog,
+        health_servicer: health.HealthServicer,
+        max_waiting: int,
     ) -> None:
-        super().__init__(data, catalog, health_servicer)
-        self._loop = _Loop(self._server._state.server, data, self._predictions)
+        super().__init__(data, catalog, health_servicer, max_waiting)
+        core: Any = self._server
+        self._loop = _Loop(core._state.server, data, self._predictions, max_waiting)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -117,9 +120,7 @@ class _Call:
         else:
             operations.append(cygrpc.SendMessageOperation(answer, _NO_FLAGS))
             code, details, trailing = cygrpc.StatusCode.ok, b"", None
-        operations.append(
-            cygrpc.SendStatusFromServerOperation(trailing, code, details, _NO_FLAGS)
-        )
+        operations.append(cygrpc.SendStatusFromServerOperation(trailing, code, details, _NO_FLAGS))
         self.call.start_server_batch(operations, _nothing)
 
     def _on_received(self, event: Any) -> None:
@@ -132,16 +133,20 @@ class _Call:
 class _Loop:
     """The thread that takes calls, answers them, and works on batches in between."""
 
-    def __init__(self, core: Any, data: DataPlane, pool: futures.Executor) -> None:
+    def __init__(
+        self, core: Any, data: DataPlane, pool: futures.Executor, max_waiting: int
+    ) -> None:
         self._core = core
         self._data = data
         self._pool = pool
+        self._max_waiting = max_waiting
         self._queue = cygrpc.CompletionQueue()
         self._open = 0  # calls taken on and not yet answered
         self._singles: list[tuple[_Call, bytes]] = []
         self._unread: deque[_Call] = deque()  # batches that wait for their turn
-        self._batches: deque[tuple[_Call, Steps]] = deque()
+        self._batches: deque[tuple[_Call, bytes, Steps]] = deque()
         self._reading = 0  # batches asked for and not yet in _batches
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="direct", daemon=True)
         core.register_completion_queue(self._queue)
         self._methods = {
@@ -158,13 +163,13 @@ class _Loop:
         self._thread.start()
 
     def stop(self) -> None:
-        self._queue.shutdown()
+        """Finish what is at hand, and end; the server must have stopped."""
+        self._stopping = True
         self._thread.join()
 
     def _run(self) -> None:
         while True:
-            busy = self._singles or self._batches
-            event = self._queue.poll(_NOW if busy else None)
+            event = self._queue.poll(_NOW if self._busy else time.time() + _IDLE_SECONDS)
             if event.completion_type == cygrpc.CompletionType.queue_shutdown:
                 return
             try:
@@ -172,11 +177,19 @@ class _Loop:
                     event.tag(event)
                     if len(self._singles) >= _TOGETHER:
                         self._answer_singles()
-                else:  # nothing more has arrived
+                elif self._busy:  # nothing more has arrived
                     self._work()
+                elif self._stopping:
+                    # Only now, and only here: an operation on a queue that was shut down
+                    # would end the process.
+                    self._queue.shutdown()
             except Exception:
                 log.exception("the direct transport failed at an event")
             event = None  # it holds the call, which should not outlive its end
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._singles or self._batches)
 
     def _ask_for(self, method: str) -> None:
         def on_call(event: Any) -> None:
@@ -191,9 +204,8 @@ class _Loop:
 
     def _admit(self, call: _Call, take: Callable[[_Call], None]) -> None:
         call.watch()
-        if self._open >= MAX_WAITING_CALLS:
-            message = f"more than {MAX_WAITING_CALLS} calls are waiting"
-            call.finish(Overloaded(message, RETRY_SECONDS))
+        if self._open >= self._max_waiting:
+            call.finish(too_many(self._max_waiting))
             return
         self._open += 1
         take(call)
@@ -222,7 +234,8 @@ class _Loop:
             self._finish(call, Abandoned("the caller is gone"))
             self._read_batches()
         else:
-            self._batches.append((call, self._data.batch_predict(request, may_load=False)))
+            steps = self._data.batch_predict(request, may_load=False)
+            self._batches.append((call, request, steps))
 
     def _work(self) -> None:
         """Answer the single calls, and take one step of one batch."""
@@ -233,10 +246,56 @@ class _Loop:
 
     def _answer_singles(self) -> None:
         waiting, self._singles = self._singles, []
-        calls = [(call, request) for call, request in waiting if not call.abandoned]
-        answers = self._data.predict([request for _, request in calls], may_load=False)
-        for (call, request), answer in zip(calls, answers, strict=True):
+        wanted = [(call, request) for call, request in waiting if not self._drop(call)]
+        answers = self._data.predict([request for _, request in wanted], may_load=False)
+        for (call, request), answer in zip(wanted, answers, strict=True):
             if isinstance(answer, NotInMemory):
-                self._pool.submit(self._load_and_predict, call, request)
+                self._hand_off(call, partial(self._predict_alone, request))
             else:
                 self._finish(call, answer)
+
+    def _predict_alone(self, request: bytes) -> Answer:
+        return self._data.predict([request])[0]
+
+    def _drop(self, call: _Call) -> bool:
+        """End the call without computing anything when nobody waits for it."""
+        if call.abandoned:
+            self._finish(call, Abandoned("the caller no longer waits"))
+            return True
+        return False
+
+    def _step(self) -> None:
+        call, request, steps = self._batches.popleft()
+        try:
+            if not self._drop(call):
+                next(steps)
+                self._batches.append((call, request, steps))
+                return
+        except StopIteration as end:
+            self._finish(call, end.value)
+        except NotInMemory:
+            again = self._data.batch_predict(request)
+            self._hand_off(call, partial(complete, again, lambda: not call.abandoned))
+        except Exception as error:
+            self._finish(call, error)
+        self._read_batches()
+
+    def _finish(self, call: _Call, answer: Answer) -> None:
+        self._open -= 1
+        call.finish(answer)
+
+    def _hand_off(self, call: _Call, work: Callable[[], Answer]) -> None:
+        """Let a thread of the pool load what the call needs, and answer it."""
+        self._open -= 1  # the pool counts it from here on
+
+        def run() -> None:
+            try:
+                call.finish(work())
+            except Exception as error:
+                call.finish(error)
+
+        self._pool.submit(run)
+
+
+def _nothing(event: Any) -> None:
+    """What there is to do when an answer is on its way."""

@@ -8,7 +8,9 @@ from pathlib import Path
 from mlpserve_model.settings import SettingsParser, at_least
 from mlpserve_model.store import ALIAS
 
-__all__ = ["Settings", "read_settings"]
+__all__ = ["TRANSPORTS", "Settings", "read_settings"]
+
+TRANSPORTS = ("auto", "direct", "standard")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +24,10 @@ class Settings:
     poll_seconds: float = 1.0
     standby: int = 3
     max_batch: int = 8192
+    max_waiting: int = 1000
     drain_seconds: float = 1.0
     grace_seconds: float = 20.0
+    transport: str = "auto"
     log_format: str = "human"
     log_level: str = "info"
 
@@ -64,6 +68,12 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
         help="most instances in one request",
     )
     parser.add_argument(
+        "--max-waiting",
+        type=at_least(1, int),
+        default=defaults.max_waiting,
+        help="most predictions waiting; the rest is refused at once",
+    )
+    parser.add_argument(
         "--drain-seconds",
         type=number,
         default=defaults.drain_seconds,
@@ -74,6 +84,12 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
         type=number,
         default=defaults.grace_seconds,
         help="then, how long calls in flight may take",
+    )
+    parser.add_argument(
+        "--transport",
+        choices=TRANSPORTS,
+        default=defaults.transport,
+        help="direct is the fast one, standard grpcio's own; auto: direct where it is supported",
     )
     parser.add_logging()
     return Settings(**vars(parser.parse_args(arguments)))

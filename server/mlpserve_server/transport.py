@@ -16,11 +16,16 @@ from grpc_status import rpc_status
 
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_server.catalog import Catalog
-from mlpserve_server.dataplane import DataPlane
-from mlpserve_server.errors import Abandoned, Overloaded
+from mlpserve_server.dataplane import DataPlane, complete
+from mlpserve_server.errors import Overloaded
 from mlpserve_server.status import status_of
 
-__all__ = ["PREDICTION_SERVICE", "ListenError", "StandardTransport"]
+__all__ = [
+    "PREDICTION_SERVICE",
+    "StandardTransport",
+    "TransportError",
+    "too_many",
+]
 
 PREDICTION_SERVICE = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
@@ -29,8 +34,7 @@ MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 MAX_MESSAGE_BYTES = 64 << 20
 PREDICTION_THREADS = 8
 CONTROL_THREADS = 4
-# Some tenths of a second of work: whoever comes later is better off with another replica.
-MAX_WAITING_CALLS = 1000
+# When to try again after a refusal; who has another replica is better off there.
 RETRY_SECONDS = 0.1
 
 OPTIONS = [
@@ -46,20 +50,26 @@ OPTIONS = [
 Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
 
 
-class ListenError(Exception):
-    """An address could not be taken."""
+class TransportError(Exception):
+    """The transport cannot be had, or an address cannot be taken."""
 
 
 class StandardTransport:
-    """Every service on one grpc.Server."""
+    """Every service on one grpc.Server; beyond `max_waiting` predictions it refuses more."""
 
     def __init__(
-        self, data: DataPlane, catalog: Catalog, health_servicer: health.HealthServicer
+        self,
+        data: DataPlane,
+        catalog: Catalog,
+        health_servicer: health.HealthServicer,
+        max_waiting: int,
     ) -> None:
         self._predictions = _CountingPool(PREDICTION_THREADS, thread_name_prefix="predict")
         self._control = futures.ThreadPoolExecutor(CONTROL_THREADS, thread_name_prefix="control")
         self._server = grpc.server(
-            self._control, interceptors=[_Admission(self._predictions)], options=OPTIONS
+            self._control,
+            interceptors=[_Admission(self._predictions, max_waiting)],
+            options=OPTIONS,
         )
         hot = {
             "Predict": _on(self._predictions, _answering(_predict(data))),
@@ -79,11 +89,11 @@ class StandardTransport:
         reflection.enable_server_reflection(names, self._server)
 
     def listen(self, address: str) -> str:
-        """Take an address and return it with its port; raises ListenError."""
+        """Take an address and return it with its port; raises TransportError."""
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise ListenError(f"cannot listen on {address}: is the port taken?") from error
+            raise TransportError(f"cannot listen on {address}: is the port taken?") from error
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
     def start(self) -> None:
@@ -95,6 +105,11 @@ class StandardTransport:
         self._server.stop(grace_seconds).wait()
         self._predictions.shutdown()
         self._control.shutdown()
+
+
+def too_many(max_waiting: int) -> Overloaded:
+    """The refusal of a call that would have to wait behind so many."""
+    return Overloaded(f"more than {max_waiting} calls are waiting", RETRY_SECONDS)
 
 
 class _CountingPool(futures.ThreadPoolExecutor):
@@ -120,19 +135,19 @@ class _CountingPool(futures.ThreadPoolExecutor):
 class _Admission(grpc.ServerInterceptor):
     """Refuses predictions beyond the bound before they wait; other calls always pass."""
 
-    def __init__(self, pool: _CountingPool) -> None:
+    def __init__(self, pool: _CountingPool, max_waiting: int) -> None:
         self._pool = pool
-        self._refusal = _service_handler(_answering(_refuse))
+        self._max_waiting = max_waiting
+        self._refusal = _service_handler(_answering(self._refuse))
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         hot = handler_call_details.method.startswith(f"/{PREDICTION_SERVICE}/")
-        if hot and self._pool.open_calls >= MAX_WAITING_CALLS:
+        if hot and self._pool.open_calls >= self._max_waiting:
             return self._refusal
         return continuation(handler_call_details)
 
-
-def _refuse(request: bytes, context: grpc.ServicerContext) -> bytes:
-    raise Overloaded(f"more than {MAX_WAITING_CALLS} calls are waiting", RETRY_SECONDS)
+    def _refuse(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        raise too_many(self._max_waiting)
 
 
 def _predict(data: DataPlane) -> Behaviour:
@@ -147,14 +162,7 @@ def _predict(data: DataPlane) -> Behaviour:
 
 def _batch_predict(data: DataPlane) -> Behaviour:
     def batch_predict(request: bytes, context: grpc.ServicerContext) -> bytes:
-        steps = data.batch_predict(request)
-        while context.is_active():
-            try:
-                next(steps)
-            except StopIteration as end:
-                response: bytes = end.value
-                return response
-        raise Abandoned("the caller no longer waits")
+        return complete(data.batch_predict(request), context.is_active)
 
     return batch_predict
 

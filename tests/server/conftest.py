@@ -95,8 +95,14 @@ def publish(store: Store) -> Callable[..., int]:
     return publish
 
 
+@pytest.fixture(params=["direct", "standard"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Every test of a server is run on both transports."""
+    return str(request.param)
+
+
 @pytest.fixture
-def serve(store: Store) -> Iterator[Callable[..., Stubs]]:
+def serve(store: Store, transport: str) -> Iterator[Callable[..., Stubs]]:
     """Start a server on a free port and give its stubs; it is stopped after the test."""
     running: list[tuple[Server, Stubs]] = []
 
@@ -107,6 +113,7 @@ def serve(store: Store) -> Iterator[Callable[..., Stubs]]:
             poll_seconds=0.02,
             drain_seconds=0,
             grace_seconds=5,
+            transport=transport,
         )
         server = Server(replace(settings, **changes))
         server.start()
