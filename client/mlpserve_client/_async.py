@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -13,6 +12,7 @@ from mlpserve_client import _channel, _health
 from mlpserve_client._batches import Batches
 from mlpserve_client._core import Core
 from mlpserve_client._errors import ClientClosedError
+from mlpserve_client._process import check_not_forked
 from mlpserve_client._results import BatchPrediction, ModelVersion, Prediction
 from mlpserve_client._settings import Settings, Tls, resolve
 from mlpserve_client._transport import Method, Request_contra, Response_co, bind
@@ -52,7 +52,6 @@ class AsyncClient:
         self._transport = _Awaited(settings)
         self._core = Core(self._transport, settings)
         self._batches = Batches(self._core)
-        weakref.finalize(self, self._core.close)
 
     async def predict(
         self,
@@ -150,6 +149,7 @@ class _Awaited:
     """Transport on gRPC's asyncio stack."""
 
     def __init__(self, settings: Settings) -> None:
+        check_not_forked()
         self._settings = settings
         self._target = _channel.channel_target(settings.targets)
         self._credentials = _channel.credentials(settings.tls) if settings.tls else None

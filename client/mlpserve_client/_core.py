@@ -4,7 +4,6 @@ The asynchronous client awaits them. The synchronous one runs them on a transpor
 blocks instead of suspending, so they return before anyone could await them.
 """
 
-import os
 import random
 import time
 from typing import Any
@@ -24,6 +23,7 @@ from mlpserve_client._errors import (
     SettingsError,
 )
 from mlpserve_client._images import Fitter
+from mlpserve_client._process import check_not_forked, is_forked
 from mlpserve_client._results import ModelRef, ModelVersion, Prediction
 from mlpserve_client._settings import Settings
 from mlpserve_client._status import code_of, translate
@@ -44,16 +44,7 @@ _CHECK_TIMEOUT = 1.0  # seconds for finding out why a deadline passed
 _POLL = 0.1  # seconds between two looks at a server that is not ready
 _NAMES_KEPT = 64  # versions whose class names are remembered
 
-# Calls in a forked child may hang, because gRPC's threads and locks stay in the parent.
-_FORK_ADVICE = (
-    "gRPC does not survive that: close clients before forking, make them in the child, or use "
-    "multiprocessing's 'spawn' method"
-)
-
 Selector = model_pb2.ModelSelector | None
-
-
-_open_cores: dict[int, int] = {}  # id to the process that made it
 
 
 class Core:
@@ -62,39 +53,23 @@ class Core:
     def __init__(self, transport: Transport, settings: Settings) -> None:
         self.transport = transport
         self.settings = settings
-        self._pid = os.getpid()
         self._closed = False
         self._names: dict[ModelRef, tuple[str, ...]] = {}
-        if any(pid != self._pid for pid in list(_open_cores.values())):
-            raise ClientClosedError(f"a client was open when this process forked; {_FORK_ADVICE}")
-        _open_cores[id(self)] = self._pid
 
     @property
     def where(self) -> str:
         """The targets, for messages."""
         return ",".join(self.settings.targets)
 
-    def _seconds(self, timeout: float | None) -> float:
-        if timeout is None:
-            return self.settings.timeout
-        if not timeout > 0:
-            raise SettingsError(f"a timeout is a number of seconds > 0, not {timeout}")
-        return timeout
-
     def close(self) -> bool:
         """Refuse calls from now on; says whether the channel is still to be closed."""
-        if os.getpid() != self._pid:
-            return False  # closing in a forked child would hang
-        open_here, self._closed = not self._closed, True
-        _open_cores.pop(id(self), None)
+        open_here = not self._closed and not is_forked()
+        self._closed = True
         return open_here
 
     def check_usable(self) -> None:
         """Raise ClientClosedError if a call would hang or fail for sure."""
-        if os.getpid() != self._pid:
-            raise ClientClosedError(
-                f"this client was made before the process forked; {_FORK_ADVICE}"
-            )
+        check_not_forked()
         if self._closed:
             raise ClientClosedError("the client is closed")
 
@@ -198,6 +173,13 @@ class Core:
             names = (await self.model(chosen, timeout)).class_names
             self._names[ref] = names
         return names
+
+    def _seconds(self, timeout: float | None) -> float:
+        if timeout is None:
+            return self.settings.timeout
+        if not timeout > 0:
+            raise SettingsError(f"a timeout is a number of seconds > 0, not {timeout}")
+        return timeout
 
     async def _is_serving(self, target: str, request: bytes, timeout: float) -> bool:
         try:

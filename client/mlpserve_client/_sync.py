@@ -12,6 +12,7 @@ import grpc
 from mlpserve_client import _channel, _health
 from mlpserve_client._batches import Batches
 from mlpserve_client._core import Core
+from mlpserve_client._process import check_not_forked
 from mlpserve_client._results import BatchPrediction, ModelVersion, Prediction
 from mlpserve_client._settings import Settings, Tls, resolve
 from mlpserve_client._transport import Method, Request_contra, Response_co, bind
@@ -88,8 +89,7 @@ class Client:
         Raises:
             InvalidInputError: the input does not fit the model.
             ModelNotFoundError, ModelRejectedError: about `version` and `alias`.
-            NotReadyError, OverloadedError, DeadlineError, ConnectionFailedError,
-            UnauthenticatedError, ServerError: no answer, and why.
+            MlpserveError: no answer; which of its children it is says why.
 
         """
         return run(self._core.predict(instance, selector(version, alias), timeout))
@@ -253,6 +253,7 @@ class _Blocking:
     """Transport on gRPC's synchronous stack."""
 
     def __init__(self, settings: Settings) -> None:
+        check_not_forked()
         self._settings = settings
         self._credentials = _channel.credentials(settings.tls) if settings.tls else None
         self._metadata = _channel.metadata(settings)

@@ -1,0 +1,24 @@
+"""gRPC works in one process: where its threads run. A forked child has only their locks."""
+
+import os
+
+from mlpserve_client._errors import ClientClosedError
+
+_first: int | None = None  # the process of the first client
+
+
+def is_forked() -> bool:
+    """Say whether this process is a fork of one that made clients."""
+    global _first
+    if _first is None:
+        _first = os.getpid()
+    return _first != os.getpid()
+
+
+def check_not_forked() -> None:
+    """Raise ClientClosedError where calls, and even making or closing a channel, would hang."""
+    if is_forked():
+        raise ClientClosedError(
+            "gRPC was used before this process forked, and calls would hang: fork before the "
+            "first client is made, or use multiprocessing's 'spawn' method"
+        )
