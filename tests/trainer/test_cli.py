@@ -142,7 +142,7 @@ def test_a_wrong_flag_ends_with_2_and_a_hint(
         (("--recipe", "qick"), "did you mean 'quick'"),
         (("--dataset", "mnits"), "did you mean mnist"),
         (("--batch-size", "0"), "recipe key batch_size: expected a whole number above 0"),
-        (("--optimizer", "lion"), "expected one of adam, sgd"),
+        (("--optimizer", "lion"), "expected one of adam, adamw, nesterov, sgd"),
         (("--dataset", "idx"), "needs --data-dir"),
     ],
 )

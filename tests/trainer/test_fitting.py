@@ -1,4 +1,6 @@
 from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,8 +8,10 @@ import pytest
 from mlpserve_model import Network, initialise, loss_and_gradients
 from mlpserve_trainer import Recipe, TrainingDiverged
 from mlpserve_trainer.datasets import Dataset
+from mlpserve_trainer.evaluation import accuracy
 from mlpserve_trainer.fitting import Epoch, batches, fit, smoothed_targets
 from mlpserve_trainer.split import Examples, split
+from mlpserve_trainer.state import State
 
 NETWORK = Network((16, 8, 3))
 RECIPE = Recipe(batch_size=32, epochs=5, learning_rate=0.01)
@@ -96,3 +100,63 @@ def test_smoothed_targets_sum_to_one_and_favour_the_class() -> None:
 
 def test_without_smoothing_targets_are_one_hot() -> None:
     np.testing.assert_array_equal(smoothed_targets(3, 0.0), np.eye(3))
+
+
+def test_two_halves_of_a_batch_side_by_side_give_what_one_thread_does(
+    stripes: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = run(stripes, RECIPE)
+    monkeypatch.setattr("mlpserve_trainer.fitting.WORTH_SHARING", 0)
+    together = run(stripes, RECIPE)
+    assert together.loss == pytest.approx(alone.loss, rel=1e-4)
+    np.testing.assert_allclose(together.weights[0].w, alone.weights[0].w, atol=1e-3)
+
+
+def test_divergence_in_the_other_half_is_reported_as_well(
+    stripes: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlpserve_trainer.fitting.WORTH_SHARING", 0)
+    recipe = Recipe(batch_size=32, epochs=50, optimizer="sgd", learning_rate=1e30)
+    with pytest.raises(TrainingDiverged, match="lower --learning-rate"):
+        run(stripes, recipe)
+
+
+def test_a_training_that_goes_on_ends_as_if_never_interrupted(stripes: Dataset) -> None:
+    recipe = replace(RECIPE, dropout=0.2, averaging=0.9, shift=1.0, patience=5)
+    parts = split(stripes, recipe.validation_fraction)
+    both = (parts.training, parts.validation)
+    *_, whole = fit(NETWORK, recipe, *both, seed=3)
+    first = next(fit(NETWORK, recipe, *both, seed=3)).state
+    *_, resumed = fit(NETWORK, recipe, *both, seed=3, state=deepcopy(first))
+    assert resumed.state.losses == whole.state.losses
+    for one, other in zip(resumed.weights, whole.weights, strict=True):
+        np.testing.assert_array_equal(one.w, other.w)
+
+
+def test_a_long_gradient_is_clipped(stripes: Dataset) -> None:
+    recipe = Recipe(batch_size=1000, epochs=1, optimizer="sgd", schedule="constant", clip_norm=0.01)
+    part = Examples(stripes.inputs, stripes.labels, 255)
+    before = State.fresh(NETWORK, recipe, 5).weights
+    (epoch,) = fit(NETWORK, replace(recipe, learning_rate=1.0), part, part, seed=5)
+    assert np.linalg.norm(epoch.state.weights - before) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_average_follows_the_weights(stripes: Dataset) -> None:
+    recipe = Recipe(batch_size=1000, epochs=3, averaging=0.75, schedule="constant")
+    part = Examples(stripes.inputs, stripes.labels, 255)
+    expected = State.fresh(NETWORK, recipe, 5).weights
+    for epoch in fit(NETWORK, recipe, part, part, seed=5):
+        expected = 0.75 * expected + 0.25 * epoch.state.weights
+        np.testing.assert_allclose(epoch.state.current, expected, atol=1e-6)
+        np.testing.assert_array_equal(epoch.weights[0].w, epoch.state.current[:128].reshape(16, 8))
+
+
+def test_patience_ends_the_training_and_keeps_the_best_weights(stripes: Dataset) -> None:
+    recipe = replace(RECIPE, epochs=50, patience=3)
+    parts = split(stripes, recipe.validation_fraction)
+    *_, last = fit(NETWORK, recipe, parts.training, parts.validation, seed=0)
+    accuracies = last.state.accuracies
+    best = accuracies.index(max(accuracies))
+    assert len(accuracies) == best + 4
+    assert last.number < 50
+    assert accuracy(NETWORK, last.weights, parts.validation) == max(accuracies)

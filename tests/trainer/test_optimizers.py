@@ -1,100 +1,108 @@
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
-from mlpserve_model import Layer, Weights
-from mlpserve_model.types import Array
-from mlpserve_trainer.optimizers import SCHEDULES, Adam, Sgd
+from mlpserve_trainer import Recipe
+from mlpserve_trainer.optimizers import OPTIMIZERS
 
-
-def layers(rng: np.random.Generator, scale: float = 1.0) -> Weights:
-    shapes = [(4, 3), (3, 2)]
-    return tuple(
-        Layer(rng.normal(0, scale, shape), rng.normal(0, scale, shape[1])) for shape in shapes
-    )
+Doubles = npt.NDArray[np.float64]
+RECIPE = Recipe(momentum=0.9, weight_decay=0.1)
+RATES = (0.1, 0.05, 0.2, 0.01)
 
 
-def flat(weights: Weights) -> list[Array]:
-    return [array for layer in weights for array in layer]
+def weights() -> Doubles:
+    return np.random.default_rng(3).normal(size=20)
 
 
-def copied(weights: Weights) -> Weights:
-    return tuple(Layer(w.copy(), b.copy()) for w, b in weights)
-
-
-def steps(scale: float = 1.0) -> Iterator[tuple[Weights, float]]:
-    """Thirty gradients with learning rates that change."""
+def gradients(scale: float = 1.0) -> Iterator[Doubles]:
     rng = np.random.default_rng(4)
-    for step in range(30):
-        yield layers(rng, scale), 0.1 / (1 + step)
+    for _ in RATES:
+        yield scale * rng.normal(size=20)
 
 
-def test_sgd_agrees_with_scikit_learn() -> None:
-    weights = layers(np.random.default_rng(3))
-    theirs = flat(copied(weights))
-    optimizer, reference = Sgd(weights), SGDOptimizer(theirs, momentum=0.0)
-    for gradients, rate in steps():
-        reference.learning_rate = rate
-        reference.update_params(theirs, flat(copied(gradients)))
-        optimizer.step(weights, gradients, rate)
-    for ours, their in zip(flat(weights), theirs, strict=True):
-        np.testing.assert_allclose(ours, their, rtol=1e-12)
+def ours(name: str, recipe: Recipe = RECIPE, scale: float = 1.0) -> Doubles:
+    w, optimizer = weights(), OPTIMIZERS[name]
+    memory = np.zeros((optimizer.slots, 20))
+    for step, (g, rate) in enumerate(zip(gradients(scale), RATES, strict=True), start=1):
+        optimizer.update(w, g, memory, step, rate, recipe)
+    return w
 
 
-def test_adam_agrees_with_scikit_learn() -> None:
-    weights = layers(np.random.default_rng(3))
-    theirs = flat(copied(weights))
-    optimizer, reference = Adam(weights), AdamOptimizer(theirs)
-    for gradients, rate in steps():
-        reference.learning_rate_init = rate
-        reference.update_params(theirs, flat(copied(gradients)))
-        optimizer.step(weights, gradients, rate)
-    for ours, their in zip(flat(weights), theirs, strict=True):
-        # Their epsilon is not corrected for bias, ours is, as in the paper.
-        np.testing.assert_allclose(ours, their, atol=1e-5)
+def textbook_sgd(scale: float = 1.0) -> Doubles:
+    w, v = weights(), np.zeros(20)
+    for g, rate in zip(gradients(scale), RATES, strict=True):
+        v = 0.9 * v + g + 0.1 * w
+        w = w - rate * v
+    return w
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-8])
-def test_adam_follows_algorithm_1_of_its_paper_even_where_epsilon_counts(scale: float) -> None:
-    weights = layers(np.random.default_rng(3))
-    theta = flat(copied(weights))
-    m = [np.zeros_like(a) for a in theta]
-    v = [np.zeros_like(a) for a in theta]
-    optimizer = Adam(weights)
-    for t, (gradients, rate) in enumerate(steps(scale), start=1):
-        for i, g in enumerate(flat(copied(gradients))):
-            m[i] = 0.9 * m[i] + 0.1 * g
-            v[i] = 0.999 * v[i] + 0.001 * g**2
-            m_hat, v_hat = m[i] / (1 - 0.9**t), v[i] / (1 - 0.999**t)
-            theta[i] = theta[i] - rate * m_hat / (np.sqrt(v_hat) + 1e-8)
-        optimizer.step(weights, gradients, rate)
-    for ours, expected in zip(flat(weights), theta, strict=True):
-        np.testing.assert_allclose(ours, expected, rtol=1e-9)
+def textbook_nesterov(scale: float = 1.0) -> Doubles:
+    w, v = weights(), np.zeros(20)
+    for g, rate in zip(gradients(scale), RATES, strict=True):
+        g = g + 0.1 * w
+        v = 0.9 * v + g
+        w = w - rate * (g + 0.9 * v)
+    return w
 
 
-@pytest.mark.parametrize("kind", [Sgd, Adam])
-def test_weights_stay_float32(kind: type[Sgd] | type[Adam]) -> None:
-    weights = tuple(
-        Layer(w.astype(np.float32), b.astype(np.float32))
-        for w, b in layers(np.random.default_rng(3))
-    )
-    kind(weights).step(weights, copied(weights), 0.1)
-    assert {array.dtype for array in flat(weights)} == {np.dtype(np.float32)}
+def textbook_adam(scale: float = 1.0, beside: float = 0.0, inside: float = 0.1) -> Doubles:
+    w, m, v = weights(), np.zeros(20), np.zeros(20)
+    for t, (g, rate) in enumerate(zip(gradients(scale), RATES, strict=True), start=1):
+        g = g + inside * w
+        w = w - rate * beside * w
+        m = 0.9 * m + 0.1 * g
+        v = 0.999 * v + 0.001 * g**2
+        m_hat, v_hat = m / (1 - 0.9**t), v / (1 - 0.999**t)
+        w = w - rate * m_hat / (np.sqrt(v_hat) + 1e-8)
+    return w
 
 
+def textbook_adamw(scale: float = 1.0) -> Doubles:
+    return textbook_adam(scale, beside=0.1, inside=0.0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-8], ids=["plain", "where epsilon counts"])
 @pytest.mark.parametrize(
-    ("name", "shares"),
+    ("name", "textbook"),
     [
-        ("constant", (1, 1, 1)),
-        ("linear", (1, 0.75, 0)),
-        ("cosine", (1, (1 + math.sqrt(0.5)) / 2, 0)),
+        ("sgd", textbook_sgd),
+        ("nesterov", textbook_nesterov),
+        ("adam", textbook_adam),
+        ("adamw", textbook_adamw),
     ],
 )
-def test_a_schedule_goes_from_the_whole_rate_to_its_end(
-    name: str, shares: tuple[float, ...]
+def test_an_optimizer_takes_the_steps_of_its_paper(
+    name: str, textbook: Callable[[float], Doubles], scale: float
 ) -> None:
-    computed = [SCHEDULES[name](progress) for progress in (0.0, 0.25, 1.0)]
-    np.testing.assert_allclose(computed, shares, atol=1e-15)
+    np.testing.assert_allclose(ours(name, scale=scale), textbook(scale), rtol=1e-9)
+
+
+def test_without_momentum_sgd_and_nesterov_are_plain_descent() -> None:
+    expected = weights()
+    for g, rate in zip(gradients(), RATES, strict=True):
+        expected -= rate * g
+    np.testing.assert_allclose(ours("sgd", Recipe()), expected)
+    np.testing.assert_allclose(ours("nesterov", Recipe()), expected)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_parts_of_a_vector_can_be_updated_one_by_one(name: str) -> None:
+    whole, parts, optimizer = weights(), weights(), OPTIMIZERS[name]
+    one, other = np.zeros((optimizer.slots, 20)), np.zeros((optimizer.slots, 20))
+    for step, g in enumerate(gradients(), start=1):
+        for part in (slice(0, 7), slice(7, 20)):
+            update = (parts[part], g[part].copy(), other[:, part])
+            optimizer.update(*update, step, 0.1, RECIPE)
+        optimizer.update(whole, g, one, step, 0.1, RECIPE)
+    np.testing.assert_array_equal(parts, whole)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_float32_stays_float32(name: str) -> None:
+    w, optimizer = weights().astype(np.float32), OPTIMIZERS[name]
+    before, memory = w.copy(), np.zeros((optimizer.slots, 20), np.float32)
+    optimizer.update(w, np.ones(20, np.float32), memory, 1, 0.1, RECIPE)
+    assert {w.dtype, memory.dtype} == {np.dtype(np.float32)}
+    assert (w != before).all()

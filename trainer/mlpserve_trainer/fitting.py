@@ -1,20 +1,31 @@
 """Fitting: mini-batch gradient descent, one epoch at a time."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model.network import Network, Weights, initialise, loss_and_gradients
+from mlpserve_model.network import Network, Weights
 from mlpserve_trainer.errors import TrainingDiverged
 from mlpserve_trainer.evaluation import accuracy
-from mlpserve_trainer.optimizers import OPTIMIZERS, SCHEDULES, Optimizer
+from mlpserve_trainer.feed import feed_for
+from mlpserve_trainer.optimizers import OPTIMIZERS
 from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.schedules import rate_share
 from mlpserve_trainer.split import Examples
+from mlpserve_trainer.state import State
+from mlpserve_trainer.step import Shard, layers_of
+from mlpserve_trainer.team import Team
 
 __all__ = ["Epoch", "batches", "fit", "smoothed_targets"]
+
+# Multiplications in a step below which two threads cost more than they save.
+WORTH_SHARING = 2**20
+# Parameters that an optimizer goes through at a time: its passes over them stay in the cache.
+BLOCK = 2**15
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,31 +35,42 @@ class Epoch:
     * `number`: from 1.
     * `loss`: mean over the epoch's rows, each as its batch came to it.
     * `validation_accuracy`: after the epoch.
-    * `weights`: the live ones, which the next epoch goes on changing; the last epoch's stay.
+    * `weights`: the ones to keep if the training ended here; views that the next epoch changes.
+    * `state`: all that the next epoch starts from.
     """
 
     number: int
     loss: float
     validation_accuracy: float
     weights: Weights
+    state: State
 
 
 def fit(
-    network: Network, recipe: Recipe, training: Examples, validation: Examples, seed: int
+    network: Network,
+    recipe: Recipe,
+    training: Examples,
+    validation: Examples,
+    seed: int,
+    state: State | None = None,
 ) -> Iterator[Epoch]:
-    """Fit a new network, yielding after every epoch.
+    """Fit a network, yielding after every epoch.
 
-    All randomness comes from one generator made of `seed`.
+    All randomness of an epoch comes from `seed` and its number, so a training that goes on from
+    a `state` comes to the same weights, bit for bit, as one that was never interrupted.
 
-    Raises TrainingDiverged when the loss is no longer finite.
+    Raises TrainingDiverged when the loss is no longer finite, and UsageError when the recipe
+    does not suit the inputs.
     """
-    rng = np.random.default_rng(seed)
-    weights = initialise(network, rng, recipe.initialisation)
-    optimizer = OPTIMIZERS[recipe.optimizer](weights)
-    for number in range(1, recipe.epochs + 1):
-        order = rng.permutation(len(training))
-        loss = _run_epoch(network, recipe, weights, optimizer, training, order, number)
-        yield Epoch(number, loss, accuracy(network, weights, validation), weights)
+    state = state or State.fresh(network, recipe, seed)
+    with Team(2 if _worth_sharing(network, recipe, training) else 1) as team:
+        fitting = _Fitting(network, recipe, training, state, team)
+        while state.epochs < recipe.epochs and state.patient(recipe.patience):
+            loss, rate = fitting.run_epoch(seed)
+            reached = accuracy(network, layers_of(network, state.current), validation)
+            state.add(loss, reached, rate, keep_best=recipe.patience > 0)
+            weights = layers_of(network, state.chosen)
+            yield Epoch(state.epochs, loss, reached, weights, state)
 
 
 def batches(order: npt.NDArray[np.intp], size: int) -> Iterator[npt.NDArray[np.intp]]:
@@ -67,31 +89,126 @@ def smoothed_targets(classes: int, smoothing: float) -> npt.NDArray[np.float32]:
     return targets
 
 
-def _run_epoch(
-    network: Network,
-    recipe: Recipe,
-    weights: Weights,
-    optimizer: Optimizer,
-    training: Examples,
-    order: npt.NDArray[np.intp],
-    number: int,
-) -> float:
-    """Change the weights by one pass over the rows in this order; return the mean loss."""
-    targets = smoothed_targets(network.classes, recipe.label_smoothing)
-    steps = math.ceil(len(order) / recipe.batch_size)
-    total = 0.0
-    # Overflow is what divergence looks like from inside; it is reported below, in words.
-    with np.errstate(over="ignore", invalid="ignore"):
-        for step, rows in enumerate(batches(order, recipe.batch_size)):
-            x, t = training.scaled(rows), targets[training.labels[rows]]
-            loss, gradients = loss_and_gradients(network, weights, x, t, recipe.loss)
+class _Fitting:
+    """The parts of a training that the epochs share.
+
+    Each batch is cut into one shard for each member of the team, and so are the weights for the
+    optimizer. The cut does not depend on the machine: the weights are the same on one core.
+    """
+
+    def __init__(
+        self, network: Network, recipe: Recipe, training: Examples, state: State, team: Team
+    ) -> None:
+        self._recipe, self._training, self._state, self._team = recipe, training, state, team
+        self._targets = smoothed_targets(network.classes, recipe.label_smoothing)
+        weights = layers_of(network, state.weights)
+        rows = math.ceil(min(recipe.batch_size, len(training)) / team.size)
+        self._shards = [Shard(network, weights, recipe, rows) for _ in range(team.size)]
+        self._feeds = [feed_for(recipe, training, rows) for _ in range(team.size)]
+        self._blocks = _blocks(network.parameters, team.size)
+        self._steps = math.ceil(len(training) / recipe.batch_size)
+
+    def run_epoch(self, seed: int) -> tuple[float, float]:
+        """Pass over the rows once; return the mean loss and the last rate."""
+        done = self._state.epochs
+        orders, *generators = map(
+            np.random.default_rng, np.random.SeedSequence((seed, done)).spawn(self._team.size + 1)
+        )
+        order = orders.permutation(len(self._training))
+        total = rate = 0.0
+        for step, rows in enumerate(batches(order, self._recipe.batch_size)):
+            loss = self._gradient(rows, generators)
             if not math.isfinite(loss):
-                raise TrainingDiverged(_advice(recipe, loss, number, step + 1))
-            progress = (number - 1 + step / steps) / recipe.epochs
-            rate = recipe.learning_rate * SCHEDULES[recipe.schedule](progress)
-            optimizer.step(weights, gradients, rate)
-            total += loss * len(rows)
-    return total / len(order)
+                raise TrainingDiverged(_advice(self._recipe, loss / len(rows), done + 1, step + 1))
+            number = done * self._steps + step
+            rate = self._rate(number)
+            self._update(number + 1, rate)
+            total += loss
+        return total / len(order), rate
+
+    def _rate(self, step: int) -> float:
+        progress = step / (self._steps * self._recipe.epochs)
+        share = rate_share(self._recipe.schedule, self._recipe.warmup, progress)
+        return self._recipe.learning_rate * share
+
+    def _gradient(self, rows: npt.NDArray[np.intp], generators: list[np.random.Generator]) -> float:
+        """Leave each shard's gradient in it; return the sum of the losses."""
+        each = math.ceil(len(rows) / self._team.size)
+
+        def run(member: int) -> float:
+            shard, rng = self._shards[member], generators[member]
+            part = rows[member * each : (member + 1) * each]
+            self._feeds[member](shard.inputs[: len(part)], part, rng)
+            targets = self._targets[self._training.labels[part]]
+            return shard.run(targets, len(rows), rng)
+
+        return self._team.run(_quietly(run))
+
+    def _update(self, step: int, rate: float) -> None:
+        """Add the shards' gradients up and let the optimizer change the weights."""
+        state, recipe = self._state, self._recipe
+        first, *others = (shard.gradient for shard in self._shards)
+        update = OPTIMIZERS[recipe.optimizer].update
+        shrink = self._shrink()
+
+        def run(member: int) -> float:
+            for block in self._blocks[member]:
+                g = first[block]
+                for other in others:
+                    np.add(g, other[block], out=g)
+                if shrink < 1:
+                    np.multiply(g, shrink, out=g)
+                update(state.weights[block], g, state.memory[:, block], step, rate, recipe)
+                if state.average is not None:
+                    _move_average(state.average[block], state.weights[block], recipe.averaging, g)
+            return 0.0
+
+        self._team.run(_quietly(run))
+
+    def _shrink(self) -> float:
+        """What the gradient is multiplied by so that it is no longer than `clip_norm`.
+
+        Pascanu et al., On the difficulty of training recurrent neural networks (2013), algorithm 1.
+        """
+        longest = self._recipe.clip_norm
+        if not longest:
+            return 1.0
+        length = float(np.linalg.norm(np.sum([s.gradient for s in self._shards], axis=0)))
+        return min(1.0, longest / length) if length else 1.0
+
+
+def _quietly(task: Callable[[int], float]) -> Callable[[int], float]:
+    """Overflow is what divergence looks like from inside; it is reported above, in words."""
+
+    def run(member: int) -> float:
+        with np.errstate(all="ignore"):
+            return task(member)
+
+    return run
+
+
+def _move_average(
+    average: npt.NDArray[np.float32],
+    weights: npt.NDArray[np.float32],
+    kept: float,
+    scratch: npt.NDArray[np.float32],
+) -> None:
+    """Average <- kept · average + (1 - kept) · weights: Polyak's averaging, exponential."""
+    np.subtract(weights, average, out=scratch)
+    np.multiply(scratch, 1 - kept, out=scratch)
+    np.add(average, scratch, out=average)
+
+
+def _worth_sharing(network: Network, recipe: Recipe, training: Examples) -> bool:
+    return network.parameters * min(recipe.batch_size, len(training)) >= WORTH_SHARING
+
+
+def _blocks(parameters: int, members: int) -> list[list[slice]]:
+    """Cut the parameters into blocks, as many for each member."""
+    each = math.ceil(parameters / BLOCK / members)
+    edges = np.linspace(0, parameters, members * each + 1).astype(int).tolist()
+    blocks = [slice(start, end) for start, end in pairwise(edges)]
+    return [blocks[member * each : (member + 1) * each] for member in range(members)]
 
 
 def _advice(recipe: Recipe, loss: float, number: int, step: int) -> str:

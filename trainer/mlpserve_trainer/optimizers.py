@@ -1,88 +1,108 @@
-"""Optimizers: how gradients change the weights, in place and without temporaries."""
+"""Optimizers: how a gradient changes the weights, in place and without temporaries.
+
+An update works on flat vectors, or on the same part of each: `w` the weights, `g` the gradient
+(used up as scratch space), `memory` (slots, parameters) what the optimizer remembers, zero
+before the first step. `step` counts from 1.
+"""
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 
-from mlpserve_model.network import Weights
 from mlpserve_model.types import Array
+from mlpserve_trainer.recipe import Recipe
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "Adam", "Optimizer", "Sgd"]
+__all__ = ["OPTIMIZERS", "Optimizer"]
 
+Update = Callable[[Array, Array, Array, int, float, Recipe], None]
 
-class Optimizer(Protocol):
-    """Something that makes one step."""
-
-    def step(self, weights: Weights, gradients: Weights, learning_rate: float) -> None:
-        """Change the weights in place; the gradients are used up as scratch space."""
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
-class Sgd:
-    """Plain gradient descent: w <- w - rate · g."""
+class Optimizer(NamedTuple):
+    """An update, and how many vectors it remembers."""
 
-    def __init__(self, weights: Weights) -> None:
-        del weights  # It remembers nothing about them; other optimizers do.
-
-    def step(self, weights: Weights, gradients: Weights, learning_rate: float) -> None:
-        """Make one step."""
-        for w, g in zip(_arrays(weights), _arrays(gradients), strict=True):
-            np.multiply(g, learning_rate, out=g)
-            np.subtract(w, g, out=w)
+    slots: int
+    update: Update
 
 
-class Adam:
+def sgd(w: Array, g: Array, memory: Array, step: int, rate: float, recipe: Recipe) -> None:
+    """Gradient descent with momentum: v <- momentum · v + g, w <- w - rate · v.
+
+    Sutskever et al., On the importance of initialization and momentum (2013), with the rate
+    outside the velocity.
+    """
+    (v,) = memory
+    _add_decay(w, g, recipe.weight_decay)
+    np.multiply(v, recipe.momentum, out=v)
+    np.add(v, g, out=v)
+    np.multiply(v, rate, out=g)
+    np.subtract(w, g, out=w)
+
+
+def nesterov(w: Array, g: Array, memory: Array, step: int, rate: float, recipe: Recipe) -> None:
+    """Look ahead along the velocity: v <- momentum · v + g, w <- w - rate · (g + momentum · v).
+
+    Sutskever et al. (2013), section 2, as rewritten by Bengio et al., Advances in optimizing
+    recurrent networks (2012). The memory keeps momentum · v, which saves a temporary.
+    """
+    (v,) = memory
+    _add_decay(w, g, recipe.weight_decay)
+    np.add(v, g, out=v)
+    np.multiply(v, recipe.momentum, out=v)
+    np.add(g, v, out=g)
+    np.multiply(g, rate, out=g)
+    np.subtract(w, g, out=w)
+
+
+def adam(w: Array, g: Array, memory: Array, step: int, rate: float, recipe: Recipe) -> None:
     """Adam, as in Kingma and Ba, Adam: a method for stochastic optimization (2015).
 
     The moments are kept without their factors 1 - beta, and without correction for bias: all
     of that goes into the rate and into epsilon, as in the remark at the end of their section 2,
     which leaves ten passes over the weights.
     """
-
-    beta1, beta2, epsilon = 0.9, 0.999, 1e-8
-
-    def __init__(self, weights: Weights) -> None:
-        self._steps = 0
-        self._means = [np.zeros_like(w) for w in _arrays(weights)]
-        self._squares = [np.zeros_like(w) for w in _arrays(weights)]
-
-    def step(self, weights: Weights, gradients: Weights, learning_rate: float) -> None:
-        """Make one step."""
-        self._steps += 1
-        mean_factor = (1 - self.beta1) / (1 - self.beta1**self._steps)
-        square_factor = math.sqrt((1 - self.beta2) / (1 - self.beta2**self._steps))
-        rate, epsilon = learning_rate * mean_factor / square_factor, self.epsilon / square_factor
-        for w, g, mean, square in zip(
-            _arrays(weights), _arrays(gradients), self._means, self._squares, strict=True
-        ):
-            self._update(w, g, mean, square, rate, epsilon)
-
-    def _update(
-        self, w: Array, g: Array, mean: Array, square: Array, rate: float, epsilon: float
-    ) -> None:
-        np.multiply(mean, self.beta1, out=mean)
-        np.add(mean, g, out=mean)
-        np.multiply(square, self.beta2, out=square)
-        np.square(g, out=g)
-        np.add(square, g, out=square)
-        # From here on g holds the step.
-        np.sqrt(square, out=g)
-        np.add(g, epsilon, out=g)
-        np.divide(mean, g, out=g)
-        np.multiply(g, rate, out=g)
-        np.subtract(w, g, out=w)
+    _add_decay(w, g, recipe.weight_decay)
+    _adam_step(w, g, memory, step, rate)
 
 
-def _arrays(weights: Weights) -> list[Array]:
-    return [array for layer in weights for array in layer]
+def adamw(w: Array, g: Array, memory: Array, step: int, rate: float, recipe: Recipe) -> None:
+    """Adam with the decay beside the gradient, not in it: w <- w - rate · decay · w.
+
+    Loshchilov and Hutter, Decoupled weight decay regularization (2019), algorithm 2.
+    """
+    np.multiply(w, 1 - rate * recipe.weight_decay, out=w)
+    _adam_step(w, g, memory, step, rate)
 
 
-OPTIMIZERS: dict[str, Callable[[Weights], Optimizer]] = {"adam": Adam, "sgd": Sgd}
+def _add_decay(w: Array, g: Array, decay: float) -> None:
+    """The gradient of ½ · decay · |w|²."""
+    if decay:
+        np.add(g, w * decay, out=g)
 
-# The learning rate as a share of the first one, from progress 0 (first step) to 1 (the end).
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda progress: 1.0,
-    "linear": lambda progress: 1 - progress,
-    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+
+def _adam_step(w: Array, g: Array, memory: Array, step: int, rate: float) -> None:
+    mean, square = memory
+    mean_factor = (1 - BETA1) / (1 - BETA1**step)
+    square_factor = math.sqrt((1 - BETA2) / (1 - BETA2**step))
+    np.multiply(mean, BETA1, out=mean)
+    np.add(mean, g, out=mean)
+    np.multiply(square, BETA2, out=square)
+    np.square(g, out=g)
+    np.add(square, g, out=square)
+    # From here on g holds the step.
+    np.sqrt(square, out=g)
+    np.add(g, EPSILON / square_factor, out=g)
+    np.divide(mean, g, out=g)
+    np.multiply(g, rate * mean_factor / square_factor, out=g)
+    np.subtract(w, g, out=w)
+
+
+OPTIMIZERS = {
+    "adam": Optimizer(2, adam),
+    "adamw": Optimizer(2, adamw),
+    "nesterov": Optimizer(1, nesterov),
+    "sgd": Optimizer(1, sgd),
 }

@@ -30,6 +30,17 @@ def _positive(value: float) -> bool:
     return 0 < value < float("inf")
 
 
+def _not_negative(value: float) -> bool:
+    return 0 <= value < float("inf")
+
+
+def _share(value: float) -> bool:
+    return 0 <= value < 1
+
+
+SHARE, AMOUNT = "from 0 to 1", "0 or more"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What to train on, and how. Each field is a key of the file and a flag of the command.
@@ -54,21 +65,45 @@ class Recipe:
     )
     loss: str = _choice("cross_entropy", "loss to minimise", "cross_entropy", "mean_squared_error")
     initialisation: str = _choice("he", "initial weights", "he", "xavier")
-    optimizer: str = _choice("adam", "optimizer", "adam", "sgd")
+    optimizer: str = _choice("adam", "optimizer", "adam", "adamw", "nesterov", "sgd")
     learning_rate: float = _knob(
         0.002, "learning rate of the first step", _positive, "a number above 0"
     )
+    momentum: float = _knob(0.0, "of sgd and nesterov", _share, SHARE)
     schedule: str = _choice(
-        "linear", "the learning rate stays, or falls to 0", "constant", "linear", "cosine"
+        *("linear", "how the learning rate changes"),
+        *("constant", "linear", "cosine", "one_cycle", "step"),
     )
+    warmup: float = _knob(0.0, "share of the training in which the rate rises", _share, SHARE)
     batch_size: int = _knob(128, "rows in one step", _positive, "a whole number above 0")
     epochs: int = _knob(10, "passes over the data", _positive, "a whole number above 0")
+    weight_decay: float = _knob(0.0, "pull of the weights towards 0", _not_negative, AMOUNT)
+    dropout: float = _knob(0.0, "share of hidden units silenced in a step", _share, SHARE)
+    clip_norm: float = _knob(
+        0.0, "longest gradient let through; 0 lets all through", _not_negative, AMOUNT
+    )
+    averaging: float = _knob(
+        0.0, "share that the running average of the weights keeps at a step", _share, SHARE
+    )
     label_smoothing: float = _knob(
-        0.0, "share of each target spread over all classes", lambda v: 0 <= v < 1, "from 0 to 1"
+        0.0, "share of each target spread over all classes", _share, SHARE
+    )
+    shift: float = _knob(0.0, "pixels a picture is moved by at most", _not_negative, AMOUNT)
+    rotation: float = _knob(0.0, "degrees it is turned by at most", _not_negative, AMOUNT)
+    scaling: float = _knob(0.0, "share it grows or shrinks by at most", _share, SHARE)
+    shear: float = _knob(0.0, "pixels a pixel that it slants by at most", _not_negative, AMOUNT)
+    elastic: float = _knob(0.0, "pixels it is bent by on average", _not_negative, AMOUNT)
+    patience: int = _knob(
+        0, "epochs without a better validation accuracy that end it; 0: none", _not_negative, AMOUNT
     )
     validation_fraction: float = _knob(
-        0.05, "share of the training data kept for validation", lambda v: 0 < v < 1, "from 0 to 1"
+        0.05, "share of the training data kept for validation", lambda v: 0 < v < 1, SHARE
     )
+
+    @property
+    def augments(self) -> bool:
+        """Whether pictures are warped before they are trained on."""
+        return any((self.shift, self.rotation, self.scaling, self.shear, self.elastic))
 
     def __post_init__(self) -> None:
         for knob in fields(self):

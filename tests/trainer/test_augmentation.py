@@ -1,0 +1,91 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mlpserve_trainer import Recipe, UsageError
+from mlpserve_trainer.augmentation import GROUP, Warp
+from mlpserve_trainer.split import Examples
+
+Floats = npt.NDArray[np.float32]
+SIDE = 28
+
+
+def pictures(count: int) -> Examples:
+    """Bright squares of 9×9 pixels around row 14, column 14."""
+    images = np.zeros((count, SIDE, SIDE), np.uint8)
+    images[:, 10:19, 10:19] = 255
+    return Examples(images, np.zeros(count, np.int64), 255)
+
+
+def warped(examples: Examples, seed: int = 1, **knobs: Any) -> Floats:
+    count = len(examples)
+    out = np.full((count, SIDE * SIDE), np.nan, np.float32)
+    warp = Warp(Recipe(**knobs), examples, count + 5)
+    warp(out, np.arange(count), np.random.default_rng(seed))
+    return out.reshape(count, SIDE, SIDE)
+
+
+def centres(images: Floats) -> Floats:
+    places = np.arange(SIDE, dtype=np.float32)
+    mass = images.sum(axis=(1, 2))
+    rows = images.sum(axis=2) @ places / mass
+    columns = images.sum(axis=1) @ places / mass
+    return np.stack([rows, columns], axis=1)
+
+
+def test_no_displacement_gives_the_pictures_scaled() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (40, SIDE, SIDE), dtype=np.uint8)
+    examples = Examples(images, np.zeros(40, np.int64), 255)
+    np.testing.assert_allclose(warped(examples), images / 255, atol=1e-5)
+
+
+def test_float_pictures_keep_their_scale() -> None:
+    images = np.random.default_rng(1).random((5, SIDE, SIDE), dtype=np.float32)
+    examples = Examples(images, np.zeros(5, np.int64), 255)
+    np.testing.assert_allclose(warped(examples), images, atol=1e-5)
+
+
+def test_a_shift_moves_the_centre_by_no_more_than_it_says() -> None:
+    moved = centres(warped(pictures(GROUP * 50), shift=2.0)) - 14
+    assert 1.8 < np.abs(moved).max() <= 2.0 + 1e-4
+    assert abs(moved.mean()) < 0.3
+
+
+def test_scaling_changes_the_size_and_not_the_centre() -> None:
+    images = warped(pictures(GROUP * 50), scaling=0.2)
+    areas = images.sum(axis=(1, 2)) / 81
+    assert areas.min() < 0.8
+    assert areas.max() > 1.2
+    # The square's middle is half a pixel off the picture's.
+    np.testing.assert_allclose(centres(images), 14, atol=0.2)
+
+
+@pytest.mark.parametrize("knob", [{"rotation": 30.0}, {"shear": 0.4}])
+def test_a_turn_or_a_slant_keeps_the_area(knob: dict[str, Any]) -> None:
+    images = warped(pictures(GROUP * 20), **knob)
+    np.testing.assert_allclose(images.sum(axis=(1, 2)), 81, rtol=0.05)
+    assert (images[:, 10:19, 10:19].min(axis=(1, 2)) < 0.5).any()
+
+
+def test_an_elastic_bend_displaces_as_far_as_it_says() -> None:
+    slope = np.broadcast_to(np.linspace(0, 1, SIDE, dtype=np.float32), (GROUP * 200, SIDE, SIDE))
+    examples = Examples(slope, np.zeros(len(slope), np.int64), 1)
+    moved = (warped(examples, elastic=1.5) - slope)[:, :, 10:18] * (SIDE - 1)
+    assert moved.std() == pytest.approx(1.5, rel=0.1)
+    neighbours = np.abs(np.diff(moved, axis=1))
+    assert neighbours.mean() < 0.5
+
+
+def test_the_warps_follow_the_seed_alone() -> None:
+    knobs = {"shift": 2.0, "rotation": 10.0, "elastic": 1.0}
+    one, same, other = (warped(pictures(40), seed, **knobs) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert not np.allclose(one, other)
+
+
+def test_what_is_no_picture_is_refused() -> None:
+    rows = Examples(np.zeros((3, 16), np.uint8), np.zeros(3, np.int64), 255)
+    with pytest.raises(UsageError, match=r"height and width, got shape \(16,\)"):
+        Warp(Recipe(shift=1.0), rows, 3)

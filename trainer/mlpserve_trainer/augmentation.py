@@ -1,0 +1,134 @@
+"""Augmentation: every time a picture is trained on, it is bent a little, and differently.
+
+A warp is a displacement of every pixel: a random affine map (shift, rotation, scaling, shear)
+and an elastic distortion, read off by bilinear interpolation. A few pictures of a batch share
+one warp, which makes its arithmetic cheap and turns the interpolation into copies of short
+rows; the next batch has other warps and other company.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve_trainer.errors import UsageError
+from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.split import Examples
+
+__all__ = ["Warp"]
+
+Floats = npt.NDArray[np.float32]
+
+# Pictures that share a warp: one cache line of float32.
+GROUP = 16
+# The width of an elastic bend, as a share of the picture: 4 pixels of 28, as in Simard et al.
+ELASTIC_WIDTH = 1 / 7
+
+
+class Warp:
+    """Gathers rows of pictures, each group of them warped.
+
+    After Simard, Steinkraus and Platt, Best practices for convolutional neural networks applied
+    to visual document analysis (2003), section 2.
+
+    * `recipe`: how far, in `shift`, `rotation`, `scaling`, `shear` and `elastic`.
+    * `examples`: pictures (n, height, width).
+    * `most_rows`: how many are asked for at once, at most.
+
+    Raises UsageError when the inputs are not pictures.
+    """
+
+    def __init__(self, recipe: Recipe, examples: Examples, most_rows: int) -> None:
+        if examples.inputs.ndim != 3:
+            raise UsageError(
+                "augmentation needs inputs of height and width, got shape "
+                f"{examples.inputs.shape[1:]}; set shift, rotation, scaling, shear, elastic to 0"
+            )
+        self._recipe, self._shape = recipe, examples.inputs.shape[1:]
+        self._pictures = examples.inputs.reshape(len(examples), -1)
+        maximum = examples.input_maximum if self._pictures.dtype == np.uint8 else 1
+        self._factor = np.float32(1 / maximum)
+        groups, pixels = math.ceil(most_rows / GROUP), self._pictures.shape[1]
+        self._raw = np.empty((groups, GROUP, pixels), self._pictures.dtype)
+        self._source = np.empty((groups, pixels, GROUP), np.float32)
+        self._corner = np.empty((groups, pixels, GROUP), np.float32)
+        self._sum = np.empty((groups, pixels, GROUP), np.float32)
+        self._blur = _blur(self._shape[0]), _blur(self._shape[1])
+
+    def __call__(self, out: Floats, rows: npt.NDArray[np.intp], rng: np.random.Generator) -> None:
+        """Fill `out` (n, pixels) with these pictures, warped; the last group may be short."""
+        groups = math.ceil(len(rows) / GROUP)
+        whole = np.resize(rows, groups * GROUP)
+        raw, source = self._raw[:groups], self._source[:groups]
+        np.take(self._pictures, whole, axis=0, out=raw.reshape(len(whole), -1), mode="clip")
+        np.multiply(raw.transpose(0, 2, 1), self._factor, out=source)
+        self._interpolate(source, *self._places(groups, rng))
+        warped = self._sum[:groups].transpose(0, 2, 1)
+        end = len(rows) // GROUP * GROUP
+        np.copyto(out[:end].reshape(-1, *warped.shape[1:]), warped[: len(rows) // GROUP])
+        if end < len(rows):
+            np.copyto(out[end:], warped[-1, : len(rows) - end])
+
+    def _places(self, groups: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Return where each pixel of each group is read from: rows and columns (groups, pixels)."""
+        height, width = self._shape
+        middle = np.array([[height - 1], [width - 1]], np.float32) / 2
+        y, x = np.indices(self._shape, np.float32).reshape(2, -1) - middle
+        (a, b), (c, d) = _affine(self._recipe, groups, rng)
+        shift = rng.uniform(-1, 1, (2, groups, 1)).astype(np.float32) * self._recipe.shift
+        bend = self._elastic(groups, rng)
+        from_y = a * y + b * x + shift[0] + bend[0] + middle[0]
+        from_x = c * y + d * x + shift[1] + bend[1] + middle[1]
+        return np.clip(from_y, 0, height - 1), np.clip(from_x, 0, width - 1)
+
+    def _elastic(self, groups: int, rng: np.random.Generator) -> Floats:
+        """Smoothed noise: displacements (2, groups, pixels) of `elastic` pixels on average."""
+        noise = rng.standard_normal((2, groups, *self._shape), dtype=np.float32)
+        down, across = self._blur
+        bend = (down @ noise @ across.T) * np.float32(self._recipe.elastic)
+        return bend.reshape(2, groups, -1).astype(np.float32, copy=False)
+
+    def _interpolate(self, source: Floats, from_y: Floats, from_x: Floats) -> None:
+        """Leave the weighted sum of each place's four neighbours in the buffer of sums."""
+        height, width = self._shape
+        groups, pixels, _ = source.shape
+        top = np.minimum(from_y.astype(np.intp), height - 2)
+        left = np.minimum(from_x.astype(np.intp), width - 2)
+        below, right = from_y - top.astype(np.float32), from_x - left.astype(np.float32)
+        first = np.arange(groups)[:, None] * pixels + top * width + left
+        flat, total = source.reshape(-1, GROUP), self._sum[:groups].reshape(-1, GROUP)
+        corner = self._corner[:groups].reshape(-1, GROUP)
+        np.take(flat, first.ravel(), axis=0, out=total, mode="clip")
+        np.multiply(total, ((1 - below) * (1 - right)).reshape(-1, 1), out=total)
+        for offset, weight in (
+            (1, (1 - below) * right),
+            (width, below * (1 - right)),
+            (width + 1, below * right),
+        ):
+            np.take(flat, (first + offset).ravel(), axis=0, out=corner, mode="clip")
+            np.multiply(corner, weight.reshape(-1, 1), out=corner)
+            np.add(total, corner, out=total)
+
+
+def _affine(recipe: Recipe, groups: int, rng: np.random.Generator) -> Floats:
+    """Draw matrices (2, 2, groups, 1): rotation · shear · scaling, each within its bounds."""
+    angle, shear, tall, wide = rng.uniform(-1, 1, (4, groups, 1)).astype(np.float32)
+    angle = angle * np.float32(math.radians(recipe.rotation))
+    shear = shear * np.float32(recipe.shear)
+    tall, wide = 1 + tall * np.float32(recipe.scaling), 1 + wide * np.float32(recipe.scaling)
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.stack(
+        [
+            np.stack([cos * tall, (cos * shear - sin) * wide]),
+            np.stack([sin * tall, (sin * shear + cos) * wide]),
+        ]
+    )
+
+
+def _blur(size: int) -> Floats:
+    """Return the matrix (size, size) of a Gaussian blur that keeps the variance of noise."""
+    places = np.arange(size)
+    distance = (places[:, None] - places) / (size * ELASTIC_WIDTH)
+    kernel = np.exp(-0.5 * distance**2)
+    rows: Floats = (kernel / np.linalg.norm(kernel, axis=1, keepdims=True)).astype(np.float32)
+    return rows
