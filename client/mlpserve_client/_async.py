@@ -139,7 +139,14 @@ class _Started:
         self._call = call
 
     async def result(self) -> Any:
-        return await self._call
+        try:
+            return await self._call
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task and task.cancelling():
+                raise
+            # Nobody cancelled the caller: its call was ended by `close`.
+            raise ClientClosedError("the client was closed during the call") from error
 
     def cancel(self) -> object:
         return self._call.cancel()
@@ -161,13 +168,25 @@ class _Awaited:
     async def call(
         self, method: Method[Request_contra, Response_co], request: Request_contra, timeout: float
     ) -> Response_co:
-        response: Response_co = await self._begin(method, request, timeout)
+        response: Response_co = await self.start(method, request, timeout).result()
         return response
 
     def start(
         self, method: Method[Request_contra, Response_co], request: Request_contra, timeout: float
     ) -> _Started:
-        return _Started(self._begin(method, request, timeout))
+        # A channel belongs to the event loop it was made in, so it waits for the first call.
+        loop = asyncio.get_running_loop()
+        if self._channel is None:
+            self._loop = loop
+            self._channel = self._open(self._target, carries_calls=True)
+            self._methods = bind(self._channel)
+        elif self._loop is not loop:
+            raise ClientClosedError("this client belongs to another event loop: make one in each")
+        return _Started(
+            self._methods[method](
+                request, timeout=timeout, metadata=self._metadata, wait_for_ready=True
+            )
+        )
 
     async def check(self, target: str, request: bytes, timeout: float) -> bytes:
         async with self._open(target, carries_calls=False) as channel:
@@ -181,19 +200,6 @@ class _Awaited:
     async def close(self) -> None:
         if self._channel is not None:
             await self._channel.close()
-
-    def _begin(self, method: Method[Any, Any], request: Any, timeout: float) -> Any:
-        # A channel belongs to the event loop it was made in, so it waits for the first call.
-        loop = asyncio.get_running_loop()
-        if self._channel is None:
-            self._loop = loop
-            self._channel = self._open(self._target, carries_calls=True)
-            self._methods = bind(self._channel)
-        elif self._loop is not loop:
-            raise ClientClosedError("this client belongs to another event loop: make one in each")
-        return self._methods[method](
-            request, timeout=timeout, metadata=self._metadata, wait_for_ready=True
-        )
 
     def _open(self, target: str, *, carries_calls: bool) -> grpc.aio.Channel:
         options = _channel.options(self._settings, carries_calls=carries_calls)

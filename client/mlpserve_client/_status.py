@@ -88,7 +88,7 @@ def translate(error: grpc.RpcError, target: str) -> MlpserveError:
             return NotReadyError(f"{target}: {text}")
         case grpc.StatusCode.UNAVAILABLE:
             return ConnectionFailedError(f"{target} cannot be reached: {text}", target=target)
-        case grpc.StatusCode.CANCELLED if text.startswith("Channel closed"):
+        case grpc.StatusCode.CANCELLED if "Channel closed" in text:
             return ClientClosedError("the client was closed during the call")
     return _fault(failure.code(), text, details)
 

@@ -4,6 +4,7 @@ import os
 import time
 import weakref
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -12,6 +13,7 @@ import grpc
 from mlpserve_client import _channel, _health
 from mlpserve_client._batches import Batches
 from mlpserve_client._core import Core
+from mlpserve_client._errors import ClientClosedError
 from mlpserve_client._process import check_not_forked
 from mlpserve_client._results import BatchPrediction, ModelVersion, Prediction
 from mlpserve_client._settings import Settings, Tls, resolve
@@ -264,19 +266,20 @@ class _Blocking:
     async def call(
         self, method: Method[Request_contra, Response_co], request: Request_contra, timeout: float
     ) -> Response_co:
-        response: Response_co = self._methods[method](
-            request, timeout=timeout, metadata=self._metadata, wait_for_ready=True
-        )
+        with _closing_translated():
+            response: Response_co = self._methods[method](
+                request, timeout=timeout, metadata=self._metadata, wait_for_ready=True
+            )
         return response
 
     def start(
         self, method: Method[Request_contra, Response_co], request: Request_contra, timeout: float
     ) -> _Started:
-        return _Started(
-            self._methods[method].future(
+        with _closing_translated():
+            future = self._methods[method].future(
                 request, timeout=timeout, metadata=self._metadata, wait_for_ready=True
             )
-        )
+        return _Started(future)
 
     async def check(self, target: str, request: bytes, timeout: float) -> bytes:
         with self._open(target, carries_calls=False) as channel:
@@ -291,6 +294,17 @@ class _Blocking:
         if self._credentials is None:
             return grpc.insecure_channel(target, options)
         return grpc.secure_channel(target, self._credentials, options)
+
+
+@contextmanager
+def _closing_translated() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        # What gRPC raises when another thread has closed the channel just now.
+        if "closed" not in str(error):
+            raise
+        raise ClientClosedError("the client was closed during the call") from error
 
 
 def _close(core: Core, transport: _Blocking) -> None:

@@ -65,6 +65,21 @@ def test_a_cancelled_task_ends_at_once_and_the_client_goes_on(server: ModelServe
     assert asyncio.run(main()) == 1
 
 
+def test_closing_ends_the_calls_of_other_tasks(server: ModelServer) -> None:
+    async def forever(client: AsyncClient) -> None:
+        while True:
+            await client.predict_batch(np.zeros((2000, 784), dtype=np.uint8))
+
+    async def main() -> list[object]:
+        client = AsyncClient(server.target)
+        tasks = [asyncio.create_task(forever(client)) for _ in range(4)]
+        await asyncio.sleep(0.1)
+        await client.close()
+        return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+    assert {type(end) for end in asyncio.run(main())} == {ClientClosedError}
+
+
 def test_a_client_in_another_event_loop_says_so(server: ModelServer) -> None:
     client = AsyncClient(server.target)
     asyncio.run(client.predict(IMAGE))

@@ -1,6 +1,7 @@
 """Nobody there, nothing to serve, too slow, closed: each is told apart."""
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from mlpserve_client import (
+    Client,
     ClientClosedError,
     ConnectionFailedError,
     DeadlineError,
@@ -149,6 +151,30 @@ def test_a_closed_client_says_so(connect: Callable[..., Any], server: ModelServe
     ):
         with pytest.raises(ClientClosedError, match="closed"):
             call()
+
+
+def test_closing_ends_the_calls_of_other_threads(server: ModelServer) -> None:
+    client = Client(server.target)
+    client.predict(IMAGE)
+    ends: list[BaseException] = []
+
+    def work(call: Callable[[], object]) -> None:
+        try:
+            while True:
+                call()
+        except Exception as error:
+            ends.append(error)
+
+    calls = [lambda: client.predict(IMAGE), lambda: client.predict_batch([IMAGE] * 2000)] * 4
+    threads = [threading.Thread(target=work, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    client.close()
+    for thread in threads:
+        thread.join()
+
+    assert {type(end) for end in ends} == {ClientClosedError}
 
 
 def test_models_are_described_newest_first(client: Any) -> None:

@@ -1,7 +1,9 @@
 """Servers that stop, die, restart and overload: what callers of one client see of it."""
 
 import asyncio
+import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -36,7 +38,9 @@ class Process:
     def start(self) -> None:
         run = "import sys; from mlpserve_server.cli import main; sys.exit(main())"
         command = [sys.executable, "-c", run, *self._arguments]
-        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        # One worker: then the process is all there is to kill.
+        environ = {**os.environ, "MLPSERVE_WORKERS": "1"}
+        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environ)
         with Client(self.address) as client:
             client.wait_until_ready(30)
 
@@ -105,7 +109,14 @@ class Load:
 def servers(tmp_path: Path) -> Iterator[list[Process]]:
     """Two servers with one store."""
     with ExitStack() as stack:
-        yield pair(stack, tmp_path, "127.0.0.1:50877", "127.0.0.1:50878")
+        yield pair(stack, tmp_path, free_address(), free_address())
+
+
+def free_address() -> str:
+    """An address that a server can have again after a restart."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def pair(stack: ExitStack, folder: Path, *addresses: str) -> list[Process]:
