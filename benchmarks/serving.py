@@ -1,180 +1,145 @@
-"""What a call costs: the server's CPU time and latency, beside the bare forward pass.
+"""What a call costs: mlpserve beside C++ gRPC and the model servers that people use.
 
-    python benchmarks/serving.py [--seconds 3] [--rounds 3]
+    python benchmarks/serving.py [--install] [--quick] [--only NAME ...]
 
-Starts a real server with a 784-128-10 network in a process of its own and calls it with one
-call in flight, with 64, and with batches of 1,000 images. CPU time is the server's alone, so it
-says more than throughput where client and server share the cores. Medians over the rounds.
+The same 784-128-10 float32 weights in every server, its answers checked against NumPy before it
+is measured, by h2load over loopback. In each round every server is started, measured and
+stopped, one after the other; the figures are medians over the rounds. The load runs on the same
+cores as the server, so throughput and latency are those of both together: CPU time a call, of
+the server's whole process tree, compares best. Servers that are not here are named, with the
+reason. `--install` makes an environment for each peer in the user's cache folder, once.
 """
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
-from typing import Any
+
+# So that the parts can be imported however this file is run.
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import grpc
-import numpy as np
-from threadpoolctl import threadpool_limits
 
-from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_client import Client
-from mlpserve_model import (
-    CHAMPION,
-    Dataset,
-    Gate,
-    Manifest,
-    Network,
-    Store,
-    initialise,
-    scale_pixels,
-)
+from benchmarks.compare.contracts import own_contract
+from benchmarks.compare.environments import Absent, install
+from benchmarks.compare.k6 import check_under_load
+from benchmarks.compare.load import LoadError, check_generator
+from benchmarks.compare.numpy_alone import numpy_alone
+from benchmarks.compare.processes import StartError
+from benchmarks.compare.report import Result, as_json, machine, table
+from benchmarks.compare.rounds import WrongAnswer, one_round, running, wait_until_right
+from benchmarks.compare.servers import SERVERS, Server
+from benchmarks.compare.workload import Workload, make
 
-Figures = dict[str, float]
+RESULTS = Path(__file__).parent / "results" / "serving.json"
 
-DRAFT = Manifest(
-    model="mnist",
-    network=Network((784, 128, 10)),
-    input_shape=(28, 28),
-    input_maximum=255,
-    class_names=tuple("0123456789"),
-    dataset=Dataset("random", "sha256:0", "none"),
-    recipe={},
-    seed=0,
-    libraries={},
-    metrics={},
-    gate=Gate("PROMOTED"),
-)
+# A server with such trouble is reported with it, and the others go on.
+TROUBLE = (Absent, StartError, WrongAnswer, LoadError, OSError, grpc.RpcError)
+K6_TROUBLE = (*TROUBLE, subprocess.SubprocessError)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=float, default=3, help="length of one measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(folder, "mnist")
-        publish(store)
-        with running_server(Path(folder)) as (address, pid):
-            rounds = [measure(address, pid, options.seconds, store) for _ in range(options.rounds)]
-    report(rounds)
-
-
-def publish(store: Store) -> None:
-    rng = np.random.default_rng(0)
-    golden = rng.random((8, 784), dtype=np.float32)
-    version = store.publish(DRAFT, initialise(DRAFT.network, rng), golden).version
-    store.move_alias(CHAMPION, version, expected=None, event="promote", reason="benchmark")
-
-
-@contextmanager
-def running_server(folder: Path) -> Iterator[tuple[str, int]]:
-    program = str(Path(sys.executable).with_name("mlpserve-server"))
-    command = [program, "--store", str(folder), "--listen", "127.0.0.1:0", "--log-format", "json"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert server.stderr
-    address = json.loads(server.stderr.readline())["address"]
+def main() -> int:
+    options = _options()
+    servers = _chosen(options)
+    if options.install:
+        _install(servers)
     try:
-        with Client(address) as client:
-            client.wait_until_ready(timeout=30)
-        yield address, server.pid
-    finally:
-        server.terminate()
-        server.communicate(timeout=30)
+        generator = check_generator()
+    except Absent as reason:
+        print(f"nothing measured: {reason}", file=sys.stderr)
+        return 1
+    settings = {"seconds": options.seconds, "rounds": options.rounds, "generator": generator}
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        workload = make(Path(folder))
+        results = _measure(servers, workload, options.seconds, options.rounds)
+        alone = numpy_alone(workload, options.seconds)
+        if not options.quick:
+            _second_opinion(servers, results, workload)
+    print(json.dumps({**machine(), **settings}), end="\n\n")
+    print(table(results, alone))
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(as_json(results, alone, settings), indent=1) + "\n")
+    return 0
 
 
-def measure(address: str, pid: int, seconds: float, store: Store) -> dict[str, Figures]:
-    rng = np.random.default_rng(1)
-    pixels = rng.integers(0, 256, (1000, 784), dtype=np.uint8)
-    row = rng.random(784, dtype=np.float32)
-    single = pb.PredictRequest(instance=tensor(pb.DATA_TYPE_FLOAT32, row))
-    batch = pb.BatchPredictRequest(instances=tensor(pb.DATA_TYPE_UINT8, pixels))
-    path = "/mlpserve.v1.PredictionService"
-    return {
-        "1 in flight": load(address, pid, f"{path}/Predict", single, 1, seconds),
-        "64 in flight": load(address, pid, f"{path}/Predict", single, 64, seconds),
-        "1,000 rows": load(address, pid, f"{path}/BatchPredict", batch, 1, seconds),
-        "bare 1,000 rows": bare_forward(store, pixels, seconds),
-    }
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--install", action="store_true", help="make the peers' environments")
+    parser.add_argument("--quick", action="store_true", help="no peers but C++, short and rough")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="servers whose names have one of these"
+    )
+    parser.add_argument("--seconds", type=float, help="length of one measurement (3; quick: 1)")
+    parser.add_argument("--rounds", type=int, help="how often each is measured (3; quick: 2)")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
+    options = parser.parse_args()
+    options.seconds = options.seconds or (1 if options.quick else 3)
+    options.rounds = options.rounds or (2 if options.quick else 3)
+    return options
 
 
-def tensor(dtype: Any, values: Any) -> pb.Tensor:
-    return pb.Tensor(dtype=dtype, shape=values.shape, data=values.tobytes())
+def _chosen(options: argparse.Namespace) -> list[Server]:
+    wanted = [part.lower() for part in options.only]
+    return [
+        server
+        for server in SERVERS
+        if (server.quick or not options.quick)
+        and any(part in server.name.lower() for part in wanted)
+    ]
 
 
-def load(
-    address: str, pid: int, method: str, request: Any, in_flight: int, seconds: float
-) -> Figures:
-    """Keep so many calls in flight, each with the same bytes; count the server's CPU time."""
-    data = request.SerializeToString()
-    latencies: list[float] = []
-    free = threading.Semaphore(in_flight)
-    with grpc.insecure_channel(address, [("grpc.max_receive_message_length", -1)]) as channel:
-        call: Any = channel.unary_unary(method)
-        call(data)
-        before, started = cpu_seconds(pid), time.perf_counter()
-        while time.perf_counter() - started < seconds:
-            free.acquire()
-            sent = time.perf_counter()
-
-            def done(answer: Any, sent: float = sent) -> None:
-                answer.result()
-                latencies.append(time.perf_counter() - sent)
-                free.release()
-
-            call.future(data).add_done_callback(done)
-        for _ in range(in_flight):
-            free.acquire()
-        elapsed, used = time.perf_counter() - started, cpu_seconds(pid) - before
-    return {
-        "cpu_us": used / len(latencies) * 1e6,
-        "calls_s": len(latencies) / elapsed,
-        "p50_us": float(np.percentile(latencies, 50)) * 1e6,
-        "p99_us": float(np.percentile(latencies, 99)) * 1e6,
-    }
+def _install(servers: Sequence[Server]) -> None:
+    for name in ["k6", *(server.environment for server in servers if server.environment)]:
+        _progress(f"installing {name}")
+        try:
+            install(name)
+        except Absent as reason:
+            _progress(f"{name}: {reason}")
 
 
-def bare_forward(store: Store, pixels: Any, seconds: float) -> Figures:
-    """The same matrix products with nothing around them, in this process."""
-    model = store.load(1)
-    x = scale_pixels(pixels, 255)
-    times = []
-    started, cpu = time.perf_counter(), time.process_time()
-    with threadpool_limits(1):  # as in the server
-        while time.perf_counter() - started < seconds / 3:
-            begun = time.perf_counter()
-            model.predict(x)
-            times.append(time.perf_counter() - begun)
-    return {
-        "cpu_us": (time.process_time() - cpu) / len(times) * 1e6,
-        "calls_s": len(times) / (time.perf_counter() - started),
-        "p50_us": float(np.percentile(times, 50)) * 1e6,
-        "p99_us": float(np.percentile(times, 99)) * 1e6,
-    }
+def _measure(
+    servers: Sequence[Server], workload: Workload, seconds: float, rounds: int
+) -> list[Result]:
+    results = [Result(server.name) for server in servers]
+    for number in range(1, rounds + 1):
+        for server, result in zip(servers, results, strict=True):
+            # What failed once fails again, after a long wait.
+            if not result.trouble:
+                _progress(f"round {number} of {rounds}: {server.name}")
+                _add_round(server, result, workload, seconds)
+    return results
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, from /proc/PID/stat."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def _add_round(server: Server, result: Result, workload: Workload, seconds: float) -> None:
+    try:
+        here = server.find(workload, 0)
+        result.version, result.installed_bytes = here.version, here.installed_bytes
+        result.rounds.append(one_round(server, workload, seconds))
+    except TROUBLE as error:
+        result.trouble = f"{type(error).__name__}: {error}"
+        _progress(f"{server.name}: {result.trouble}")
 
 
-def report(rounds: list[dict[str, Figures]]) -> None:
-    columns = {"cpu_us": "CPU µs", "calls_s": "calls/s", "p50_us": "p50 µs", "p99_us": "p99 µs"}
-    print(f"{'':16}" + "".join(f"{title:>10}" for title in columns.values()))
-    for name in rounds[0]:
-        middle = {key: median(figures[name][key] for figures in rounds) for key in columns}
-        print(f"{name:16}" + "".join(f"{middle[key]:10.0f}" for key in columns))
-    print(json.dumps(rounds))
+def _second_opinion(
+    servers: Sequence[Server], results: Sequence[Result], workload: Workload
+) -> None:
+    """k6 sees each answer's status and label: of the servers that k6's script can ask."""
+    for server, result in zip(servers, results, strict=True):
+        if server.calls is own_contract and server.computes and result.rounds:
+            try:
+                with running(server, workload) as process:
+                    wait_until_right(process, server, workload)
+                    result.k6 = check_under_load(process, workload)
+            except K6_TROUBLE as error:
+                _progress(f"{server.name} with k6: {error}")
+
+
+def _progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

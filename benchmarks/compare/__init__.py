@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/serving.py`: servers, load, measurements, tables."""

@@ -1,0 +1,179 @@
+"""How the servers are asked: each contract's requests as bytes, and its answers as arrays.
+
+Three contracts: mlpserve's own and the Open Inference Protocol v2 over gRPC, and JSON over
+HTTP/1.1 for the frameworks whose own way that is.
+"""
+
+import http.client
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import grpc
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from numpy.typing import NDArray
+
+from benchmarks.compare.workload import Workload
+from mlpserve.v1 import prediction_pb2 as pb
+
+__all__ = ["Call", "Calls", "ask", "json_over_http", "open_inference", "own_contract"]
+
+ANSWER_SECONDS = 20.0
+
+Decode = Callable[[bytes], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, sent again and again."""
+
+    path: str
+    message: bytes
+    decode: Decode
+    grpc: bool
+
+    @property
+    def body(self) -> bytes:
+        """What a load generator that knows only HTTP has to send."""
+        # gRPC puts before a message: not compressed, and its length in four bytes.
+        prefix = b"\0" + len(self.message).to_bytes(4, "big") if self.grpc else b""
+        return prefix + self.message
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Beside those that any HTTP client sends."""
+        if self.grpc:
+            return {"content-type": "application/grpc", "te": "trailers"}
+        return {"content-type": "application/json"}
+
+
+class Calls(NamedTuple):
+    """One float32 image, and BATCH_ROWS uint8 ones."""
+
+    single: Call
+    batch: Call
+
+
+def ask(call: Call, port: int, timeout: float = ANSWER_SECONDS) -> bytes:
+    """The answer's bytes; raises OSError, HTTPException or RpcError for none."""
+    if call.grpc:
+        limit = [("grpc.max_receive_message_length", -1)]
+        with grpc.insecure_channel(f"127.0.0.1:{port}", limit) as channel:
+            method: Any = channel.unary_unary(call.path)
+            answer: bytes = method(call.message, timeout=timeout)
+            return answer
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request("POST", call.path, call.message, call.headers)
+        response = connection.getresponse()
+        body = response.read()
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise http.client.HTTPException(f"status {response.status}: {body[:200]!r}")
+    return body
+
+
+def own_contract(workload: Workload) -> Calls:
+    """mlpserve.v1.PredictionService."""
+    service = "/mlpserve.v1.PredictionService"
+    single = pb.PredictRequest(instance=_tensor(pb.DATA_TYPE_FLOAT32, workload.row))
+    batch = pb.BatchPredictRequest(instances=_tensor(pb.DATA_TYPE_UINT8, workload.pixels))
+    return Calls(
+        Call(f"{service}/Predict", single.SerializeToString(), _single, grpc=True),
+        Call(f"{service}/BatchPredict", batch.SerializeToString(), _batch, grpc=True),
+    )
+
+
+def open_inference(workload: Workload, floats: str, pixels: str, name: str = "rows") -> Calls:
+    """inference.GRPCInferenceService/ModelInfer, tensors as raw bytes; the models' names."""
+    path = "/inference.GRPCInferenceService/ModelInfer"
+    single, batch = _infer(floats, name, workload.row[None]), _infer(pixels, name, workload.pixels)
+    return Calls(
+        Call(path, single, _infer_answer, grpc=True), Call(path, batch, _infer_answer, grpc=True)
+    )
+
+
+def json_over_http(workload: Workload, single: str, batch: str) -> Calls:
+    """{"rows": [[...], ...]} and {"pixels": [[...], ...]}, the two paths.
+
+    Answered by the probabilities or {"probabilities": ...}.
+    """
+    # Floats as short as they can be without a change of the float32 value.
+    row = "[" + ",".join(str(value) for value in workload.row) + "]"
+    pixels = json.dumps(workload.pixels.tolist(), separators=(",", ":"))
+    return Calls(
+        Call(single, f'{{"rows":[{row}]}}'.encode(), _json_answer, grpc=False),
+        Call(batch, f'{{"pixels":{pixels}}}'.encode(), _json_answer, grpc=False),
+    )
+
+
+def _tensor(dtype: Any, values: NDArray[Any]) -> pb.Tensor:
+    return pb.Tensor(dtype=dtype, shape=values.shape, data=values.tobytes())
+
+
+def _single(answer: bytes) -> NDArray[np.float32]:
+    return np.array(pb.PredictResponse.FromString(answer).probabilities, np.float32)
+
+
+def _batch(answer: bytes) -> NDArray[np.float32]:
+    return np.frombuffer(pb.BatchPredictResponse.FromString(answer).probabilities.data, "<f4")
+
+
+def _json_answer(answer: bytes) -> NDArray[np.float32]:
+    value = json.loads(answer)
+    return np.asarray(value["probabilities"] if isinstance(value, dict) else value, np.float32)
+
+
+def _infer(model: str, name: str, x: NDArray[Any]) -> bytes:
+    request = MODEL_INFER_REQUEST(model_name=model, raw_input_contents=[x.tobytes()])
+    datatype = {"float32": "FP32", "uint8": "UINT8"}[x.dtype.name]
+    request.inputs.add(name=name, datatype=datatype, shape=x.shape)
+    message: bytes = request.SerializeToString()
+    return message
+
+
+def _infer_answer(answer: bytes) -> NDArray[np.float32]:
+    return np.frombuffer(MODEL_INFER_RESPONSE.FromString(answer).raw_output_contents[0], "<f4")
+
+
+def _open_inference_messages() -> tuple[Any, Any]:
+    """The parts of the protocol that are used here: field numbers are the protocol's."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(
+        name="benchmark_open_inference.proto", package="benchmark.inference", syntax="proto3"
+    )
+    tensor = file.message_type.add(name="Tensor")
+    tensor.field.add(name="name", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
+    tensor.field.add(name="datatype", number=2, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
+    tensor.field.add(name="shape", number=3, type=field.TYPE_INT64, label=field.LABEL_REPEATED)
+    for name, direction, tensors, raw in (("Request", "input", 5, 7), ("Response", "output", 5, 6)):
+        message = file.message_type.add(name=name)
+        message.field.add(
+            name="model_name", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL
+        )
+        message.field.add(
+            name=f"{direction}s",
+            number=tensors,
+            type=field.TYPE_MESSAGE,
+            type_name=".benchmark.inference.Tensor",
+            label=field.LABEL_REPEATED,
+        )
+        message.field.add(
+            name=f"raw_{direction}_contents",
+            number=raw,
+            type=field.TYPE_BYTES,
+            label=field.LABEL_REPEATED,
+        )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    request, response = (
+        message_factory.GetMessageClass(pool.FindMessageTypeByName(f"benchmark.inference.{name}"))
+        for name in ("Request", "Response")
+    )
+    return request, response
+
+
+MODEL_INFER_REQUEST, MODEL_INFER_RESPONSE = _open_inference_messages()

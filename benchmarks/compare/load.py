@@ -1,0 +1,110 @@
+"""Load on a running server with h2load, a generator in C, and what it cost the server."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.compare.contracts import Call, ask
+from benchmarks.compare.environments import Absent
+from benchmarks.compare.processes import Running
+
+__all__ = ["Load", "LoadError", "Shape", "check_generator", "measure"]
+
+# Beyond the time of the load itself: connecting, and the calls that are still open.
+PATIENCE_SECONDS = 30
+GRPC_PREFIX_BYTES = 5
+
+
+class LoadError(Exception):
+    """Calls failed under load, so that their figures would mean nothing."""
+
+
+class Shape(NamedTuple):
+    """How many connections, and how many calls in flight on each."""
+
+    connections: int
+    streams: int
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that wait for their answer at any moment."""
+        return self.connections * self.streams
+
+
+class Load(NamedTuple):
+    """What one measurement gave."""
+
+    calls: int
+    calls_s: float
+    cpu_us: float  # of the server, user and system, a call
+    p50_us: float
+    p99_us: float
+    p999_us: float
+
+
+def check_generator() -> str:
+    """The version of h2load; raises Absent."""
+    if not shutil.which("h2load"):
+        raise Absent("no h2load here; in Debian: nghttp2-client")
+    return subprocess.check_output(["h2load", "--version"], text=True).strip()
+
+
+def measure(server: Running, call: Call, shape: Shape, seconds: float, folder: Path) -> Load:
+    """Keep the calls in flight for so long; raises LoadError when any of them fails."""
+    answer_bytes = len(ask(call, server.port)) + GRPC_PREFIX_BYTES
+    log = folder / "h2load.log"
+    log.unlink(missing_ok=True)
+    before = server.cpu_seconds()
+    report = _h2load(call, server.port, shape, seconds, folder, log)
+    after = server.cpu_seconds()
+    server.check_alive()
+    calls = _check(report, call, shape, answer_bytes)
+    used = sum(value - before.get(pid, 0.0) for pid, value in after.items())
+    # Each line: when it was sent (in microseconds), the HTTP status, how long it took.
+    sent, took = np.loadtxt(log, usecols=(0, 2), ndmin=2).T
+    span = ((sent + took).max() - sent.min()) / 1e6
+    p50, p99, p999 = np.percentile(took, [50, 99, 99.9]).tolist()
+    return Load(calls, len(took) / float(span), used / calls * 1e6, p50, p99, p999)
+
+
+def _h2load(call: Call, port: int, shape: Shape, seconds: float, folder: Path, log: Path) -> str:
+    body = folder / "body"
+    body.write_bytes(call.body)
+    command = [
+        *("h2load", "--duration", f"{seconds:g}", "--threads", "1"),
+        *("--clients", str(shape.connections), "--max-concurrent-streams", str(shape.streams)),
+        *("--data", str(body), "--log-file", str(log)),
+        *(part for pair in call.headers.items() for part in ("--header", ": ".join(pair))),
+        *(() if call.grpc else ("--h1",)),
+        f"http://127.0.0.1:{port}{call.path}",
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=seconds + PATIENCE_SECONDS, check=False
+    )
+    if done.returncode:
+        raise LoadError(f"h2load failed: {done.stderr.strip()[-200:]}")
+    return done.stdout
+
+
+def _check(report: str, call: Call, shape: Shape, answer_bytes: int) -> int:
+    """The number of calls that were answered; raises LoadError unless each was, in full.
+
+    h2load does not look into trailers, where gRPC says that a call failed; but such an answer
+    has no data, so their sum tells.
+    """
+    counts = {name: int(n) for n, name in re.findall(r"(\d+) (done|failed|errored|2xx)", report)}
+    data = int(re.findall(r"\((\d+)\) data", report)[0])
+    done = counts["done"]
+    # At the end some have begun to answer, or have sent all but the trailers.
+    in_full = done <= counts["2xx"] <= done + shape.in_flight
+    if not done or counts["failed"] or counts["errored"] or not in_full:
+        raise LoadError(f"{shape}: calls failed: {counts}")
+    # JSON's length may vary.
+    expected, slack = done * answer_bytes, shape.in_flight * answer_bytes
+    if call.grpc and not expected <= data <= expected + slack:
+        raise LoadError(f"{shape}: {done} answers came with {data} bytes, expected {expected}")
+    return done

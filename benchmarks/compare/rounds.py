@@ -1,0 +1,115 @@
+"""One round with one server: start it, check its answers, measure it, stop it."""
+
+import http.client
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import grpc
+
+from benchmarks.compare.contracts import Call, ask
+from benchmarks.compare.environments import ROOT
+from benchmarks.compare.load import Load, Shape, measure
+from benchmarks.compare.processes import Running, StartError, free_port
+from benchmarks.compare.servers import Server
+from benchmarks.compare.workload import Workload
+
+__all__ = ["BATCH", "SHAPES", "Round", "WrongAnswer", "one_round", "running", "wait_until_right"]
+
+# One call in flight on each connection, or all on one; the latter needs HTTP/2.
+SHAPES = {
+    "1 connection": Shape(1, 1),
+    "8 connections": Shape(8, 1),
+    "64 connections": Shape(64, 1),
+    "64 on one": Shape(1, 64),
+}
+BATCH = "batch"
+START_SECONDS = 90.0
+PROBE_SECONDS = 5.0
+PAUSE_SECONDS = 0.02
+WARM_UP_SECONDS = 1.0
+
+# What a server that is not there yet, or not ready, may answer.
+NOT_YET = (OSError, http.client.HTTPException, grpc.RpcError)
+
+
+class WrongAnswer(Exception):
+    """A server's probabilities are not those of the network."""
+
+
+class Round(NamedTuple):
+    """What one round with one server gave."""
+
+    start_s: float
+    memory_bytes: int
+    loads: dict[str, Load]
+
+
+def one_round(server: Server, workload: Workload, seconds: float) -> Round:
+    """Raises StartError, WrongAnswer or LoadError."""
+    single, batch = server.calls(workload)
+    with running(server, workload) as process:
+        start_s = wait_until_right(process, server, workload)
+        measure(process, single, SHAPES["8 connections"], WARM_UP_SECONDS, workload.folder)
+        loads = {
+            name: measure(process, single, shape, seconds, workload.folder)
+            for name, shape in SHAPES.items()
+            if single.grpc or shape.streams == 1
+        }
+        loads[BATCH] = measure(process, batch, Shape(1, 1), seconds, workload.folder)
+        return Round(start_s, process.memory_bytes(), loads)
+
+
+@contextmanager
+def running(server: Server, workload: Workload) -> Iterator[Running]:
+    """The server as processes that end with the block; raises Absent."""
+    port = free_port()
+    variables = {
+        "BENCH_PORT": str(port),
+        "BENCH_SPARE_PORT": str(free_port()),
+        "BENCH_WEIGHTS": str(workload.npz),
+        "BENCH_FOLDER": str(workload.folder),
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}",
+        # As in mlpserve: calls run side by side, products need not.
+        **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1"),
+        # Nothing here reports to anyone, nor leaves a token in the user's home.
+        "RAY_AUTH_MODE": "disabled",
+        "BENTOML_DO_NOT_TRACK": "True",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    command = server.find(workload, port).command
+    process = Running(command, port, variables, workload.folder, workload.folder / "output")
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def wait_until_right(process: Running, server: Server, workload: Workload) -> float:
+    """Seconds from the start to the first right answer; waits for batches, too.
+
+    Raises StartError or WrongAnswer.
+    """
+    single, batch = server.calls(workload)
+    answer = _first_answer(process, single)
+    took = time.perf_counter() - process.started
+    if server.computes:
+        _check(single, answer, workload)
+        _check(batch, _first_answer(process, batch), workload)
+    return took
+
+
+def _first_answer(process: Running, call: Call) -> bytes:
+    while time.perf_counter() - process.started < START_SECONDS:
+        process.check_alive()
+        try:
+            return ask(call, process.port, PROBE_SECONDS)
+        except NOT_YET:
+            time.sleep(PAUSE_SECONDS)
+    raise StartError(f"no answer within {START_SECONDS:g} s: {process.last_words()}")
+
+
+def _check(call: Call, answer: bytes, workload: Workload) -> None:
+    if not workload.is_right(call.decode(answer)):
+        raise WrongAnswer(f"{call.path} gives not the probabilities that NumPy computes")

@@ -1,0 +1,167 @@
+"""The servers that are compared: how each is started, asked and weighed."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.compare.contracts import Calls, json_over_http, open_inference, own_contract
+from benchmarks.compare.environments import (
+    Absent,
+    cpp_server,
+    distribution_bytes,
+    environment,
+    environment_bytes,
+    linked_bytes,
+    version_in,
+)
+from benchmarks.compare.processes import free_port
+from benchmarks.compare.workload import Workload
+
+__all__ = ["SERVERS", "Here", "Server"]
+
+PEERS = "benchmarks.compare.peers"
+
+
+class Here(NamedTuple):
+    """A server as it is on this machine, ready to be started."""
+
+    command: list[str]
+    version: str
+    installed_bytes: int
+
+
+@dataclass(frozen=True)
+class Server:
+    """One line of the table. `find` raises Absent where the server cannot be run."""
+
+    name: str
+    find: Callable[[Workload, int], Here]
+    calls: Callable[[Workload], Calls] = own_contract
+    environment: str | None = None  # the peer's own, as `install` knows it
+    computes: bool = True  # False for an echo, whose answers mean nothing
+    quick: bool = False  # part of a --quick run
+
+
+def mlpserve(workload: Workload, port: int, *, transport: str) -> Here:
+    flags = ["--transport", transport]
+    if "--transport" not in _server_help():
+        if transport != "standard":
+            raise Absent("this mlpserve-server has no --transport")
+        flags = []
+    command = [
+        *(_beside_python("mlpserve-server"), "--store", str(workload.store)),
+        *("--listen", f"127.0.0.1:{port}", "--log-level", "warning", *flags),
+    ]
+    weight = distribution_bytes("mlpserve[server]")
+    return Here(command, f"mlpserve {metadata.version('mlpserve')}, {_grpcio()}", weight)
+
+
+def cpp(workload: Workload, port: int) -> Here:
+    program = cpp_server()
+    version = subprocess.check_output(["pkg-config", "--modversion", "grpc++"], text=True)
+    command = [str(program), str(workload.raw), str(port)]
+    return Here(command, f"gRPC {version.strip()}", linked_bytes(program))
+
+
+def echo(workload: Workload, port: int) -> Here:
+    command = [sys.executable, "-m", f"{PEERS}.echo_server"]
+    return Here(command, _grpcio(), distribution_bytes("grpcio", "protobuf", "numpy"))
+
+
+def python_peer(
+    workload: Workload,
+    port: int,
+    *,
+    package: str,
+    name: str,
+    command: str,
+    prepare: Callable[[Workload, int], None] | None = None,
+) -> Here:
+    """A framework in its own environment; `command` begins with a program of it."""
+    folder = environment(name)
+    if prepare:
+        prepare(workload, port)
+    program, *rest = command.format(port=port, folder=workload.folder).split()
+    version = f"{package} {version_in(folder, package)}"
+    return Here([str(folder / "bin" / program), *rest], version, environment_bytes(folder))
+
+
+def mlserver_settings(workload: Workload, port: int) -> None:
+    """Its leanest form: the model in the server's own process."""
+    folder = workload.folder / "mlserver"
+    folder.mkdir(exist_ok=True)
+    ports = {"grpc_port": port, "http_port": free_port(), "metrics_port": free_port()}
+    settings = {"host": "127.0.0.1", "parallel_workers": 0, **ports}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    model = {"name": "mlp", "implementation": f"{PEERS}.mlserver_model.Classifier"}
+    (folder / "model-settings.json").write_text(json.dumps(model))
+
+
+def _beside_python(program: str) -> str:
+    return str(Path(sys.executable).with_name(program))
+
+
+@cache
+def _server_help() -> str:
+    return subprocess.check_output([_beside_python("mlpserve-server"), "--help"], text=True)
+
+
+def _grpcio() -> str:
+    return f"grpcio {metadata.version('grpcio')}"
+
+
+def _peer(
+    label: str,
+    name: str,
+    package: str,
+    calls: Callable[[Workload], Calls],
+    command: str,
+    prepare: Callable[[Workload, int], None] | None = None,
+) -> Server:
+    find = partial(python_peer, package=package, name=name, command=command, prepare=prepare)
+    return Server(label, find, calls, environment=name)
+
+
+# The first that is measured is what the ratios refer to.
+SERVERS = [
+    Server("mlpserve --transport direct", partial(mlpserve, transport="direct"), quick=True),
+    Server("mlpserve --transport standard", partial(mlpserve, transport="standard"), quick=True),
+    Server("C++ gRPC, callback API", cpp, quick=True),
+    Server("grpcio echo, computes nothing", echo, computes=False, quick=True),
+    _peer(
+        "PyTriton, gRPC",
+        "pytriton",
+        "nvidia-pytriton",
+        partial(open_inference, floats="floats", pixels="pixels"),
+        f"python -m {PEERS}.pytriton_server",
+    ),
+    _peer(
+        "MLServer, gRPC",
+        "mlserver",
+        "mlserver",
+        partial(open_inference, floats="mlp", pixels="mlp"),
+        "mlserver start {folder}/mlserver",
+        mlserver_settings,
+    ),
+    _peer("Ray Serve, gRPC", "ray", "ray", own_contract, f"python -m {PEERS}.ray_server"),
+    _peer(
+        "BentoML, HTTP",
+        "bentoml",
+        "bentoml",
+        partial(json_over_http, single="/classify", batch="/classify_pixels"),
+        f"bentoml serve {PEERS}.bentoml_server:Classifier --host 127.0.0.1 --port {{port}}",
+    ),
+    _peer(
+        "LitServe, HTTP",
+        "litserve",
+        "litserve",
+        partial(json_over_http, single="/predict", batch="/predict"),
+        f"python -m {PEERS}.litserve_server",
+    ),
+]

@@ -1,0 +1,105 @@
+"""What every server serves and is asked: one set of weights, one image, one batch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpserve_model import (
+    CHAMPION,
+    Dataset,
+    Gate,
+    Manifest,
+    Network,
+    Store,
+    Weights,
+    forward,
+    initialise,
+    scale_pixels,
+)
+
+__all__ = ["BATCH_ROWS", "NETWORK", "Workload", "make"]
+
+BATCH_ROWS = 1000
+NETWORK = Network((784, 128, 10))
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The inputs and the answers that are right; the folder holds the weights in three forms."""
+
+    folder: Path
+    weights: Weights
+    row: Float32  # (784,) in 0..1
+    pixels: NDArray[np.uint8]  # (BATCH_ROWS, 784)
+    row_answer: Float32  # (1, 10)
+    batch_answer: Float32  # (BATCH_ROWS, 10)
+
+    @property
+    def npz(self) -> Path:
+        """The weights for the Python peers."""
+        return self.folder / "weights.npz"
+
+    @property
+    def raw(self) -> Path:
+        """The weights for C++: the arrays one after another."""
+        return self.folder / "weights.f32"
+
+    @property
+    def store(self) -> Path:
+        """The weights as mlpserve stores them."""
+        return self.folder / "store"
+
+    def is_right(self, answer: NDArray[Any]) -> bool:
+        """Whether these are the probabilities, for the row or for the batch."""
+        expected = self.row_answer if answer.size == NETWORK.classes else self.batch_answer
+        return answer.size == expected.size and np.allclose(
+            answer.reshape(expected.shape), expected, rtol=0, atol=1e-5
+        )
+
+
+def make(folder: Path) -> Workload:
+    """Draw the weights and the inputs, and write what the servers read."""
+    rng = np.random.default_rng(0)
+    weights = initialise(NETWORK, rng)
+    row = rng.random(784, dtype=np.float32)
+    pixels = rng.integers(0, 256, (BATCH_ROWS, 784), dtype=np.uint8)
+    workload = Workload(
+        folder,
+        weights,
+        row,
+        pixels,
+        forward(NETWORK, weights, row[None]),
+        forward(NETWORK, weights, scale_pixels(pixels, 255)),
+    )
+    _write(workload, rng.random((8, 784), dtype=np.float32))
+    return workload
+
+
+def _write(workload: Workload, golden: Float32) -> None:
+    (w1, b1), (w2, b2) = workload.weights
+    np.savez(workload.npz, w1=w1, b1=b1, w2=w2, b2=b2)
+    workload.raw.write_bytes(b"".join(part.astype("<f4").tobytes() for part in (w1, b1, w2, b2)))
+    store = Store(workload.store, "mnist")
+    version = store.publish(_draft(), workload.weights, golden).version
+    store.move_alias(CHAMPION, version, expected=None, event="promote", reason="benchmark")
+
+
+def _draft() -> Manifest:
+    return Manifest(
+        model="mnist",
+        network=NETWORK,
+        input_shape=(28, 28),
+        input_maximum=255,
+        class_names=tuple("0123456789"),
+        dataset=Dataset("random", "sha256:0", "none"),
+        recipe={},
+        seed=0,
+        libraries={},
+        metrics={},
+        gate=Gate("PROMOTED"),
+    )
