@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_client import _wire
 from mlpserve_client._core import Core, Selector
-from mlpserve_client._errors import BatchTooLargeError, InvalidInputError
+from mlpserve_client._errors import BatchTooLargeError, InvalidInputError, ServerError
 from mlpserve_client._images import Fitter
 from mlpserve_client._inputs import as_instances, has_images, is_image
 from mlpserve_client._results import BatchPrediction, ModelRef, Prediction
@@ -114,7 +114,8 @@ class Batches:
     ) -> list[Response]:
         """Wait for an answer; several, when the server's limit turns out to be lower."""
         try:
-            return [await self._core.ask(BATCH_PREDICT, asked.request, timeout, asked.call)]
+            response = await self._core.ask(BATCH_PREDICT, asked.request, timeout, asked.call)
+            return [_complete(response, len(asked.rows))]
         except BatchTooLargeError as error:
             if not 0 < error.max_batch < len(asked.rows):
                 raise
@@ -161,6 +162,12 @@ class _Gathered:
 def _asked(rows: Rows, chosen: Selector) -> _Asked:
     request = prediction_pb2.BatchPredictRequest(instances=_wire.encode(rows), model=chosen)
     return _Asked(rows, request, None)
+
+
+def _complete(response: Response, rows: int) -> Response:
+    if len(response.labels) != rows:
+        raise ServerError(f"the server answered {rows} rows with {len(response.labels)} labels")
+    return response
 
 
 def _pin(ref: ModelRef) -> model_pb2.ModelSelector:

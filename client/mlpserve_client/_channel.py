@@ -59,6 +59,10 @@ def options(settings: Settings, *, carries_calls: bool) -> list[tuple[str, Any]]
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.dns_min_time_between_resolutions_ms", 500),
         ("grpc.service_config_disable_resolution", 1),
+        # A server that vanished without a word is given up within seconds, not minutes;
+        # ours takes pings every ten seconds.
+        ("grpc.keepalive_time_ms", 11_000),
+        ("grpc.keepalive_timeout_ms", 4_000),
     ]
     if carries_calls:
         chosen += [
@@ -86,12 +90,16 @@ def channel_target(targets: tuple[str, ...]) -> str:
         if len(unix) < len(targets):
             raise SettingsError("a list of targets is either all unix sockets or none")
         return "unix:" + ",".join(unix)
-    found = [address for target in targets for address in _addresses(target)]
+    found = dict.fromkeys(address for target in targets for address in _addresses(target))
     if not found:
         raise ConnectionFailedError(
             f"none of {', '.join(targets)} has an address", target=",".join(targets)
         )
-    return "ipv6:" + ",".join(dict.fromkeys(found))
+    if all(":" not in host for host, _ in found):
+        return "ipv4:" + ",".join(f"{host}:{port}" for host, port in found)
+    # gRPC takes a list of one family only, but it knows IPv4 in IPv6's notation.
+    hosts = ((host if ":" in host else f"::ffff:{host}", port) for host, port in found)
+    return "ipv6:" + ",".join(f"[{host}]:{port}" for host, port in hosts)
 
 
 def credentials(tls: Tls) -> grpc.ChannelCredentials:
@@ -111,18 +119,13 @@ def metadata(settings: Settings) -> tuple[tuple[str, str], ...] | None:
     return (("authorization", f"Bearer {settings.token}"),)
 
 
-def _addresses(target: str) -> list[str]:
+def _addresses(target: str) -> list[tuple[str, str]]:
     host, _, port = target.removeprefix("dns:").lstrip("/").rpartition(":")
     try:
-        # IPv4 in IPv6's notation, because gRPC takes a list of one family only.
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return []  # the others may be up
-    return [f"[{_as_ipv6(str(entry[4][0]))}]:{port}" for entry in found]
-
-
-def _as_ipv6(address: str) -> str:
-    return address if ":" in address else f"::ffff:{address}"
+    return [(str(entry[4][0]), port) for entry in found]
 
 
 def _read(path: str | Path | None) -> bytes | None:

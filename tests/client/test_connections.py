@@ -199,10 +199,14 @@ def test_every_page_of_models_is_fetched(
     assert [model.version for model in client.models()] == list(range(53, 0, -1))
 
 
-def test_a_unix_socket_is_a_target(
+def test_unix_sockets_are_targets(
     connect: Callable[..., Any], start: Callable[..., Server], tmp_path: Path
 ) -> None:
-    server = start(f"unix:{tmp_path / 's'}")
-    publish(server)
+    first, second = start(f"unix:{tmp_path / 'a'}"), start(f"unix:{tmp_path / 'b'}")
+    publish(first)
 
-    assert connect(server.address).predict(IMAGE).model.version == 1
+    assert connect(first.address).predict(IMAGE).model.version == 1
+    client = connect([first.address, second.address])
+    assert client.predict(IMAGE).model.version == 1
+    first.stop()
+    assert client.predict(IMAGE).model.version == 1
