@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -223,9 +224,21 @@ def test_ctrl_c_ends_with_130_and_publishes_nothing(store: Store) -> None:
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
     assert process.returncode == 130
-    assert rest.endswith("mlpserve-trainer: interrupted: nothing was published\n")
+    assert re.search(
+        "mlpserve-trainer: interrupted: nothing was published; "
+        r"the same command with --resume goes on after epoch \d+\n$",
+        rest,
+    )
     assert "Traceback" not in rest
     assert store.versions() == []
+
+
+def test_reproduce_finds_a_version_identical(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run()
+    assert main(["reproduce", "1"]) == 0
+    assert f"version 1: identical, {store.manifest(1).digest}" in capsys.readouterr().out
 
 
 def test_ctrl_c_during_publication_waits_for_its_end(

@@ -1,4 +1,4 @@
-"""The command mlpserve-trainer: train, datasets, recipes."""
+"""The command mlpserve-trainer: train, reproduce, datasets, recipes."""
 
 import argparse
 import difflib
@@ -10,7 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from mlpserve_model import StoreError
+from mlpserve_model import Store, StoreError
 from mlpserve_model.log import set_up
 from mlpserve_model.settings import SettingsParser, at_least
 from mlpserve_trainer.datasets import DATASETS, Places
@@ -19,6 +19,7 @@ from mlpserve_trainer.errors import TrainerError, UsageError
 from mlpserve_trainer.gate import Rules
 from mlpserve_trainer.progress import Watch, log_epochs, show_bar
 from mlpserve_trainer.recipe import load_recipe, recipe_knobs, recipe_names
+from mlpserve_trainer.reproduction import reproduce
 from mlpserve_trainer.training import (
     Outcome,
     TrainSettings,
@@ -46,8 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, WRONG_USAGE)
     except (TrainerError, StoreError) as error:
         return _fail(error, FAILED)
-    except KeyboardInterrupt:
-        return _fail("interrupted: nothing was published", INTERRUPTED)
+    except KeyboardInterrupt as interrupt:
+        return _fail(
+            "; ".join(("interrupted: nothing was published", *interrupt.args)), INTERRUPTED
+        )
 
 
 def _parser() -> SettingsParser:
@@ -61,6 +64,7 @@ def _parser() -> SettingsParser:
         return sub
 
     _add_train_flags(command("train", _train, "train, publish and, if good enough, promote"))
+    _add_reproduce_flags(command("reproduce", _reproduce, "train a version again and compare"))
     _add_places(command("datasets", _list_datasets, "list the data sets"))
     command("recipes", _list_recipes, "list the recipes")
     return parser
@@ -71,6 +75,12 @@ def _add_train_flags(parser: SettingsParser) -> None:
     parser.add_logging()
     _add_places(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    parser.add_argument("--resume", action="store_true", help="go on where the same was stopped")
+    parser.add_argument(
+        "--checkpoint-dir",
+        type=Path,
+        help="where each epoch is kept until the training is over; else in the cache",
+    )
     parser.add_argument("--recipe", default="quick", help="a name from `recipes`, or a .toml file")
     parser.add_argument("--seed", type=at_least(0, int), default=0, help="of all randomness")
     for knob in recipe_knobs():
@@ -100,6 +110,14 @@ def _add_train_flags(parser: SettingsParser) -> None:
     parser.add_argument("--reason", help="why --force, for the manifest and the history")
 
 
+def _add_reproduce_flags(parser: SettingsParser) -> None:
+    parser.add_argument("version", type=at_least(1, int), help="the number of the version")
+    parser.add_store()
+    parser.add_logging()
+    _add_places(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
 def _add_places(parser: SettingsParser) -> None:
     parser.add_argument("--data-dir", type=Path, help="a folder of IDX files, or an .npz file")
     parser.add_argument(
@@ -116,6 +134,22 @@ def _train(options: argparse.Namespace) -> int:
     outcome = train(settings, _watch(options))
     _show(outcome, as_json=options.json)
     return REJECTED if outcome.verdict == "REJECTED" else DONE
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    set_up(options.log_format, options.log_level)
+    places = Places(options.data_dir, options.cache_dir)
+    result = reproduce(
+        Store(options.store, options.model), options.version, places, _watch(options)
+    )
+    if options.json:
+        print(json.dumps(asdict(result) | {"identical": result.identical}))
+    elif result.identical:
+        print(f"version {result.version}: identical, {result.digest}")
+    else:
+        print(f"version {result.version}: weights differ by up to {result.largest_difference:.3g}")
+        print("\n".join(f"  {change}" for change in result.versions))
+    return DONE if result.identical else FAILED
 
 
 def _settings(options: argparse.Namespace) -> TrainSettings:
@@ -136,6 +170,8 @@ def _settings(options: argparse.Namespace) -> TrainSettings:
             allow_signature_change=options.allow_signature_change,
             force_reason=options.reason,
         ),
+        checkpoint_dir=options.checkpoint_dir or options.cache_dir / "checkpoints",
+        resume=options.resume,
     )
 
 

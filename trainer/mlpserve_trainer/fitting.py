@@ -57,20 +57,31 @@ def fit(
     """Fit a network, yielding after every epoch.
 
     All randomness of an epoch comes from `seed` and its number, so a training that goes on from
-    a `state` comes to the same weights, bit for bit, as one that was never interrupted.
+    a `state` comes to the same weights, bit for bit, as one that was never interrupted. Of a
+    training that was over, the last epoch comes once more.
 
     Raises TrainingDiverged when the loss is no longer finite, and UsageError when the recipe
     does not suit the inputs.
     """
     state = state or State.fresh(network, recipe, seed)
+    if _is_over(recipe, state):
+        yield _last_epoch(network, state)
     with Team(2 if _worth_sharing(network, recipe, training) else 1) as team:
         fitting = _Fitting(network, recipe, training, state, team)
-        while state.epochs < recipe.epochs and state.patient(recipe.patience):
+        while not _is_over(recipe, state):
             loss, rate = fitting.run_epoch(seed)
             reached = accuracy(network, layers_of(network, state.current), validation)
             state.add(loss, reached, rate, keep_best=recipe.patience > 0)
-            weights = layers_of(network, state.chosen)
-            yield Epoch(state.epochs, loss, reached, weights, state)
+            yield _last_epoch(network, state)
+
+
+def _is_over(recipe: Recipe, state: State) -> bool:
+    return state.epochs >= recipe.epochs or not state.patient(recipe.patience)
+
+
+def _last_epoch(network: Network, state: State) -> Epoch:
+    weights = layers_of(network, state.chosen)
+    return Epoch(state.epochs, state.losses[-1], state.accuracies[-1], weights, state)
 
 
 def batches(order: npt.NDArray[np.intp], size: int) -> Iterator[npt.NDArray[np.intp]]:

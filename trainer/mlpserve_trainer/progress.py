@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 def log_epochs(epochs: Iterator[Epoch], total: int) -> Iterator[Epoch]:
     """Log one line an epoch, for output that is no terminal."""
     started = time.monotonic()
-    for epoch in epochs:
+    # A resumed training's first epoch is not number 1.
+    for done, epoch in enumerate(epochs, start=1):
         elapsed = time.monotonic() - started
         logger.info(
             "epoch %d of %d",
@@ -26,7 +27,7 @@ def log_epochs(epochs: Iterator[Epoch], total: int) -> Iterator[Epoch]:
             extra={
                 "loss": round(epoch.loss, 5),
                 "validation_accuracy": round(epoch.validation_accuracy, 5),
-                "seconds_left": round(elapsed / epoch.number * (total - epoch.number), 1),
+                "seconds_left": round(elapsed / done * (total - epoch.number), 1),
             },
         )
         yield epoch

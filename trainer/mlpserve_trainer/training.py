@@ -4,8 +4,7 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from mlpserve_model import CHAMPION, Gate, Manifest, Network, Store
 from mlpserve_model import Dataset as DatasetFacts
+from mlpserve_trainer.checkpoint import Checkpoint
 from mlpserve_trainer.datasets import Dataset, Places, load
 from mlpserve_trainer.evaluation import accuracy, evaluate, report
 from mlpserve_trainer.fitting import Epoch, fit
@@ -23,7 +23,16 @@ from mlpserve_trainer.publishing import Challenger, publish
 from mlpserve_trainer.recipe import Recipe, load_recipe
 from mlpserve_trainer.split import Split, split
 
-__all__ = ["Outcome", "TrainSettings", "champion_of", "default_cache_dir", "train"]
+__all__ = [
+    "Outcome",
+    "TrainSettings",
+    "champion_of",
+    "default_cache_dir",
+    "fitted",
+    "library_versions",
+    "network_for",
+    "train",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +52,8 @@ class TrainSettings:
     * `data_dir`: the folder or file that data sets `mnist`, `idx` and `npz` are read from.
     * `cache_dir`: where MNIST is kept once it was fetched.
     * `rules`: how strict the gate is.
+    * `checkpoint_dir`: where the state after each epoch is kept until it is published, if at all.
+    * `resume`: go on from the checkpoint of the same training, where there is one.
     """
 
     store: Path = Path("models")
@@ -52,6 +63,8 @@ class TrainSettings:
     data_dir: Path | None = None
     cache_dir: Path = field(default_factory=default_cache_dir)
     rules: Rules = field(default_factory=Rules)
+    checkpoint_dir: Path | None = None
+    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,8 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
     parts = split(data, settings.recipe.validation_fraction)
     challenger = _fit_challenger(settings, data, parts, watch)
     manifest = publish(store, challenger, settings.rules)
+    if settings.checkpoint_dir:
+        Checkpoint.of(settings.checkpoint_dir, challenger.draft).remove()
     logger.info(
         "published version %d: %s", manifest.version, manifest.gate.verdict, extra=_facts(manifest)
     )
@@ -109,47 +124,74 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
     )
 
 
+def fitted(
+    network: Network,
+    recipe: Recipe,
+    parts: Split,
+    seed: int,
+    watch: Watch,
+    checkpoint: Checkpoint | None = None,
+    resume: bool = False,
+) -> Epoch:
+    """Fit a network, saving every epoch where there is a checkpoint; return the last epoch.
+
+    Raises TrainerError when it diverges, or when the checkpoint cannot be read.
+    """
+    state = checkpoint.load() if checkpoint and resume else None
+    if state:
+        logger.info("going on after epoch %d", state.epochs)
+    # One thread in each product: two halves of a batch side by side are faster than one product
+    # on two threads, and the weights do not depend on the number of cores (docs/training.md).
+    with threadpool_limits(1, user_api="blas"):
+        epochs = fit(network, recipe, parts.training, parts.validation, seed, state)
+        try:
+            *_, last = watch(checkpoint.saving(epochs) if checkpoint else epochs, recipe.epochs)
+        except KeyboardInterrupt as interrupt:
+            saved = checkpoint.load() if checkpoint else None
+            if saved is None:
+                raise
+            hint = f"the same command with --resume goes on after epoch {saved.epochs}"
+            raise KeyboardInterrupt(hint) from interrupt
+    return last
+
+
 def _fit_challenger(
     settings: TrainSettings, data: Dataset, parts: Split, watch: Watch
 ) -> Challenger:
-    recipe, network = settings.recipe, _network(settings.recipe, data)
+    recipe, network = settings.recipe, network_for(settings.recipe, data)
+    draft = _draft(settings, network, data, parts)
+    folder = settings.checkpoint_dir
+    checkpoint = Checkpoint.of(folder, draft) if folder else None
     started = time.perf_counter()
-    # Measured on two cores with 784-128-10 in batches of 128: 0.35 s an epoch with one BLAS
-    # thread, 0.42 s with two; products this small are done before the second one is awake.
-    with threadpool_limits(1, user_api="blas"):
-        epochs = fit(network, recipe, parts.training, parts.validation, settings.seed)
-        last = _last(watch(epochs, recipe.epochs))
+    last = fitted(network, recipe, parts, settings.seed, watch, checkpoint, settings.resume)
     seconds = time.perf_counter() - started
     evaluation = evaluate(network, last.weights, parts.holdout)
     metrics = {
         "accuracy": evaluation.accuracy,
         "log_loss": evaluation.log_loss,
-        "validation_accuracy": last.validation_accuracy,
+        "validation_accuracy": accuracy(network, last.weights, parts.validation),
         "training_accuracy": accuracy(network, last.weights, parts.training),
         "training_loss": last.loss,
         "training_seconds": round(seconds, 3),
     }
-    draft = _draft(settings, network, data, parts, metrics)
+    draft = replace(draft, metrics=metrics)
     return Challenger(draft, last.weights, parts.holdout, evaluation)
 
 
-def _last(epochs: Iterator[Epoch]) -> Epoch:
-    *_, last = epochs
-    return last
-
-
-def _network(recipe: Recipe, data: Dataset) -> Network:
+def network_for(recipe: Recipe, data: Dataset) -> Network:
+    """Return the network of a recipe, with as many inputs and classes as the data has."""
     sizes = (math.prod(data.input_shape), *recipe.hidden, len(data.class_names))
     return Network(sizes, recipe.hidden_activation, recipe.output_activation)
 
 
-def _draft(
-    settings: TrainSettings,
-    network: Network,
-    data: Dataset,
-    parts: Split,
-    metrics: dict[str, float],
-) -> Manifest:
+def library_versions() -> dict[str, str]:
+    """Return the versions of what the weights depend on."""
+    return {"python": platform.python_version()} | {
+        name: version(name) for name in ("mlpserve", "numpy")
+    }
+
+
+def _draft(settings: TrainSettings, network: Network, data: Dataset, parts: Split) -> Manifest:
     return Manifest(
         model=settings.model,
         network=network,
@@ -159,9 +201,8 @@ def _draft(
         dataset=DatasetFacts(data.name, data.digest(), parts.description),
         recipe=settings.recipe.as_dict(),
         seed=settings.seed,
-        libraries={"python": platform.python_version()}
-        | {name: version(name) for name in ("mlpserve", "numpy")},
-        metrics=metrics,
+        libraries=library_versions(),
+        metrics={},
         gate=Gate("REJECTED", ("not judged",)),
     )
 

@@ -1,0 +1,148 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlpserve_model import Store
+from mlpserve_trainer import TrainerError, TrainSettings, load_recipe, train
+from mlpserve_trainer.checkpoint import Checkpoint
+from mlpserve_trainer.datasets import Dataset
+from mlpserve_trainer.fitting import Epoch
+from mlpserve_trainer.progress import log_epochs
+
+PROGRAM = "import sys; from mlpserve_trainer.cli import main; sys.exit(main())"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, stripes: Dataset) -> TrainSettings:
+    np.savez(tmp_path / "stripes.npz", X=stripes.inputs, y=stripes.labels)
+    knobs = {"hidden": (8,), "epochs": 5, "batch_size": 16, "averaging": 0.9, "patience": 9}
+    return TrainSettings(
+        store=tmp_path / "store",
+        recipe=load_recipe("quick", dataset="npz", **knobs),
+        data_dir=tmp_path / "stripes.npz",
+        checkpoint_dir=tmp_path / "checkpoints",
+    )
+
+
+def stop_after(count: int, settings: TrainSettings) -> None:
+    """Leave the training after so many epochs, as Ctrl-C does."""
+
+    def watch(epochs: Iterator[Epoch], total: int) -> Iterator[Epoch]:
+        for epoch in epochs:
+            yield epoch
+            if epoch.number == count:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=f"--resume goes on after epoch {count}"):
+        train(settings, watch)
+
+
+def files(settings: TrainSettings) -> list[Path]:
+    assert settings.checkpoint_dir
+    return sorted(settings.checkpoint_dir.iterdir())
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 5])
+def test_a_resumed_training_publishes_what_an_uninterrupted_one_does(
+    settings: TrainSettings, epochs: int
+) -> None:
+    whole = train(settings)
+    stop_after(epochs, settings)
+    resumed = train(replace(settings, resume=True))
+    assert resumed.digest == whole.digest
+    assert resumed.metrics["training_loss"] == whole.metrics["training_loss"]
+
+
+def test_a_published_training_leaves_no_checkpoint(settings: TrainSettings) -> None:
+    train(settings)
+    assert files(settings) == []
+
+
+def test_without_resume_the_training_starts_again(settings: TrainSettings) -> None:
+    stop_after(2, settings)
+    numbers: list[int] = []
+
+    def watch(epochs: Iterator[Epoch], total: int) -> Iterator[Epoch]:
+        for epoch in epochs:
+            numbers.append(epoch.number)
+            yield epoch
+
+    train(settings, watch)
+    assert numbers == [1, 2, 3, 4, 5]
+
+
+def test_another_training_does_not_find_the_checkpoint(settings: TrainSettings) -> None:
+    stop_after(2, settings)
+    other = replace(settings, seed=1, resume=True)
+    assert train(other).digest == train(replace(other, resume=False)).digest
+    assert len(files(settings)) == 1
+
+
+def test_a_damaged_checkpoint_is_refused(settings: TrainSettings) -> None:
+    stop_after(2, settings)
+    (path,) = files(settings)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(TrainerError, match="is damaged, remove it"):
+        train(replace(settings, resume=True))
+    assert Store(settings.store, settings.model).versions() == []
+
+
+def test_a_folder_that_cannot_be_written_costs_no_training(
+    settings: TrainSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert settings.checkpoint_dir
+    settings.checkpoint_dir.write_text("a file")
+    assert train(settings).version == 1
+    assert caplog.text.count("training without checkpoints") == 1
+
+
+def test_the_name_tells_trainings_apart(settings: TrainSettings, tmp_path: Path) -> None:
+    train(settings)
+    draft = Store(settings.store, settings.model).manifest(1)
+    place = Checkpoint.of(tmp_path, draft)
+    assert place == Checkpoint.of(tmp_path, draft)
+    assert place != Checkpoint.of(tmp_path, replace(draft, seed=1))
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    arguments = [
+        "train",
+        "--dataset",
+        "digits",
+        "--epochs",
+        "400",
+        "--hidden",
+        "300",
+        "--seed",
+        "3",
+    ]
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    environment = os.environ | {"MLPSERVE_STORE": str(tmp_path / "store")}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    with process:
+        assert process.stderr is not None
+        assert any("epoch 3 of" in line for line in process.stderr)
+        process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    resumed = [*command[:3], *arguments, "--resume"]
+    second = subprocess.run(resumed, env=environment, capture_output=True, text=True, check=True)
+    assert "going on after epoch" in second.stderr
+    subprocess.run(command, env=environment, capture_output=True, check=True)
+    store = Store(tmp_path / "store", "mnist")
+    assert store.manifest(1).digest == store.manifest(2).digest
+
+
+def test_progress_is_timed_from_where_the_training_went_on(
+    settings: TrainSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop_after(4, settings)
+    caplog.set_level("INFO")
+    train(replace(settings, resume=True), log_epochs)
+    assert "epoch 5 of 5" in caplog.text

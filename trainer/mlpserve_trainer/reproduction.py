@@ -1,0 +1,85 @@
+"""Training a published version again, from what its manifest says."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlpserve_model import Manifest, Store, Weights
+from mlpserve_model.arrays import encode_weights
+from mlpserve_trainer.datasets import Dataset, Places, load
+from mlpserve_trainer.errors import DataError
+from mlpserve_trainer.progress import Watch, log_epochs
+from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.split import split
+from mlpserve_trainer.training import fitted, library_versions, network_for
+
+__all__ = ["Reproduction", "reproduce"]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How the version trained again compares with the published one.
+
+    * `published_digest`, `digest`: "sha256:<hex>" of both versions' weights.
+    * `largest_difference`: of any weight, absolute.
+    * `versions`: the libraries whose versions differ, as "numpy 2.1.0, now 2.4.6".
+    """
+
+    version: int
+    published_digest: str
+    digest: str
+    largest_difference: float
+    versions: tuple[str, ...]
+
+    @property
+    def identical(self) -> bool:
+        """Whether all weights are the same, bit for bit."""
+        return self.digest == self.published_digest
+
+
+def reproduce(
+    store: Store, version: int, places: Places, watch: Watch = log_epochs
+) -> Reproduction:
+    """Train a version again and compare; nothing is published.
+
+    Raises StoreError when the version cannot be read, DataError when the data is not the same,
+    and TrainerError when its recipe is not one that this release can follow.
+    """
+    published = store.load(version)
+    manifest = published.manifest
+    recipe = Recipe().override(manifest.recipe)
+    data = load(manifest.dataset.name, places)
+    _check_data(data, manifest)
+    parts = split(data, recipe.validation_fraction)
+    last = fitted(network_for(recipe, data), recipe, parts, manifest.seed, watch)
+    digest = hashlib.sha256(encode_weights(last.weights)).hexdigest()
+    return Reproduction(
+        version=version,
+        published_digest=manifest.digest,
+        digest=f"sha256:{digest}",
+        largest_difference=_largest_difference(published.weights, last.weights),
+        versions=_changed_versions(manifest),
+    )
+
+
+def _check_data(data: Dataset, manifest: Manifest) -> None:
+    if data.digest() != manifest.dataset.digest:
+        raise DataError(
+            f"data set {data.name} is not the one that version {manifest.version} was trained "
+            f"on: expected {manifest.dataset.digest}, got {data.digest()}; see --data-dir"
+        )
+
+
+def _largest_difference(one: Weights, other: Weights) -> float:
+    pairs = zip(one, other, strict=True)
+    return max(float(np.abs(a - b).max()) for x, y in pairs for a, b in zip(x, y, strict=True))
+
+
+def _changed_versions(manifest: Manifest) -> tuple[str, ...]:
+    now = library_versions()
+    return tuple(
+        f"{name} {version}, now {now.get(name)}"
+        for name, version in manifest.libraries.items()
+        if now.get(name) != version
+    )
