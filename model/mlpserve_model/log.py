@@ -40,6 +40,7 @@ class _Json(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname.lower(),
             "logger": record.name,
+            "process": record.process,
             "event": _cut(record.getMessage()),
         }
         return json.dumps(event | _fields(record), default=str)

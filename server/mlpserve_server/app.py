@@ -41,7 +41,13 @@ class Server:
         self._set_ready(False)
         data = DataPlane(self._manager, settings.max_batch)
         make = _transport(settings.transport)
-        self._transport = make(data, Catalog(self._manager), self._health, settings.max_waiting)
+        self._transport = make(
+            data,
+            Catalog(self._manager),
+            self._health,
+            max_waiting=settings.max_waiting,
+            share_port=settings.worker > 0,
+        )
         self._follower = threading.Thread(target=self._follow, name="follow-store", daemon=True)
 
     @property
@@ -53,8 +59,8 @@ class Server:
         """Listen, and look for a model."""
         self.addresses = tuple(map(self._transport.listen, self.settings.listen))
         self._transport.start()
-        store = str(self.settings.store)
-        log.info("listening", extra={"address": ",".join(self.addresses), "store": store})
+        fields = {"address": ",".join(self.addresses), "store": str(self.settings.store)}
+        log.info("listening", extra=fields)
         self._follower.start()
 
     def stop(self) -> None:

@@ -11,6 +11,7 @@ from types import FrameType
 from mlpserve_model import StoreError
 from mlpserve_model.log import set_up
 from mlpserve_server.settings import Settings, read_settings
+from mlpserve_server.workers import PortTaken, can_share_ports, supervise
 
 __all__ = ["main"]
 
@@ -24,7 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # gRPC's core writes a log of its own, in another form, unless it is told not to before it
     # is imported; what matters of it reaches ours as an error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    return _serve(settings, _stop_on_signals())
+    stop = _stop_on_signals()
+    if settings.workers == 1:
+        return _serve(settings, stop)
+    if not can_share_ports():
+        log.warning("this system cannot share ports: one worker instead of several")
+        return _serve(settings, stop)
+    try:
+        return supervise(settings, sys.argv[1:] if arguments is None else arguments, stop)
+    except PortTaken as error:
+        log.error("cannot start", extra={"reason": str(error)})
+        return 1
 
 
 def _serve(settings: Settings, stop: threading.Event) -> int:
@@ -33,6 +44,8 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
     from mlpserve_server.app import Server
     from mlpserve_server.transport import TransportError
 
+    if settings.worker:
+        threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True).start()
     # Calls run side by side: a product that spreads over all cores would take them from others.
     with threadpool_limits(1):
         try:
@@ -42,6 +55,12 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
             log.error("cannot start", extra={"reason": str(error)})
             return 1
     return 0
+
+
+def _stop_with_parent(stop: threading.Event) -> None:
+    """Stop when the other end of standard input is closed, which is when the parent is gone."""
+    os.read(sys.stdin.fileno(), 1)  # nothing ever comes: it returns at the end
+    stop.set()
 
 
 def _stop_on_signals() -> threading.Event:

@@ -66,8 +66,9 @@ class DirectTransport(StandardTransport):
         catalog: Catalog,
         health_servicer: health.HealthServicer,
         max_waiting: int,
+        share_port: bool = False,
     ) -> None:
-        super().__init__(data, catalog, health_servicer, max_waiting)
+        super().__init__(data, catalog, health_servicer, max_waiting, share_port)
         core: Any = self._server
         self._loop = _Loop(core._state.server, data, self._predictions, max_waiting)
 

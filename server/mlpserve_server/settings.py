@@ -1,5 +1,7 @@
 """The server's settings, read once in main."""
 
+import argparse
+import os
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ class Settings:
     drain_seconds: float = 1.0
     grace_seconds: float = 20.0
     transport: str = "auto"
+    workers: int = 1
+    worker: int = 0  # the number of this worker, which shares its ports; 0: none
     log_format: str = "human"
     log_level: str = "info"
 
@@ -91,6 +95,10 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
         default=defaults.transport,
         help="direct is the fast one, standard grpcio's own; auto: direct where it is supported",
     )
+    parser.add_argument(
+        "--workers", type=at_least(1, int), default=_cores(), help="processes that share the port"
+    )
+    parser.add_argument("--worker", type=whole, default=defaults.worker, help=argparse.SUPPRESS)
     parser.add_logging()
     return Settings(**vars(parser.parse_args(arguments)))
 
@@ -111,3 +119,8 @@ def _selection(text: str) -> str:
     if not number and not ALIAS.fullmatch(text):
         raise ArgumentTypeError(f"{text!r} is neither a version number, nor an alias, nor latest")
     return text
+
+
+def _cores() -> int:
+    """How many cores this process may use, which is less than the machine has in a container."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

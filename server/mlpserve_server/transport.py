@@ -38,7 +38,6 @@ CONTROL_THREADS = 4
 RETRY_SECONDS = 0.1
 
 OPTIONS = [
-    ("grpc.so_reuseport", 0),  # a taken port is an error, not a share of its calls
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # One connection cannot crowd out the others, least of all one that resets its calls.
@@ -55,7 +54,11 @@ class TransportError(Exception):
 
 
 class StandardTransport:
-    """Every service on one grpc.Server; beyond `max_waiting` predictions it refuses more."""
+    """Every service on one grpc.Server.
+
+    Beyond `max_waiting` predictions it refuses more; with `share_port` other processes may
+    listen on its port.
+    """
 
     def __init__(
         self,
@@ -63,14 +66,14 @@ class StandardTransport:
         catalog: Catalog,
         health_servicer: health.HealthServicer,
         max_waiting: int,
+        share_port: bool = False,
     ) -> None:
         self._predictions = _CountingPool(PREDICTION_THREADS, thread_name_prefix="predict")
         self._control = futures.ThreadPoolExecutor(CONTROL_THREADS, thread_name_prefix="control")
-        self._server = grpc.server(
-            self._control,
-            interceptors=[_Admission(self._predictions, max_waiting)],
-            options=OPTIONS,
-        )
+        admission = _Admission(self._predictions, max_waiting)
+        # On by default in gRPC: then a taken port is no error but a share of its calls.
+        options = [*OPTIONS, ("grpc.so_reuseport", int(share_port))]
+        self._server = grpc.server(self._control, interceptors=[admission], options=options)
         hot = {
             "Predict": _on(self._predictions, _answering(_predict(data))),
             "BatchPredict": _on(self._predictions, _answering(_batch_predict(data))),

@@ -1,5 +1,10 @@
 """A real server on a free port over a real folder, and the stubs to call it."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -149,3 +154,51 @@ def eventually() -> Callable[[Callable[[], bool]], None]:
             time.sleep(0.01)
 
     return eventually
+
+
+PROGRAM = str(Path(sys.executable).with_name("mlpserve-server"))
+
+
+class Process:
+    """A server in a process of its own, logging JSON."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [PROGRAM, *arguments, "--log-format", "json"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+        )
+
+    def event(self, name: str) -> dict[str, Any]:
+        """Wait for an event in the log."""
+        assert self.process.stderr
+        for line in self.process.stderr:
+            event: dict[str, Any] = json.loads(line)
+            if event["event"] == name:
+                return event
+        raise AssertionError(f"the server ended without {name!r}")
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        self.process.communicate(timeout=30)
+        return self.process.returncode
+
+
+@pytest.fixture
+def run(store: Any, transport: str) -> Iterator[Callable[..., Process]]:
+    """Start `mlpserve-server` on a free port."""
+    running = []
+
+    def run(*arguments: str, **environment: str) -> Process:
+        folder = str(store.folder.parent)
+        base = ["--store", folder, "--listen", "127.0.0.1:0", "--poll-seconds", "0.05"]
+        base += ["--transport", transport, "--workers", "1"]
+        running.append(Process(*base, *arguments, **environment))
+        return running[-1]
+
+    yield run
+    for process in running:
+        process.process.kill()
+        process.process.communicate()
