@@ -26,7 +26,7 @@ import grpc
 from benchmarks.compare.contracts import own_contract
 from benchmarks.compare.environments import Absent, install
 from benchmarks.compare.k6 import check_under_load
-from benchmarks.compare.load import LoadError, check_generator
+from benchmarks.compare.load import check_generator
 from benchmarks.compare.numpy_alone import numpy_alone
 from benchmarks.compare.processes import StartError
 from benchmarks.compare.report import Result, as_json, machine, table
@@ -37,7 +37,7 @@ from benchmarks.compare.workload import Workload, make
 RESULTS = Path(__file__).parent / "results" / "serving.json"
 
 # A server with such trouble is reported with it, and the others go on.
-TROUBLE = (Absent, StartError, WrongAnswer, LoadError, OSError, grpc.RpcError)
+TROUBLE = (Absent, StartError, WrongAnswer, OSError, grpc.RpcError)
 K6_TROUBLE = (*TROUBLE, subprocess.SubprocessError)
 
 
@@ -72,11 +72,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", default=[""], help="servers whose names have one of these"
     )
-    parser.add_argument("--seconds", type=float, help="length of one measurement (3; quick: 1)")
+    parser.add_argument("--seconds", type=float, help="length of one measurement (3; quick: 0.8)")
     parser.add_argument("--rounds", type=int, help="how often each is measured (3; quick: 2)")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
     options = parser.parse_args()
-    options.seconds = options.seconds or (1 if options.quick else 3)
+    options.seconds = options.seconds or (0.8 if options.quick else 3)
     options.rounds = options.rounds or (2 if options.quick else 3)
     return options
 

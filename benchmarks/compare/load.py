@@ -1,6 +1,7 @@
 """Load on a running server with h2load, a generator in C, and what it cost the server."""
 
 import re
+import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -44,6 +45,7 @@ class Load(NamedTuple):
     p50_us: float
     p99_us: float
     p999_us: float
+    generator_us: float  # what a call cost h2load itself, on the same cores
 
 
 def check_generator() -> str:
@@ -58,9 +60,9 @@ def measure(server: Running, call: Call, shape: Shape, seconds: float, folder: P
     answer_bytes = len(ask(call, server.port)) + GRPC_PREFIX_BYTES
     log = folder / "h2load.log"
     log.unlink(missing_ok=True)
-    before = server.cpu_seconds()
+    before, own = server.cpu_seconds(), _children_seconds()
     report = _h2load(call, server.port, shape, seconds, folder, log)
-    after = server.cpu_seconds()
+    after, generator = server.cpu_seconds(), _children_seconds() - own
     server.check_alive()
     calls = _check(report, call, shape, answer_bytes)
     used = sum(value - before.get(pid, 0.0) for pid, value in after.items())
@@ -68,14 +70,23 @@ def measure(server: Running, call: Call, shape: Shape, seconds: float, folder: P
     sent, took = np.loadtxt(log, usecols=(0, 2), ndmin=2).T
     span = ((sent + took).max() - sent.min()) / 1e6
     p50, p99, p999 = np.percentile(took, [50, 99, 99.9]).tolist()
-    return Load(calls, len(took) / float(span), used / calls * 1e6, p50, p99, p999)
+    per_call = 1e6 / calls
+    return Load(
+        calls, len(took) / float(span), used * per_call, p50, p99, p999, generator * per_call
+    )
+
+
+def _children_seconds() -> float:
+    """User and system time of all processes that were started here and waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _h2load(call: Call, port: int, shape: Shape, seconds: float, folder: Path, log: Path) -> str:
     body = folder / "body"
     body.write_bytes(call.body)
     command = [
-        *("h2load", "--duration", f"{seconds:g}", "--threads", "1"),
+        *("h2load", "--duration", f"{round(seconds * 1000)}ms", "--threads", "1"),
         *("--clients", str(shape.connections), "--max-concurrent-streams", str(shape.streams)),
         *("--data", str(body), "--log-file", str(log)),
         *(part for pair in call.headers.items() for part in ("--header", ": ".join(pair))),
@@ -96,15 +107,16 @@ def _check(report: str, call: Call, shape: Shape, answer_bytes: int) -> int:
     h2load does not look into trailers, where gRPC says that a call failed; but such an answer
     has no data, so their sum tells.
     """
+    # What failed is counted as done and as failed; as errored too, when the stream was reset.
     counts = {name: int(n) for n, name in re.findall(r"(\d+) (done|failed|errored|2xx)", report)}
     data = int(re.findall(r"\((\d+)\) data", report)[0])
     done = counts["done"]
     # At the end some have begun to answer, or have sent all but the trailers.
     in_full = done <= counts["2xx"] <= done + shape.in_flight
     if not done or counts["failed"] or counts["errored"] or not in_full:
-        raise LoadError(f"{shape}: calls failed: {counts}")
+        raise LoadError(f"{counts['failed']} of {done} calls failed")
     # JSON's length may vary.
     expected, slack = done * answer_bytes, shape.in_flight * answer_bytes
     if call.grpc and not expected <= data <= expected + slack:
-        raise LoadError(f"{shape}: {done} answers came with {data} bytes, expected {expected}")
+        raise LoadError(f"{done} answers came with {data} bytes, expected {expected}")
     return done

@@ -2,37 +2,55 @@
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.compare.k6 import Checked
 from benchmarks.compare.load import Load
 from benchmarks.compare.numpy_alone import NumpyAlone
-from benchmarks.compare.rounds import BATCH, SHAPES, Round
+from benchmarks.compare.rounds import BATCH, EIGHT, MANY, ONE, SHARED, Round
 from benchmarks.compare.workload import BATCH_ROWS
 
 __all__ = ["Result", "as_json", "machine", "table"]
 
-ONE, EIGHT, MANY, SHARED = SHAPES
-HEADINGS = (
-    "server",
-    "CPU µs a call, 64 conn.",
-    "64 on one",
-    "1",
-    "calls/s, 64 conn.",
-    "8",
-    "1",
-    "p50 / p99 / p99.9 ms, 64 conn.",
-    "1 conn.",
-    "rows/s, batches",
-    "CPU µs a row",
-    "memory MB",
-    "start s",
-    "installed MB",
+
+class Column(NamedTuple):
+    """A figure of one load; `ratio` adds how many times mlpserve's it is."""
+
+    heading: str
+    load: str
+    figure: Callable[[Load], float]
+    ratio: bool = False
+    digits: int = 0
+
+
+def _cpu_us(load: Load) -> float:
+    return load.cpu_us
+
+
+def _calls_s(load: Load) -> float:
+    return load.calls_s
+
+
+COLUMNS = (
+    Column("CPU µs a call: 64 conn.", MANY, _cpu_us, ratio=True),
+    Column("64 on one", SHARED, _cpu_us, ratio=True),
+    Column("1", ONE, _cpu_us, ratio=True),
+    Column("calls/s: 64 conn.", MANY, _calls_s, ratio=True),
+    Column("8", EIGHT, _calls_s),
+    Column("1", ONE, _calls_s),
+    Column("ms, 64 conn.: p50", MANY, lambda load: load.p50_us / 1e3, digits=2),
+    Column("p99", MANY, lambda load: load.p99_us / 1e3, digits=2),
+    Column("p99.9", MANY, lambda load: load.p999_us / 1e3, digits=2),
+    Column("ms, 1 conn.: p50", ONE, lambda load: load.p50_us / 1e3, digits=2),
+    Column("p99", ONE, lambda load: load.p99_us / 1e3, digits=2),
+    Column("rows/s, batches", BATCH, lambda load: load.calls_s * BATCH_ROWS, ratio=True),
+    Column("CPU µs a row", BATCH, lambda load: load.cpu_us / BATCH_ROWS, digits=2),
 )
+OTHER_HEADINGS = ("memory MB", "start s", "installed MB")
 
 
 @dataclass
@@ -48,9 +66,14 @@ class Result:
 
     @property
     def loads(self) -> dict[str, Load]:
-        """The medians, figure by figure."""
-        names = self.rounds[0].loads
+        """The medians, figure by figure, of the loads under which no call ever failed."""
+        names = [name for name in self.rounds[0].loads if name not in self.failures]
         return {name: _medians([one.loads[name] for one in self.rounds]) for name in names}
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """The loads under which calls failed, and how, in the last round with any."""
+        return {name: text for one in self.rounds for name, text in one.failures.items()}
 
     @property
     def start_s(self) -> float:
@@ -76,15 +99,17 @@ def machine() -> dict[str, Any]:
 
 
 def table(results: Sequence[Result], alone: NumpyAlone) -> str:
-    """Markdown; in parentheses how many times mlpserve's figure, the first in the table."""
+    """Markdown; in parentheses how many times the figure of the first in the table."""
     measured = [result for result in results if result.rounds]
-    if not measured:
-        return "\n".join(["nothing measured", *_notes(results)])
+    headings = ["server", *(column.heading for column in COLUMNS), *OTHER_HEADINGS]
     rows = [_row(result, measured[0]) for result in measured]
-    bare = ["NumPy alone, no server", "", "", f"{alone.row_us:.0f}", *[""] * 5]
-    rows.append([*bare, f"{alone.rows_s:,.0f}", f"{alone.batch_us / BATCH_ROWS:.2f}", "", "", ""])
-    lines = [_line(HEADINGS), _line(["---", *["---:"] * (len(HEADINGS) - 1)]), *map(_line, rows)]
-    return "\n".join([*lines, *_notes(results)])
+    lines = [_line(headings), _line(["---", *["---:"] * (len(headings) - 1)]), *map(_line, rows)]
+    bare = (
+        f"NumPy alone, no server: {alone.row_us:.0f} CPU µs a row; in batches {alone.rows_s:,.0f} "
+    )
+    bare += f"rows/s, {alone.batch_us / BATCH_ROWS:.2f} CPU µs a row"
+    versions = "; ".join(f"{result.name}: {result.version}" for result in measured)
+    return "\n\n".join(["\n".join(lines), bare, f"Versions: {versions}", *_notes(results)])
 
 
 def as_json(
@@ -99,13 +124,15 @@ def as_json(
     }
 
 
-def _notes(results: Sequence[Result]) -> list[str]:
-    missing = [f"\nNot measured: {r.name}: {r.trouble}" for r in results if r.trouble]
-    checked = [(r.name, r.k6) for r in results if r.k6]
-    return missing + [
-        f"\nk6 on {name}: {k6.passed:,} checks of status and label passed, {k6.failed} failed"
-        for name, k6 in checked
-    ]
+def _notes(results: Sequence[Result]) -> Iterator[str]:
+    for result in results:
+        if result.trouble:
+            yield f"{result.name}: not measured: {result.trouble}"
+        for load, failure in result.failures.items():
+            yield f"{result.name}: no figures for {load}: {failure}"
+        if result.k6:
+            passed, failed = result.k6
+            yield f"{result.name}: k6 checked status and label: {passed:,} right, {failed:,} wrong"
 
 
 def _server_json(result: Result) -> dict[str, Any]:
@@ -118,6 +145,7 @@ def _server_json(result: Result) -> dict[str, Any]:
         "start_s": result.start_s,
         "memory_bytes": result.memory_bytes,
         "k6": result.k6._asdict() if result.k6 else None,
+        "failures": result.failures,
         "median": {name: load._asdict() for name, load in result.loads.items()},
         "rounds": [
             {**one._asdict(), "loads": {k: load._asdict() for k, load in one.loads.items()}}
@@ -128,37 +156,28 @@ def _server_json(result: Result) -> dict[str, Any]:
 
 def _row(result: Result, base: Result) -> list[str]:
     loads, ours = result.loads, base.loads
-    many, one, batch = loads[MANY], loads[ONE], loads[BATCH]
-    shared = loads.get(SHARED)
     return [
         result.name,
-        _with_ratio(many.cpu_us, ours[MANY].cpu_us),
-        _with_ratio(shared.cpu_us, ours[SHARED].cpu_us) if shared else "-",
-        _with_ratio(one.cpu_us, ours[ONE].cpu_us),
-        _with_ratio(many.calls_s, ours[MANY].calls_s),
-        f"{loads[EIGHT].calls_s:,.0f}",
-        f"{one.calls_s:,.0f}",
-        _latency(many),
-        _latency(one),
-        _with_ratio(batch.calls_s * BATCH_ROWS, ours[BATCH].calls_s * BATCH_ROWS),
-        f"{batch.cpu_us / BATCH_ROWS:.2f}",
+        *(_cell(column, loads.get(column.load), ours.get(column.load)) for column in COLUMNS),
         f"{result.memory_bytes / 1e6:,.0f}",
         f"{result.start_s:.2f}",
         f"{result.installed_bytes / 1e6:,.0f}",
     ]
 
 
+def _cell(column: Column, load: Load | None, ours: Load | None) -> str:
+    if not load:
+        return "-"
+    value = column.figure(load)
+    text = f"{value:,.{column.digits}f}"
+    if not (column.ratio and ours):
+        return text
+    ratio = value / column.figure(ours)
+    return f"{text} ({ratio:.{1 if ratio >= 0.95 else 2}f})"
+
+
 def _medians(loads: Sequence[Load]) -> Load:
     return Load(*(median(values) for values in zip(*loads, strict=True)))
-
-
-def _with_ratio(value: float, ours: float) -> str:
-    ratio = value / ours
-    return f"{value:,.0f} ({ratio:.{1 if ratio >= 0.95 else 2}f})"
-
-
-def _latency(load: Load) -> str:
-    return " / ".join(f"{us / 1000:.2f}" for us in (load.p50_us, load.p99_us, load.p999_us))
 
 
 def _line(cells: Sequence[str]) -> str:

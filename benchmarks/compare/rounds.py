@@ -10,25 +10,34 @@ import grpc
 
 from benchmarks.compare.contracts import Call, ask
 from benchmarks.compare.environments import ROOT
-from benchmarks.compare.load import Load, Shape, measure
+from benchmarks.compare.load import Load, LoadError, Shape, measure
 from benchmarks.compare.processes import Running, StartError, free_port
 from benchmarks.compare.servers import Server
 from benchmarks.compare.workload import Workload
 
-__all__ = ["BATCH", "SHAPES", "Round", "WrongAnswer", "one_round", "running", "wait_until_right"]
+__all__ = [
+    "BATCH",
+    "EIGHT",
+    "MANY",
+    "ONE",
+    "SHAPES",
+    "SHARED",
+    "Round",
+    "WrongAnswer",
+    "one_round",
+    "running",
+    "wait_until_right",
+]
 
 # One call in flight on each connection, or all on one; the latter needs HTTP/2.
-SHAPES = {
-    "1 connection": Shape(1, 1),
-    "8 connections": Shape(8, 1),
-    "64 connections": Shape(64, 1),
-    "64 on one": Shape(1, 64),
-}
-BATCH = "batch"
+ONE, EIGHT, MANY, SHARED = "1 connection", "8 connections", "64 connections", "64 on one"
+SHAPES = {ONE: Shape(1, 1), EIGHT: Shape(8, 1), MANY: Shape(64, 1), SHARED: Shape(1, 64)}
+BATCH = "batches"
+WARM_UP = "warm-up"
 START_SECONDS = 90.0
 PROBE_SECONDS = 5.0
 PAUSE_SECONDS = 0.02
-WARM_UP_SECONDS = 1.0
+WARM_UP_SECONDS = 0.5
 
 # What a server that is not there yet, or not ready, may answer.
 NOT_YET = (OSError, http.client.HTTPException, grpc.RpcError)
@@ -39,26 +48,33 @@ class WrongAnswer(Exception):
 
 
 class Round(NamedTuple):
-    """What one round with one server gave."""
+    """What one round with one server gave; a load under which calls failed gives no figures."""
 
     start_s: float
     memory_bytes: int
     loads: dict[str, Load]
+    failures: dict[str, str]
 
 
 def one_round(server: Server, workload: Workload, seconds: float) -> Round:
-    """Raises StartError, WrongAnswer or LoadError."""
+    """Raises StartError or WrongAnswer."""
     single, batch = server.calls(workload)
+    loads: dict[str, Load] = {}
+    failures: dict[str, str] = {}
     with running(server, workload) as process:
         start_s = wait_until_right(process, server, workload)
-        measure(process, single, SHAPES["8 connections"], WARM_UP_SECONDS, workload.folder)
-        loads = {
-            name: measure(process, single, shape, seconds, workload.folder)
-            for name, shape in SHAPES.items()
-            if single.grpc or shape.streams == 1
-        }
-        loads[BATCH] = measure(process, batch, Shape(1, 1), seconds, workload.folder)
-        return Round(start_s, process.memory_bytes(), loads)
+        for name, shape in {WARM_UP: SHAPES[EIGHT], **SHAPES, BATCH: SHAPES[ONE]}.items():
+            call = batch if name == BATCH else single
+            if shape.streams > 1 and not call.grpc:
+                continue
+            try:
+                length = WARM_UP_SECONDS if name == WARM_UP else seconds
+                loads[name] = measure(process, call, shape, length, workload.folder)
+            except LoadError as error:
+                failures[name] = str(error)
+        memory = process.memory_bytes()
+    loads.pop(WARM_UP, None)
+    return Round(start_s, memory, loads, failures)
 
 
 @contextmanager

@@ -48,15 +48,14 @@ class Server:
     quick: bool = False  # part of a --quick run
 
 
-def mlpserve(workload: Workload, port: int, *, transport: str) -> Here:
-    flags = ["--transport", transport]
-    if "--transport" not in _server_help():
-        if transport != "standard":
-            raise Absent("this mlpserve-server has no --transport")
-        flags = []
+def mlpserve(workload: Workload, port: int, *, flags: str = "") -> Here:
+    unknown = [f for f in flags.split() if f.startswith("--") and f not in _server_help()]
+    if unknown:
+        raise Absent(f"this mlpserve-server has no {' '.join(unknown)}")
     command = [
         *(_beside_python("mlpserve-server"), "--store", str(workload.store)),
-        *("--listen", f"127.0.0.1:{port}", "--log-level", "warning", *flags),
+        *("--listen", f"127.0.0.1:{port}", "--log-level", "warning", "--drain-seconds", "0"),
+        *flags.split(),
     ]
     weight = distribution_bytes("mlpserve[server]")
     return Here(command, f"mlpserve {metadata.version('mlpserve')}, {_grpcio()}", weight)
@@ -128,10 +127,15 @@ def _peer(
     return Server(label, find, calls, environment=name)
 
 
+def _mlpserve(flags: str = "") -> Server:
+    return Server(f"mlpserve {flags}".strip(), partial(mlpserve, flags=flags), quick=True)
+
+
 # The first that is measured is what the ratios refer to.
 SERVERS = [
-    Server("mlpserve --transport direct", partial(mlpserve, transport="direct"), quick=True),
-    Server("mlpserve --transport standard", partial(mlpserve, transport="standard"), quick=True),
+    _mlpserve(),
+    _mlpserve("--workers 1"),
+    _mlpserve("--workers 1 --transport standard"),
     Server("C++ gRPC, callback API", cpp, quick=True),
     Server("grpcio echo, computes nothing", echo, computes=False, quick=True),
     _peer(
