@@ -21,7 +21,8 @@ START = """
 def run(target: str, program: str) -> subprocess.CompletedProcess[str]:
     """Run a program of its own, so that this process never forks."""
     code = textwrap.dedent(START) + textwrap.dedent(program)
-    command = [sys.executable, "-c", code, target]
+    # Python 3.12 warns of forking a process with threads: that is what is tested here.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, target]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
