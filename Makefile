@@ -54,6 +54,18 @@ test-slow: install  ## the longer tests: kills, soaks, the real MNIST
 test-compose: install  ## compose on a real Docker engine
 	$(BIN)/python -m pytest -m compose -s --timeout 900
 
+# The lower bounds of pyproject.toml, as they are.
+.venv-oldest/stamp: $(LOCKS)/oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $(LOCKS)/oldest.txt
+	.venv-oldest/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: test-oldest
+test-oldest: .venv-oldest/stamp  ## the tests with the oldest libraries supported
+	.venv-oldest/bin/python -m pytest -m "not slow and not compose" \
+		tests/model tests/server tests/client --ignore tests/client/test_types.py
+
 .PHONY: check
 check: install  ## lint, formatting, types, proto lint
 	$(BIN)/ruff check .
@@ -82,4 +94,4 @@ bench: install  ## measure serving and training
 
 .PHONY: up
 up:  ## docker compose up: train once, then serve on port 50051
-	docker compose up --build --wait
+	MLPSERVE_REVISION=$$(git rev-parse --short HEAD) docker compose up --build --wait

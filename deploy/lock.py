@@ -1,4 +1,4 @@
-"""Resolve the dependencies of each image, of development and of the stub generator.
+"""Resolve what each image, development, the stub generator and the oldest run are made of.
 
 The lock files hold versions and hashes for every supported Python and platform, and are
 installed with plain `pip install --require-hashes`. The file for development is resolved
@@ -33,6 +33,8 @@ def main() -> None:
     compile_lock("server", "pyproject.toml", "--extra", "server", *like_dev)
     compile_lock("trainer", "pyproject.toml", "--extra", "trainer", *like_dev)
     compile_lock("proto", "--group", "proto")
+    oldest = ("--all-extras", "--group", "build", "--group", "test")
+    compile_lock("oldest", "pyproject.toml", *oldest, "--resolution", "lowest-direct")
 
 
 if __name__ == "__main__":

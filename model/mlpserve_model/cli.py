@@ -1,6 +1,7 @@
 """mlpserve-models: look after the store."""
 
 import json
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -19,11 +20,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = _parser().parse_args(arguments)
     try:
         code: int = settings.run(Store(settings.store, settings.model), settings)
+        sys.stdout.flush()
     except StoreError as error:
         print(f"mlpserve-models: {_plain(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # The reader has what it wanted, as in `list | head`; nothing is left to flush to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     return code
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -36,6 +37,7 @@ def test_an_event_is_one_line_of_json_with_its_fields(capsys: pytest.CaptureFixt
     logging.getLogger("mlpserve.test").info("model loaded", extra={"version": 7, "seconds": 0.5})
     event = _event(capsys)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*\+00:00", event.pop("time"))
+    assert event.pop("process") == os.getpid()
     assert event == {
         "level": "info", "logger": "mlpserve.test", "event": "model loaded",
         "version": 7, "seconds": 0.5,
@@ -130,4 +132,4 @@ def test_any_message_and_any_value_is_one_valid_line(message: str, value: Any) -
         assert len(line.splitlines()) == 1
         assert line.isprintable()
         if log_format == "json":
-            assert set(json.loads(line)) == {"time", "level", "logger", "event", "value"}
+            assert set(json.loads(line)) == {"time", "level", "logger", "process", "event", "value"}

@@ -27,7 +27,7 @@ def test_a_signal_drains_and_ends_with_0(publish: Any, run: Any, number: int) ->
 
 def test_a_draining_server_is_not_ready_yet_answers(publish: Any, run: Any) -> None:
     publish()
-    server = run("--drain-seconds", "2")
+    server = run("--drain-seconds", "5")
     address = server.event("listening")["address"]
     server.event("serving")
     with grpc.insecure_channel(address) as channel:
