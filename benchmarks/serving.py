@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 
 # So that the parts can be imported however this file is run.
@@ -37,7 +38,7 @@ from benchmarks.compare.workload import Workload, make
 RESULTS = Path(__file__).parent / "results" / "serving.json"
 
 # A server with such trouble is reported with it, and the others go on.
-TROUBLE = (Absent, StartError, WrongAnswer, OSError, grpc.RpcError)
+TROUBLE = (Absent, StartError, WrongAnswer, OSError, HTTPException, grpc.RpcError)
 K6_TROUBLE = (*TROUBLE, subprocess.SubprocessError)
 
 

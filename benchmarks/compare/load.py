@@ -93,9 +93,13 @@ def _h2load(call: Call, port: int, shape: Shape, seconds: float, folder: Path, l
         *(() if call.grpc else ("--h1",)),
         f"http://127.0.0.1:{port}{call.path}",
     ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=seconds + PATIENCE_SECONDS, check=False
-    )
+    patience = seconds + PATIENCE_SECONDS
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=patience, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LoadError(f"h2load did not end within {patience:g} s") from error
     if done.returncode:
         raise LoadError(f"h2load failed: {done.stderr.strip()[-200:]}")
     return done.stdout
