@@ -19,20 +19,20 @@ help:  ## list the targets
 # What the trainer, the server and the client need, no more.
 .venv/run.stamp: $(RUN_LOCKS) pyproject.toml | .venv/bin/python
 	@echo "installing mlpserve into .venv"
-	$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes $(RUN_LOCKS:%=-r %) -r $(LOCKS)/build.txt
-	$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes $(RUN_LOCKS:%=-r %) -r $(LOCKS)/build.txt
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # The tools for working on mlpserve, on top of that.
 .venv/dev.stamp: $(LOCKS)/dev.txt .venv/run.stamp
 	@echo "installing the development tools into .venv"
-	$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r $(LOCKS)/dev.txt
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r $(LOCKS)/dev.txt
 	@touch $@
 
 # The stubs' generator: old on purpose, see pyproject.toml.
 .venv-proto/stamp: $(LOCKS)/proto.txt
 	$(PYTHON) -m venv .venv-proto
-	.venv-proto/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $(LOCKS)/proto.txt
+	@.venv-proto/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $(LOCKS)/proto.txt
 	@touch $@
 
 .PHONY: install
@@ -57,8 +57,8 @@ test-compose: install  ## compose on a real Docker engine
 # The lower bounds of pyproject.toml, as they are.
 .venv-oldest/stamp: $(LOCKS)/oldest.txt
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $(LOCKS)/oldest.txt
-	.venv-oldest/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
+	@.venv-oldest/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $(LOCKS)/oldest.txt
+	@.venv-oldest/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .PHONY: test-oldest

@@ -42,6 +42,10 @@ OPTIONS = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # One connection cannot crowd out the others, least of all one that resets its calls.
     ("grpc.max_concurrent_streams", 100),
+    # Otherwise streams opened before a client has heard of that limit are refused, not queued.
+    ("grpc.http.overload_protection", 0),
+    # Now and then a client connects anew, so that replicas and workers that came later get calls.
+    ("grpc.max_connection_age_ms", 300_000),
     # Clients that keep idle connections alive are welcome, ten seconds apart.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 ]

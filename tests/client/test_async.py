@@ -32,7 +32,7 @@ def test_neither_client_has_more_methods_than_the_other() -> None:
 def test_tasks_share_a_client(server: ModelServer) -> None:
     async def main() -> int:
         async with AsyncClient(server.target) as client:
-            answers = await asyncio.gather(*(client.predict(IMAGE) for _ in range(90)))
+            answers = await asyncio.gather(*(client.predict(IMAGE) for _ in range(300)))
         return len({answer.label for answer in answers})
 
     assert asyncio.run(main()) == 1

@@ -51,21 +51,41 @@ def publish(store: Store) -> Callable[[], int]:
 
 
 @pytest.fixture
-def server(store: Store) -> Iterator[str]:
-    """A server process that follows the store; gives its address and must end with 0."""
-    program = str(Path(sys.executable).with_name("mlpserve-server"))
-    command = [program, "--store", str(store.folder.parent)]
-    command += ["--listen", "127.0.0.1:0", "--poll-seconds", "0.02", "--log-format", "json"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr
-    listening = json.loads(process.stderr.readline())
-    reader = threading.Thread(target=process.stderr.read)
-    reader.start()
-    yield listening["address"]
-    process.terminate()
-    assert process.wait(timeout=30) == 0
-    reader.join()
-    process.stderr.close()
+def run_server(store: Store) -> Iterator[Callable[..., tuple[str, int]]]:
+    """Start servers that follow the store; gives address and process. All must end with 0."""
+    running: list[tuple[subprocess.Popen[str], threading.Thread]] = []
+
+    def run(*arguments: str) -> tuple[str, int]:
+        program = str(Path(sys.executable).with_name("mlpserve-server"))
+        command = [program, "--store", str(store.folder.parent), "--listen", "127.0.0.1:0"]
+        command += ["--poll-seconds", "0.02", "--log-format", "json", *arguments]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert process.stderr
+        listening = json.loads(process.stderr.readline())
+        reader = threading.Thread(target=process.stderr.read)
+        reader.start()
+        running.append((process, reader))
+        return listening["address"], process.pid
+
+    yield run
+    for process, reader in running:
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+        reader.join()
+        assert process.stderr
+        process.stderr.close()
+
+
+@pytest.fixture
+def server(run_server: Callable[..., tuple[str, int]]) -> str:
+    """The address of a server with one worker."""
+    return run_server("--workers", "1")[0]
+
+
+@pytest.fixture
+def workers(run_server: Callable[..., tuple[str, int]]) -> tuple[str, int]:
+    """The address of a server with two workers, and their parent."""
+    return run_server("--workers", "2")
 
 
 class Callers:
@@ -122,7 +142,13 @@ class Callers:
 
 
 @pytest.fixture
-def callers(server: str) -> Callers:
-    """Callers of the server, with images of their own."""
+def make_callers() -> Callable[..., Callers]:
+    """Callers of a server, with images of their own."""
     images = np.random.default_rng(1).random((16, 8, 8), dtype=np.float32)
-    return Callers(server, images)
+    return lambda address, threads=4: Callers(address, images, threads)
+
+
+@pytest.fixture
+def callers(server: str, make_callers: Callable[..., Callers]) -> Callers:
+    """Four threads that call the server."""
+    return make_callers(server)
