@@ -11,7 +11,7 @@ RECIPES = resources.files("mlpserve_trainer") / "recipes"
 
 
 def test_the_shipped_recipes_are_named() -> None:
-    assert recipe_names() == ("quick", "vanilla")
+    assert recipe_names() == ("accurate", "augmented", "quick", "vanilla")
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -35,7 +35,7 @@ def test_every_key_can_be_overridden() -> None:
         "dataset": "digits",
         "hidden": (20, 10),
         "hidden_activation": "tanh",
-        "output_activation": "sigmoid",
+        "output_activation": "softmax",
         "loss": "mean_squared_error",
         "initialisation": "xavier",
         "optimizer": "sgd",
@@ -55,6 +55,7 @@ def test_every_key_can_be_overridden() -> None:
         "scaling": 0.125,
         "shear": 0.2,
         "elastic": 0.7,
+        "calibration": "temperature",
         "patience": 4,
         "validation_fraction": 0.125,
     }

@@ -204,7 +204,7 @@ def _list_datasets(options: argparse.Namespace) -> int:
 
 def _list_recipes(_: argparse.Namespace) -> int:
     for name in recipe_names():
-        print(f"{name:8} {load_recipe(name).description}")
+        print(f"{name:9} {load_recipe(name).description}")
     return DONE
 
 

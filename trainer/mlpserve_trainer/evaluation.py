@@ -9,7 +9,15 @@ from mlpserve_model.network import Network, Weights, forward
 from mlpserve_trainer.datasets.dataset import Labels
 from mlpserve_trainer.split import Examples
 
-__all__ = ["ClassScores", "Evaluation", "accuracy", "class_scores", "evaluate", "report"]
+__all__ = [
+    "ClassScores",
+    "Evaluation",
+    "accuracy",
+    "class_scores",
+    "evaluate",
+    "probabilities",
+    "report",
+]
 
 # Large enough for efficient matrix products, small enough to stay in the cache.
 CHUNK_ROWS = 1024

@@ -31,6 +31,7 @@ from mlpserve_trainer.gate import (
     no_worse,
     same_signature,
 )
+from mlpserve_trainer.page import Page
 from mlpserve_trainer.split import Examples
 
 __all__ = ["Challenger", "golden_rows", "publish"]
@@ -49,12 +50,14 @@ class Challenger:
     * `weights`: what it would be served with.
     * `holdout`: the examples that decide.
     * `evaluation`: its answers to them.
+    * `page`: its report, all drawn but for the verdict.
     """
 
     draft: Manifest
     weights: Weights
     holdout: Examples
     evaluation: Evaluation
+    page: Page
 
 
 def publish(store: Store, challenger: Challenger, rules: Rules) -> Manifest:
@@ -67,10 +70,13 @@ def publish(store: Store, challenger: Challenger, rules: Rules) -> Manifest:
     golden = challenger.holdout.scaled(golden_rows(challenger.holdout.labels))
     with store.lock():
         champion = store.aliases().get(CHAMPION)
-        gate = judge(_checks(store, champion, challenger, rules), rules.force_reason)
-        draft = replace(challenger.draft, gate=gate)
+        checks, champion_right = _checks(store, champion, challenger, rules)
+        draft = replace(challenger.draft, gate=judge(checks, rules.force_reason))
         scores = report(challenger.evaluation, draft.class_names)
-        files = {"model_card.md": model_card(draft, scores)}
+        files = {
+            "model_card.md": model_card(draft, scores),
+            "report.html": challenger.page.html(draft, champion, champion_right),
+        }
         with _finishing():
             manifest = store.publish(draft, challenger.weights, golden, files)
             _settle(store, manifest, champion)
@@ -88,29 +94,39 @@ def golden_rows(labels: Labels) -> npt.NDArray[np.intp]:
     return np.lexsort((labels, turn))[:count]
 
 
+Right = npt.NDArray[np.bool_]
+
+
 def _checks(
     store: Store, champion: int | None, challenger: Challenger, rules: Rules
-) -> list[Check]:
-    """Put every question that can be put; a champion that cannot be read asks none."""
+) -> tuple[list[Check], Right | None]:
+    """Put every question that can be put; a champion that cannot be read asks none.
+
+    Returns the checks, and which rows of the holdout the champion predicted right, if asked.
+    """
     floor = accuracy_floor(challenger.evaluation.accuracy, rules.min_accuracy)
     if champion is None:
-        return [floor, Check(True, "there is no champion yet")]
+        return [floor, Check(True, "there is no champion yet")], None
     try:
         model = store.load(champion)
     except (ModelRejected, VersionNotFound) as error:
-        return [floor, Check(True, f"champion {champion} is damaged, not compared with: {error}")]
-    return [floor, *_compare(model, challenger, rules)]
+        damaged = f"champion {champion} is damaged, not compared with: {error}"
+        return [floor, Check(True, damaged)], None
+    checks, right = _compare(model, challenger, rules)
+    return [floor, *checks], right
 
 
-def _compare(champion: StoredModel, challenger: Challenger, rules: Rules) -> Iterator[Check]:
+def _compare(
+    champion: StoredModel, challenger: Challenger, rules: Rules
+) -> tuple[list[Check], Right | None]:
     version = champion.manifest.version
     old, new = _signature(champion.manifest), _signature(challenger.draft)
-    yield same_signature(version, old, new, rules.allow_signature_change)
+    same = same_signature(version, old, new, rules.allow_signature_change)
     # Answers to other questions, or in other classes, cannot be compared.
-    if old.class_names == new.class_names and old.input_shape == new.input_shape:
-        answers = evaluate(champion.manifest.network, champion.weights, challenger.holdout)
-        right = challenger.evaluation.correct
-        yield no_worse(version, right, answers.correct, rules.margin)
+    if old.class_names != new.class_names or old.input_shape != new.input_shape:
+        return [same], None
+    right = evaluate(champion.manifest.network, champion.weights, challenger.holdout).correct
+    return [same, no_worse(version, challenger.evaluation.correct, right, rules.margin)], right
 
 
 def _signature(manifest: Manifest) -> Signature:

@@ -93,6 +93,9 @@ class Recipe:
     scaling: float = _knob(0.0, "share it grows or shrinks by at most", _share, SHARE)
     shear: float = _knob(0.0, "pixels a pixel that it slants by at most", _not_negative, AMOUNT)
     elastic: float = _knob(0.0, "pixels it is bent by on average", _not_negative, AMOUNT)
+    calibration: str = _choice(
+        "none", "temperature scaling folded into the last layer", "none", "temperature"
+    )
     patience: int = _knob(
         0, "epochs without a better validation accuracy that end it; 0: none", _not_negative, AMOUNT
     )
@@ -108,6 +111,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for knob in fields(self):
             _check(knob, getattr(self, knob.name))
+        if self.calibration == "temperature" and self.output_activation != "softmax":
+            raise UsageError("recipe key calibration: temperature needs output_activation softmax")
 
     def override(self, values: Mapping[str, Any]) -> "Recipe":
         """Return this recipe with some keys changed.

@@ -13,11 +13,14 @@ from threadpoolctl import threadpool_limits
 
 from mlpserve_model import CHAMPION, Gate, Manifest, Network, Store
 from mlpserve_model import Dataset as DatasetFacts
+from mlpserve_trainer.calibration import cooled, expected_error, fit_temperature
 from mlpserve_trainer.checkpoint import Checkpoint
 from mlpserve_trainer.datasets import Dataset, Places, load
-from mlpserve_trainer.evaluation import accuracy, evaluate, report
+from mlpserve_trainer.evaluation import accuracy, evaluate, probabilities, report
+from mlpserve_trainer.findings import findings
 from mlpserve_trainer.fitting import Epoch, fit
 from mlpserve_trainer.gate import Rules
+from mlpserve_trainer.page import Page
 from mlpserve_trainer.progress import Watch, log_epochs
 from mlpserve_trainer.publishing import Challenger, publish
 from mlpserve_trainer.recipe import Recipe, load_recipe
@@ -152,6 +155,10 @@ def fitted(
                 raise
             hint = f"the same command with --resume goes on after epoch {saved.epochs}"
             raise KeyboardInterrupt(hint) from interrupt
+    if recipe.calibration == "temperature":
+        answers = probabilities(network, last.weights, parts.validation)
+        temperature = fit_temperature(answers, parts.validation.labels)
+        return replace(last, weights=cooled(last.weights, temperature))
     return last
 
 
@@ -166,6 +173,7 @@ def _fit_challenger(
     last = fitted(network, recipe, parts, settings.seed, watch, checkpoint, settings.resume)
     seconds = time.perf_counter() - started
     evaluation = evaluate(network, last.weights, parts.holdout)
+    facts = findings(network, last.weights, parts, last.state)
     metrics = {
         "accuracy": evaluation.accuracy,
         "log_loss": evaluation.log_loss,
@@ -173,9 +181,10 @@ def _fit_challenger(
         "training_accuracy": accuracy(network, last.weights, parts.training),
         "training_loss": last.loss,
         "training_seconds": round(seconds, 3),
+        "calibration_error": expected_error(facts.before),
     }
     draft = replace(draft, metrics=metrics)
-    return Challenger(draft, last.weights, parts.holdout, evaluation)
+    return Challenger(draft, last.weights, parts.holdout, evaluation, Page(draft, facts))
 
 
 def network_for(recipe: Recipe, data: Dataset) -> Network:

@@ -1,0 +1,113 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlpserve_model import Store
+from mlpserve_trainer import Rules, TrainSettings, load_recipe, train
+from mlpserve_trainer.datasets import Dataset
+
+
+class Reader(HTMLParser):
+    """What a page is made of: its text, its tags, and where it would fetch from."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.links = "", list[str](), list[str]()
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def settings(tmp_path: Path, stripes: Dataset) -> TrainSettings:
+    names = np.array(["<b>left</b>", "middle", "right & more"])
+    np.savez(tmp_path / "stripes.npz", X=stripes.inputs, y=names[stripes.labels])
+    recipe = load_recipe("quick", dataset="npz", hidden=(8,), epochs=1, learning_rate=0.001)
+    data, rules = tmp_path / "stripes.npz", Rules(min_accuracy=0)
+    return TrainSettings(store=tmp_path / "store", recipe=recipe, data_dir=data, rules=rules)
+
+
+def page(settings: TrainSettings, version: int) -> str:
+    store = Store(settings.store, settings.model)
+    return (store.path(version) / "report.html").read_text("utf-8")
+
+
+@pytest.fixture
+def pages(settings: TrainSettings) -> tuple[str, str]:
+    train(settings)
+    train(replace(settings, seed=1))
+    return page(settings, 1), page(settings, 2)
+
+
+def test_the_page_needs_nothing_else(pages: tuple[str, str]) -> None:
+    reader = Reader(pages[1])
+    assert all(link.startswith(("data:", "#")) for link in reader.links)
+    assert not {"script", "link", "iframe"} & set(reader.tags)
+    assert not re.search(r"url\((?!['\"]?#)|@import", pages[1])
+
+
+def test_it_shows_what_was_measured_and_decided(pages: tuple[str, str]) -> None:
+    text = Reader(pages[0]).text
+    for words in ("PROMOTED", "there is no champion yet", "validation accuracy", "Expected calib"):
+        assert words in text
+    for words in ("sha256:", "numpy", "learning_rate", "stratified 80/20"):
+        assert words in text
+    assert Reader(pages[0]).tags.count("svg") == 5
+
+
+def test_names_of_classes_are_text_and_not_markup(pages: tuple[str, str]) -> None:
+    assert "<b>left</b>" in Reader(pages[0]).text
+    assert "right & more" in Reader(pages[0]).text
+
+
+def test_the_mistakes_are_shown_as_pictures_the_surest_first(pages: tuple[str, str]) -> None:
+    captions = re.findall(r"taken for <b>.*?</b>, ([\d.]+)", pages[0])
+    assert 0 < len(captions) <= 25
+    assert captions == sorted(captions, reverse=True)
+    assert Reader(pages[0]).tags.count("img") == len(captions) + 8
+
+
+def test_the_second_version_is_compared_with_the_champion(pages: tuple[str, str]) -> None:
+    text = Reader(pages[1]).text
+    assert "only champion 1 right" in text
+    assert re.search(r"\d+ rows gained, \d+ lost.*McNemar", text)
+    assert "There was no champion to compare with" in Reader(pages[0]).text
+
+
+def test_rows_that_are_no_pictures_are_named_by_number(
+    settings: TrainSettings, stripes: Dataset
+) -> None:
+    assert settings.data_dir
+    np.savez(settings.data_dir, X=stripes.inputs.reshape(300, 16), y=stripes.labels)
+    train(settings)
+    reader = Reader(page(settings, 1))
+    assert re.search(r"row \d+", reader.text)
+    assert "img" not in reader.tags
+
+
+def test_the_same_training_gives_the_same_figures(settings: TrainSettings) -> None:
+    train(settings)
+    again = replace(settings, model="again")
+    train(again)
+    figures = [re.findall(r"<svg.*?</svg>", page(s, 1), re.S) for s in (settings, again)]
+    assert figures[0] == figures[1]
+
+
+def test_calibration_is_folded_into_the_weights_where_the_recipe_asks(
+    settings: TrainSettings,
+) -> None:
+    recipe = settings.recipe.override({"epochs": 20, "label_smoothing": 0.5})
+    plain = train(replace(settings, recipe=recipe))
+    recipe = recipe.override({"calibration": "temperature"})
+    scaled = train(replace(settings, recipe=recipe))
+    assert scaled.metrics["accuracy"] == plain.metrics["accuracy"]
+    assert scaled.metrics["calibration_error"] < 0.5 * plain.metrics["calibration_error"]

@@ -1,0 +1,92 @@
+"""What a report says about a fitted network, as numbers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve_model import Network, Weights
+from mlpserve_trainer.calibration import (
+    Reliability,
+    fit_temperature,
+    reliability,
+    scaled,
+)
+from mlpserve_trainer.evaluation import ClassScores, class_scores, probabilities
+from mlpserve_trainer.split import Examples, Split
+from mlpserve_trainer.state import State
+
+__all__ = ["Findings", "Mistake", "findings"]
+
+WORST = 25
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A row of the holdout that was predicted wrong, and how sure the network was of it."""
+
+    row: int
+    label: int
+    predicted: int
+    confidence: float
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """Everything measured on the holdout, with what was learnt on the way.
+
+    * `right`: (n,) whether each row was predicted right.
+    * `confusion`: (classes, classes), rows true, columns predicted.
+    * `scores`: precision, recall and F1 of each class.
+    * `temperature`: fitted on the validation rows.
+    * `before`, `after`: the reliability as it is, and with that temperature.
+    * `mistakes`: the surest first.
+    """
+
+    state: State
+    weights: Weights
+    holdout: Examples
+    right: npt.NDArray[np.bool_]
+    confusion: npt.NDArray[np.int64]
+    scores: ClassScores
+    temperature: float
+    before: Reliability
+    after: Reliability
+    mistakes: tuple[Mistake, ...]
+
+
+def findings(network: Network, weights: Weights, parts: Split, state: State) -> Findings:
+    """Measure a fitted network; the holdout is only looked at."""
+    answers, labels = probabilities(network, weights, parts.holdout), parts.holdout.labels
+    # Sigmoid outputs need not sum to 1, and confidence is about shares.
+    answers = scaled(answers, 1.0)
+    watched = scaled(probabilities(network, weights, parts.validation), 1.0)
+    temperature = fit_temperature(watched, parts.validation.labels)
+    predicted = answers.argmax(axis=1)
+    classes = network.classes
+    return Findings(
+        state=state,
+        weights=weights,
+        holdout=parts.holdout,
+        right=predicted == labels,
+        confusion=np.bincount(labels * classes + predicted, minlength=classes**2).reshape(
+            classes, classes
+        ),
+        scores=class_scores(labels, predicted, classes),
+        temperature=temperature,
+        before=reliability(answers, labels),
+        after=reliability(scaled(answers, temperature), labels),
+        mistakes=_mistakes(answers, labels),
+    )
+
+
+def _mistakes(
+    answers: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
+) -> tuple[Mistake, ...]:
+    predicted, confidence = answers.argmax(axis=1), answers.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:WORST]
+    return tuple(
+        Mistake(int(row), int(labels[row]), int(predicted[row]), float(confidence[row]))
+        for row in worst
+    )

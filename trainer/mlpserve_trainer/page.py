@@ -1,0 +1,184 @@
+"""report.html: everything about a version on one page that needs nothing else."""
+
+import html
+import math
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from string import Template
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve_model import Manifest
+from mlpserve_trainer import figures
+from mlpserve_trainer.calibration import expected_error
+from mlpserve_trainer.findings import Findings, Mistake
+
+__all__ = ["Page"]
+
+MOST_UNITS = 64
+MOST_DIFFERENT = 12
+
+
+class Page:
+    """A report in two steps: what takes long is drawn at once, the verdict is put in later.
+
+    * `draft`: the manifest, but for the verdict and what the store sets.
+    * `facts`: what was measured.
+    """
+
+    def __init__(self, draft: Manifest, facts: Findings) -> None:
+        self._draft, self._facts = draft, facts
+        confusion, names = facts.confusion, draft.class_names
+        self._figures = {
+            "curves": figures.learning_curves(facts.state),
+            "confusion": figures.confusion_matrix(confusion, names),
+            "calibration": figures.calibration_curve(facts.before, facts.after),
+            "mistakes": self._mistakes(),
+            "units": self._units(),
+        }
+
+    def html(
+        self, judged: Manifest, champion: int | None, champion_right: npt.NDArray[np.bool_] | None
+    ) -> bytes:
+        """Return the page.
+
+        * `judged`: the draft with its verdict.
+        * `champion`: the version it was compared with, if any.
+        * `champion_right`: (n,) whether that one predicted each row of the holdout right, if asked.
+        """
+        sizes = "-".join(map(str, judged.network.layer_sizes))
+        values = self._figures | {
+            "title": html.escape(f"{judged.model}: {sizes} on {judged.dataset.name}"),
+            "verdict": judged.gate.verdict,
+            "reasons": _list(judged.gate.reasons),
+            "tiles": _tiles(judged.metrics),
+            "classes": self._classes(),
+            "comparison": self._comparison(champion, champion_right),
+            "errors": self._errors(),
+            "facts": _table(_facts(judged)),
+            "recipe": _table(judged.recipe),
+        }
+        template = resources.files("mlpserve_trainer").joinpath("report.html").read_text("utf-8")
+        return Template(template).substitute(values).encode()
+
+    def _classes(self) -> str:
+        scores = self._facts.scores
+        columns = (scores.precision, scores.recall, scores.f1, scores.rows)
+        rows = zip(self._draft.class_names, *columns, strict=True)
+        cells = "".join(
+            f"<tr><th>{html.escape(name)}</th><td>{precision:.4f}</td><td>{recall:.4f}</td>"
+            f"<td>{f1:.4f}</td><td>{count}</td></tr>"
+            for name, precision, recall, f1, count in rows
+        )
+        head = "<tr><th>class</th><th>precision</th><th>recall</th><th>F1</th><th>rows</th></tr>"
+        return f"<table class=numbers>{head}{cells}</table>"
+
+    def _errors(self) -> str:
+        facts = self._facts
+        before, after = expected_error(facts.before), expected_error(facts.after)
+        return (
+            f"Expected calibration error {before:.4f}; {after:.4f} with a temperature of "
+            f"{facts.temperature:.3f}, fitted on the validation data."
+        )
+
+    def _mistakes(self) -> str:
+        if not self._facts.mistakes:
+            return "<p>None: every row of the holdout was predicted right.</p>"
+        return _gallery(self._figure_of(m.row, self._caption(m)) for m in self._facts.mistakes)
+
+    def _caption(self, mistake: Mistake) -> str:
+        names = self._draft.class_names
+        true, predicted = html.escape(names[mistake.label]), html.escape(names[mistake.predicted])
+        return f"<b>{true}</b> taken for <b>{predicted}</b>, {mistake.confidence:.2f}"
+
+    def _figure_of(self, row: int, caption: str) -> str:
+        caption = f"<figcaption>{caption}</figcaption>"
+        if not self._is_picture:
+            return f"<figure>row {row}{caption}</figure>"
+        inputs = self._facts.holdout.scaled(slice(row, row + 1))
+        source = figures.picture(inputs.reshape(self._draft.input_shape))
+        return f'<figure><img src="{source}" alt="row {row}">{caption}</figure>'
+
+    def _units(self) -> str:
+        if not self._is_picture:
+            return "<p>The inputs are no pictures, and neither are the weights.</p>"
+        w = self._facts.weights[0].w
+        # The strongest units first: weak ones show noise.
+        strongest = np.argsort(-np.linalg.norm(w, axis=0), kind="stable")[:MOST_UNITS]
+        shown = (
+            figures.signed_picture(w[:, u].reshape(self._draft.input_shape)) for u in strongest
+        )
+        return _gallery(f'<img src="{source}" alt="">' for source in shown)
+
+    def _comparison(
+        self, champion: int | None, champion_right: npt.NDArray[np.bool_] | None
+    ) -> str:
+        if champion is None or champion_right is None:
+            return "<p>There was no champion to compare with.</p>"
+        right = self._facts.right
+        counts = {
+            "both right": (right & champion_right).sum(),
+            "only this version right": (right & ~champion_right).sum(),
+            f"only champion {champion} right": (~right & champion_right).sum(),
+            "both wrong": (~right & ~champion_right).sum(),
+        }
+        return (
+            _table(counts)
+            + self._different(right & ~champion_right, "right here only")
+            + (self._different(~right & champion_right, f"right with champion {champion} only"))
+        )
+
+    def _different(self, rows: npt.NDArray[np.bool_], title: str) -> str:
+        chosen = np.flatnonzero(rows)[:MOST_DIFFERENT]
+        if not len(chosen):
+            return ""
+        names, labels = self._draft.class_names, self._facts.holdout.labels
+        shown = (self._figure_of(int(row), html.escape(names[labels[row]])) for row in chosen)
+        return f"<h3>{title}</h3>{_gallery(shown)}"
+
+    @property
+    def _is_picture(self) -> bool:
+        return len(self._draft.input_shape) == 2 and min(self._draft.input_shape) > 1
+
+
+def _tiles(metrics: Mapping[str, float]) -> str:
+    return "".join(
+        f"<div><b>{value:.4g}</b><span>{html.escape(name.replace('_', ' '))}</span></div>"
+        for name, value in metrics.items()
+        if math.isfinite(value)
+    )
+
+
+def _facts(manifest: Manifest) -> dict[str, Any]:
+    network = manifest.network
+    return {
+        "network": f"{network.hidden_activation} inside, {network.output_activation} at the output",
+        "parameters": f"{network.parameters:,}",
+        "data": f"{manifest.dataset.name}, split: {manifest.dataset.split}",
+        "data digest": manifest.dataset.digest,
+        "input": f"{'×'.join(map(str, manifest.input_shape))}, 0 to {manifest.input_maximum:g}",
+        "seed": manifest.seed,
+        **manifest.libraries,
+    }
+
+
+def _table(values: Mapping[str, Any]) -> str:
+    rows = (
+        f"<tr><th>{html.escape(str(name))}</th><td>{html.escape(_text(value))}</td></tr>"
+        for name, value in values.items()
+    )
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _list(items: Iterable[str]) -> str:
+    return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>"
+
+
+def _gallery(items: Iterable[str]) -> str:
+    return f"<div class=gallery>{''.join(items)}</div>"
