@@ -108,6 +108,10 @@ def test_two_halves_of_a_batch_side_by_side_give_what_one_thread_does(
     alone = run(stripes, RECIPE)
     monkeypatch.setattr("mlpserve_trainer.fitting.WORTH_SHARING", 0)
     together = run(stripes, RECIPE)
+    parts = split(stripes, RECIPE.validation_fraction)
+    rows = (parts.training, parts.validation)
+    *_, in_turns = fit(NETWORK, RECIPE, *rows, seed=0, side_by_side=False)
+    np.testing.assert_array_equal(in_turns.weights[0].w, together.weights[0].w)
     assert together.loss == pytest.approx(alone.loss, rel=1e-4)
     np.testing.assert_allclose(together.weights[0].w, alone.weights[0].w, atol=1e-3)
 

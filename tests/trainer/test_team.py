@@ -41,3 +41,15 @@ def test_no_thread_is_left_behind() -> None:
         if thread.name.startswith("mlpserve-team"):
             thread.join(10)
     assert threading.active_count() == before
+
+
+def test_one_thread_can_do_every_part() -> None:
+    threads = []
+
+    def task(member: int) -> float:
+        threads.append(threading.current_thread())
+        return 10.0**member
+
+    with Team(3, side_by_side=False) as team:
+        assert team.run(task) == 111
+    assert set(threads) == {threading.current_thread()}

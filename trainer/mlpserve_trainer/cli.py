@@ -1,4 +1,4 @@
-"""The command mlpserve-trainer: train, reproduce, datasets, recipes."""
+"""The command mlpserve-trainer: train, reproduce, sweep, datasets, recipes."""
 
 import argparse
 import difflib
@@ -20,6 +20,7 @@ from mlpserve_trainer.gate import Rules
 from mlpserve_trainer.progress import Watch, log_epochs, show_bar
 from mlpserve_trainer.recipe import load_recipe, recipe_knobs, recipe_names
 from mlpserve_trainer.reproduction import reproduce
+from mlpserve_trainer.sweep import BACKENDS, load_sweep, run_sweep, table
 from mlpserve_trainer.training import (
     Outcome,
     TrainSettings,
@@ -65,6 +66,7 @@ def _parser() -> SettingsParser:
 
     _add_train_flags(command("train", _train, "train, publish and, if good enough, promote"))
     _add_reproduce_flags(command("reproduce", _reproduce, "train a version again and compare"))
+    _add_sweep_flags(command("sweep", _sweep, "compare recipes on validation data"))
     _add_places(command("datasets", _list_datasets, "list the data sets"))
     command("recipes", _list_recipes, "list the recipes")
     return parser
@@ -118,6 +120,20 @@ def _add_reproduce_flags(parser: SettingsParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 
+def _add_sweep_flags(parser: SettingsParser) -> None:
+    parser.add_argument("file", type=Path, help="the sweep as TOML: recipe, seeds, trials, [grid]")
+    parser.add_store()
+    parser.add_logging()
+    _add_places(parser)
+    parser.add_argument(
+        "--results", type=Path, help="where each result is added; else FILE with .jsonl at the end"
+    )
+    parser.add_argument("--jobs", type=int, default=-1, help="trainings at a time; -1: every core")
+    parser.add_argument("--backend", choices=BACKENDS, default="local", help="where they run")
+    parser.add_argument("--scheduler", help="address of the Dask or Ray cluster; else one is made")
+    parser.add_argument("--publish", action="store_true", help="train the best once more, publish")
+
+
 def _add_places(parser: SettingsParser) -> None:
     parser.add_argument("--data-dir", type=Path, help="a folder of IDX files, or an .npz file")
     parser.add_argument(
@@ -150,6 +166,28 @@ def _reproduce(options: argparse.Namespace) -> int:
         print(f"version {result.version}: weights differ by up to {result.largest_difference:.3g}")
         print("\n".join(f"  {change}" for change in result.versions))
     return DONE if result.identical else FAILED
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    set_up(options.log_format, options.log_level)
+    sweep, places = load_sweep(options.file), Places(options.data_dir, options.cache_dir)
+    results = options.results or options.file.with_suffix(".jsonl")
+    cluster = (options.jobs, options.backend, options.scheduler)
+    scores = run_sweep(sweep, places, results, *cluster)
+    print(table(sweep, scores))
+    if not options.publish:
+        return DONE
+    settings = TrainSettings(
+        store=options.store,
+        model=options.model,
+        recipe=scores[0].recipe,
+        seed=sweep.seeds[0],
+        data_dir=options.data_dir,
+        cache_dir=options.cache_dir,
+    )
+    outcome = train(settings, _watch(options))
+    _show(outcome, as_json=False)
+    return REJECTED if outcome.verdict == "REJECTED" else DONE
 
 
 def _settings(options: argparse.Namespace) -> TrainSettings:

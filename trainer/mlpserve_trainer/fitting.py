@@ -53,12 +53,14 @@ def fit(
     validation: Examples,
     seed: int,
     state: State | None = None,
+    side_by_side: bool = True,
 ) -> Iterator[Epoch]:
     """Fit a network, yielding after every epoch.
 
     All randomness of an epoch comes from `seed` and its number, so a training that goes on from
     a `state` comes to the same weights, bit for bit, as one that was never interrupted. Of a
-    training that was over, the last epoch comes once more.
+    training that was over, the last epoch comes once more. Without `side_by_side` the two halves
+    of a batch take turns on one thread, for the same weights.
 
     Raises TrainingDiverged when the loss is no longer finite, and UsageError when the recipe
     does not suit the inputs.
@@ -66,7 +68,8 @@ def fit(
     state = state or State.fresh(network, recipe, seed)
     if _is_over(recipe, state):
         yield _last_epoch(network, state)
-    with Team(2 if _worth_sharing(network, recipe, training) else 1) as team:
+    members = 2 if _worth_sharing(network, recipe, training) else 1
+    with Team(members, side_by_side) as team:
         fitting = _Fitting(network, recipe, training, state, team)
         while not _is_over(recipe, state):
             loss, rate = fitting.run_epoch(seed)

@@ -15,14 +15,20 @@ Task = Callable[[int], float]
 
 
 class Team:
-    """`size` members, the caller's thread among them; a context manager that ends the others."""
+    """`size` members, the caller's thread among them; a context manager that ends the others.
 
-    def __init__(self, size: int) -> None:
+    With `side_by_side` false the caller's thread does every member's part, one after the other:
+    for processes that share the cores.
+    """
+
+    def __init__(self, size: int, side_by_side: bool = True) -> None:
         self.size = size
-        self._tasks: list[SimpleQueue[Task | None]] = [SimpleQueue() for _ in range(1, size)]
+        self._own = 1 if side_by_side else size
+        self._tasks: list[SimpleQueue[Task | None]]
+        self._tasks = [SimpleQueue() for _ in range(self._own, size)]
         self._results: list[SimpleQueue[float | BaseException]]
         self._results = [SimpleQueue() for _ in self._tasks]
-        for member in range(1, size):
+        for member in range(self._own, size):
             name = f"mlpserve-team-{member}"
             threading.Thread(target=self._work, args=(member,), name=name, daemon=True).start()
 
@@ -46,7 +52,7 @@ class Team:
         for tasks in self._tasks:
             tasks.put(task)
         try:
-            total = task(0)
+            total = sum(task(member) for member in range(self._own))
         finally:
             given = [results.get() for results in self._results]
         for result in given:
@@ -56,7 +62,7 @@ class Team:
         return total
 
     def _work(self, member: int) -> None:
-        tasks, results = self._tasks[member - 1], self._results[member - 1]
+        tasks, results = self._tasks[member - self._own], self._results[member - self._own]
         while (task := tasks.get()) is not None:
             try:
                 results.put(task(member))

@@ -1,0 +1,225 @@
+"""Searching for a recipe: many trainings on validation data, on every core or on a cluster.
+
+A sweep is a small TOML file: a recipe to start from, seeds, and the values to try for some keys.
+
+    recipe = "quick"
+    seeds = [0, 1, 2]
+    trials = 20                     # optional: so many combinations, drawn at random
+    [grid]
+    learning_rate = [0.002, 0.004]
+    hidden = [[128], [64, 64]]
+
+The trainings run through joblib: the same call reaches local processes, Dask and Ray.
+"""
+
+import itertools
+import json
+import logging
+import time
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from mlpserve_trainer.datasets import Dataset, Places, load
+from mlpserve_trainer.errors import TrainingDiverged, UsageError
+from mlpserve_trainer.fitting import fit
+from mlpserve_trainer.recipe import Recipe, load_recipe
+from mlpserve_trainer.split import split
+from mlpserve_trainer.training import network_for
+
+__all__ = ["BACKENDS", "Score", "Sweep", "load_sweep", "run_sweep", "table"]
+
+BACKENDS = ("local", "dask", "ray")
+SAMPLE_SEED = 22
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The recipes to compare, and the seeds that each is trained with."""
+
+    recipes: tuple[Recipe, ...]
+    keys: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a recipe came to: the validation accuracy of every seed."""
+
+    recipe: Recipe
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return mean(self.accuracies)
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation over the seeds, 0 for one."""
+        return stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Read a sweep's file; raises UsageError when it is none, or has a value that does not fit."""
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"sweep {path}: {error}") from error
+    if not _makes_sense(values):
+        raise UsageError(
+            f"sweep {path}: expected recipe, seeds (whole numbers), trials (a whole number above "
+            "0), and [grid] with a list of values for each key"
+        )
+    base = load_recipe(values.get("recipe", "quick"))
+    grid, trials = values["grid"], values.get("trials")
+    chosen = itertools.product(*grid.values())
+    combinations = [dict(zip(grid, values_of_one, strict=True)) for values_of_one in chosen]
+    if trials is not None and trials < len(combinations):
+        rng = np.random.default_rng(SAMPLE_SEED)
+        drawn = rng.choice(len(combinations), trials, replace=False)
+        combinations = [combinations[index] for index in sorted(drawn.tolist())]
+    recipes = tuple(base.override(changes) for changes in combinations)
+    return Sweep(recipes, tuple(grid), tuple(values.get("seeds", [0])))
+
+
+def run_sweep(
+    sweep: Sweep, places: Places, results: Path, jobs: int, backend: str, scheduler: str | None
+) -> list[Score]:
+    """Train what `results` does not have yet; return the scores, best first.
+
+    * `results`: a file of JSON lines that every finished training is added to at once.
+    * `jobs`: how many trainings run side by side, each on one thread; -1 for one on every core.
+    * `scheduler`: the address of a Dask or Ray cluster; None starts one on this machine.
+
+    A training that diverges counts as an accuracy of 0. Raises TrainerError for data that cannot
+    be used, and UsageError when the backend is not installed.
+    """
+    from joblib import Parallel, delayed  # type: ignore[import-untyped]
+
+    wanted = [(recipe, seed) for recipe in sweep.recipes for seed in sweep.seeds]
+    done = _read(results)
+    missing = [trial for trial in wanted if _key(*trial) not in done]
+    logger.info("%d trainings, %d of them done before", len(wanted), len(wanted) - len(missing))
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with _backend(backend, scheduler), results.open("a", encoding="utf-8") as file:
+        parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
+        lines: Any = parallel(delayed(_trial)(*trial, places) for trial in missing)
+        for line in lines:
+            print(json.dumps(line), file=file, flush=True)
+            done[_key_of(line)] = line["validation_accuracy"]
+            logger.info("trained", extra={k: line[k] for k in ("validation_accuracy", "seconds")})
+    return _scores(sweep, done)
+
+
+def table(sweep: Sweep, scores: Sequence[Score]) -> str:
+    """Return the scores with the keys that were varied."""
+    rows = [["validation", "deviation", *sweep.keys]]
+    for score in scores:
+        values = (_shown(getattr(score.recipe, key)) for key in sweep.keys)
+        rows.append([f"{score.mean:.4f}", f"{score.deviation:.4f}", *values])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(lines)
+
+
+@lru_cache(maxsize=1)
+def _loaded(name: str, places: Places) -> Dataset:
+    """The data set, once in each process."""
+    return load(name, places)
+
+
+def _trial(recipe: Recipe, seed: int, places: Places) -> dict[str, Any]:
+    started = time.perf_counter()
+    data = _loaded(recipe.dataset, places)
+    parts = split(data, recipe.validation_fraction)
+    network, rows = network_for(recipe, data), (parts.training, parts.validation)
+    try:
+        # One thread for each training: the cores are shared by trainings, not by their parts.
+        with threadpool_limits(1, user_api="blas"):
+            *_, last = fit(network, recipe, *rows, seed, side_by_side=False)
+        accuracy = last.validation_accuracy
+    except TrainingDiverged:
+        accuracy = 0.0
+    seconds = round(time.perf_counter() - started, 2)
+    facts = {"validation_accuracy": accuracy, "seconds": seconds}
+    return {"recipe": recipe.as_dict(), "seed": seed, **facts}
+
+
+@contextmanager
+def _backend(name: str, scheduler: str | None) -> Iterator[None]:
+    """Point joblib at a cluster, importing what it needs only now."""
+    from joblib import parallel_config
+
+    if name == "local":
+        yield
+        return
+    try:
+        if name == "dask":
+            distributed = import_module("distributed")
+            local = {} if scheduler else {"dashboard_address": None}
+            with distributed.Client(scheduler, **local), parallel_config(backend="dask"):
+                yield
+        else:
+            ray, on_ray = import_module("ray"), import_module("ray.util.joblib")
+            ray.init(address=scheduler)
+            on_ray.register_ray()
+            with parallel_config(backend="ray"):
+                yield
+    except ModuleNotFoundError as error:
+        raise UsageError(f"--backend {name} needs the package {error.name}: install it") from error
+
+
+def _scores(sweep: Sweep, done: Mapping[str, float]) -> list[Score]:
+    scores = [
+        Score(recipe, tuple(done[_key(recipe, seed)] for seed in sweep.seeds))
+        for recipe in sweep.recipes
+    ]
+    return sorted(scores, key=lambda score: -score.mean)
+
+
+def _read(results: Path) -> dict[str, float]:
+    if not results.exists():
+        return {}
+    lines = results.read_text("utf-8").splitlines()
+    try:
+        return {_key_of(line): line["validation_accuracy"] for line in map(json.loads, lines)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{results} has no results of a sweep: {error!r}") from error
+
+
+def _key(recipe: Recipe, seed: int) -> str:
+    return json.dumps([recipe.as_dict(), seed], sort_keys=True)
+
+
+def _key_of(line: Mapping[str, Any]) -> str:
+    return json.dumps([line["recipe"], line["seed"]], sort_keys=True)
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _makes_sense(values: Mapping[str, Any]) -> bool:
+    grid, seeds, trials = values.get("grid"), values.get("seeds", [0]), values.get("trials", 1)
+    return (
+        values.keys() <= {"recipe", "seeds", "trials", "grid"}
+        and isinstance(grid, dict)
+        and all(isinstance(choices, list) and choices for choices in grid.values())
+        and isinstance(seeds, list)
+        and len(seeds) > 0
+        and all(type(seed) is int and seed >= 0 for seed in seeds)
+        and type(trials) is int
+        and trials > 0
+    )
