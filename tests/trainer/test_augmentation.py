@@ -4,8 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlpserve_trainer import Recipe, UsageError
+from mlpserve_trainer import Recipe
 from mlpserve_trainer.augmentation import GROUP, Warp
+from mlpserve_trainer.feed import feed_for
 from mlpserve_trainer.split import Examples
 
 Floats = npt.NDArray[np.float32]
@@ -85,7 +86,8 @@ def test_the_warps_follow_the_seed_alone() -> None:
     assert not np.allclose(one, other)
 
 
-def test_what_is_no_picture_is_refused() -> None:
-    rows = Examples(np.zeros((3, 16), np.uint8), np.zeros(3, np.int64), 255)
-    with pytest.raises(UsageError, match=r"height and width, got shape \(16,\)"):
-        Warp(Recipe(shift=1.0), rows, 3)
+def test_rows_that_are_no_pictures_are_fed_as_they_are() -> None:
+    rows = Examples(np.arange(48, dtype=np.uint8).reshape(3, 16), np.zeros(3, np.int64), 255)
+    out = np.empty((2, 16), np.float32)
+    feed_for(Recipe(shift=2.0), rows, 2)(out, np.array([2, 0]), np.random.default_rng(1))
+    np.testing.assert_array_equal(out, rows.scaled(np.array([2, 0])))

@@ -11,7 +11,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_trainer.errors import UsageError
 from mlpserve_trainer.recipe import Recipe
 from mlpserve_trainer.split import Examples
 
@@ -34,16 +33,9 @@ class Warp:
     * `recipe`: how far, in `shift`, `rotation`, `scaling`, `shear` and `elastic`.
     * `examples`: pictures (n, height, width).
     * `most_rows`: how many are asked for at once, at most.
-
-    Raises UsageError when the inputs are not pictures.
     """
 
     def __init__(self, recipe: Recipe, examples: Examples, most_rows: int) -> None:
-        if examples.inputs.ndim != 3:
-            raise UsageError(
-                "augmentation needs inputs of height and width, got shape "
-                f"{examples.inputs.shape[1:]}; set shift, rotation, scaling, shear, elastic to 0"
-            )
         self._recipe, self._shape = recipe, examples.inputs.shape[1:]
         self._pictures = examples.inputs.reshape(len(examples), -1)
         maximum = examples.input_maximum if self._pictures.dtype == np.uint8 else 1
@@ -76,9 +68,10 @@ class Warp:
         y, x = np.indices(self._shape, np.float32).reshape(2, -1) - middle
         (a, b), (c, d) = _affine(self._recipe, groups, rng)
         shift = rng.uniform(-1, 1, (2, groups, 1)).astype(np.float32) * self._recipe.shift
-        bend = self._elastic(groups, rng)
-        from_y = a * y + b * x + shift[0] + bend[0] + middle[0]
-        from_x = c * y + d * x + shift[1] + bend[1] + middle[1]
+        from_y, from_x = a * y + b * x + shift[0] + middle[0], c * y + d * x + shift[1] + middle[1]
+        if self._recipe.elastic:
+            bend = self._elastic(groups, rng)
+            from_y, from_x = from_y + bend[0], from_x + bend[1]
         return np.clip(from_y, 0, height - 1), np.clip(from_x, 0, width - 1)
 
     def _elastic(self, groups: int, rng: np.random.Generator) -> Floats:

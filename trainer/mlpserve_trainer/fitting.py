@@ -62,8 +62,7 @@ def fit(
     training that was over, the last epoch comes once more. Without `side_by_side` the two halves
     of a batch take turns on one thread, for the same weights.
 
-    Raises TrainingDiverged when the loss is no longer finite, and UsageError when the recipe
-    does not suit the inputs.
+    Raises TrainingDiverged when the loss is no longer finite.
     """
     state = state or State.fresh(network, recipe, seed)
     if _is_over(recipe, state):
