@@ -1,6 +1,7 @@
 """Real processes over a real folder."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -152,3 +153,17 @@ def make_callers() -> Callable[..., Callers]:
 def callers(server: str, make_callers: Callable[..., Callers]) -> Callers:
     """Four threads that call the server."""
     return make_callers(server)
+
+
+@pytest.fixture
+def resident() -> Callable[[int], int]:
+    """Bytes of memory that a process has in use; 0 for one that has just ended."""
+
+    def resident(pid: int) -> int:
+        try:
+            pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    return resident

@@ -18,7 +18,11 @@ PUBLISH_EVERY, KILL_EVERY = 5.0, 20.0
 
 @pytest.mark.slow
 def test_versions_change_and_workers_die_under_load_without_a_failed_call(
-    store: Any, workers: Any, publish: Callable[[], int], make_callers: Any
+    store: Any,
+    workers: Any,
+    publish: Callable[[], int],
+    make_callers: Any,
+    resident: Callable[[int], int],
 ) -> None:
     publish()
     address, pid = workers
@@ -63,12 +67,3 @@ def children(pid: int) -> list[int]:
         if int(parent) == pid and state != "Z":
             found.append(int(number))
     return found
-
-
-def resident(pid: int) -> int:
-    """Bytes of memory in use; 0 for a process that has just ended."""
-    try:
-        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
