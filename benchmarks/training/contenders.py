@@ -1,0 +1,273 @@
+"""One contender of the training benchmark, in a process and a Python environment of its own.
+
+    python contenders.py NAME DATA.npz
+
+Reads one JSON object a line, {"seed": 0, "epochs": 3, "until": 0.98}, trains that long, and
+answers with {"seconds": [an epoch, ...], "accuracies": [...], "peak_bytes": n}. The accuracy, on
+the test set, is not part of the time; training stops early once it reaches `until`.
+"""
+
+import json
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+BATCH, HIDDEN, RATE = 128, 128, 0.001
+
+# A training: each next() is one epoch and gives a function for the accuracy then.
+Training = Iterator[Callable[[], float]]
+
+
+class Data:
+    """MNIST as every contender gets it: float32 (n, 784) from 0 to 1, or raw, and labels (n,)."""
+
+    def __init__(self, path: str) -> None:
+        with np.load(path) as file:
+            self.raw, self.labels = file["x"], file["y"]
+            self.test_raw, self.test_labels = file["test_x"], file["test_y"]
+        self.x = self.raw.astype(np.float32) / 255
+        self.test_x = self.test_raw.astype(np.float32) / 255
+
+
+def main() -> None:
+    name, path = sys.argv[1:]
+    train = CONTENDERS[name](Data(path))
+    for line in sys.stdin:
+        print(json.dumps(_run(train, **json.loads(line))), flush=True)
+
+
+def _run(
+    train: Callable[[int, int], Training], seed: int, epochs: int, until: float
+) -> dict[str, Any]:
+    seconds, accuracies = [], []
+    started = time.perf_counter()
+    for accuracy in train(seed, epochs):
+        seconds.append(time.perf_counter() - started)
+        accuracies.append(accuracy())
+        if accuracies[-1] >= until:
+            break
+        started = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"seconds": seconds, "accuracies": accuracies, "peak_bytes": peak}
+
+
+def mlpserve(sprint: bool) -> Callable[[Data], Callable[[int, int], Training]]:
+    def prepare(data: Data) -> Callable[[int, int], Training]:
+        from mlpserve_model import Network
+        from mlpserve_trainer import load_recipe
+        from mlpserve_trainer.evaluation import accuracy
+        from mlpserve_trainer.fitting import fit
+        from mlpserve_trainer.split import Examples
+
+        training = Examples(data.raw, data.labels, 255)
+        few, test = training.take(slice(100)), Examples(data.test_raw, data.test_labels, 255)
+        network = Network((data.x.shape[1], HIDDEN, 10))
+        adam = {"batch_size": BATCH, "learning_rate": RATE, "schedule": "constant"}
+        fast = {"batch_size": 256, "optimizer": "nesterov", **SPRINT}
+
+        def train(seed: int, epochs: int) -> Training:
+            recipe = load_recipe("quick", label_smoothing=0.0, shift=0.0, epochs=epochs)
+            recipe = recipe.override(fast if sprint else adam)
+            with threadpool_limits(1, user_api="blas"):
+                for epoch in fit(network, recipe, training, few, seed):
+                    yield partial(accuracy, network, epoch.weights, test)
+
+        return train
+
+    return prepare
+
+
+def scikit_learn(data: Data) -> Callable[[int, int], Training]:
+    from sklearn.neural_network import MLPClassifier
+
+    def train(seed: int, epochs: int) -> Training:
+        classifier = MLPClassifier(
+            HIDDEN,
+            alpha=0,
+            batch_size=BATCH,
+            learning_rate_init=RATE,
+            random_state=seed,
+        )
+        for _ in range(epochs):
+            # What it does in an epoch of fit, without its per-call setting up.
+            classifier.partial_fit(data.x, data.labels, classes=np.arange(10))
+            yield lambda: float(classifier.score(data.test_x, data.test_labels))
+
+    return train
+
+
+def torch_eager(
+    threads: int, sprint: bool = False, compiled: bool = False
+) -> Callable[[Data], Callable[[int, int], Training]]:
+    def prepare(data: Data) -> Callable[[int, int], Training]:
+        import torch  # type: ignore[import-not-found]
+
+        torch.set_num_threads(threads)
+        x, y = torch.from_numpy(data.x), torch.from_numpy(data.labels)
+        test_x, test_y = torch.from_numpy(data.test_x), torch.from_numpy(data.test_labels)
+        batch = 256 if sprint else BATCH
+
+        def train(seed: int, epochs: int) -> Training:
+            torch.manual_seed(seed)
+            layers = (
+                torch.nn.Linear(x.shape[1], HIDDEN),
+                torch.nn.ReLU(),
+                torch.nn.Linear(HIDDEN, 10),
+            )
+            model, total = torch.nn.Sequential(*layers), epochs * -(-len(x) // batch)
+            if sprint:
+                rate, momentum = SPRINT["learning_rate"], SPRINT["momentum"]
+                optimizer = torch.optim.SGD(
+                    model.parameters(), rate, momentum, nesterov=True, fused=True
+                )
+            else:
+                rate = RATE
+                optimizer = torch.optim.Adam(model.parameters(), rate, fused=True)
+
+            def loss_of(rows: Any, labels: Any) -> Any:
+                return torch.nn.functional.cross_entropy(model(rows), labels)
+
+            loss_fn, step = torch.compile(loss_of) if compiled else loss_of, 0
+            for _ in range(epochs):
+                for rows in torch.randperm(len(x)).split(batch):
+                    if sprint:
+                        optimizer.param_groups[0]["lr"] = rate * (1 - step / total)
+                    optimizer.zero_grad()
+                    loss_fn(x[rows], y[rows]).backward()
+                    optimizer.step()
+                    step += 1
+                yield lambda: float((model(test_x).argmax(1) == test_y).float().mean())
+
+        return train
+
+    return prepare
+
+
+def jax_scan(scan: bool) -> Callable[[Data], Callable[[int, int], Training]]:
+    """The whole epoch in one jitted scan, or one jitted call a step."""
+
+    def prepare(data: Data) -> Callable[[int, int], Training]:
+        import jax  # type: ignore[import-not-found]
+        import jax.numpy as jnp  # type: ignore[import-not-found]
+
+        x, y = jnp.asarray(data.x), jnp.asarray(data.labels)
+        test_x, test_y = jnp.asarray(data.test_x), jnp.asarray(data.test_labels)
+        steps = len(data.x) // BATCH
+
+        def logits(p: Any, rows: Any) -> Any:
+            return jnp.maximum(rows @ p[0] + p[1], 0) @ p[2] + p[3]
+
+        def loss(p: Any, rows: Any, labels: Any) -> Any:
+            scores = jax.nn.log_softmax(logits(p, rows))
+            return -jnp.take_along_axis(scores, labels[:, None], axis=1).mean()
+
+        def step(carry: Any, rows: Any) -> Any:
+            p, m, v, t = carry
+            grads = jax.grad(loss)(p, x[rows], y[rows])
+            t = t + 1
+            m = jax.tree.map(lambda a, g: 0.9 * a + 0.1 * g, m, grads)
+            v = jax.tree.map(lambda a, g: 0.999 * a + 0.001 * g * g, v, grads)
+            a, b = 1 / (1 - 0.9**t), 1 / (1 - 0.999**t)
+            p = jax.tree.map(
+                lambda w, mm, vv: w - RATE * mm * a / (jnp.sqrt(vv * b) + 1e-8), p, m, v
+            )
+            return (p, m, v, t), None
+
+        whole = jax.jit(lambda carry, orders: jax.lax.scan(step, carry, orders)[0])
+        single = jax.jit(lambda carry, rows: step(carry, rows)[0])
+        score = jax.jit(lambda p: (logits(p, test_x).argmax(1) == test_y).mean())
+
+        def train(seed: int, epochs: int) -> Training:
+            rng = np.random.default_rng(seed)
+            shapes = [(x.shape[1], HIDDEN), (HIDDEN,), (HIDDEN, 10), (10,)]
+            p = [
+                jnp.asarray(rng.normal(0, (2 / s[0]) ** 0.5 * (len(s) > 1), s), jnp.float32)
+                for s in shapes
+            ]
+            zeros = [jnp.zeros_like(w) for w in p]
+            carry = (p, zeros, [jnp.zeros_like(w) for w in p], jnp.float32(0))
+            for _ in range(epochs):
+                orders = rng.permutation(len(data.x))[: steps * BATCH].reshape(steps, BATCH)
+                if scan:
+                    carry = whole(carry, jnp.asarray(orders))
+                else:
+                    for rows in orders:
+                        carry = single(carry, rows)
+                jax.block_until_ready(carry)
+                yield partial(float, score(carry[0]))
+
+        return train
+
+    return prepare
+
+
+def products(threads: int, halves: int) -> Callable[[Data], Callable[[int, int], Training]]:
+    """The step's five matrix products and nothing else: what no NumPy step can undercut."""
+
+    def prepare(data: Data) -> Callable[[int, int], Training]:
+        inputs, steps = data.x.shape[1], len(data.x) / BATCH
+
+        def work() -> None:
+            rng, rows = np.random.default_rng(0), BATCH // halves
+            x, w1, d1, w2, d2 = (
+                rng.random(shape, dtype=np.float32)
+                for shape in (
+                    (rows, inputs),
+                    (inputs, HIDDEN),
+                    (rows, HIDDEN),
+                    (HIDDEN, 10),
+                    (rows, 10),
+                )
+            )
+            z1, z2, below = np.empty_like(d1), np.empty_like(d2), np.empty_like(d1)
+            g1, g2 = np.empty_like(w1), np.empty_like(w2)
+            for _ in range(round(steps)):
+                np.dot(x, w1, out=z1)
+                np.dot(z1, w2, out=z2)
+                np.dot(z1.T, d2, out=g2)
+                np.dot(d2, w2.T, out=below)
+                np.dot(x.T, d1, out=g1)
+
+        def train(seed: int, epochs: int) -> Training:
+            with threadpool_limits(threads, user_api="blas"):
+                for _ in range(epochs):
+                    others = [threading.Thread(target=work) for _ in range(halves - 1)]
+                    for other in others:
+                        other.start()
+                    work()
+                    for other in others:
+                        other.join()
+                    yield lambda: 0.0
+
+        return train
+
+    return prepare
+
+
+# Chosen on 10,000 images taken out of the training images, see docs/training.md.
+SPRINT: dict[str, Any] = {"learning_rate": 0.3, "momentum": 0.9, "schedule": "linear"}
+
+CONTENDERS: dict[str, Callable[[Data], Callable[[int, int], Training]]] = {
+    "matrix products, two halves": products(1, 2),
+    "matrix products, 2 BLAS threads": products(2, 1),
+    "matrix products, 1 thread": products(1, 1),
+    "mlpserve": mlpserve(sprint=False),
+    "mlpserve sprint": mlpserve(sprint=True),
+    "JAX, one jitted scan": jax_scan(scan=True),
+    "JAX, step by step": jax_scan(scan=False),
+    "PyTorch eager, fused Adam, 2 threads": torch_eager(2),
+    "PyTorch eager, fused Adam, 1 thread": torch_eager(1),
+    "PyTorch compiled, fused Adam, 2 threads": torch_eager(2, compiled=True),
+    "PyTorch sprint": torch_eager(2, sprint=True),
+    "scikit-learn": scikit_learn,
+}
+
+if __name__ == "__main__":
+    main()
