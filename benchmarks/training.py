@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often each is run")
     parser.add_argument("--epochs", type=int, default=3, help="epochs in a run")
     parser.add_argument("--seeds", type=int, default=5, help="how often each goes for 98 %%")
-    parser.add_argument("--longest", type=int, default=15, help="epochs to reach 98 % in")
+    parser.add_argument("--longest", type=int, default=15, help="epochs to reach 98 %% in")
     parser.add_argument("--only", nargs="*", default=(*PRODUCTS, *OURS, *PEERS), help="names")
     parser.add_argument("--peers", type=Path, default=_default_peers(), help="their interpreter")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
