@@ -1,3 +1,5 @@
+import gc
+import tracemalloc
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
@@ -164,3 +166,17 @@ def test_patience_ends_the_training_and_keeps_the_best_weights(stripes: Dataset)
     assert len(accuracies) == best + 4
     assert last.number < 50
     assert accuracy(NETWORK, last.weights, parts.validation) == max(accuracies)
+
+
+def test_memory_stays_flat_over_epochs(stripes: Dataset) -> None:
+    recipe = replace(RECIPE, epochs=30, shift=1.0, dropout=0.1, averaging=0.9)
+    held = []
+    tracemalloc.start()
+    try:
+        for _ in _fit(stripes, recipe):
+            gc.collect()
+            held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    # Three numbers an epoch are kept on purpose, for the curves.
+    assert held[-1] - held[5] < 10_000
