@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.compare.contracts import Call, ask
 from benchmarks.compare.environments import Absent
-from benchmarks.compare.processes import Running
+from benchmarks.compare.processes import TICKS, Running
 
 __all__ = ["Load", "LoadError", "Shape", "check_generator", "measure"]
 
@@ -46,6 +46,7 @@ class Load(NamedTuple):
     p99_us: float
     p999_us: float
     generator_us: float  # what a call cost h2load itself, on the same cores
+    others: float  # the part of all cores' time that other programs took meanwhile
 
 
 def check_generator() -> str:
@@ -60,26 +61,51 @@ def measure(server: Running, call: Call, shape: Shape, seconds: float, folder: P
     answer_bytes = len(ask(call, server.port)) + GRPC_PREFIX_BYTES
     log = folder / "h2load.log"
     log.unlink(missing_ok=True)
-    before, own = server.cpu_seconds(), _children_seconds()
+    began = _Times.now(server)
     report = _h2load(call, server.port, shape, seconds, folder, log)
-    after, generator = server.cpu_seconds(), _children_seconds() - own
+    spent = _Times.now(server).since(began)
     server.check_alive()
     calls = _check(report, call, shape, answer_bytes)
-    used = sum(value - before.get(pid, 0.0) for pid, value in after.items())
     # Each line: when it was sent (in microseconds), the HTTP status, how long it took.
     sent, took = np.loadtxt(log, usecols=(0, 2), ndmin=2).T
-    span = ((sent + took).max() - sent.min()) / 1e6
+    span = float(((sent + took).max() - sent.min()) / 1e6)
     p50, p99, p999 = np.percentile(took, [50, 99, 99.9]).tolist()
-    per_call = 1e6 / calls
+    server_us, generator_us = (used / calls * 1e6 for used in (spent.server, spent.generator))
     return Load(
-        calls, len(took) / float(span), used * per_call, p50, p99, p999, generator * per_call
+        calls, len(took) / span, server_us, p50, p99, p999, generator_us, spent.others_share
     )
 
 
-def _children_seconds() -> float:
-    """User and system time of all processes that were started here and waited for."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+class _Times(NamedTuple):
+    """CPU seconds so far; after `since`, those in between."""
+
+    by_process: dict[int, float]
+    generator: float
+    busy: float
+    idle: float
+
+    @classmethod
+    def now(cls, server: Running) -> "_Times":
+        # All processes that were started here and waited for: h2load alone, in between.
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        ticks = [int(n) for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        idle = sum(ticks[3:5]) / TICKS  # and waiting for disks
+        busy = sum(ticks) / TICKS - idle
+        return cls(server.cpu_seconds(), children.ru_utime + children.ru_stime, busy, idle)
+
+    def since(self, before: "_Times") -> "_Times":
+        old = before.by_process
+        used = {pid: value - old.get(pid, 0.0) for pid, value in self.by_process.items()}
+        changes = (now - then for now, then in zip(self[1:], before[1:], strict=True))
+        return _Times(used, *changes)
+
+    @property
+    def server(self) -> float:
+        return sum(self.by_process.values())
+
+    @property
+    def others_share(self) -> float:
+        return max(0.0, self.busy - self.server - self.generator) / (self.busy + self.idle)
 
 
 def _h2load(call: Call, port: int, shape: Shape, seconds: float, folder: Path, log: Path) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-__all__ = ["Running", "StartError", "free_port"]
+__all__ = ["TICKS", "Running", "StartError", "free_port"]
 
 MARK = "MLPSERVE_BENCHMARK"
 STOP_SECONDS = 15.0
@@ -23,25 +23,22 @@ class StartError(Exception):
 
 
 class Running:
-    """One server and every process that it started, known by a mark in their environment."""
+    """One server and every process that it started, known by a mark in their environment.
+
+    It works in a folder of its own."""
 
     def __init__(
-        self,
-        command: Sequence[str],
-        port: int,
-        variables: Mapping[str, str],
-        cwd: Path,
-        output: Path,
+        self, command: Sequence[str], port: int, variables: Mapping[str, str], folder: Path
     ) -> None:
         self.port = port
         self._mark = f"{MARK}={secrets.token_hex(8)}"
         name, _, value = self._mark.partition("=")
-        self._output = output
+        self._output = folder / "output"
         self.started = time.perf_counter()
-        self._log: IO[bytes] = output.open("wb")
+        self._log: IO[bytes] = self._output.open("wb")
         self._process = subprocess.Popen(
             command,
-            cwd=cwd,
+            cwd=folder,
             env={**os.environ, **variables, name: value},
             stdin=subprocess.DEVNULL,
             stdout=self._log,

@@ -109,7 +109,8 @@ def table(results: Sequence[Result], alone: NumpyAlone) -> str:
     )
     bare += f"rows/s, {alone.batch_us / BATCH_ROWS:.2f} CPU µs a row"
     versions = "; ".join(f"{result.name}: {result.version}" for result in measured)
-    return "\n\n".join(["\n".join(lines), bare, f"Versions: {versions}", *_notes(results)])
+    parts = [bare, f"Versions: {versions}", _others(measured), *_notes(results)]
+    return "\n\n".join(["\n".join(lines), *parts])
 
 
 def as_json(
@@ -127,12 +128,19 @@ def as_json(
 def _notes(results: Sequence[Result]) -> Iterator[str]:
     for result in results:
         if result.trouble:
-            yield f"{result.name}: not measured: {result.trouble}"
+            rounds = f"only {len(result.rounds)} rounds" if result.rounds else "not measured"
+            yield f"{result.name}: {rounds}: {result.trouble}"
         for load, failure in result.failures.items():
             yield f"{result.name}: no figures for {load}: {failure}"
         if result.k6:
             passed, failed = result.k6
             yield f"{result.name}: k6 checked status and label: {passed:,} right, {failed:,} wrong"
+
+
+def _others(measured: Sequence[Result]) -> str:
+    shares = [load.others for r in measured for one in r.rounds for load in one.loads.values()]
+    share = median(shares) if shares else 0
+    return f"Other programs took {share:.0%} of the cores' time meanwhile (median)"
 
 
 def _server_json(result: Result) -> dict[str, Any]:

@@ -81,11 +81,13 @@ def one_round(server: Server, workload: Workload, seconds: float) -> Round:
 def running(server: Server, workload: Workload) -> Iterator[Running]:
     """The server as processes that end with the block; raises Absent."""
     port = free_port()
+    folder = workload.folder / f"server-{port}"
+    folder.mkdir()
     variables = {
         "BENCH_PORT": str(port),
         "BENCH_SPARE_PORT": str(free_port()),
         "BENCH_WEIGHTS": str(workload.npz),
-        "BENCH_FOLDER": str(workload.folder),
+        "BENCH_FOLDER": str(folder),
         "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}",
         # As in mlpserve: calls run side by side, products need not.
         **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1"),
@@ -95,7 +97,7 @@ def running(server: Server, workload: Workload) -> Iterator[Running]:
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     command = server.find(workload, port).command
-    process = Running(command, port, variables, workload.folder, workload.folder / "output")
+    process = Running(command, port, variables, folder)
     try:
         yield process
     finally:
