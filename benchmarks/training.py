@@ -142,7 +142,7 @@ def measure(contenders: list[Contender], options: argparse.Namespace) -> None:
 
 def time_to_target(contender: Contender, seed: int, longest: int) -> float | None:
     # A sprint's rate falls to 0 over its own few epochs.
-    epochs = 4 if contender.name.endswith("sprint") else longest
+    epochs = 6 if contender.name.endswith("sprint") else longest
     result = contender.train(seed, epochs, until=TARGET)
     return sum(result["seconds"]) if max(result["accuracies"]) >= TARGET else None
 

@@ -20,6 +20,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 BATCH, HIDDEN, RATE = 128, 128, 0.001
+# The shortest way to 98 % that was found, on validation images: see docs/training.md.
+SPRINT_RATE, SPRINT_SMOOTHING = 0.005, 0.1
 
 # A training: each next() is one epoch and gives a function for the accuracy then.
 Training = Iterator[Callable[[], float]]
@@ -69,12 +71,12 @@ def mlpserve(sprint: bool) -> Callable[[Data], Callable[[int, int], Training]]:
         training = Examples(data.raw, data.labels, 255)
         few, test = training.take(slice(100)), Examples(data.test_raw, data.test_labels, 255)
         network = Network((data.x.shape[1], HIDDEN, 10))
-        adam = {"batch_size": BATCH, "learning_rate": RATE, "schedule": "constant"}
-        fast = {"batch_size": 256, "optimizer": "nesterov", **SPRINT}
+        adam = {"batch_size": BATCH, "optimizer": "adam", "shift": 0.0}
+        plain = {"learning_rate": RATE, "schedule": "constant", "label_smoothing": 0.0}
+        fast = {"learning_rate": SPRINT_RATE, "label_smoothing": SPRINT_SMOOTHING}
 
         def train(seed: int, epochs: int) -> Training:
-            recipe = load_recipe("quick", label_smoothing=0.0, shift=0.0, epochs=epochs)
-            recipe = recipe.override(fast if sprint else adam)
+            recipe = load_recipe("quick", epochs=epochs, **adam, **(fast if sprint else plain))
             with threadpool_limits(1, user_api="blas"):
                 for epoch in fit(network, recipe, training, few, seed):
                     yield partial(accuracy, network, epoch.weights, test)
@@ -112,7 +114,7 @@ def torch_eager(
         torch.set_num_threads(threads)
         x, y = torch.from_numpy(data.x), torch.from_numpy(data.labels)
         test_x, test_y = torch.from_numpy(data.test_x), torch.from_numpy(data.test_labels)
-        batch = 256 if sprint else BATCH
+        first_rate, smoothing = (SPRINT_RATE, SPRINT_SMOOTHING) if sprint else (RATE, 0.0)
 
         def train(seed: int, epochs: int) -> Training:
             torch.manual_seed(seed)
@@ -121,24 +123,18 @@ def torch_eager(
                 torch.nn.ReLU(),
                 torch.nn.Linear(HIDDEN, 10),
             )
-            model, total = torch.nn.Sequential(*layers), epochs * -(-len(x) // batch)
-            if sprint:
-                rate, momentum = SPRINT["learning_rate"], SPRINT["momentum"]
-                optimizer = torch.optim.SGD(
-                    model.parameters(), rate, momentum, nesterov=True, fused=True
-                )
-            else:
-                rate = RATE
-                optimizer = torch.optim.Adam(model.parameters(), rate, fused=True)
+            model, total = torch.nn.Sequential(*layers), epochs * -(-len(x) // BATCH)
+            optimizer = torch.optim.Adam(model.parameters(), first_rate, fused=True)
 
             def loss_of(rows: Any, labels: Any) -> Any:
-                return torch.nn.functional.cross_entropy(model(rows), labels)
+                scores = model(rows)
+                return torch.nn.functional.cross_entropy(scores, labels, label_smoothing=smoothing)
 
             loss_fn, step = torch.compile(loss_of) if compiled else loss_of, 0
             for _ in range(epochs):
-                for rows in torch.randperm(len(x)).split(batch):
+                for rows in torch.randperm(len(x)).split(BATCH):
                     if sprint:
-                        optimizer.param_groups[0]["lr"] = rate * (1 - step / total)
+                        optimizer.param_groups[0]["lr"] = first_rate * (1 - step / total)
                     optimizer.zero_grad()
                     loss_fn(x[rows], y[rows]).backward()
                     optimizer.step()
@@ -250,9 +246,6 @@ def products(threads: int, halves: int) -> Callable[[Data], Callable[[int, int],
 
     return prepare
 
-
-# Chosen on 10,000 images taken out of the training images, see docs/training.md.
-SPRINT: dict[str, Any] = {"learning_rate": 0.3, "momentum": 0.9, "schedule": "linear"}
 
 CONTENDERS: dict[str, Callable[[Data], Callable[[int, int], Training]]] = {
     "matrix products, two halves": products(1, 2),
