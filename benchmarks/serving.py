@@ -135,7 +135,7 @@ def _second_opinion(
                     wait_until_right(process, server, workload)
                     result.k6 = check_under_load(process, workload)
             except K6_TROUBLE as error:
-                _progress(f"{server.name} with k6: {error}")
+                result.k6_trouble = f"{type(error).__name__}: {error}"
 
 
 def _progress(text: str) -> None:

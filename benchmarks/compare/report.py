@@ -63,6 +63,7 @@ class Result:
     trouble: str = ""
     rounds: list[Round] = field(default_factory=list)
     k6: Checked | None = None
+    k6_trouble: str = ""
 
     @property
     def loads(self) -> dict[str, Load]:
@@ -132,6 +133,8 @@ def _notes(results: Sequence[Result]) -> Iterator[str]:
             yield f"{result.name}: {rounds}: {result.trouble}"
         for load, failure in result.failures.items():
             yield f"{result.name}: no figures for {load}: {failure}"
+        if result.k6_trouble:
+            yield f"{result.name}: not checked by k6: {result.k6_trouble}"
         if result.k6:
             passed, failed = result.k6
             yield f"{result.name}: k6 checked status and label: {passed:,} right, {failed:,} wrong"

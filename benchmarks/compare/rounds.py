@@ -88,7 +88,8 @@ def running(server: Server, workload: Workload) -> Iterator[Running]:
         "BENCH_SPARE_PORT": str(free_port()),
         "BENCH_WEIGHTS": str(workload.npz),
         "BENCH_FOLDER": str(folder),
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}",
+        # The code beside this file, whatever is installed.
+        "PYTHONPATH": ":".join(str(ROOT / part) for part in ("", "proto", "model", "server")),
         # As in mlpserve: calls run side by side, products need not.
         **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1"),
         # Nothing here reports to anyone, nor leaves a token in the user's home.
