@@ -4,13 +4,12 @@ import logging
 import threading
 from types import TracebackType
 
-from grpc_health.v1 import health
-from grpc_health.v1.health_pb2 import HealthCheckResponse
-
 from mlpserve_model import Store
 from mlpserve_server.catalog import Catalog
+from mlpserve_server.core import unsupported
 from mlpserve_server.dataplane import DataPlane
-from mlpserve_server.direct import DirectTransport, unsupported
+from mlpserve_server.direct import DirectTransport
+from mlpserve_server.health import NOT_SERVING, SERVING, Health
 from mlpserve_server.manager import ModelManager
 from mlpserve_server.settings import Settings
 from mlpserve_server.transport import PREDICTION_SERVICE, StandardTransport, TransportError
@@ -36,8 +35,7 @@ class Server:
         )
         self._stopping = threading.Event()
         self._ready_lock = threading.Lock()
-        self._health = health.HealthServicer()
-        # Health is born SERVING: readiness must not be, and is no word on liveness ("").
+        self._health = Health()
         self._set_ready(False)
         data = DataPlane(self._manager, settings.max_batch)
         make = _transport(settings.transport)
@@ -72,6 +70,7 @@ class Server:
         log.info("draining", extra={"seconds": self.settings.drain_seconds})
         threading.Event().wait(self.settings.drain_seconds)
         self._transport.stop(self.settings.grace_seconds)
+        self._health.close()
         log.info("stopped")
 
     def __enter__(self) -> "Server":
@@ -104,8 +103,7 @@ class Server:
     def _set_ready(self, ready: bool) -> None:
         with self._ready_lock:  # a draining server cannot become ready again
             serving = ready and not self._stopping.is_set()
-            status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
-            self._health.set(PREDICTION_SERVICE, status)
+            self._health.set(PREDICTION_SERVICE, SERVING if serving else NOT_SERVING)
 
 
 def _transport(wanted: str) -> type[StandardTransport]:

@@ -46,9 +46,8 @@ class Catalog:
         if version is None:
             # Nothing selected, or an unknown alias: what `get` says of it is the answer.
             return self._describe(manager.get(*chosen).manifest)
-        current = manager.current
-        if current is not None and current.manifest.version == version:
-            return self._describe(current.manifest)
+        if model := manager.in_memory(version):
+            return self._describe(model.manifest)
         try:
             described = self._described(version)
         except StoreError as error:
@@ -104,7 +103,7 @@ def _page(message: model_pb2.ListModelVersionsRequest) -> tuple[int, float]:
     if message.page_size < 0:
         raise InvalidInput("page_size", f"page_size {message.page_size}, expected 0 or more")
     token = message.page_token
-    if token and not (token.isascii() and token.isdecimal()):
+    if token and not (token.isascii() and token.isdecimal() and len(token) < 20):
         raise InvalidInput("page_token", "not a token of this server: use next_page_token as it is")
     size = min(message.page_size or DEFAULT_PAGE, LARGEST_PAGE)
     return size, int(token) if token else float("inf")

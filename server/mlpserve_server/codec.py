@@ -143,7 +143,7 @@ def model_ref(manifest: Manifest) -> model_pb2.ModelRef:
 
 
 def _shape(tensor: prediction_pb2.Tensor, field: str) -> tuple[int, ...]:
-    shape = tuple(tensor.shape)
+    shape = tuple(tensor.shape[: _MAX_DIMENSIONS + 1])  # of one that may have millions
     if len(shape) > _MAX_DIMENSIONS or any(d < 0 for d in shape):
         raise InvalidInput(f"{field}.shape", f"shape {_shown(shape)} is not a shape")
     return shape

@@ -10,6 +10,7 @@ __all__ = [
     "NotReady",
     "Overloaded",
     "ServingError",
+    "TooSlow",
 ]
 
 
@@ -76,6 +77,12 @@ class Overloaded(ServingError):
     def __init__(self, message: str, retry_seconds: float) -> None:
         super().__init__(message)
         self.retry_seconds = retry_seconds
+
+
+class TooSlow(ServingError):
+    """The request did not come in time."""
+
+    reason = "TOO_SLOW"
 
 
 class Abandoned(ServingError):

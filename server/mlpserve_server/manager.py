@@ -61,18 +61,15 @@ class ModelManager:
         version in service stays in service.
         """
         try:
-            self._aliases = self.store.aliases()
-            wanted = self._wanted()
-            if wanted is None or (self._current and wanted == self._current.manifest.version):
-                self._store_is_back()
-                return False
-            model = self._first_good(wanted)
-            self._store_is_back()
-        except VersionNotFound as error:
-            return self._store_failed(error)
+            # An empty store where there was one: the volume is gone, not the aliases.
+            aliases = self.store.aliases() or self._aliases
+            model = self._next(aliases)
         except StoreError as error:
             return self._store_failed(error)
-        return model is not None and self._switch_to(model)
+        self._store_is_back()
+        switched = model is not None and self._switch_to(model)
+        self._aliases = aliases
+        return switched
 
     def get(
         self, version: int | None = None, alias: str | None = None, may_load: bool = True
@@ -86,14 +83,13 @@ class ModelManager:
         if alias is not None:
             version = self._aliases.get(alias)
             if version is None:
-                raise ModelNotFound(f"there is no alias {alias!r}: {self._known_aliases()}")
+                known = ", ".join(sorted(self._aliases)) or "none yet"
+                raise ModelNotFound(f"there is no alias {alias[:63]!r}: known are {known}")
         if version is None:
             if current is None:
                 raise NotReady(f"no model to serve yet: {self._waiting_for()}")
             return current
-        if current is not None and current.manifest.version == version:
-            return current
-        if model := self._in_standby(version):
+        if model := self.in_memory(version):
             return model
         if not may_load:
             raise NotInMemory(f"version {version} is not in memory")
@@ -104,15 +100,30 @@ class ModelManager:
         with self._mutex:
             return self._failures.get(version, (None, 0.0))[0]
 
-    def in_memory(self, version: int) -> bool:
-        """Whether the version is on standby, so that selecting it costs no load."""
-        with self._mutex:
-            return version in self._standby
+    def in_memory(self, version: int) -> StoredModel | None:
+        """The version if it can answer at once, whatever has become of the store."""
+        current = self._current
+        if current is not None and current.manifest.version == version:
+            return current
+        return self._in_standby(version)
 
-    def _wanted(self) -> int | None:
+    def _next(self, aliases: Mapping[str, int]) -> StoredModel | None:
+        """What is to be served from now on, if that is another version than until now."""
+        wanted = self._wanted(aliases)
+        if wanted is None or (self._current and wanted == self._current.manifest.version):
+            return None
+        model = self._try_load(wanted)
+        if model or self._current or self.serve.isdecimal():
+            # Someone who asks for a number gets that number or nothing.
+            return model
+        # Nothing is served and the wanted version is damaged: one before it is better than none.
+        earlier = self._passed([v for v in self.store.versions() if v < wanted])
+        return next(filter(None, map(self._try_load, earlier)), None)
+
+    def _wanted(self, aliases: Mapping[str, int]) -> int | None:
         if self.serve == LATEST:
             return next(self._passed(self.store.versions()), None)
-        return int(self.serve) if self.serve.isdecimal() else self._aliases.get(self.serve)
+        return int(self.serve) if self.serve.isdecimal() else aliases.get(self.serve)
 
     def _passed(self, versions: list[int]) -> Iterator[int]:
         """Those that the gate let pass, newest first."""
@@ -120,30 +131,21 @@ class ModelManager:
             try:
                 if self.store.manifest(version).gate.verdict != "REJECTED":
                     yield version
-            except (ModelRejected, VersionNotFound) as error:
+            except StoreError as error:
                 self._failed(version, str(error))
-
-    def _first_good(self, wanted: int) -> StoredModel | None:
-        """The wanted version; or, when nothing is served and it is damaged, one before it.
-
-        Someone who asks for a number gets that number or nothing.
-        """
-        model = self._try_load(wanted)
-        if model or self._current or self.serve.isdecimal():
-            return model
-        earlier = self._passed([v for v in self.store.versions() if v < wanted])
-        return next(filter(None, map(self._try_load, earlier)), None)
 
     def _try_load(self, version: int) -> StoredModel | None:
         if self._held_back(version):
             return None
         try:
-            return self._in_standby(version) or self._load(version)
-        except VersionNotFound as error:
-            # Not held back: on a network mount an alias can be seen before its version.
-            self._failed(version, str(error), hold_back=0)
+            with self._load_lock:
+                return self._in_standby(version) or self._load(version)
         except ModelRejected as error:
             self._failed(version, str(error))
+        except StoreError as error:
+            # Not held back: on a network mount an alias can be seen before its version, and
+            # a volume that cannot be read now may be readable at the next look.
+            self._failed(version, str(error), hold_back=False)
         return None
 
     def _load(self, version: int) -> StoredModel:
@@ -167,9 +169,9 @@ class ModelManager:
         with self._load_lock:
             if model := self._in_standby(version):
                 return model
+            if reason := self._held_back(version):
+                raise ModelRefused(f"version {version} cannot answer: {reason}")
             try:
-                if reason := self._held_back(version):
-                    raise ModelRejected(reason)
                 model = self._load(version)
             except VersionNotFound as error:
                 raise ModelNotFound(str(error)) from error
@@ -190,17 +192,16 @@ class ModelManager:
     def _switch_to(self, model: StoredModel) -> bool:
         previous = self._current
         self._current = model  # one assignment: a call sees the old one or the new one, whole
+        with self._mutex:
+            self._standby.pop(model.manifest.version, None)
         if previous is not None:
             self._put_on_standby(previous)
-        log.info(
-            "serving",
-            extra={
-                "model": model.manifest.model,
-                "version": model.manifest.version,
-                "digest": model.manifest.digest,
-                "previous": previous.manifest.version if previous else None,
-            },
-        )
+        manifest = model.manifest
+        fields: dict[str, object] = {"model": manifest.model, "version": manifest.version}
+        fields["digest"] = manifest.digest
+        if previous is not None:
+            fields["previous"] = previous.manifest.version
+        log.info("serving", extra=fields)
         return True
 
     def _in_standby(self, version: int) -> StoredModel | None:
@@ -215,10 +216,10 @@ class ModelManager:
             while len(self._standby) > self._standby_size:
                 self._standby.popitem(last=False)
 
-    def _failed(self, version: int, reason: str, hold_back: float = _RETRY_SECONDS) -> None:
+    def _failed(self, version: int, reason: str, hold_back: bool = True) -> None:
         with self._mutex:
-            known, again = self._failures.get(version, ("", 0.0))
-            again = max(again, time.monotonic() + hold_back) if reason != known else again
+            known = self._failures.get(version, ("", 0.0))[0]
+            again = time.monotonic() + (_RETRY_SECONDS if hold_back else 0)
             self._failures[version] = (reason, again)
         if reason != known:
             log.error("version refused", extra={"version": version, "reason": reason})
@@ -236,6 +237,3 @@ class ModelManager:
 
     def _waiting_for(self) -> str:
         return self._store_fault or f"{self.serve} of {self.store.model} is not there"
-
-    def _known_aliases(self) -> str:
-        return f"known are {', '.join(sorted(self._aliases)) or 'none yet'}"

@@ -16,11 +16,13 @@ from mlpserve_server.errors import (
     NotReady,
     Overloaded,
     ServingError,
+    TooSlow,
 )
 
 __all__ = ["status_of"]
 
 DOMAIN = "mlpserve"
+_LONGEST = 500
 
 CODES = {
     InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -28,6 +30,7 @@ CODES = {
     ModelRefused: grpc.StatusCode.FAILED_PRECONDITION,
     NotReady: grpc.StatusCode.UNAVAILABLE,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    TooSlow: grpc.StatusCode.DEADLINE_EXCEEDED,
     Abandoned: grpc.StatusCode.CANCELLED,
 }
 
@@ -47,23 +50,28 @@ def status_of(error: Exception) -> status_pb2.Status:
 def _status(error: ServingError) -> status_pb2.Status:
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
     details: list[Any] = [info]
+    message = _cut(str(error))
     if isinstance(error, InvalidInput):
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=str(error)
+            field=error.field, description=message
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, Overloaded):
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(error.retry_seconds * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    return status_pb2.Status(
-        code=_code(error).value[0], message=str(error), details=list(map(_packed, details))
-    )
+    packed = [_packed(detail) for detail in details]
+    return status_pb2.Status(code=_code(error).value[0], message=message, details=packed)
 
 
 def _code(error: ServingError) -> grpc.StatusCode:
     matches = (code for kind, code in CODES.items() if isinstance(error, kind))
     return next(matches, grpc.StatusCode.INTERNAL)
+
+
+def _cut(message: str) -> str:
+    """As much as goes into the metadata of an answer, where it stands twice or thrice."""
+    return message if len(message) <= _LONGEST else message[: _LONGEST - 3] + "..."
 
 
 def _packed(message: Any) -> any_pb2.Any:

@@ -1,7 +1,7 @@
 """The standard transport: grpcio's public API around the data plane.
 
-Prediction calls have threads of their own, so that health, reflection and ModelService answer
-however many predictions wait. Beyond a bound of waiting calls the rest is refused at once.
+Predictions, ModelService, reflection and health have threads of their own each, so that none of
+them can keep another from answering. Predictions beyond a bound are refused at once.
 """
 
 import threading
@@ -10,7 +10,8 @@ from concurrent import futures
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
@@ -18,6 +19,7 @@ from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_server.catalog import Catalog
 from mlpserve_server.dataplane import DataPlane, complete
 from mlpserve_server.errors import Overloaded
+from mlpserve_server.health import Health
 from mlpserve_server.status import status_of
 
 __all__ = [
@@ -33,7 +35,8 @@ MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 # Room for the largest batch of inputs twice the size of MNIST's.
 MAX_MESSAGE_BYTES = 64 << 20
 PREDICTION_THREADS = 8
-CONTROL_THREADS = 4
+# A stream of reflection keeps its thread, a store that hangs keeps those of ModelService.
+MODEL_THREADS = REFLECTION_THREADS = 8
 # When to try again after a refusal; who has another replica is better off there.
 RETRY_SECONDS = 0.1
 
@@ -68,31 +71,32 @@ class StandardTransport:
         self,
         data: DataPlane,
         catalog: Catalog,
-        health_servicer: health.HealthServicer,
+        health: Health,
         max_waiting: int,
         share_port: bool = False,
     ) -> None:
         self._predictions = _CountingPool(PREDICTION_THREADS, thread_name_prefix="predict")
-        self._control = futures.ThreadPoolExecutor(CONTROL_THREADS, thread_name_prefix="control")
+        self._models = futures.ThreadPoolExecutor(MODEL_THREADS, thread_name_prefix="models")
+        self._rest = futures.ThreadPoolExecutor(REFLECTION_THREADS, thread_name_prefix="reflect")
         admission = _Admission(self._predictions, max_waiting)
         # On by default in gRPC: then a taken port is no error but a share of its calls.
         options = [*OPTIONS, ("grpc.so_reuseport", int(share_port))]
-        self._server = grpc.server(self._control, interceptors=[admission], options=options)
+        self._server = grpc.server(self._rest, interceptors=[admission], options=options)
         hot = {
             "Predict": _on(self._predictions, _answering(_predict(data))),
             "BatchPredict": _on(self._predictions, _answering(_batch_predict(data))),
         }
         control = {
-            "GetModelVersion": _answering(lambda request, _: catalog.get_model_version(request)),
-            "ListModelVersions": _answering(
-                lambda request, _: catalog.list_model_versions(request)
+            "GetModelVersion": _on(self._models, _answering(_ignoring(catalog.get_model_version))),
+            "ListModelVersions": _on(
+                self._models, _answering(_ignoring(catalog.list_model_versions))
             ),
         }
         self._server.add_generic_rpc_handlers(
             (_service(PREDICTION_SERVICE, hot), _service(MODEL_SERVICE, control))
         )
-        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, self._server)
-        names = (PREDICTION_SERVICE, MODEL_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
+        names = (PREDICTION_SERVICE, MODEL_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 
     def listen(self, address: str) -> str:
@@ -110,8 +114,8 @@ class StandardTransport:
     def stop(self, grace_seconds: float) -> None:
         """Refuse new calls, wait for those in flight up to the grace time, end."""
         self._server.stop(grace_seconds).wait()
-        self._predictions.shutdown()
-        self._control.shutdown()
+        for pool in (self._predictions, self._models, self._rest):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def too_many(max_waiting: int) -> Overloaded:
@@ -178,6 +182,11 @@ def _on(pool: futures.ThreadPoolExecutor, behaviour: Behaviour) -> Behaviour:
     """The behaviour, to be run on this pool instead of the server's own."""
     behaviour.experimental_thread_pool = pool  # type: ignore[attr-defined]  # grpcio looks for it
     return behaviour
+
+
+def _ignoring(answer: Callable[[bytes], bytes]) -> Behaviour:
+    """A behaviour that needs nothing to know of the call."""
+    return lambda request, context: answer(request)
 
 
 def _answering(answer: Behaviour) -> Behaviour:

@@ -44,6 +44,7 @@ class Stubs:
     """Everything that can be called at one address."""
 
     def __init__(self, address: str) -> None:
+        self.address = address
         self.channel = grpc.insecure_channel(address)
         self.prediction = prediction_pb2_grpc.PredictionServiceStub(self.channel)
         self.models = model_pb2_grpc.ModelServiceStub(self.channel)

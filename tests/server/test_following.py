@@ -179,6 +179,9 @@ def test_a_version_on_standby_answers_after_it_was_pruned(
     eventually(lambda: version_of(stubs) == second)
     assert store.prune(keep=1) == [first]
     assert version_of(stubs, pinned(version=first)) == first
+    selector = model_pb2.ModelSelector(version=first)
+    described = stubs.models.GetModelVersion(model_pb2.GetModelVersionRequest(model=selector))
+    assert described.model_version.ref.version == first
 
 
 def test_a_rejected_version_does_not_answer(

@@ -1,0 +1,178 @@
+"""Callers that send half a request, watch and leave, or ask for too much harm nobody else."""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from mlpserve.v1 import model_pb2
+from mlpserve.v1 import prediction_pb2 as pb
+from mlpserve_model import Store
+
+PIXELS = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(range(12)))
+REQUEST = pb.PredictRequest(instance=PIXELS)
+BATCH = pb.BatchPredictRequest(
+    instances=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[4096, 12], data=bytes(4096 * 12))
+)
+
+
+class HalfOpen:
+    """Calls whose headers are sent and whose requests never come."""
+
+    def __init__(self, channel: grpc.Channel, method: str, count: int) -> None:
+        self._go = threading.Event()
+        start: Any = channel.stream_unary(method)
+        self._calls = [start.future(self._nothing(), timeout=60) for _ in range(count)]
+
+    def _nothing(self) -> Iterator[bytes]:
+        self._go.wait(60)
+        yield from ()
+
+    def end(self) -> None:
+        for call in self._calls:
+            call.cancel()
+        self._go.set()
+
+
+@pytest.fixture
+def stubs(publish: Any, serve: Any, eventually: Any) -> Any:
+    """A server that serves version 1."""
+    publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    return stubs
+
+
+def test_watches_that_are_cancelled_at_once_do_not_stop_the_server(stubs: Any) -> None:
+    request = health_pb2.HealthCheckRequest(service="mlpserve.v1.PredictionService")
+    for _ in range(50):
+        watches = [stubs.health.Watch(request, timeout=10) for _ in range(20)]
+        for watch in watches:
+            watch.cancel()
+    assert stubs.serving()
+    assert stubs.serving("")
+
+
+def test_a_watch_of_an_unknown_service_says_so_and_a_check_is_not_found(stubs: Any) -> None:
+    request = health_pb2.HealthCheckRequest(service="nobody")
+    watch = stubs.health.Watch(request, timeout=10)
+    assert next(iter(watch)).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    watch.cancel()
+    with pytest.raises(grpc.RpcError) as caught:
+        stubs.health.Check(request, timeout=10)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_half_open_batches_do_not_stop_others(stubs: Any, transport: str) -> None:
+    # The standard transport has eight threads for predictions, which half-open calls keep.
+    count = 20 if transport == "direct" else 7
+    half_open = HalfOpen(stubs.channel, "/mlpserve.v1.PredictionService/BatchPredict", count)
+    time.sleep(0.2)
+    assert len(stubs.prediction.BatchPredict(BATCH, timeout=20).labels) == 4096
+    assert stubs.prediction.Predict(REQUEST, timeout=20).model.version == 1
+    half_open.end()
+
+
+def test_idle_reflection_and_half_open_calls_do_not_stop_health(stubs: Any) -> None:
+    reflection = reflection_pb2_grpc.ServerReflectionStub(stubs.channel)
+    go = threading.Event()
+
+    def nothing() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+        go.wait(60)
+        yield from ()
+
+    streams = [reflection.ServerReflectionInfo(nothing(), timeout=60) for _ in range(20)]
+    half_open = HalfOpen(stubs.channel, "/mlpserve.v1.ModelService/GetModelVersion", 20)
+    time.sleep(0.2)
+    assert stubs.serving("")
+    assert stubs.serving()
+    assert stubs.prediction.Predict(REQUEST, timeout=10).model.version == 1
+    for stream in streams:
+        stream.cancel()
+    half_open.end()
+    go.set()
+
+
+def test_a_request_that_never_comes_is_refused_in_the_end(
+    stubs: Any, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if transport == "standard":
+        return  # grpcio's server waits for a request as long as its caller does
+    monkeypatch.setattr("mlpserve_server.direct._TOO_SLOW_SECONDS", 0.5)
+    monkeypatch.setattr("mlpserve_server.direct._SLOW_SECONDS", 0.1)
+    go = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        go.wait(60)
+        yield from ()
+
+    start: Any = stubs.channel.stream_unary("/mlpserve.v1.PredictionService/Predict")
+    call = start.future(nothing(), timeout=30)
+    assert call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "no request in" in call.details()
+    go.set()
+
+
+def test_a_flood_of_single_calls_does_not_starve_a_batch(stubs: Any) -> None:
+    done = threading.Event()
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    data = REQUEST.SerializeToString()
+
+    def flood() -> None:
+        with grpc.insecure_channel(stubs.address, options) as channel:
+            call: Any = channel.unary_unary("/mlpserve.v1.PredictionService/Predict")
+            while not done.is_set():
+                for answer in [call.future(data, timeout=30) for _ in range(90)]:
+                    answer.code()
+
+    threads = [threading.Thread(target=flood) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert len(stubs.prediction.BatchPredict(BATCH, timeout=20).labels) == 4096
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_calls_that_wait_for_a_load_count_among_those_that_wait(
+    publish: Any, serve: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = publish()
+    publish(seed=1)
+    stubs = serve(max_waiting=10, standby=0)
+    eventually(stubs.serving)
+    original = Store.load
+
+    def slow(self: Store, version: int) -> Any:
+        time.sleep(0.05)
+        return original(self, version)
+
+    monkeypatch.setattr(Store, "load", slow)
+    selector = model_pb2.ModelSelector(version=first)
+    pinned = pb.PredictRequest(instance=PIXELS, model=selector)
+    calls = [stubs.prediction.Predict.future(pinned, timeout=30) for _ in range(90)]
+    codes = [call.code() for call in calls]
+    assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) >= 50
+    assert codes.count(grpc.StatusCode.OK) >= 10
+    assert stubs.prediction.Predict(REQUEST, timeout=10).model.version == 2
+
+
+def test_a_very_long_alias_is_not_found_and_not_repeated(stubs: Any, refusal: Any) -> None:
+    selector = model_pb2.ModelSelector(alias="a" * 20_000)
+    request = pb.PredictRequest(instance=PIXELS, model=selector)
+    refused = refusal(stubs.prediction.Predict, request)
+    assert refused.code == grpc.StatusCode.NOT_FOUND
+    assert len(refused.message) < 200
+
+
+def test_a_very_long_page_token_is_refused_by_field(stubs: Any, refusal: Any) -> None:
+    request = model_pb2.ListModelVersionsRequest(page_token="1" * 5000)
+    refused = refusal(stubs.models.ListModelVersions, request)
+    assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["page_token"])

@@ -1,0 +1,114 @@
+"""What the manager keeps, tries again and never drops."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mlpserve_model import Store
+from mlpserve_server.app import Server
+from mlpserve_server.core import unsupported
+from mlpserve_server.direct import DirectTransport
+from mlpserve_server.errors import ModelNotFound, ModelRefused
+from mlpserve_server.manager import ModelManager
+from mlpserve_server.settings import Settings
+from mlpserve_server.transport import StandardTransport, TransportError
+
+
+def version_of(manager: ModelManager) -> int | None:
+    return manager.current.manifest.version if manager.current else None
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The versions that are read, in order."""
+    read: list[int] = []
+    original = Store.load
+
+    def load(self: Store, version: int) -> Any:
+        read.append(version)
+        return original(self, version)
+
+    monkeypatch.setattr(Store, "load", load)
+    return read
+
+
+def test_a_damaged_version_is_held_back_after_every_try(
+    store: Store, publish: Any, loads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlpserve_server.manager._RETRY_SECONDS", 1000)
+    first, second = publish(), publish(seed=1)
+    (store.path(second) / "model.npz").write_bytes(b"damaged")
+    manager = ModelManager(store, "champion", 3)
+    for _ in range(20):
+        manager.poll()
+        with pytest.raises(ModelRefused, match=r"model\.npz has 7 bytes"):
+            manager.get(second)
+    assert version_of(manager) == first
+    assert loads == [second, first]
+
+
+def test_a_damaged_version_is_tried_again_after_a_while(
+    store: Store, publish: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlpserve_server.manager._RETRY_SECONDS", 0)
+    version = publish()
+    path = store.path(version) / "model.npz"
+    good = path.read_bytes()
+    path.write_bytes(b"damaged")
+    manager = ModelManager(store, "champion", 3)
+    assert not manager.poll()
+    path.write_bytes(good)
+    assert manager.poll()
+
+
+def test_a_version_that_cannot_be_read_leaves_the_one_before_it(store: Store, publish: Any) -> None:
+    first, second = publish(), publish(seed=1)
+    path = store.path(second) / "model.npz"
+    path.unlink()
+    path.symlink_to(path)  # reading it is an error of the system's
+    manager = ModelManager(store, "champion", 3)
+    manager.poll()
+    assert version_of(manager) == first
+
+
+def test_aliases_outlive_a_store_that_vanishes(store: Store, publish: Any) -> None:
+    version = publish()
+    manager = ModelManager(store, "champion", 3)
+    manager.poll()
+    store.folder.rename(store.folder.with_name("elsewhere"))
+    manager.poll()
+    assert manager.get(alias="champion").manifest.version == version
+    with pytest.raises(ModelNotFound, match="known are champion"):
+        manager.get(alias="challenger")
+
+
+def test_standby_keeps_as_many_versions_as_it_says_beside_the_served_one(
+    store: Store, publish: Any, loads: list[int]
+) -> None:
+    manager = ModelManager(store, "champion", 2)
+    for seed in range(3):
+        publish(seed=seed)
+        manager.poll()
+    store.move_alias("champion", 1, expected=3, event="rollback", reason="test")
+    manager.poll()
+    assert version_of(manager) == 1
+    before = len(loads)
+    assert manager.get(2).manifest.version == 2
+    assert manager.get(3).manifest.version == 3
+    assert len(loads) == before
+
+
+def test_auto_falls_back_to_the_standard_transport_and_direct_says_why_it_cannot(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(store=store.folder.parent, listen=("127.0.0.1:0",), drain_seconds=0)
+    assert unsupported() is None
+    with Server(settings) as server:
+        assert isinstance(server._transport, DirectTransport)
+    monkeypatch.setattr("mlpserve_server.core.SUPPORTED", ((9, 0), (9, 1)))
+    with Server(settings) as server:
+        assert type(server._transport) is StandardTransport
+    assert "using the standard transport" in caplog.text
+    with pytest.raises(TransportError, match=r"made for grpcio from 9\.0 and below 9\.1"):
+        Server(replace(settings, transport="direct"))
