@@ -5,14 +5,19 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
 
-from mlpserve_model.errors import ModelRejected, StoreError
+from mlpserve_model.errors import ModelRejected, StoreError, VersionNotFound
 from mlpserve_model.manifest import Manifest
 from mlpserve_model.settings import SettingsParser, at_least
 from mlpserve_model.store import CHAMPION, Store
 
 __all__ = ["main"]
+
+_Found = TypeVar("_Found")
+_MOST_DIGITS = 18  # of a version
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +67,8 @@ def _parser() -> SettingsParser:
 
 
 def _list(store: Store, settings: Namespace) -> int:
-    rows = [_row(store, version) for version in reversed(store.versions())]
+    aliases = store.aliases()
+    rows = [*_of_all(store, partial(_row, store, aliases)).values()][::-1]
     if settings.json:
         _print_json(rows)
     else:
@@ -73,7 +79,7 @@ def _list(store: Store, settings: Namespace) -> int:
 def _show(store: Store, settings: Namespace) -> int:
     version = _resolve(store, settings.version)
     manifest = store.manifest(version)
-    document = json.loads(manifest.to_json()) | {"aliases": _aliases_of(store, version)}
+    document = json.loads(manifest.to_json()) | {"aliases": _names(store.aliases(), version)}
     if settings.json:
         _print_json(document)
     else:
@@ -107,8 +113,9 @@ def _move(store: Store, settings: Namespace, alias: str, version: int, event: st
 
 
 def _verify(store: Store, settings: Namespace) -> int:
-    chosen = [_resolve(store, text) for text in settings.version] or store.versions()
-    faults = {version: _fault(store, version) for version in chosen}
+    chosen = [_resolve(store, text) for text in settings.version]
+    fault_of = partial(_fault, store)
+    faults = {v: fault_of(v) for v in chosen} if chosen else _of_all(store, fault_of)
     if settings.json:
         _print_json([{"version": v, "ok": not f, "fault": f} for v, f in faults.items()])
     else:
@@ -128,13 +135,23 @@ def _prune(store: Store, settings: Namespace) -> int:
     return 0
 
 
-def _row(store: Store, version: int) -> dict[str, Any]:
-    aliases = _aliases_of(store, version)
+def _of_all(store: Store, look: Callable[[int], _Found]) -> dict[int, _Found]:
+    """What `look` says of every version, oldest first; one pruned meanwhile is left out."""
+    found = {}
+    for version in store.versions():
+        with suppress(VersionNotFound):
+            found[version] = look(version)
+    return found
+
+
+def _row(store: Store, aliases: dict[str, int], version: int) -> dict[str, Any]:
+    row = {"version": version, "aliases": _names(aliases, version)}
     try:
-        manifest = store.manifest(version)
-    except ModelRejected as error:
-        return {"version": version, "verdict": "DAMAGED", "aliases": aliases, "fault": str(error)}
-    return {"version": version, "aliases": aliases} | _summary(manifest)
+        return row | _summary(store.manifest(version))
+    except VersionNotFound:
+        raise
+    except StoreError as error:
+        return row | {"verdict": "DAMAGED", "fault": str(error)}
 
 
 def _summary(manifest: Manifest) -> dict[str, Any]:
@@ -156,19 +173,25 @@ def _line(row: dict[str, Any]) -> str:
     )
 
 
-def _aliases_of(store: Store, version: int) -> list[str]:
-    return sorted(alias for alias, target in store.aliases().items() if target == version)
+def _names(aliases: dict[str, int], version: int) -> list[str]:
+    return sorted(alias for alias, target in aliases.items() if target == version)
 
 
 def _resolve(store: Store, text: str) -> int:
     """The number that a number or an alias stands for; raises VersionNotFound."""
-    return int(text) if text.isdecimal() else store.resolve(text)
+    if not text.isdecimal():
+        return store.resolve(text)
+    if len(text) > _MOST_DIGITS:
+        raise VersionNotFound(f"{store.model} has no version of {len(text)} digits")
+    return int(text)
 
 
 def _fault(store: Store, version: int) -> str | None:
     try:
         store.verify(version)
-    except ModelRejected as error:
+    except VersionNotFound:
+        raise
+    except StoreError as error:
         return str(error)
     return None
 

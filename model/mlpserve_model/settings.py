@@ -30,7 +30,7 @@ class SettingsParser(argparse.ArgumentParser):
         """As in argparse; the help gains the default and the variable's name."""
         action = super().add_argument(*names, **kwargs)
         variable = _variable(action)
-        if variable and action.help is not argparse.SUPPRESS:
+        if variable:
             unset = action.default is None or action.default is False
             default = "" if unset else f"default: {action.default}; "
             action.help = f"{action.help or ''} [{default}{variable}]".replace("%", "%%").strip()
@@ -89,9 +89,10 @@ def at_least(low: float, kind: type[int] | type[float] = float) -> Any:
 
 
 def _variable(action: argparse.Action) -> str | None:
+    """The variable of a long option; None for those that act at once or are not for users."""
     name = action.option_strings[-1] if action.option_strings else ""
-    if not name.startswith("--") or isinstance(
-        action, argparse._HelpAction | argparse._VersionAction
-    ):
+    internal = action.help is argparse.SUPPRESS
+    acts = isinstance(action, argparse._HelpAction | argparse._VersionAction)
+    if internal or acts or not name.startswith("--"):
         return None
     return PREFIX + name[2:].upper().replace("-", "_")

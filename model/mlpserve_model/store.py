@@ -9,13 +9,10 @@ Readers need no lock and no write access. Writers agree through one lock file fo
 which the kernel frees when its holder dies.
 """
 
-import getpass
 import hashlib
-import json
 import os
 import re
 import shutil
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -28,13 +25,20 @@ from mlpserve_model import files
 from mlpserve_model.errors import AliasConflict, ModelRejected, StoreError, VersionNotFound
 from mlpserve_model.manifest import MANIFEST_FILE, MAX_BYTES, NAME, FileInfo, Manifest
 from mlpserve_model.network import Weights
+from mlpserve_model.records import (
+    ALIAS,
+    actor,
+    decode_aliases,
+    decode_events,
+    encode_aliases,
+    encode_event,
+)
 from mlpserve_model.stored import StoredModel, model_files, read_model, verify_file
 from mlpserve_model.types import Array
 
-__all__ = ["ALIAS", "CHAMPION", "Store"]
+__all__ = ["CHAMPION", "Store"]
 
 CHAMPION = "champion"
-ALIAS = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -109,14 +113,13 @@ class Store:
         path = self.folder / "aliases.json"
         with _translated(f"cannot read {path}"):
             try:
-                document = json.loads(files.read_bounded(path, MAX_BYTES))
+                return decode_aliases(files.read_bounded(path, MAX_BYTES))
             except FileNotFoundError:
                 return {}
-            except (ValueError, RecursionError, ModelRejected) as error:
-                raise StoreError(f"{path} is not JSON: {error}") from error
-        if not isinstance(document, dict) or not all(map(_is_alias, document.items())):
-            raise StoreError(f"{path} is not an object of aliases and version numbers")
-        return document
+            except ModelRejected as error:
+                raise StoreError(f"cannot read {path}: {error}") from error
+            except ValueError as error:
+                raise StoreError(f"{path} is {error}") from error
 
     def resolve(self, alias: str) -> int:
         """The version that an alias points at; raises VersionNotFound or StoreError."""
@@ -130,10 +133,9 @@ class Store:
         path = self.folder / "history.jsonl"
         with _translated(f"cannot read {path}"):
             try:
-                lines = path.read_bytes().splitlines()
+                return decode_events(path.read_bytes())
             except FileNotFoundError:
                 return []
-        return [event for line in lines if (event := _event(line)) is not None]
 
     @contextmanager
     def _reading(self, version: int) -> Iterator[None]:
@@ -216,9 +218,9 @@ class Store:
                 )
             self.manifest(version)
             self.record(event, version, reason, alias=alias, previous=expected)
-            document = json.dumps(aliases | {alias: version}, indent=2, sort_keys=True)
+            document = encode_aliases(aliases | {alias: version})
             with _translated(f"cannot write to {self.folder}"):
-                files.write_atomic(self.folder / "aliases.json", document.encode() + b"\n")
+                files.write_atomic(self.folder / "aliases.json", document)
 
     def prune(self, keep: int) -> list[int]:
         """Remove all but the newest `keep` versions and those with an alias.
@@ -241,11 +243,9 @@ class Store:
     def record(self, event: str, version: int, reason: str, **more: Any) -> None:
         """Append one event to the history, with the time and who this process belongs to."""
         entry = {"time": _now().isoformat(), "event": event, "version": version}
-        entry |= more | {"actor": _actor(), "reason": reason}
+        entry |= more | {"actor": actor(), "reason": reason}
         with self.lock(), _translated(f"cannot write to {self.folder}"):
-            # What a terminal gave in no valid encoding stays readable as JSON's own escape.
-            line = json.dumps(entry, ensure_ascii=False).encode(errors="backslashreplace")
-            files.append_line(self.folder / "history.jsonl", line)
+            files.append_line(self.folder / "history.jsonl", encode_event(entry))
 
     def _claim(self) -> int:
         """Make the folder of the next version; the exclusive mkdir makes the number ours."""
@@ -284,28 +284,6 @@ class Store:
                 shutil.rmtree(path)
             elif path.match(".*.tmp"):
                 path.unlink(missing_ok=True)
-
-
-def _is_alias(item: tuple[object, object]) -> bool:
-    alias, version = item
-    named = isinstance(alias, str) and ALIAS.fullmatch(alias) is not None
-    return named and type(version) is int and 1 <= version < 2**63
-
-
-def _event(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return event if isinstance(event, dict) else None
-
-
-def _actor() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user id without a name
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
 
 
 def _now() -> datetime:

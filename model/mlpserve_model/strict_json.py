@@ -1,6 +1,7 @@
 """JSON from strangers: what is read can also be written again, by any program."""
 
 import json
+from collections import Counter
 from typing import Any
 
 __all__ = ["parse"]
@@ -9,9 +10,11 @@ MAX_DEPTH = 32
 
 
 def parse(data: bytes) -> Any:
-    """The document; raises ValueError for all but finite, shallow UTF-8 JSON."""
+    """The document; raises ValueError for all but finite, shallow UTF-8 JSON, each key once."""
     try:
-        document = json.loads(data.decode(), parse_constant=_refuse_constant)
+        document = json.loads(
+            data.decode(), parse_constant=_refuse_constant, object_pairs_hook=_object
+        )
         # Lone surrogates and 1e999 come in as escapes and numbers, and are refused going out.
         json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError as error:
@@ -36,3 +39,11 @@ def _children(value: object) -> list[object]:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise ValueError(f"the key {counts.most_common(1)[0][0][:50]!r} is repeated")
+    return document

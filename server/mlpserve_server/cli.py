@@ -6,12 +6,13 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 
 from mlpserve_model import StoreError
 from mlpserve_model.log import set_up
 from mlpserve_server.settings import Settings, read_settings
-from mlpserve_server.workers import PortTaken, can_share_ports, supervise
+from mlpserve_server.workers import PortTaken, supervise, unshareable
 
 __all__ = ["main"]
 
@@ -28,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = _stop_on_signals()
     if settings.workers == 1:
         return _serve(settings, stop)
-    if not can_share_ports():
-        log.warning("this system cannot share ports: one worker instead of several")
+    if reason := unshareable(settings.listen):
+        log.warning("one worker instead of several", extra={"reason": reason})
         return _serve(settings, stop)
     try:
         return supervise(settings, sys.argv[1:] if arguments is None else arguments, stop)
@@ -50,6 +51,8 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
     with threadpool_limits(1):
         try:
             with Server(settings):
+                if settings.worker:
+                    _tell_parent()
                 stop.wait()
         except (TransportError, StoreError) as error:
             log.error("cannot start", extra={"reason": str(error)})
@@ -57,9 +60,16 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
     return 0
 
 
+def _tell_parent() -> None:
+    """Say that we listen, over the socket that a parent gives as standard input."""
+    with suppress(OSError):  # the parent is gone, which the thread beside us acts on
+        os.write(sys.stdin.fileno(), b"1")
+
+
 def _stop_with_parent(stop: threading.Event) -> None:
     """Stop when the other end of standard input is closed, which is when the parent is gone."""
-    os.read(sys.stdin.fileno(), 1)  # nothing ever comes: it returns at the end
+    with suppress(ConnectionResetError):  # the end too, when the parent left something unread
+        os.read(sys.stdin.fileno(), 1)  # nothing ever comes: it returns at the end
     stop.set()
 
 

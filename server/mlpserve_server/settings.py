@@ -1,18 +1,20 @@
 """The server's settings, read once in main."""
 
-import argparse
-import os
-from argparse import ArgumentTypeError
+import re
+from argparse import SUPPRESS, ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from mlpserve_model.records import ALIAS
 from mlpserve_model.settings import SettingsParser, at_least
-from mlpserve_model.store import ALIAS
+from mlpserve_server.cpus import usable_cores
 
 __all__ = ["TRANSPORTS", "Settings", "read_settings"]
 
 TRANSPORTS = ("auto", "direct", "standard")
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Za-z:.%]+\]|[^\[\]:]+):([0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,82 +38,30 @@ class Settings:
     log_level: str = "info"
 
 
-def read_settings(arguments: Sequence[str] | None = None) -> Settings:
-    """Settings from flags and environment; ends with exit code 2 when they are wrong."""
-    parser = SettingsParser(
-        prog="mlpserve-server", description="Serve the accepted version of a model over gRPC."
-    )
-    defaults = Settings(store=Path("models"))
-    parser.add_store()
-    parser.add_argument(
-        "--listen",
-        type=_addresses,
-        default=",".join(defaults.listen),
-        help="host:port or unix:path, several with commas; port 0 is any free one",
-    )
-    parser.add_argument(
-        "--serve", type=_selection, default=defaults.serve, help="an alias, a number, or latest"
-    )
-    number, whole = at_least(0), at_least(0, int)
-    parser.add_argument(
-        "--poll-seconds",
-        type=at_least(0.01),
-        default=defaults.poll_seconds,
-        help="how often to look for another version",
-    )
-    parser.add_argument(
-        "--standby",
-        type=whole,
-        default=defaults.standby,
-        help="versions kept in memory beside the served one",
-    )
-    parser.add_argument(
-        "--max-batch",
-        type=at_least(1, int),
-        default=defaults.max_batch,
-        help="most instances in one request",
-    )
-    parser.add_argument(
-        "--max-waiting",
-        type=at_least(1, int),
-        default=defaults.max_waiting,
-        help="most predictions waiting; the rest is refused at once",
-    )
-    parser.add_argument(
-        "--drain-seconds",
-        type=number,
-        default=defaults.drain_seconds,
-        help="on SIGTERM, how long to keep answering while not ready",
-    )
-    parser.add_argument(
-        "--grace-seconds",
-        type=number,
-        default=defaults.grace_seconds,
-        help="then, how long calls in flight may take",
-    )
-    parser.add_argument(
-        "--transport",
-        choices=TRANSPORTS,
-        default=defaults.transport,
-        help="direct is the fast one, standard grpcio's own; auto: direct where it is supported",
-    )
-    parser.add_argument(
-        "--workers", type=at_least(1, int), default=_cores(), help="processes that share the port"
-    )
-    parser.add_argument("--worker", type=whole, default=defaults.worker, help=argparse.SUPPRESS)
-    parser.add_logging()
-    return Settings(**vars(parser.parse_args(arguments)))
-
-
 def _addresses(text: str) -> tuple[str, ...]:
     addresses = tuple(part.strip() for part in text.split(",") if part.strip())
     if not addresses:
         raise ArgumentTypeError("no address to listen on")
     for address in addresses:
-        port = address.rpartition(":")[2]
-        if not address.startswith("unix:") and not (port.isdecimal() and int(port) < 65536):
+        if not (_is_socket_file(address) or _is_host_and_port(address)):
             raise ArgumentTypeError(f"{address!r} is neither host:port nor unix:path")
     return addresses
+
+
+def _is_socket_file(address: str) -> bool:
+    return address.startswith("unix:") and address != "unix:"
+
+
+def _is_host_and_port(address: str) -> bool:
+    match = _HOST_AND_PORT.fullmatch(address)
+    if not match:
+        return False
+    host, port = match.groups()
+    try:
+        host.encode("idna")  # as looking it up will; refuses empty and too long labels
+    except UnicodeError:
+        return False
+    return int(port) < 65536
 
 
 def _selection(text: str) -> str:
@@ -121,6 +71,48 @@ def _selection(text: str) -> str:
     return text
 
 
-def _cores() -> int:
-    """How many cores this process may use, which is less than the machine has in a container."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_COUNT, _SECONDS = at_least(1, int), at_least(0)
+# As argparse takes them, but for the defaults, which are those of Settings.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "listen": {
+        "type": _addresses,
+        "help": "host:port or unix:path, several with commas; port 0 is any free one",
+    },
+    "serve": {"type": _selection, "help": "an alias, a number, or latest"},
+    "poll_seconds": {"type": at_least(0.01), "help": "how often to look for another version"},
+    "standby": {
+        "type": at_least(0, int),
+        "help": "versions kept in memory beside the served one",
+    },
+    "max_batch": {"type": _COUNT, "help": "most instances in one request"},
+    "max_waiting": {
+        "type": _COUNT,
+        "help": "most predictions waiting; the rest is refused at once",
+    },
+    "drain_seconds": {
+        "type": _SECONDS,
+        "help": "on SIGTERM, how long to keep answering while not ready",
+    },
+    "grace_seconds": {"type": _SECONDS, "help": "then, how long calls in flight may take"},
+    "transport": {
+        "choices": TRANSPORTS,
+        "help": "direct is the fast one, standard grpcio's own; auto: direct where it is supported",
+    },
+    "workers": {"type": _COUNT, "help": "processes that share the port"},
+    "worker": {"type": at_least(0, int), "help": SUPPRESS},
+}
+
+
+def read_settings(arguments: Sequence[str] | None = None) -> Settings:
+    """Settings from flags and environment; ends with exit code 2 when they are wrong."""
+    parser = SettingsParser(
+        prog="mlpserve-server", description="Serve the accepted version of a model over gRPC."
+    )
+    parser.add_store()
+    defaults = Settings(store=Path("models"), workers=usable_cores())
+    for name, option in _OPTIONS.items():
+        default = getattr(defaults, name)
+        shown = ",".join(default) if name == "listen" else default
+        parser.add_argument(f"--{name.replace('_', '-')}", default=shown, **option)
+    parser.add_logging()
+    return Settings(**vars(parser.parse_args(arguments)))

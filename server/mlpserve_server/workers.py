@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 
 from mlpserve_server.settings import Settings
 
-__all__ = ["PortTaken", "can_share_ports", "supervise"]
+__all__ = ["PortTaken", "supervise", "unshareable"]
 
 # A worker is this very command; flags given last win.
 _COMMAND = [
@@ -35,15 +35,20 @@ class PortTaken(Exception):
     """Somebody else listens on an address already."""
 
 
-def can_share_ports() -> bool:
-    """Whether this system lets several processes listen on one port."""
-    return hasattr(socket, "SO_REUSEPORT")
+def unshareable(addresses: Sequence[str]) -> str | None:
+    """Why several processes cannot listen on these addresses; None when they can."""
+    if all(address.startswith("unix:") for address in addresses):
+        return "a socket file cannot be shared"
+    if not hasattr(socket, "SO_REUSEPORT"):
+        return "this system cannot share ports"
+    return None
 
 
 def supervise(settings: Settings, arguments: Sequence[str], stop: threading.Event) -> int:
     """Keep `settings.workers` processes running until `stop` is set; return the exit code.
 
-    Raises PortTaken. A worker that cannot start ends them all, with its exit code.
+    Raises PortTaken. Until one has listened, a worker that cannot start ends them all, with
+    its exit code: the settings are wrong. Later it is replaced like any that died.
     """
     with ExitStack() as stack:
         addresses = [stack.enter_context(_reserved(address)) for address in settings.listen]
@@ -51,9 +56,10 @@ def supervise(settings: Settings, arguments: Sequence[str], stop: threading.Even
             _Worker(number, _command(arguments, addresses, number))
             for number in range(1, settings.workers + 1)
         ]
-        code = 0
+        code, started = 0, False
         while not code and not stop.wait(_LOOK_SECONDS):
-            code = max(worker.look() for worker in workers)
+            started = started or any(worker.listens() for worker in workers)
+            code = max(worker.look(started) for worker in workers)
         for worker in workers:
             worker.ask_to_stop()
         deadline = time.monotonic() + settings.drain_seconds + settings.grace_seconds + 5
@@ -68,13 +74,23 @@ class _Worker:
         self._command = command
         self._pause = _FIRST_PAUSE
         self._ended: float | None = None
+        self._asked = False
         self._process = self._spawn()
 
-    def look(self) -> int:
-        """Replace the process if it has died; an exit code if it could not start, else 0."""
+    def listens(self) -> bool:
+        """Whether the process has said since the last look that it listens."""
+        try:
+            return bool(self._line.recv(1))
+        except BlockingIOError:
+            return False
+
+    def look(self, started: bool) -> int:
+        """Replace the process if it has died; its exit code if nobody could start yet, else 0."""
         code = self._process.poll()
-        if code is None or code in _CANNOT_START:
-            return code or 0
+        if code is None:
+            return 0
+        if code in _CANNOT_START and not started:
+            return code
         now = time.monotonic()
         if self._ended is None:
             self._ended = now
@@ -84,33 +100,35 @@ class _Worker:
             log.error("a worker ended", extra=fields)
         if now - self._ended >= self._pause:
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
-            self._close()
+            self._line.close()
             self._process = self._spawn()
         return 0
 
     def ask_to_stop(self) -> None:
         """Let the process drain and stop."""
+        self._asked = self._process.poll() is None
         self._process.terminate()
 
     def wait(self, deadline: float) -> int:
-        """Wait for the end, at most until the deadline; 0 when it came as asked, else 1."""
-        try:
-            code = self._process.wait(max(deadline - time.monotonic(), 0))
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        self._close()
-        return int(code != 0)
+        """Wait for the end, at most until the deadline; 1 if it failed when asked to, else 0."""
+        with self._line:
+            try:
+                code = self._process.wait(max(deadline - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+                return 1
+        # Below 0 is a signal: ours before the worker could take it, or a crash just before ours.
+        return int(self._asked and code > 0)
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
         self._started, self._ended = time.monotonic(), None
+        # Its other end tells a worker when we are gone, however we went.
+        self._line, theirs = socket.socketpair()
+        self._line.setblocking(False)
         # A session of its own: Ctrl-C comes here, and the workers hear of it from here alone.
-        # The pipe tells a worker when we are gone, however we went.
-        return subprocess.Popen(self._command, stdin=subprocess.PIPE, start_new_session=True)
-
-    def _close(self) -> None:
-        if self._process.stdin:
-            self._process.stdin.close()
+        with theirs:
+            return subprocess.Popen(self._command, stdin=theirs.fileno(), start_new_session=True)
 
 
 def _command(arguments: Sequence[str], addresses: Sequence[str], number: int) -> list[str]:

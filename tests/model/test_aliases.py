@@ -93,7 +93,8 @@ def test_an_alias_that_could_be_mistaken_is_refused(alias: str, store: Store, pu
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", '{"champion": "1"}', '{"champion": 0}', '{"champion": true}', '{"Big": 1}',
-     '{"champion": 1.0}', '{"champion": 1' + "0" * 400 + "}", "[" * 10**5, " " * (2**20 + 1)],
+     '{"champion": 1, "champion": 1}', '{"champion": 1.0}',
+     '{"champion": 1' + "0" * 400 + "}", "[" * 10**5, " " * (2**20 + 1)],
 )  # fmt: skip
 def test_a_damaged_alias_file_is_a_store_error_and_no_rejected_model(
     text: str, store: Store, publish: Any

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -112,6 +113,8 @@ def test_show_prints_the_manifest_of_a_number_or_an_alias(
     ("arguments", "message"),
     [
         (["show", "9"], "tiny has no version 9"),
+        (["show", "9" * 5000], "tiny has no version of 5000 digits"),
+        (["verify", "9" * 300], "tiny has no version of 300 digits"),
         (["show", "canary"], "tiny has no alias 'canary'"),
         (["verify", "9"], "tiny has no version 9"),
         (["promote", "9", "--reason", "why"], "tiny has no version 9"),
@@ -239,6 +242,35 @@ def test_verify_finds_a_changed_report(models: Command, publish: Any, store: Sto
     run = models("verify")
     assert run.code == 1
     assert "report.html has the digest" in run.out
+
+
+def test_verify_lists_an_unreadable_version_among_the_others(
+    models: Command, three: None, store: Store
+) -> None:
+    weights = store.path(2) / "model.npz"
+    weights.unlink()
+    weights.symlink_to(weights)  # ELOOP, which root meets too
+    run = models("verify", "--json")
+    assert run.code == 1
+    assert [row["ok"] for row in run.json] == [True, False, True]
+    assert "cannot read" in run.json[1]["fault"]
+
+
+@pytest.mark.parametrize("command", ["list", "verify"])
+def test_a_version_that_is_pruned_meanwhile_is_left_out(
+    command: str, models: Command, three: None, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = Store.versions
+
+    def then_pruned(store: Store) -> list[int]:
+        found = versions(store)
+        shutil.rmtree(store.path(2))
+        return found
+
+    monkeypatch.setattr(Store, "versions", then_pruned)
+    run = models(command, "--json")
+    assert run.code == 0
+    assert {row["version"] for row in run.json} == {1, 3}
 
 
 def test_prune_says_what_it_removed(models: Command, three: None, store: Store) -> None:

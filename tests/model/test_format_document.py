@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 from mlpserve_model import Store, manifest, stored
 from mlpserve_model.activations import HIDDEN, OUTPUT
-from mlpserve_model.store import ALIAS
+from mlpserve_model.records import ALIAS
 from mlpserve_model.strict_json import MAX_DEPTH
 
 TEXT = (Path(__file__).parents[2] / "docs" / "model-format.md").read_text()

@@ -132,6 +132,8 @@ TEXTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a number of 5,000 digits": (lambda good: good.replace(b"0.75", b"1" * 5000), "is not JSON"),
     "nested a little": (lambda good: _nested(40), "nested deeper than 32 levels"),
     "nested deeply": (lambda good: _nested(100_000), "nested deeper than 32 levels"),
+    "a key twice": (lambda good: good.replace(b'"seed"', b'"seed": 8, "seed"'), "is repeated"),
+    "a key twice within": (lambda good: good.replace(b'"ep', b'"a": 1, "a": 2, "ep'), "'a' is rep"),
     "UTF-16": (lambda good: good.decode().encode("utf-16"), "is not JSON"),
     "a byte order mark": (lambda good: b"\xef\xbb\xbf" + good, "is not JSON"),
     "no UTF-8": (lambda good: good.replace(b"ash", b"\xff\xfe"), "is not JSON"),

@@ -1,5 +1,6 @@
 """Settings: flags beat the environment, and what is wrong is named."""
 
+import argparse
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,15 @@ def test_help_names_every_default_and_variable(
     assert "JSON, 100 % of it [MLPSERVE_JSON]" in text
     assert "where [MLPSERVE_LISTEN]" in text
     assert "MLPSERVE_HELP" not in text
+
+
+def test_an_option_that_help_does_not_show_is_not_read_from_the_environment(
+    parser: SettingsParser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
+    monkeypatch.setenv("MLPSERVE_WORKER", "2")
+    assert parser.parse_args([]).worker == 0
+    assert parser.parse_args(["--worker", "2"]).worker == 2
 
 
 def test_subcommands_read_the_environment_too(

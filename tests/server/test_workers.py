@@ -2,10 +2,13 @@
 
 import os
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
@@ -28,32 +31,60 @@ def read(path: Path) -> str:
         return ""  # it has ended meanwhile
 
 
-def call(address: str) -> int:
-    """Call on a connection of its own."""
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    with grpc.insecure_channel(address, options) as channel:
-        answer = PredictionServiceStub(channel).Predict(REQUEST, timeout=10, wait_for_ready=True)
-    return int(answer.model.version)
+def accepted(pid: int, address: str) -> int:
+    """How many connections to this address the process has."""
+    port = f":{int(address.rpartition(':')[2]):04X}"
+    tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    rows = [row.split() for table in tables for row in table.splitlines()[1:]]
+    ours = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(port) and row[3] == "01"}
+    return sum(str(fd.readlink()) in ours for fd in Path(f"/proc/{pid}/fd").iterdir())
 
 
-def test_all_workers_answer_on_one_port_and_stop_together(publish: Any, run: Any) -> None:
+class Calls:
+    """Calls on twenty connections, which stay open."""
+
+    def __init__(self, address: str, stack: ExitStack) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [grpc.insecure_channel(address, options) for _ in range(20)]
+        self._stubs = [PredictionServiceStub(stack.enter_context(c)) for c in channels]
+
+    def versions(self) -> set[int]:
+        """Call once on each connection; gives the versions that answered."""
+        calls = [
+            stub.Predict.future(REQUEST, timeout=10, wait_for_ready=True) for stub in self._stubs
+        ]
+        return {int(call.result().model.version) for call in calls}
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[str], Calls]]:
+    with ExitStack() as stack:
+        yield lambda address: Calls(address, stack)
+
+
+def test_all_workers_answer_on_one_port_and_stop_together(
+    publish: Any, run: Any, connect: Any
+) -> None:
     publish()
     server = run("--workers", "2", "--drain-seconds", "0.1")
     address = server.event("listening")["address"]
     server.event("serving")
     server.event("serving")
-    assert len(children(server.process.pid)) == 2
-    assert {call(address) for _ in range(20)} == {1}
+    workers = children(server.process.pid)
+    assert len(workers) == 2
+    calls = connect(address)
+    assert calls.versions() == {1}
+    assert all(accepted(worker, address) > 0 for worker in workers)
     second = publish(seed=1)
     server.event("serving")
     server.event("serving")
-    assert {call(address) for _ in range(20)} == {second}
-    workers = children(server.process.pid)
+    assert calls.versions() == {second}
+    assert children(server.process.pid) == workers
     assert server.end() == 0
     assert not any(map(running, workers))
 
 
-def test_a_worker_that_dies_is_replaced(publish: Any, run: Any, eventually: Any) -> None:
+def test_a_worker_that_dies_is_replaced(publish: Any, run: Any, connect: Any) -> None:
     publish()
     server = run("--workers", "2")
     address = server.event("listening")["address"]
@@ -66,7 +97,47 @@ def test_a_worker_that_dies_is_replaced(publish: Any, run: Any, eventually: Any)
     after = children(server.process.pid)
     assert len(after) == 2
     assert len(after & before) == 1
-    assert {call(address) for _ in range(20)} == {1}
+    assert connect(address).versions() == {1}
+    assert server.end() == 0
+
+
+def test_a_worker_that_ends_with_an_error_after_it_served_is_replaced(
+    publish: Any, run: Any, connect: Any
+) -> None:
+    publish()
+    server = run("--workers", "2", "--drain-seconds", "2")
+    address = server.event("listening")["address"]
+    server.event("serving")
+    server.event("serving")
+    worker = min(children(server.process.pid))
+    os.kill(worker, signal.SIGTERM)
+    server.event("draining")
+    os.kill(worker, signal.SIGTERM)  # the second does not wait, and ends it with 1
+    assert server.event("a worker ended")["exit_code"] == 1
+    server.event("serving")
+    assert connect(address).versions() == {1}
+    assert server.end() == 0
+
+
+def test_a_stop_before_the_workers_are_up_ends_with_0(run: Any, eventually: Any) -> None:
+    server = run("--workers", "2", "--drain-seconds", "0")
+    eventually(lambda: len(children(server.process.pid)) == 2)
+    assert server.end() == 0
+
+
+def test_a_stop_just_after_a_worker_died_ends_with_0(publish: Any, run: Any) -> None:
+    publish()
+    server = run("--workers", "2", "--drain-seconds", "0")
+    server.event("serving")
+    server.event("serving")
+    os.kill(min(children(server.process.pid)), signal.SIGKILL)
+    assert server.end() == 0
+
+
+def test_a_socket_file_is_served_by_one_worker(run: Any, tmp_path: Path) -> None:
+    server = run("--workers", "2", "--listen", f"unix:{tmp_path}/socket")
+    assert "socket file" in server.event("one worker instead of several")["reason"]
+    server.event("listening")
     assert server.end() == 0
 
 

@@ -1,0 +1,72 @@
+"""What aliases.json and history.jsonl hold, as bytes and as Python has it."""
+
+import getpass
+import json
+import os
+import re
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from mlpserve_model import strict_json
+
+__all__ = [
+    "ALIAS",
+    "actor",
+    "decode_aliases",
+    "decode_events",
+    "encode_aliases",
+    "encode_event",
+]
+
+ALIAS = re.compile(r"[a-z][a-z0-9-]{0,62}")
+
+
+def decode_aliases(data: bytes) -> dict[str, int]:
+    """Where every alias points; raises ValueError saying what the text is not."""
+    try:
+        document = strict_json.parse(data)
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from error
+    if not isinstance(document, dict) or not all(map(_is_alias, document.items())):
+        raise ValueError("not an object of aliases and version numbers")
+    return document
+
+
+def encode_aliases(aliases: Mapping[str, int]) -> bytes:
+    """The text of aliases.json."""
+    return json.dumps(dict(aliases), indent=2, sort_keys=True).encode() + b"\n"
+
+
+def decode_events(data: bytes) -> list[dict[str, Any]]:
+    """The events of a history, in its order; a line torn by a crash is left out."""
+    return [event for line in data.splitlines() if (event := _event(line)) is not None]
+
+
+def encode_event(event: Mapping[str, Any]) -> bytes:
+    """One line of a history, without its end."""
+    # What a terminal gave in no valid encoding stays readable as JSON's own escape.
+    return json.dumps(dict(event), ensure_ascii=False).encode(errors="backslashreplace")
+
+
+def actor() -> str:
+    """Whom this process belongs to, and where it runs."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _is_alias(item: tuple[object, object]) -> bool:
+    alias, version = item
+    named = isinstance(alias, str) and ALIAS.fullmatch(alias) is not None
+    return named and type(version) is int and 1 <= version < 2**63
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) else None
