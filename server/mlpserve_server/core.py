@@ -7,12 +7,15 @@ methods, and the calls that come out of it. Everything here belongs to one threa
 import re
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 import grpc
-from grpc._cython import cygrpc  # type: ignore[attr-defined]  # not in the types
 
 __all__ = ["SUPPORTED", "Call", "Queue", "unsupported"]
+
+# Imported by name: it has no types.
+cygrpc: Any = import_module("grpc._cython.cygrpc")
 
 # The grpcio versions that the server's tests pass with: from, and below.
 SUPPORTED = ((1, 74), (1, 86))
