@@ -34,13 +34,17 @@ def test_an_error_is_raised_when_all_have_ended(culprit: int) -> None:
 
 
 def test_no_thread_is_left_behind() -> None:
-    before = threading.active_count()
+    workers: list[threading.Thread] = []
+
+    def task(member: int) -> float:
+        if member:
+            workers.append(threading.current_thread())
+        return 0.0
+
     with Team(2) as team:
-        team.run(float)
-    for thread in threading.enumerate():
-        if thread.name.startswith("mlpserve-team"):
-            thread.join(10)
-    assert threading.active_count() == before
+        team.run(task)
+    workers[0].join(10)
+    assert not workers[0].is_alive()
 
 
 def test_one_thread_can_do_every_part() -> None:
