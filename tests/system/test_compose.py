@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from mlpserve_client import Client, NotReadyError
+from mlpserve_server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 TAG = "test"
@@ -222,6 +224,14 @@ def test_a_rejected_first_training_leaves_a_server_that_waits_for_a_better_one(
             client.wait_until_ready(timeout=5)
         stack.run("trainer", "train", "--min-accuracy", "0.5")
         wait_for(client.health, 2 * POLL_SECONDS + SLACK_SECONDS)
+
+
+def test_every_setting_of_the_server_passes_through() -> None:
+    config = json.loads(Stack().compose("config", "--format", "json"))
+    passed = config["services"]["server"]["environment"].keys()
+    names = {f"MLPSERVE_{field.name.upper()}" for field in fields(Settings)}
+    # The image says where; the number of a worker is its parent's business.
+    assert names - {"MLPSERVE_STORE", "MLPSERVE_LISTEN", "MLPSERVE_WORKER"} == set(passed)
 
 
 def test_stopping_a_training_ends_it_at_once_and_publishes_nothing(stack: Stack) -> None:

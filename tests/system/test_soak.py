@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from mlpserve_client import Client
 
 SECONDS = float(os.environ.get("MLPSERVE_SOAK_SECONDS", "45"))
 PUBLISH_EVERY, KILL_EVERY = 5.0, 20.0
+OPEN, LISTENING = "01", "0A"  # states of a socket in /proc/net/tcp
+GROWTH = 1.05
+RESTARTED = 8 * 2**20  # bytes: what the place in memory of a process that was replaced may differ
 
 
 @pytest.mark.slow
@@ -28,8 +32,14 @@ def test_versions_change_and_workers_die_under_load_without_a_failed_call(
     address, pid = workers
     with Client(address) as client:
         client.wait_until_ready(timeout=20)
+    # The kernel spreads connections over those who listen.
+    deadline = time.monotonic() + 20
+    while [sockets(child, address, LISTENING) > 0 for child in children(pid)] != [True, True]:
+        assert time.monotonic() < deadline, "a worker does not listen"
+        time.sleep(0.05)
     callers = make_callers(address, threads=16)
     kills, memory = 0, []
+    connections: list[int] = []
     started = last_kill = last_publish = time.monotonic()
     with callers:
         while (now := time.monotonic()) - started < SECONDS:
@@ -37,21 +47,30 @@ def test_versions_change_and_workers_die_under_load_without_a_failed_call(
                 publish()
                 last_publish = now
             if now - last_kill > KILL_EVERY:
+                connections = connections or [
+                    sockets(child, address, OPEN) for child in children(pid)
+                ]
                 os.kill(random.Random(kills).choice(children(pid)), signal.SIGKILL)
                 kills, last_kill = kills + 1, now
             memory.append(sum(map(resident, children(pid))))
             time.sleep(0.25)
         callers.wait_for(store.aliases()["champion"])
+    # From a third on there are as many versions in memory as there ever will be.
+    early = median(memory[len(memory) // 3 : len(memory) // 2])
+    late = median(memory[-len(memory) // 6 :])
     versions = {version for _, version, _ in callers.answers}
     print(
-        f"\n{SECONDS:.0f} s: {len(callers.answers)} calls by 16 connections, "
+        f"\n{SECONDS:.0f} s: {len(callers.answers)} calls by {sum(connections)} connections, "
         f"{len(callers.failures)} failed, {len(versions)} versions answered, {kills} workers "
-        f"killed; {memory[-1] / 2**20:.0f} MiB in the workers at the end, at most "
-        f"{max(memory) / 2**20:.0f}"
+        f"killed; {early / 2**20:.0f} MiB in the workers after a third, {late / 2**20:.0f} at the "
+        f"end, at most {max(memory) / 2**20:.0f}"
     )
     assert callers.failures == []
     assert callers.differing(store) == []
     assert kills >= 1
+    assert len(connections) == 2
+    assert all(connections), "one worker took every connection"
+    assert late <= early * GROWTH + RESTARTED
     assert len(versions) >= SECONDS // PUBLISH_EVERY - 1
 
 
@@ -67,3 +86,12 @@ def children(pid: int) -> list[int]:
         if int(parent) == pid and state != "Z":
             found.append(int(number))
     return found
+
+
+def sockets(pid: int, address: str, state: str) -> int:
+    """How many sockets in this state, of this address, the process has."""
+    port = f":{int(address.rpartition(':')[2]):04X}"
+    tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    rows = [row.split() for table in tables for row in table.splitlines()[1:]]
+    ours = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(port) and row[3] == state}
+    return sum(str(fd.readlink()) in ours for fd in Path(f"/proc/{pid}/fd").iterdir())
