@@ -88,8 +88,14 @@ lock: .venv/dev.stamp  ## resolve the newest allowed dependencies into deploy/lo
 	$(BIN)/python deploy/lock.py
 
 .PHONY: bench
-bench: install  ## measure serving and training
+bench: bench-serving bench-training  ## measure serving and training, with the peers that are installed
+
+.PHONY: bench-serving
+bench-serving: install  ## serving beside C++ gRPC and other model servers; --install gets them
 	$(BIN)/python benchmarks/serving.py
+
+.PHONY: bench-training
+bench-training: install  ## training beside PyTorch, JAX and scikit-learn
 	$(BIN)/python benchmarks/training.py
 
 .PHONY: up

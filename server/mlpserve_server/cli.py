@@ -11,6 +11,7 @@ from types import FrameType
 
 from mlpserve_model import StoreError
 from mlpserve_model.log import set_up
+from mlpserve_server.memory import keep_freed_memory
 from mlpserve_server.settings import Settings, read_settings
 from mlpserve_server.workers import PortTaken, supervise, unshareable
 
@@ -40,11 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(settings: Settings, stop: threading.Event) -> int:
-    from threadpoolctl import threadpool_limits
+    try:
+        from threadpoolctl import threadpool_limits
 
-    from mlpserve_server.app import Server
-    from mlpserve_server.transport import TransportError
+        from mlpserve_server.app import Server
+        from mlpserve_server.transport import TransportError
+    except ModuleNotFoundError as error:
+        log.error("cannot start: pip install 'mlpserve[server]'", extra={"missing": error.name})
+        return 1
 
+    keep_freed_memory()
     if settings.worker:
         threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True).start()
     # Calls run side by side: a product that spreads over all cores would take them from others.

@@ -254,3 +254,38 @@ def test_ctrl_c_during_publication_waits_for_its_end(
     assert run() == 0
     assert store.aliases() == {CHAMPION: 1}
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("dataset", ["auto", "digits", "mnist", "npz"])
+def test_a_data_folder_that_is_not_there_ends_with_1(
+    dataset: str, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "missing"
+    assert main(["train", "--dataset", dataset, "--data-dir", str(missing)]) == 1
+    assert f"{missing} does not exist" in capsys.readouterr().err
+    assert store.versions() == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--min-accuracy", "95"), ("--margin", "2"), ("--seed", "99999999999999999999")],
+)
+def test_a_number_out_of_its_range_is_wrong_usage(arguments: tuple[str, str]) -> None:
+    wrong_usage("train", *arguments)
+
+
+def test_a_network_beyond_the_memory_is_one_clear_line(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--dataset", "digits", "--hidden", "9999999999"]) == 1
+    assert "a smaller --hidden needs less" in capsys.readouterr().err
+
+
+def test_one_row_a_class_is_too_few(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "few.npz"
+    np.savez(path, X=np.zeros((30, 4), np.uint8), y=np.arange(30))
+    assert main(["train", "--dataset", "npz", "--data-dir", str(path)]) == 1
+    assert "too few" in capsys.readouterr().err
+    assert store.versions() == []

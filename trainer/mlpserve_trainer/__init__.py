@@ -12,9 +12,15 @@ from mlpserve_trainer.errors import (
     TrainingDiverged,
     UsageError,
 )
-from mlpserve_trainer.gate import Rules
-from mlpserve_trainer.recipe import Recipe, load_recipe, recipe_names
-from mlpserve_trainer.training import Outcome, TrainSettings, train
+
+try:
+    from mlpserve_trainer.gate import Rules
+    from mlpserve_trainer.recipe import Recipe, load_recipe, recipe_names
+    from mlpserve_trainer.training import Outcome, TrainSettings, train
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"{error.name} is missing: the trainer needs pip install 'mlpserve[trainer]'"
+    ) from error
 
 __all__ = [
     "DataError",

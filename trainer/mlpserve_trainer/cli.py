@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, WRONG_USAGE)
     except (TrainerError, StoreError) as error:
         return _fail(error, FAILED)
+    except MemoryError as error:
+        return _fail(f"out of memory, a smaller --hidden needs less: {error}", FAILED)
     except KeyboardInterrupt as interrupt:
         return _fail(
             "; ".join(("interrupted: nothing was published", *interrupt.args)), INTERRUPTED
@@ -84,17 +86,17 @@ def _add_train_flags(parser: SettingsParser) -> None:
         help="where each epoch is kept until the training is over; else in the cache",
     )
     parser.add_argument("--recipe", default="quick", help="a name from `recipes`, or a .toml file")
-    parser.add_argument("--seed", type=at_least(0, int), default=0, help="of all randomness")
+    parser.add_argument("--seed", type=_seed, default=0, help="of all randomness")
     for knob in recipe_knobs():
         choices = f", {' or '.join(knob.choices)}" if knob.choices else ""
         text = f"instead of the recipe's: {knob.help}{choices}"
         parser.add_argument(_flag(knob.name), type=knob.parse, help=text, dest=knob.name)
     parser.add_argument(
-        "--min-accuracy", type=at_least(0), default=Rules.min_accuracy, help="the gate's floor"
+        "--min-accuracy", type=_share, default=Rules.min_accuracy, help="the gate's floor"
     )
     parser.add_argument(
         "--margin",
-        type=at_least(0),
+        type=_share,
         default=Rules.margin,
         help="how much less accurate than the champion the gate lets pass",
     )
@@ -110,6 +112,20 @@ def _add_train_flags(parser: SettingsParser) -> None:
         help="do nothing when there is a champion: for what starts again and again",
     )
     parser.add_argument("--reason", help="why --force, for the manifest and the history")
+
+
+def _share(text: str) -> float:
+    value: float = at_least(0)(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to 1")
+    return value
+
+
+def _seed(text: str) -> int:
+    value: int = at_least(0, int)(text)
+    if value >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is too large for a seed: it ends below 2**63")
+    return value
 
 
 def _add_reproduce_flags(parser: SettingsParser) -> None:

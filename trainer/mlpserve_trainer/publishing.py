@@ -16,6 +16,7 @@ from mlpserve_model import (
     ModelRejected,
     Store,
     StoredModel,
+    StoreError,
     VersionNotFound,
     Weights,
 )
@@ -134,13 +135,17 @@ def _signature(manifest: Manifest) -> Signature:
 
 
 def _settle(store: Store, manifest: Manifest, champion: int | None) -> None:
-    reason = "; ".join(manifest.gate.reasons)
+    reason, version = "; ".join(manifest.gate.reasons), manifest.version
     if manifest.gate.verdict == "REJECTED":
-        store.record("reject", manifest.version, reason)
-    else:
-        store.move_alias(
-            CHAMPION, manifest.version, expected=champion, event="promote", reason=reason
-        )
+        store.record("reject", version, reason)
+        return
+    try:
+        store.move_alias(CHAMPION, version, expected=champion, event="promote", reason=reason)
+    except StoreError as error:
+        raise StoreError(
+            f"version {version} is published, but is not champion: {error}; "
+            f"mlpserve-models promote {version} makes it so"
+        ) from error
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from mlpserve_model.network import scale_pixels
 from mlpserve_trainer.datasets import Dataset
 from mlpserve_trainer.datasets.dataset import Inputs, Labels
+from mlpserve_trainer.errors import DataError
 
 __all__ = ["Examples", "Split", "split", "stratified"]
 
@@ -68,7 +69,13 @@ def split(data: Dataset, validation_fraction: float) -> Split:
         rest, holdout = everything.take(rows), everything.take(held)
         description = f"stratified 80/20, seed {SPLIT_SEED}"
     rows, watched = stratified(rest.labels, validation_fraction, VALIDATION_SEED)
-    return Split(rest.take(rows), rest.take(watched), holdout, description)
+    parts = Split(rest.take(rows), rest.take(watched), holdout, description)
+    if not (len(parts.training) and len(parts.validation) and len(holdout)):
+        raise DataError(
+            f"{data.source}: {len(data.labels)} rows of {len(data.class_names)} classes are too "
+            "few to train, validate and judge: at least 3 rows of some class are needed"
+        )
+    return parts
 
 
 def stratified(labels: Labels, fraction: float, seed: int) -> tuple[Rows, Rows]:

@@ -52,6 +52,8 @@ def load(name: str, places: Places) -> Dataset:
         near = difflib.get_close_matches(name, DATASETS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(DATASETS)}"
         raise UsageError(f"unknown data set {name!r}: {hint}")
+    if places.data_dir is not None and not places.data_dir.exists():
+        raise DataError(f"the data folder {places.data_dir.absolute()} does not exist")
     data = DATASETS[name].load(places)
     logger.info("data set %s: %d rows from %s", data.name, len(data.inputs), data.source)
     return data
@@ -120,8 +122,6 @@ DATASETS = {
 def _required(places: Places, name: str, what: str) -> Path:
     if places.data_dir is None:
         raise UsageError(f"data set {name} needs --data-dir: {what}")
-    if not places.data_dir.exists():
-        raise DataError(f"{places.data_dir} does not exist: expected {what}")
     return places.data_dir
 
 
