@@ -52,6 +52,9 @@ def service_config() -> str:
 def options(settings: Settings, *, carries_calls: bool) -> list[tuple[str, Any]]:
     """Return a channel's options; health checks look at servers that refuse calls."""
     chosen: list[tuple[str, Any]] = [
+        # Otherwise gRPC lets equal channels share connections: several clients would still
+        # talk to one worker.
+        ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_send_message_length", _MESSAGE_LIMIT),
         ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
         # A restarted server is found at once, a moved one within the second.

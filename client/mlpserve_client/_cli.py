@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = parser().parse_args(argv)
     try:
-        return _run(arguments)
+        code = _run(arguments)
+        sys.stdout.flush()
     except SettingsError as error:
         print(f"mlpserve-client: {error}", file=sys.stderr)
         return 2
@@ -35,9 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read our output has had enough; say nothing while the interpreter flushes.
+        # The reader has what it wanted, as in `predict | head`; nothing is left to flush to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 0
+    return code
 
 
 def parser() -> argparse.ArgumentParser:

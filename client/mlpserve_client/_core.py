@@ -20,12 +20,12 @@ from mlpserve_client._errors import (
     MlpserveError,
     NotReadyError,
     OverloadedError,
-    SettingsError,
 )
 from mlpserve_client._images import Fitter
+from mlpserve_client._lookout import Lookout
 from mlpserve_client._process import check_not_forked, is_forked
 from mlpserve_client._results import ModelRef, ModelVersion, Prediction
-from mlpserve_client._settings import Settings
+from mlpserve_client._settings import Settings, check_timeout
 from mlpserve_client._status import code_of, translate
 from mlpserve_client._transport import (
     GET_MODEL,
@@ -40,7 +40,8 @@ from mlpserve_client._transport import (
 
 _OVERLOAD_RETRIES = 5
 _LONGEST_DELAY = 2.0  # seconds; a server that asks for more is left alone
-_CHECK_TIMEOUT = 1.0  # seconds for finding out why a deadline passed
+_CHECK_TIMEOUT = 1.0  # seconds for one look at a server that may become ready
+_EXTRA = 0.3  # seconds beyond a deadline, at most, for finding out why it passed
 _POLL = 0.1  # seconds between two looks at a server that is not ready
 _NAMES_KEPT = 64  # versions whose class names are remembered
 
@@ -55,6 +56,7 @@ class Core:
         self.settings = settings
         self._closed = False
         self._names: dict[ModelRef, tuple[str, ...]] = {}
+        self._lookout = Lookout(lambda: self._unreadiness(_EXTRA), transport.sleep)
 
     @property
     def where(self) -> str:
@@ -119,7 +121,7 @@ class Core:
     async def wait_until_ready(self, timeout: float | None = None) -> None:
         """Return as soon as a server is ready."""
         ends = time.monotonic() + self._seconds(timeout)
-        while problem := await self._unreadiness():
+        while problem := await self._unreadiness(_look_timeout(ends)):
             if time.monotonic() >= ends:
                 raise problem
             await self.transport.sleep(_POLL)
@@ -177,8 +179,7 @@ class Core:
     def _seconds(self, timeout: float | None) -> float:
         if timeout is None:
             return self.settings.timeout
-        if not timeout > 0:
-            raise SettingsError(f"a timeout is a number of seconds > 0, not {timeout}")
+        check_timeout(timeout)
         return timeout
 
     async def _is_serving(self, target: str, request: bytes, timeout: float) -> bool:
@@ -194,10 +195,10 @@ class Core:
                 case _:
                     raise translate(error, target) from error
 
-    async def _unreadiness(self) -> MlpserveError | None:
+    async def _unreadiness(self, timeout: float) -> MlpserveError | None:
         """Say what keeps a call from being answered, if anything does."""
         try:
-            if await self.health(timeout=_CHECK_TIMEOUT):
+            if await self.health(timeout=timeout):
                 return None
         except ConnectionFailedError as error:
             return error
@@ -207,10 +208,14 @@ class Core:
 
     async def _explained(self, problem: MlpserveError) -> MlpserveError:
         # Calls wait for a server until their deadline, so gRPC says no more than that it
-        # passed. One look tells nobody there, nothing to serve and too slow apart.
+        # passed. A look tells nobody there, nothing to serve and too slow apart.
         if not isinstance(problem, DeadlineError):
             return problem
-        return await self._unreadiness() or problem
+        return await self._lookout.problem() or problem
+
+
+def _look_timeout(ends: float) -> float:
+    return min(_CHECK_TIMEOUT, max(_EXTRA, ends - time.monotonic()))
 
 
 def _delay(problem: MlpserveError, retries: int) -> float | None:

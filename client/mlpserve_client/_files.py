@@ -3,13 +3,13 @@
 import gzip
 import io
 import sys
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve_client import _images
 from mlpserve_client._errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def read(name: str) -> "Array | Image":
         if head == _NPY:
             return _checked(np.load(path, mmap_mode="r", allow_pickle=False))
         return _parse(path.read_bytes(), name)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except InvalidInputError:
+        raise
+    except Exception as error:  # gzip, zip and .npy each fail in their own ways
         raise InvalidInputError(f"cannot read {name}: {error}") from error
 
 
@@ -52,7 +54,7 @@ def _parse(data: bytes, name: str) -> "Array | Image":
         return _npz(data, name)
     if data.startswith(_IDX_BYTES):
         return _idx(data)
-    return _image(data, name)
+    return _images.read(io.BytesIO(data), name)
 
 
 def _checked(array: Array) -> Array:
@@ -74,19 +76,9 @@ def _npz(data: bytes, name: str) -> Array:
 
 def _idx(data: bytes) -> Array:
     """Parse IDX: two zeros, the type, the number of dimensions, each big-endian, the values."""
+    if len(data) < 4:
+        raise ValueError("its IDX header is cut short")
     dimensions = data[3]
     shape = tuple(np.frombuffer(data, ">u4", dimensions, offset=4).tolist())
     values = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
     return _checked(values.reshape(shape))
-
-
-def _image(data: bytes, name: str) -> "Image":
-    try:
-        import PIL.Image
-    except ImportError as error:
-        raise InvalidInputError(
-            f"{name} is no .npy, .npz or IDX file, and images need Pillow: install mlpserve[images]"
-        ) from error
-    with PIL.Image.open(io.BytesIO(data)) as image:
-        image.load()
-        return image

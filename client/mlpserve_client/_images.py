@@ -7,7 +7,7 @@ and centred by its mass. An image that already has the model's shape keeps its p
 import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +55,7 @@ def fit(image: "Image | str | Path", input_shape: tuple[int, ...]) -> Grey:
 
     """
     height, width = plane(input_shape)
-    grey = _grey(_open(image))
+    grey = _grey(read(image, str(image)) if isinstance(image, str | Path) else image)
     if np.median(_border(grey)) > 0.5:
         grey = 1 - grey
     if grey.shape != (height, width):
@@ -79,19 +79,26 @@ def plane(input_shape: tuple[int, ...]) -> tuple[int, int]:
     raise InvalidInputError(f"the model takes arrays of shape {input_shape}, which is no image's")
 
 
-def _open(image: "Image | str | Path") -> "Image":
-    if not isinstance(image, str | Path):
-        return image
+def read(file: str | Path | IO[bytes], name: str) -> "Image":
+    """Read an image file of any kind that Pillow knows.
+
+    Raises:
+        InvalidInputError: Pillow is missing, or it finds no image there that is whole and of
+            a sane size.
+
+    """
     try:
         import PIL.Image
     except ImportError as error:
-        raise InvalidInputError("image files need Pillow: install mlpserve[images]") from error
+        raise InvalidInputError(
+            f"cannot read {name}: image files need Pillow, install mlpserve[images]"
+        ) from error
     try:
-        with PIL.Image.open(image) as opened:
+        with PIL.Image.open(file) as opened:
             opened.load()
             return opened
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise InvalidInputError(f"cannot read {image} as an image: {error}") from error
+    except Exception as error:  # each of Pillow's decoders fails in its own way
+        raise InvalidInputError(f"cannot read {name} as an image: {error}") from error
 
 
 def _grey(image: "Image") -> Grey:

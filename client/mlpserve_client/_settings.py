@@ -1,7 +1,7 @@
 """Settings: arguments win over the environment, which wins over the defaults."""
 
 import ipaddress
-import math
+import numbers
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +12,9 @@ from mlpserve_client._errors import SettingsError
 DEFAULT_PORT = 50051
 DEFAULT_TARGET = f"localhost:{DEFAULT_PORT}"
 DEFAULT_TIMEOUT = 10.0
+
+_LONGEST_TIMEOUT = 1e9  # seconds; gRPC takes what is beyond its own range for the past
+_TRUE, _FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,7 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.targets:
             raise SettingsError("at least one target is needed, such as localhost:50051")
-        if not (self.timeout > 0 and math.isfinite(self.timeout)):
-            raise SettingsError(f"the timeout must be a number of seconds > 0, not {self.timeout}")
+        check_timeout(self.timeout)
         if self.token is not None:
             _check_token(self.token)
             self._refuse_token_in_plain_text()
@@ -88,6 +90,20 @@ def resolve(
     )
 
 
+def check_timeout(seconds: float) -> None:
+    """Refuse what no call can wait for: inf, NaN, nothing, text.
+
+    Raises:
+        SettingsError: as said.
+
+    """
+    if not (isinstance(seconds, numbers.Real) and 0 < seconds <= _LONGEST_TIMEOUT):
+        raise SettingsError(
+            f"a timeout is a number of seconds > 0 and at most {_LONGEST_TIMEOUT:.0f}, "
+            f"not {seconds!r}"
+        )
+
+
 def read_token(path: str | Path) -> str:
     """Read a token: the first line of a file, so that a server's own list works too."""
     try:
@@ -122,8 +138,15 @@ def _seconds(text: str) -> float:
 def _tls_from(environ: Mapping[str, str]) -> Tls | None:
     names = {"ca": "TLS_CA", "cert": "TLS_CERT", "key": "TLS_KEY", "server_name": "TLS_SERVER_NAME"}
     given = {field: environ.get(f"MLPSERVE_{name}") or None for field, name in names.items()}
-    wanted = environ.get("MLPSERVE_TLS", "") not in ("", "0")
+    wanted = _truth("MLPSERVE_TLS", environ.get("MLPSERVE_TLS", ""))
     return Tls(**given) if wanted or any(given.values()) else None
+
+
+def _truth(variable: str, value: str) -> bool:
+    if value.lower() not in _TRUE + _FALSE:
+        words = ", ".join(_TRUE + _FALSE[1:])
+        raise SettingsError(f"{variable} is {value!r}, expected one of {words}")
+    return value.lower() in _TRUE
 
 
 def _token_from(environ: Mapping[str, str]) -> str | None:

@@ -84,7 +84,7 @@ def translate(error: grpc.RpcError, target: str) -> MlpserveError:
             return DeadlineError("no answer within the deadline: pass a longer timeout")
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
             return UnauthenticatedError(f"{text} (pass token=, or set MLPSERVE_TOKEN)")
-        case grpc.StatusCode.UNAVAILABLE if reason in ("NOT_READY", "DRAINING"):
+        case grpc.StatusCode.UNAVAILABLE if reason == "NOT_READY":
             return NotReadyError(f"{target}: {text}")
         case grpc.StatusCode.UNAVAILABLE:
             return ConnectionFailedError(f"{target} cannot be reached: {text}", target=target)

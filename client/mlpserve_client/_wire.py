@@ -1,5 +1,6 @@
 """Arrays and results to and from messages."""
 
+import operator
 from datetime import UTC
 from typing import Any
 
@@ -16,16 +17,14 @@ def selector(version: int | None, alias: str | None) -> model_pb2.ModelSelector 
     """Select a version by number or by alias, or nothing.
 
     Raises:
-        InvalidInputError: both were given, or a version below 1.
+        InvalidInputError: both were given, or what no version or alias can be.
 
     """
     if version is not None and alias is not None:
         raise InvalidInputError("select a version or an alias, not both")
     if version is not None:
-        if version < 1:
-            raise InvalidInputError(f"a version is 1 or more, not {version}")
-        return model_pb2.ModelSelector(version=version)
-    return None if alias is None else model_pb2.ModelSelector(alias=alias)
+        return model_pb2.ModelSelector(version=_version(version))
+    return None if alias is None else model_pb2.ModelSelector(alias=_alias(alias))
 
 
 def encode(array: npt.NDArray[Any]) -> prediction_pb2.Tensor:
@@ -95,3 +94,20 @@ def model_version(message: model_pb2.ModelVersion) -> ModelVersion:
         created=message.create_time.ToDatetime(tzinfo=UTC),
         metrics=dict(message.metrics),
     )
+
+
+def _version(version: object) -> int:
+    try:
+        number = operator.index(version)  # type: ignore[arg-type]  # it says whether it fits
+    except TypeError as error:
+        raise InvalidInputError(f"a version is an integer, not {version!r}") from error
+    if not 1 <= number < 2**63:
+        raise InvalidInputError(f"a version is 1 to 2**63 - 1, not {number}")
+    return number
+
+
+def _alias(alias: object) -> str:
+    # isprintable: protobuf cannot send a lone surrogate, and no alias has control characters.
+    if not isinstance(alias, str) or not alias.isprintable():
+        raise InvalidInputError(f"an alias is printable text, not {alias!r}")
+    return alias

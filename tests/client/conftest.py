@@ -131,7 +131,7 @@ class Scripted(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(behaviour)
 
     def close(self) -> None:
-        self._server.stop(None).wait(5)  # a call that ends just now can keep it forever
+        self._server.stop(0).wait(5)  # a call that ends just now can keep stop(None) forever
 
 
 def answer_well(method: str) -> bytes:

@@ -6,9 +6,11 @@ import io
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,15 @@ VARIABLES = (
 @pytest.fixture(autouse=True)
 def target(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLPSERVE_TARGET", server.target)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that promises pixels and has none."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + zlib.crc32(chunk).to_bytes(4)
+
+
+LARGE_PNG = png_header(100_000, 100_000)  # more than Pillow takes for honest
 
 
 def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -269,12 +280,23 @@ def test_a_reader_that_has_had_enough_ends_the_command_quietly(pixels: Any) -> N
         process.stdout.close()
 
         assert process.stderr.read() == b""
-        assert process.wait(30) == 1
+        assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"hello", b"\x93NUMPY", b"PK\x03\x04", b"\x1f\x8b\x08", b"\x00\x00\x08\x03\x00"],
+    [
+        b"",
+        b"hello",
+        b"\x93NUMPY",
+        b"PK\x03\x04",
+        b"\x1f\x8b\x08",
+        gzip.compress(b"hello")[:10] + b"\xff" * 20,
+        b"\x00\x00\x08",
+        b"\x00\x00\x08\x03\x00",
+        LARGE_PNG,
+    ],
+    ids=lambda content: repr(content[:12]),
 )
 def test_a_damaged_file_is_one_line_that_names_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes

@@ -4,6 +4,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +32,35 @@ def nobody() -> Iterator[str]:
     """An address that is taken, so that nobody else listens there either."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{taken.getsockname()[1]}"
+        yield address_of(taken)
 
 
 @pytest.fixture
 def silent() -> Iterator[str]:
     """An address where connections are accepted and nothing is ever said."""
-    with socket.socket() as mute:
-        mute.bind(("127.0.0.1", 0))
-        mute.listen()
-        yield f"127.0.0.1:{mute.getsockname()[1]}"
+    with listener() as mute:
+        yield address_of(mute)
+
+
+def listener() -> socket.socket:
+    mute = socket.socket()
+    mute.bind(("127.0.0.1", 0))
+    mute.listen()
+    return mute
+
+
+def address_of(taken: socket.socket) -> str:
+    return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def connections(mute: socket.socket) -> int:
+    """Count the connections that were made to a listener that accepted none."""
+    mute.settimeout(0.1)
+    made: list[socket.socket] = []
+    with ExitStack() as stack, suppress(TimeoutError):
+        while True:
+            made.append(stack.enter_context(mute.accept()[0]))
+    return len(made)
 
 
 def publish(server: Server) -> None:
@@ -66,6 +87,45 @@ def test_a_server_that_says_nothing_is_a_connection_error(
 ) -> None:
     with pytest.raises(ConnectionFailedError, match=silent):
         connect(silent).predict(IMAGE, timeout=0.3)
+
+
+def test_late_calls_share_one_look_at_why_and_end_soon_after_their_deadline(
+    connect: Callable[..., Any],
+) -> None:
+    with listener() as mute:
+        client = connect(address_of(mute))
+        started = time.monotonic()
+
+        for _ in range(5):
+            with pytest.raises(ConnectionFailedError, match="does not answer"):
+                client.predict(IMAGE, timeout=0.05)
+
+        assert time.monotonic() - started < 0.95  # less than until the next look
+        assert connections(mute) == 2  # the calls' and the look's
+
+
+def test_threads_whose_calls_are_late_together_share_one_look(silent: str) -> None:
+    with Client(silent) as client, ThreadPoolExecutor(8) as pool:
+        late = [pool.submit(client.predict, IMAGE, timeout=0.1) for _ in range(8)]
+
+        errors = [call.exception() for call in late]
+
+    assert {type(error) for error in errors} == {ConnectionFailedError}
+    assert len({id(error) for error in errors}) == 8  # each caller has its own traceback
+
+
+def test_two_clients_of_one_address_have_a_connection_each(
+    connect: Callable[..., Any], scripted: Callable[..., Any]
+) -> None:
+    peers: set[str] = set()
+    server = scripted(lambda _, context: peers.add(context.peer()))
+    address = server.target.replace("localhost", "127.0.0.1")  # the name may have two
+    clients = [connect(address) for _ in range(2)]
+
+    for client in clients * 2:
+        client.predict([0.0, 1.0])
+
+    assert len(peers) == 2
 
 
 def test_a_server_without_a_model_is_not_ready(
@@ -129,8 +189,8 @@ def test_an_answer_that_comes_too_late_is_a_deadline_error(
         client.predict_batch(np.zeros((8192, 784), dtype=np.uint8), timeout=0.002)
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
-def test_a_timeout_that_makes_no_sense_is_refused(client: Any, timeout: float) -> None:
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 1e300, "1"])
+def test_a_timeout_that_makes_no_sense_is_refused(client: Any, timeout: Any) -> None:
     with pytest.raises(SettingsError):
         client.predict(IMAGE, timeout=timeout)
 

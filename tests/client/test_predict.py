@@ -75,7 +75,19 @@ def test_an_unknown_version_or_alias_is_not_found(
         client.predict(pixels[0], **selection)
 
 
-@pytest.mark.parametrize("selection", [{"version": 1, "alias": "champion"}, {"version": 0}])
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {"version": 1, "alias": "champion"},
+        {"version": 0},
+        {"version": 2**63},
+        {"version": "1"},
+        {"version": 1.5},
+        {"alias": "\ud800"},
+        {"alias": 1},
+    ],
+    ids=repr,
+)
 def test_a_selection_that_makes_no_sense_is_refused(
     client: Any, pixels: Pixels, selection: dict[str, Any]
 ) -> None:

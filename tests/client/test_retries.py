@@ -85,11 +85,11 @@ def test_retries_end(connect: Callable[..., Any], scripted: Callable[..., Any]) 
     assert server.predictions == 5
 
 
-def test_a_draining_server_is_not_ready(
+def test_a_server_that_says_it_is_not_ready_is_believed(
     connect: Callable[..., Any], scripted: Callable[..., Any]
 ) -> None:
-    draining = error_details_pb2.ErrorInfo(reason="DRAINING", domain="mlpserve")
-    server = scripted(detailed(float("inf"), Code.UNAVAILABLE, draining))
+    not_ready = error_details_pb2.ErrorInfo(reason="NOT_READY", domain="mlpserve")
+    server = scripted(detailed(float("inf"), Code.UNAVAILABLE, not_ready))
 
     with pytest.raises(NotReadyError, match="as told"):
         connect(server.target).predict([0.0, 1.0])

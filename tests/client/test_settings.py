@@ -54,7 +54,9 @@ def test_a_target_without_a_port_gets_the_usual_one(given: str, target: str) -> 
         ({}, {"target": "http://gateway:1"}),
         ({}, {"timeout": 0}),
         ({}, {"timeout": float("nan")}),
+        ({}, {"timeout": float("inf")}),
         ({"MLPSERVE_TIMEOUT": "soon"}, {}),
+        ({"MLPSERVE_TLS": "maybe"}, {}),
         ({"MLPSERVE_TLS_CERT": "only-half.pem"}, {}),
         ({"MLPSERVE_TOKEN_FILE": "does-not-exist"}, {}),
         ({}, {"token": "two words", "target": "localhost:1"}),
@@ -68,13 +70,14 @@ def test_a_setting_that_makes_no_sense_is_an_error(
         resolve(environ, **arguments)
 
 
-@pytest.mark.parametrize("value", ["", "0"])
+@pytest.mark.parametrize("value", ["", "0", "no", "false", "False"])
 def test_tls_stays_off_when_the_environment_says_so(value: str) -> None:
     assert resolve({"MLPSERVE_TLS": value}).tls is None
 
 
-def test_tls_comes_from_the_environment() -> None:
-    assert resolve({"MLPSERVE_TLS": "1"}).tls == Tls()
+@pytest.mark.parametrize("value", ["1", "yes", "true", "TRUE"])
+def test_tls_comes_from_the_environment(value: str) -> None:
+    assert resolve({"MLPSERVE_TLS": value}).tls == Tls()
     assert resolve({"MLPSERVE_TLS_CA": "ca.pem"}).tls == Tls(ca="ca.pem")
 
 

@@ -64,7 +64,6 @@ Code = grpc.StatusCode
         (Failed(Code.NOT_FOUND, "", info("MODEL_NOT_FOUND")), ModelNotFoundError),
         (Failed(Code.FAILED_PRECONDITION, "", info("MODEL_REJECTED")), ModelRejectedError),
         (Failed(Code.UNAVAILABLE, "", info("NOT_READY")), NotReadyError),
-        (Failed(Code.UNAVAILABLE, "", info("DRAINING")), NotReadyError),
         (Failed(Code.UNAVAILABLE, "connection refused"), ConnectionFailedError),
         (Failed(Code.RESOURCE_EXHAUSTED, "", info("OVERLOADED")), OverloadedError),
         (Failed(Code.RESOURCE_EXHAUSTED, "message larger than max (9 vs. 4)"), InvalidInputError),
