@@ -41,6 +41,7 @@ class ModelManager:
         self._standby: OrderedDict[int, StoredModel] = OrderedDict()
         self._failures: dict[int, tuple[str, float]] = {}  # version: reason, when to try again
         self._store_fault = ""
+        self._waiting = False  # whether it was said that there is nothing to serve
         self._mutex = threading.Lock()  # guards _standby and _failures, briefly
         self._load_lock = threading.Lock()  # one load at a time
 
@@ -69,6 +70,10 @@ class ModelManager:
         self._store_is_back()
         switched = model is not None and self._switch_to(model)
         self._aliases = aliases
+        if self._current is None and not self._waiting:
+            self._waiting = True
+            fields = {"reason": self._waiting_for(), "store": str(self.store.folder.parent)}
+            log.info("waiting for a model", extra=fields)
         return switched
 
     def get(
@@ -236,4 +241,6 @@ class ModelManager:
             log.info("the store can be read again")
 
     def _waiting_for(self) -> str:
-        return self._store_fault or f"{self.serve} of {self.store.model} is not there"
+        # For callers too: the log has the fault itself, and the folder.
+        missing = f"{self.serve} of {self.store.model} is not there"
+        return "the store cannot be read" if self._store_fault else missing

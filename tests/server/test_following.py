@@ -30,13 +30,17 @@ def damage(store: Any, version: int) -> None:
     (store.path(version) / "model.npz").write_bytes(b"damaged")
 
 
-def test_a_server_without_a_store_is_alive_but_not_ready(serve: Any, refusal: Any) -> None:
+def test_a_server_without_a_store_is_alive_but_not_ready(
+    serve: Any, refusal: Any, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     stubs = serve()
     assert stubs.serving("")
     assert not stubs.serving()
     refused = refusal(stubs.prediction.Predict, REQUEST)
     assert (refused.code, refused.info.reason) == (grpc.StatusCode.UNAVAILABLE, "NOT_READY")
-    assert "champion" in refused.message
+    assert "champion of mnist is not there" in refused.message
+    eventually(lambda: "waiting for a model" in caplog.text)
 
 
 def test_the_first_version_is_served_as_soon_as_it_appears(
