@@ -63,7 +63,10 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
         except (TransportError, StoreError) as error:
             log.error("cannot start", extra={"reason": str(error)})
             return 1
-    return 0
+    logging.shutdown()
+    # All calls have ended. A thread that still waits to tell a watcher which has gone would
+    # otherwise be waited for at the interpreter's exit, for ever.
+    os._exit(0)
 
 
 def _tell_parent() -> None:
