@@ -11,7 +11,7 @@ from mlpserve_model.records import ALIAS
 from mlpserve_model.settings import SettingsParser, at_least
 from mlpserve_server.cpus import usable_cores
 
-__all__ = ["TRANSPORTS", "Settings", "read_settings"]
+__all__ = ["TRANSPORTS", "Settings", "read_settings", "settings_parser"]
 
 TRANSPORTS = ("auto", "direct", "standard")
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Za-z:.%]+\]|[^\[\]:]+):([0-9]{1,5})")
@@ -103,8 +103,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def read_settings(arguments: Sequence[str] | None = None) -> Settings:
-    """Settings from flags and environment; ends with exit code 2 when they are wrong."""
+def settings_parser() -> SettingsParser:
+    """What reads the settings from flags and environment."""
     parser = SettingsParser(
         prog="mlpserve-server", description="Serve the accepted version of a model over gRPC."
     )
@@ -115,4 +115,9 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
         shown = ",".join(default) if name == "listen" else default
         parser.add_argument(f"--{name.replace('_', '-')}", default=shown, **option)
     parser.add_logging()
-    return Settings(**vars(parser.parse_args(arguments)))
+    return parser
+
+
+def read_settings(arguments: Sequence[str] | None = None) -> Settings:
+    """Settings from flags and environment; ends with exit code 2 when they are wrong."""
+    return Settings(**vars(settings_parser().parse_args(arguments)))
