@@ -289,3 +289,19 @@ def test_one_row_a_class_is_too_few(
     assert main(["train", "--dataset", "npz", "--data-dir", str(path)]) == 1
     assert "too few" in capsys.readouterr().err
     assert store.versions() == []
+
+
+def test_sigterm_ends_a_training_as_ctrl_c_does(store: Store) -> None:
+    program = "import sys; from mlpserve_trainer.cli import main; sys.exit(main())"
+    arguments = ["train", "--dataset", "digits", "--epochs", "1000000"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stderr is not None
+        assert any("epoch 2 of" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "the same command with --resume goes on after epoch" in rest
+    assert "Traceback" not in rest

@@ -16,18 +16,13 @@ from mlpserve_model.settings import SettingsParser, at_least
 from mlpserve_trainer.datasets import DATASETS, Places
 from mlpserve_trainer.datasets.idx import has_images
 from mlpserve_trainer.errors import TrainerError, UsageError
-from mlpserve_trainer.gate import Rules
+from mlpserve_trainer.flags import add_places, add_train_flags, flag, train_settings
+from mlpserve_trainer.interrupts import terminable
 from mlpserve_trainer.progress import Watch, log_epochs, show_bar
-from mlpserve_trainer.recipe import load_recipe, recipe_knobs, recipe_names
+from mlpserve_trainer.recipe import load_recipe, recipe_names
 from mlpserve_trainer.reproduction import reproduce
 from mlpserve_trainer.sweep import BACKENDS, load_sweep, run_sweep, table
-from mlpserve_trainer.training import (
-    Outcome,
-    TrainSettings,
-    champion_of,
-    default_cache_dir,
-    train,
-)
+from mlpserve_trainer.training import Outcome, TrainSettings, champion_of, train
 
 __all__ = ["main"]
 
@@ -43,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(_unknown_flag(unknown[0], vars(options)))
     try:
-        return int(options.run(options))
+        with terminable():
+            return int(options.run(options))
     except UsageError as error:
         return _fail(error, WRONG_USAGE)
     except (TrainerError, StoreError) as error:
@@ -66,73 +62,19 @@ def _parser() -> SettingsParser:
         sub.set_defaults(run=run)
         return sub
 
-    _add_train_flags(command("train", _train, "train, publish and, if good enough, promote"))
+    add_train_flags(command("train", _train, "train, publish and, if good enough, promote"))
     _add_reproduce_flags(command("reproduce", _reproduce, "train a version again and compare"))
     _add_sweep_flags(command("sweep", _sweep, "compare recipes on validation data"))
-    _add_places(command("datasets", _list_datasets, "list the data sets"))
+    add_places(command("datasets", _list_datasets, "list the data sets"))
     command("recipes", _list_recipes, "list the recipes")
     return parser
-
-
-def _add_train_flags(parser: SettingsParser) -> None:
-    parser.add_store()
-    parser.add_logging()
-    _add_places(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    parser.add_argument("--resume", action="store_true", help="go on where the same was stopped")
-    parser.add_argument(
-        "--checkpoint-dir",
-        type=Path,
-        help="where each epoch is kept until the training is over; else in the cache",
-    )
-    parser.add_argument("--recipe", default="quick", help="a name from `recipes`, or a .toml file")
-    parser.add_argument("--seed", type=_seed, default=0, help="of all randomness")
-    for knob in recipe_knobs():
-        choices = f", {' or '.join(knob.choices)}" if knob.choices else ""
-        text = f"instead of the recipe's: {knob.help}{choices}"
-        parser.add_argument(_flag(knob.name), type=knob.parse, help=text, dest=knob.name)
-    parser.add_argument(
-        "--min-accuracy", type=_share, default=Rules.min_accuracy, help="the gate's floor"
-    )
-    parser.add_argument(
-        "--margin",
-        type=_share,
-        default=Rules.margin,
-        help="how much less accurate than the champion the gate lets pass",
-    )
-    parser.add_argument(
-        "--allow-signature-change",
-        action="store_true",
-        help="let other inputs or classes than the champion's pass the gate",
-    )
-    parser.add_argument("--force", action="store_true", help="promote what fails the gate")
-    parser.add_argument(
-        "--unless-published",
-        action="store_true",
-        help="do nothing when there is a champion: for what starts again and again",
-    )
-    parser.add_argument("--reason", help="why --force, for the manifest and the history")
-
-
-def _share(text: str) -> float:
-    value: float = at_least(0)(text)
-    if value > 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to 1")
-    return value
-
-
-def _seed(text: str) -> int:
-    value: int = at_least(0, int)(text)
-    if value >= 2**63:
-        raise argparse.ArgumentTypeError(f"{text} is too large for a seed: it ends below 2**63")
-    return value
 
 
 def _add_reproduce_flags(parser: SettingsParser) -> None:
     parser.add_argument("version", type=at_least(1, int), help="the number of the version")
     parser.add_store()
     parser.add_logging()
-    _add_places(parser)
+    add_places(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 
@@ -140,7 +82,7 @@ def _add_sweep_flags(parser: SettingsParser) -> None:
     parser.add_argument("file", type=Path, help="the sweep as TOML: recipe, seeds, trials, [grid]")
     parser.add_store()
     parser.add_logging()
-    _add_places(parser)
+    add_places(parser)
     parser.add_argument(
         "--results", type=Path, help="where each result is added; else FILE with .jsonl at the end"
     )
@@ -150,15 +92,8 @@ def _add_sweep_flags(parser: SettingsParser) -> None:
     parser.add_argument("--publish", action="store_true", help="train the best once more, publish")
 
 
-def _add_places(parser: SettingsParser) -> None:
-    parser.add_argument("--data-dir", type=Path, help="a folder of IDX files, or an .npz file")
-    parser.add_argument(
-        "--cache-dir", type=Path, default=default_cache_dir(), help="where fetched data is kept"
-    )
-
-
 def _train(options: argparse.Namespace) -> int:
-    settings = _settings(options)
+    settings = train_settings(options)
     set_up(options.log_format, options.log_level)
     if options.unless_published and (champion := champion_of(settings)):
         logger.info("nothing to do: there is a champion", extra={"version": champion})
@@ -206,29 +141,6 @@ def _sweep(options: argparse.Namespace) -> int:
     return REJECTED if outcome.verdict == "REJECTED" else DONE
 
 
-def _settings(options: argparse.Namespace) -> TrainSettings:
-    if options.force != bool(options.reason):
-        raise UsageError("--force and --reason go together: say why")
-    given = {knob.name: getattr(options, knob.name) for knob in recipe_knobs()}
-    changes = {name: value for name, value in given.items() if value is not None}
-    return TrainSettings(
-        store=options.store,
-        model=options.model,
-        recipe=load_recipe(options.recipe, **changes),
-        seed=options.seed,
-        data_dir=options.data_dir,
-        cache_dir=options.cache_dir,
-        rules=Rules(
-            min_accuracy=options.min_accuracy,
-            margin=options.margin,
-            allow_signature_change=options.allow_signature_change,
-            force_reason=options.reason,
-        ),
-        checkpoint_dir=options.checkpoint_dir or options.cache_dir / "checkpoints",
-        resume=options.resume,
-    )
-
-
 def _watch(options: argparse.Namespace) -> Watch:
     for_people = sys.stderr.isatty() and options.log_format == "human"
     return show_bar if for_people else log_epochs
@@ -239,6 +151,9 @@ def _show(outcome: Outcome, as_json: bool) -> None:
         facts = asdict(outcome)
         print(outcome.report, file=sys.stderr)
         print(json.dumps({key: value for key, value in facts.items() if key != "report"}))
+        return
+    if outcome.verdict == "UNCHANGED":
+        print(f"nothing to train: {outcome.reasons[0]}")
         return
     print(outcome.report)
     for name in ("accuracy", "validation_accuracy", "training_accuracy"):
@@ -262,12 +177,8 @@ def _list_recipes(_: argparse.Namespace) -> int:
     return DONE
 
 
-def _flag(key: str) -> str:
-    return "--" + key.replace("_", "-")
-
-
 def _unknown_flag(argument: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(argument.partition("=")[0], map(_flag, known), n=1)
+    near = difflib.get_close_matches(argument.partition("=")[0], map(flag, known), n=1)
     hint = f": did you mean {near[0]}?" if near else ""
     return f"unrecognized argument {argument}{hint}"
 

@@ -25,6 +25,7 @@ from mlpserve_trainer.progress import Watch, log_epochs
 from mlpserve_trainer.publishing import Challenger, publish
 from mlpserve_trainer.recipe import Recipe, load_recipe
 from mlpserve_trainer.split import Split, split
+from mlpserve_trainer.unchanged import trained_before
 
 __all__ = [
     "Outcome",
@@ -57,6 +58,8 @@ class TrainSettings:
     * `rules`: how strict the gate is.
     * `checkpoint_dir`: where the state after each epoch is kept until it is published, if at all.
     * `resume`: go on from the checkpoint of the same training, where there is one.
+    * `unless_unchanged`: train nothing when the champion or the newest version came of the same
+      data and recipe.
     """
 
     store: Path = Path("models")
@@ -68,14 +71,15 @@ class TrainSettings:
     rules: Rules = field(default_factory=Rules)
     checkpoint_dir: Path | None = None
     resume: bool = False
+    unless_unchanged: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What came of a training run.
 
-    * `version`: the number of the published version.
-    * `verdict`: PROMOTED, REJECTED or FORCED, for these `reasons`.
+    * `version`: the number of the published version; when UNCHANGED, of the one before.
+    * `verdict`: PROMOTED, REJECTED, FORCED or UNCHANGED, for these `reasons`.
     * `metrics`: accuracy and the rest, by name.
     * `digest`: "sha256:<hex>" of the weights.
     * `seconds`: from start to end.
@@ -109,7 +113,10 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
         store.aliases()
     data = load(settings.recipe.dataset, Places(settings.data_dir, settings.cache_dir))
     parts = split(data, settings.recipe.validation_fraction)
-    challenger = _fit_challenger(settings, data, parts, watch)
+    draft = _draft(settings, network_for(settings.recipe, data), data, parts)
+    if settings.unless_unchanged and (before := trained_before(store, draft)):
+        return _unchanged(before, time.perf_counter() - started)
+    challenger = _fit_challenger(settings, draft, parts, watch)
     manifest = publish(store, challenger, settings.rules)
     if settings.checkpoint_dir:
         Checkpoint.of(settings.checkpoint_dir, challenger.draft).remove()
@@ -162,11 +169,24 @@ def fitted(
     return last
 
 
+def _unchanged(before: Manifest, seconds: float) -> Outcome:
+    reason = f"data and recipe are those of version {before.version}"
+    logger.info("nothing to train: %s", reason)
+    return Outcome(
+        version=before.version,
+        verdict="UNCHANGED",
+        reasons=(reason,),
+        metrics=dict(before.metrics),
+        digest=before.digest,
+        seconds=seconds,
+        report="",
+    )
+
+
 def _fit_challenger(
-    settings: TrainSettings, data: Dataset, parts: Split, watch: Watch
+    settings: TrainSettings, draft: Manifest, parts: Split, watch: Watch
 ) -> Challenger:
-    recipe, network = settings.recipe, network_for(settings.recipe, data)
-    draft = _draft(settings, network, data, parts)
+    recipe, network = settings.recipe, draft.network
     folder = settings.checkpoint_dir
     checkpoint = Checkpoint.of(folder, draft) if folder else None
     started = time.perf_counter()

@@ -1,0 +1,110 @@
+"""The flags of a training, and the settings that are made of them."""
+
+import argparse
+from pathlib import Path
+
+from mlpserve_model.settings import SettingsParser, at_least
+from mlpserve_trainer.errors import UsageError
+from mlpserve_trainer.gate import Rules
+from mlpserve_trainer.recipe import load_recipe, recipe_knobs
+from mlpserve_trainer.training import TrainSettings, default_cache_dir
+
+__all__ = ["add_places", "add_train_flags", "flag", "train_settings"]
+
+
+def add_train_flags(parser: SettingsParser) -> None:
+    """Add all that a training can be told."""
+    parser.add_store()
+    parser.add_logging()
+    add_places(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    parser.add_argument("--resume", action="store_true", help="go on where the same was stopped")
+    parser.add_argument(
+        "--checkpoint-dir",
+        type=Path,
+        help="where each epoch is kept until the training is over; else in the cache",
+    )
+    parser.add_argument("--recipe", default="quick", help="a name from `recipes`, or a .toml file")
+    parser.add_argument("--seed", type=_seed, default=0, help="of all randomness")
+    for knob in recipe_knobs():
+        choices = f", {' or '.join(knob.choices)}" if knob.choices else ""
+        text = f"instead of the recipe's: {knob.help}{choices}"
+        parser.add_argument(flag(knob.name), type=knob.parse, help=text, dest=knob.name)
+    parser.add_argument(
+        "--min-accuracy", type=_share, default=Rules.min_accuracy, help="the gate's floor"
+    )
+    parser.add_argument(
+        "--margin",
+        type=_share,
+        default=Rules.margin,
+        help="how much less accurate than the champion the gate lets pass",
+    )
+    parser.add_argument(
+        "--allow-signature-change",
+        action="store_true",
+        help="let other inputs or classes than the champion's pass the gate",
+    )
+    parser.add_argument("--force", action="store_true", help="promote what fails the gate")
+    parser.add_argument(
+        "--unless-published",
+        action="store_true",
+        help="do nothing when there is a champion: for what starts again and again",
+    )
+    parser.add_argument(
+        "--unless-unchanged",
+        action="store_true",
+        help="do nothing when the champion or the newest version has the same data and recipe",
+    )
+    parser.add_argument("--reason", help="why --force, for the manifest and the history")
+
+
+def _share(text: str) -> float:
+    value: float = at_least(0)(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to 1")
+    return value
+
+
+def _seed(text: str) -> int:
+    value: int = at_least(0, int)(text)
+    if value >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is too large for a seed: it ends below 2**63")
+    return value
+
+
+def add_places(parser: SettingsParser) -> None:
+    """Add where data is looked for."""
+    parser.add_argument("--data-dir", type=Path, help="a folder of IDX files, or an .npz file")
+    parser.add_argument(
+        "--cache-dir", type=Path, default=default_cache_dir(), help="where fetched data is kept"
+    )
+
+
+def train_settings(options: argparse.Namespace) -> TrainSettings:
+    """Return the settings of a training; raises UsageError for what makes no sense."""
+    if options.force != bool(options.reason):
+        raise UsageError("--force and --reason go together: say why")
+    given = {knob.name: getattr(options, knob.name) for knob in recipe_knobs()}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return TrainSettings(
+        store=options.store,
+        model=options.model,
+        recipe=load_recipe(options.recipe, **changes),
+        seed=options.seed,
+        data_dir=options.data_dir,
+        cache_dir=options.cache_dir,
+        rules=Rules(
+            min_accuracy=options.min_accuracy,
+            margin=options.margin,
+            allow_signature_change=options.allow_signature_change,
+            force_reason=options.reason,
+        ),
+        checkpoint_dir=options.checkpoint_dir or options.cache_dir / "checkpoints",
+        resume=options.resume,
+        unless_unchanged=options.unless_unchanged,
+    )
+
+
+def flag(key: str) -> str:
+    """Return the flag of a setting: --min-accuracy of min_accuracy."""
+    return "--" + key.replace("_", "-")

@@ -1,0 +1,42 @@
+"""Whether a training was done before: the same data and the same recipe."""
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from mlpserve_model import CHAMPION, Manifest, ModelRejected, Store, VersionNotFound
+from mlpserve_trainer.errors import UsageError
+from mlpserve_trainer.recipe import Recipe
+
+__all__ = ["trained_before"]
+
+
+def trained_before(store: Store, draft: Manifest) -> Manifest | None:
+    """Return the champion or the newest version if it came of the draft's data and recipe.
+
+    None without a champion that can be served: then there is every reason to train. The seed is
+    no part of it, nor how strict the gate is. Raises StoreError when the store cannot be read.
+    """
+    champion = store.aliases().get(CHAMPION)
+    if champion is None:
+        return None
+    try:
+        manifests = [store.load(champion).manifest]
+    except (ModelRejected, VersionNotFound):
+        return None
+    for newest in store.versions()[-1:]:
+        # A newest version that is damaged or just pruned is like no version.
+        with suppress(ModelRejected, VersionNotFound):
+            manifests.append(store.manifest(newest))
+    return next((m for m in manifests if _essence(m) == _essence(draft)), None)
+
+
+def _essence(manifest: Manifest) -> Any:
+    """What the training depends on: the contents of the data, and the knobs that matter."""
+    try:
+        recipe = Recipe().override(manifest.recipe)
+    except UsageError:
+        return None, manifest.recipe  # a recipe of another release, like none of ours
+    # The digest stands for the data, wherever it came from.
+    knobs = replace(recipe, name="", description="", dataset="")
+    return manifest.dataset.digest, manifest.dataset.split, manifest.input_maximum, knobs
