@@ -2,6 +2,9 @@
 # Everything installed is locked and hashed in deploy/locks; no image holds pip, a compiler
 # or tests. A change of the sources makes one small new layer, on top of the dependencies'.
 ARG PYTHON_VERSION=3.13
+# What the server is made of: `server`, or `server-full`, 21 MB more, with object stores
+# (s3://, gs://, az://) and traces.
+ARG SERVER_LOCK=server
 # The same as in pyproject.toml, or the build fails where it looks for the wheel.
 ARG VERSION=0.1.0
 
@@ -14,7 +17,8 @@ ENV PIP_NO_DEPS=1 PIP_ONLY_BINARY=:all: PIP_DISABLE_PIP_VERSION_CHECK=1 \
     REMOVE_TESTS="find /opt/mlpserve -type d -name tests -prune -exec rm -r {} +"
 
 FROM build AS server-dependencies
-COPY deploy/locks/server.txt /locks/
+ARG SERVER_LOCK
+COPY deploy/locks/${SERVER_LOCK}.txt /locks/server.txt
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/mlpserve install --require-hashes -r /locks/server.txt && $REMOVE_TESTS
 
@@ -62,7 +66,7 @@ STOPSIGNAL SIGINT
 ENTRYPOINT ["mlpserve-trainer"]
 CMD ["train"]
 ARG VERSION REVISION=unknown
-LABEL org.opencontainers.image.title="mlpserve trainer" \
+LABEL org.opencontainers.image.title="mlpserve trainer" org.opencontainers.image.licenses=MIT \
       org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION
 
 FROM runtime AS client
@@ -71,7 +75,7 @@ COPY --from=mlpserve /staging /
 ENTRYPOINT ["mlpserve-client"]
 CMD ["--help"]
 ARG VERSION REVISION=unknown
-LABEL org.opencontainers.image.title="mlpserve client" \
+LABEL org.opencontainers.image.title="mlpserve client" org.opencontainers.image.licenses=MIT \
       org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION
 
 # Last, so that a build without --target makes the server.
@@ -85,5 +89,5 @@ HEALTHCHECK --start-period=20s --start-interval=1s --interval=10s --timeout=5s -
     CMD ["mlpserve-client", "health"]
 ENTRYPOINT ["mlpserve-server"]
 ARG VERSION REVISION=unknown
-LABEL org.opencontainers.image.title="mlpserve server" \
+LABEL org.opencontainers.image.title="mlpserve server" org.opencontainers.image.licenses=MIT \
       org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION

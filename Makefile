@@ -98,6 +98,12 @@ bench-serving: install  ## serving beside C++ gRPC and other model servers; --in
 bench-training: install  ## training beside PyTorch, JAX and scikit-learn
 	$(BIN)/python benchmarks/training.py
 
+.PHONY: sbom
+sbom: install  ## write dist/sbom/: what each image holds, as CycloneDX
+	docker compose --profile client build
+	$(BIN)/python deploy/sbom.py dist/sbom \
+		$(foreach image,server trainer client,mlpserve-$(image):$${MLPSERVE_TAG:-latest})
+
 .PHONY: up
 up:  ## docker compose up: train once, then serve on port 50051
 	MLPSERVE_REVISION=$$(git rev-parse --short HEAD) docker compose up --build --wait

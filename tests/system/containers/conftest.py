@@ -1,0 +1,249 @@
+"""Images and compose projects on a real Docker engine."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from mlpserve_client import Client
+
+ROOT = Path(__file__).parents[3]
+TAG = "test"
+
+
+def docker(*arguments: str, expect: int | None = 0) -> str:
+    """Run `docker`, check its exit code (None: any will do) and return what it printed."""
+    done = subprocess.run(["docker", *arguments], text=True, capture_output=True)
+    output = done.stdout + done.stderr
+    assert expect in (None, done.returncode), f"{arguments}: exit code {done.returncode}\n{output}"
+    return output
+
+
+def wait_for(what: Callable[[], bool], seconds: float) -> float:
+    """Wait until `what` holds; return how long it took."""
+    started = time.monotonic()
+    while not what():
+        assert time.monotonic() - started < seconds, f"not within {seconds} s"
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+def free_ports(count: int) -> int:
+    """Return the first of so many free ports in a row."""
+    while True:
+        sockets = [socket.socket() for _ in range(count)]
+        try:
+            sockets[0].bind(("127.0.0.1", 0))
+            first: int = sockets[0].getsockname()[1]
+            for offset, each in enumerate(sockets[1:], 1):
+                each.bind(("127.0.0.1", first + offset))
+        except OSError:
+            continue
+        else:
+            return first
+        finally:
+            for each in sockets:
+                each.close()
+
+
+class Stack:
+    """A compose project of its own: no container, network or volume is shared with another."""
+
+    docker = staticmethod(docker)
+    wait_for = staticmethod(wait_for)
+
+    def __init__(self, servers: int = 1, **environment: str) -> None:
+        port = free_ports(servers)
+        ports = str(port) if servers == 1 else f"{port}-{port + servers - 1}"
+        self.target = f"127.0.0.1:{port}"
+        self.name = f"mlpserve-test-{uuid4().hex[:8]}"
+        # What the tests' own shell sets must not decide what they see.
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("MLPSERVE_")}
+        self.environment = inherited | {
+            "MLPSERVE_TAG": TAG,
+            "MLPSERVE_PORT": ports,
+            "MLPSERVE_SERVERS": str(servers),
+            "MLPSERVE_DATASET": "digits",
+            **environment,
+        }
+
+    def compose(self, *arguments: str, expect: int = 0) -> str:
+        """Run `docker compose`, check its exit code and return what it printed."""
+        command = ["docker", "compose", "--progress", "plain", "--project-name", self.name]
+        done = subprocess.run(
+            [*command, *arguments], cwd=ROOT, env=self.environment, text=True, capture_output=True
+        )
+        output = done.stdout + done.stderr
+        assert done.returncode == expect, f"{arguments}: exit code {done.returncode}\n{output}"
+        return output
+
+    def up(self, *arguments: str) -> float:
+        """Bring everything up and return how many seconds it took."""
+        started = time.monotonic()
+        self.compose(*arguments, "up", "--wait")
+        return time.monotonic() - started
+
+    def down(self) -> None:
+        """Leave nothing behind, of no profile."""
+        self.compose("--profile", "*", "down", "--volumes", "--remove-orphans")
+
+    def run(self, service: str, *arguments: str, expect: int = 0) -> str:
+        """Run a one-off container to its end."""
+        return self.compose("run", "--rm", "--no-TTY", service, *arguments, expect=expect)
+
+    def models(self, *arguments: str) -> str:
+        """Run `mlpserve-models`, which every image has, on the store."""
+        entry = ("--entrypoint", "mlpserve-models", "trainer")
+        return self.compose("run", "--rm", "--no-deps", "--no-TTY", *entry, *arguments)
+
+    def containers(self, service: str) -> list[str]:
+        return self.compose("ps", "--all", "--quiet", service).split()
+
+    def container(self, service: str) -> str:
+        return "".join(self.containers(service))
+
+    def inspect(self, service: str) -> Any:
+        return json.loads(docker("inspect", self.container(service)))[0]
+
+    def events(self, service: str) -> list[str]:
+        """Give what the service logged since its container was made."""
+        lines = docker("logs", self.container(service)).splitlines()
+        return [json.loads(line)["event"] for line in lines if line.startswith("{")]
+
+    def served(self, target: str | None = None) -> int:
+        """Give the version that answers; `target`: not the first server, but this one."""
+        with Client(target or self.target) as client:
+            return client.model().ref.version
+
+    def another_version(self) -> None:
+        """Train one that is served whatever the gate thinks of it."""
+        seed = str(int(time.time()))
+        self.run("trainer", "train", "--seed", seed, "--force", "--reason", "a test needs another")
+
+
+class Callers:
+    """Threads that call, and what became of their calls."""
+
+    def __init__(self, target: str, threads: int = 4) -> None:
+        self.labels: list[int] = []
+        self.failures: list[Exception] = []
+        self._image = load_digits().images[0].astype(np.uint8)
+        self._target = target
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._call) for _ in range(threads)]
+
+    def __enter__(self) -> "Callers":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for_more(self, count: int = 100) -> None:
+        """Wait until so many further calls were answered, or one failed."""
+        enough = len(self.labels) + count
+        wait_for(lambda: len(self.labels) > enough or bool(self.failures), 30)
+
+    def _call(self) -> None:
+        with Client(self._target, timeout=30) as client:
+            while not self._over.is_set():
+                try:
+                    self.labels.append(client.predict(self._image).label)
+                except Exception as error:
+                    self.failures.append(error)
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """Skip where there is no engine."""
+    try:
+        docker("info")
+        docker("compose", "version")
+    except (OSError, AssertionError) as error:
+        pytest.skip(f"no Docker engine with compose answers: {error}")
+
+
+@pytest.fixture(scope="session")
+def images(engine: None) -> dict[str, str]:
+    """All images, built from this checkout; by target."""
+    started = time.monotonic()
+    Stack().compose("--profile", "client", "build")
+    print(f"\nimages built (cached where nothing changed): {time.monotonic() - started:.1f} s")
+    return {target: f"mlpserve-{target}:{TAG}" for target in ("server", "trainer", "client")}
+
+
+@pytest.fixture
+def new_stack(images: dict[str, str]) -> Iterator[Callable[..., Stack]]:
+    """Make compose projects that are gone after the test."""
+    stacks: list[Stack] = []
+
+    def make(servers: int = 1, **environment: str) -> Stack:
+        stacks.append(Stack(servers, **environment))
+        return stacks[-1]
+
+    yield make
+    for stack in stacks:
+        stack.down()
+
+
+@pytest.fixture(scope="module")
+def built(images: dict[str, str]) -> Iterator[Stack]:
+    """Everything brought up from nothing, once for a module."""
+    stack = Stack()
+    try:
+        print(f"\nfrom nothing to healthy: {stack.up():.1f} s")
+        yield stack
+    finally:
+        stack.down()
+
+
+@pytest.fixture
+def stack(built: Stack) -> Stack:
+    """The same, brought up again after a test that stopped it."""
+    if not built.container("server") or not built.inspect("server")["State"]["Running"]:
+        built.up()
+    return built
+
+
+@pytest.fixture
+def callers_of() -> Callable[..., Callers]:
+    """Callers of a server or of several."""
+    return Callers
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A copy of what images are built from, to be changed."""
+    names = ["Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE", "deploy"]
+    names += ["client", "model", "proto", "server", "trainer"]
+    for name in names:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def sbom(tmp_path: Path) -> Callable[[str], Any]:
+    """Describe an image as `make sbom` does."""
+
+    def describe(image: str) -> Any:
+        command = [sys.executable, str(ROOT / "deploy/sbom.py"), str(tmp_path), image]
+        subprocess.run(command, check=True)
+        return json.loads((tmp_path / f"{image.partition(':')[0]}.cdx.json").read_text())
+
+    return describe

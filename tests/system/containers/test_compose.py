@@ -1,0 +1,185 @@
+"""The compose file on a real Docker engine, from nothing to an answer and back to nothing."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from mlpserve_client import Client, NotReadyError
+from mlpserve_server.settings import Settings
+
+POLL_SECONDS = 1.0
+# Not more than the engine itself takes to answer on a busy machine.
+SLACK_SECONDS = 1.0
+
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(600)]
+
+
+def test_from_nothing_to_a_demo(stack: Any) -> None:
+    answer = stack.run("client", "predict", "--demo")
+
+    print(f"\n{answer}")
+    assert "version" in answer
+
+
+def test_a_program_on_the_host_gets_right_answers_and_the_version(stack: Any) -> None:
+    digits = load_digits()
+
+    with Client(stack.target) as client:
+        one = client.predict(digits.images[0].astype(np.uint8))
+        many = client.predict_batch(digits.images.astype(np.uint8))
+
+    accuracy = float(np.mean(many.labels == digits.target))
+    print(f"\nversion {one.model.version}, {accuracy:.2%} of {len(many.labels)} digits right")
+    assert one.label == digits.target[0]
+    assert accuracy > 0.9
+    assert many.model == one.model
+    assert one.model.version == stack.served()
+
+
+def test_a_second_up_serves_the_same_version_without_training(stack: Any) -> None:
+    served, logged = stack.served(), len(stack.events("trainer"))
+    stack.compose("stop")
+
+    seconds = stack.up()
+
+    said = stack.events("trainer")[logged:]
+    print(f"\nsecond up to healthy: {seconds:.1f} s; the trainer says {said}")
+    assert stack.served() == served
+    assert said == ["nothing to do: there is a champion"]
+    assert stack.inspect("trainer")["State"]["ExitCode"] == 0
+
+
+def test_the_server_picks_up_a_retraining_and_a_rollback(stack: Any) -> None:
+    before = stack.served()
+    stack.another_version()
+    swap = stack.wait_for(lambda: stack.served() > before, 2 * POLL_SECONDS + SLACK_SECONDS)
+
+    stack.models("rollback", "--to", str(before), "--reason", "a test")
+    back = stack.wait_for(lambda: stack.served() == before, 2 * POLL_SECONDS + SLACK_SECONDS)
+
+    print(f"\nserved {swap:.2f} s after the training ended, {back:.2f} s after the rollback")
+
+
+def test_a_host_folder_is_the_trainers_data(new_stack: Callable[..., Any], tmp_path: Path) -> None:
+    digits = load_digits()
+    np.savez(tmp_path / "mine.npz", X=digits.images.astype(np.uint8), y=digits.target, maximum=16)
+    tmp_path.chmod(0o755)  # the container's user is nobody on the host
+    stack = new_stack(MLPSERVE_DATA_DIR=str(tmp_path))
+
+    trained = stack.run(
+        "trainer", "train", "--dataset", "npz", "--epochs", "1", "--force", "--reason", "test"
+    )
+
+    assert "1797 rows from /data/mine.npz" in trained
+
+
+def test_a_rejected_first_training_leaves_a_server_that_waits_for_a_better_one(
+    new_stack: Callable[..., Any],
+) -> None:
+    stack = new_stack(MLPSERVE_MIN_ACCURACY="1")
+
+    stack.compose("up", "--detach")
+
+    assert stack.inspect("trainer")["State"]["ExitCode"] == 3
+    with Client(stack.target) as client:
+        with pytest.raises(NotReadyError):
+            client.wait_until_ready(timeout=5)
+        stack.run("trainer", "train", "--min-accuracy", "0.5")
+        stack.wait_for(client.health, 2 * POLL_SECONDS + SLACK_SECONDS)
+
+
+def test_every_setting_of_the_server_passes_through(new_stack: Callable[..., Any]) -> None:
+    config = json.loads(new_stack().compose("config", "--format", "json"))
+    passed = config["services"]["server"]["environment"].keys()
+    names = {f"MLPSERVE_{field.name.upper()}" for field in fields(Settings)}
+    # The image says where; the number of a worker is its parent's business.
+    assert names - {"MLPSERVE_STORE", "MLPSERVE_LISTEN", "MLPSERVE_WORKER"} == set(passed)
+
+
+def test_stopping_a_training_ends_it_at_once_and_publishes_nothing(stack: Any) -> None:
+    before = stack.models("list")
+    command = ("run", "--detach", "trainer", "train", "--epochs", "1000000")
+    training = stack.compose(*command).splitlines()[0]
+    stack.wait_for(lambda: "epoch 1 of" in stack.docker("logs", training), 60)
+
+    started = time.monotonic()
+    stack.docker("stop", "--time", "30", training)
+
+    assert time.monotonic() - started < 10
+    assert "interrupted: nothing was published" in stack.docker("logs", training)
+    assert stack.models("list") == before
+    stack.docker("rm", training)
+
+
+def test_containers_have_no_rights_that_they_do_not_need(stack: Any) -> None:
+    for service in ("server", "trainer"):
+        facts = stack.inspect(service)
+        host = facts["HostConfig"]
+        assert facts["Config"]["User"] == "10001:10001"
+        assert host["ReadonlyRootfs"] is True
+        assert host["CapDrop"] == ["ALL"]
+        assert host["SecurityOpt"] == ["no-new-privileges:true"]
+        assert host["Memory"] > 0
+        assert host["PidsLimit"] > 0
+
+    process = stack.compose("exec", "-T", "server", "cat", "/proc/1/status")
+    status = dict(line.split(":\t", 1) for line in process.splitlines() if ":\t" in line)
+    assert status["Uid"].split() == ["10001"] * 4
+    assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+    assert status["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize("path", ["/models/mnist/stray", "/opt/mlpserve/stray", "/stray"])
+def test_the_server_can_write_neither_the_store_nor_its_root(stack: Any, path: str) -> None:
+    refusal = stack.compose("exec", "-T", "server", "touch", path, expect=1)
+
+    assert "Read-only file system" in refusal
+
+
+def test_stopping_the_server_during_calls_loses_none(
+    stack: Any, callers_of: Callable[..., Any]
+) -> None:
+    with callers_of(stack.target) as callers:
+        callers.wait_for_more()
+        stack.compose("restart", "server")
+        callers.wait_for_more()
+
+    print(f"\n{len(callers.labels)} calls over a restart, {len(callers.failures)} failed")
+    assert callers.failures == []
+    assert set(callers.labels) == {0}
+
+
+def test_down_drains_and_ends_with_0(stack: Any) -> None:
+    seen = len(stack.events("server"))
+    container = stack.container("server")
+    stack.compose("stop", "server")
+    events = stack.events("server")[seen:]  # one of each from every worker
+    assert set(events) == {"draining", "stopped"}
+    assert events[-1] == "stopped"
+    assert stack.inspect("server")["State"]["ExitCode"] == 0
+
+    stack.up()
+    with subprocess.Popen(["docker", "wait", container], stdout=subprocess.PIPE, text=True) as wait:
+        started = time.monotonic()
+        stack.compose("down")
+        exit_code, _ = wait.communicate(timeout=30)
+
+    print(f"\ndown: {time.monotonic() - started:.1f} s")
+    assert exit_code.strip() == "0"
+
+
+def test_the_models_survive_down(stack: Any) -> None:
+    served = stack.served()
+    stack.compose("down")
+
+    stack.up()
+
+    assert stack.served() == served
