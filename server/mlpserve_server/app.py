@@ -5,6 +5,7 @@ import threading
 from types import TracebackType
 
 from mlpserve_model import Store
+from mlpserve_server.access import Access
 from mlpserve_server.catalog import Catalog
 from mlpserve_server.core import unsupported
 from mlpserve_server.dataplane import DataPlane
@@ -23,7 +24,8 @@ class Server:
     """A model server; also a context manager that starts and stops it.
 
     Alive as soon as it has started, ready once a model answers. Raises StoreError for a
-    model name that cannot be one, and TransportError where the transport cannot be had or, from
+    model name that cannot be one, CredentialsError for a certificate or a token file that is not
+    in order, and TransportError where the transport cannot be had or, from
     `start`, when an address is taken.
     """
 
@@ -33,6 +35,7 @@ class Server:
         self._manager = ModelManager(
             Store(settings.store, settings.model), settings.serve, settings.standby
         )
+        self._access = Access(settings)
         self._stopping = threading.Event()
         self._ready_lock = threading.Lock()
         self._health = Health()
@@ -43,6 +46,7 @@ class Server:
             data,
             Catalog(self._manager),
             self._health,
+            self._access,
             max_waiting=settings.max_waiting,
             share_port=settings.worker > 0,
         )
@@ -60,6 +64,7 @@ class Server:
         fields = {"address": ",".join(self.addresses), "store": str(self.settings.store)}
         log.info("listening", extra=fields)
         self._follower.start()
+        self._access.follow(self._stopping)
 
     def stop(self) -> None:
         """Drain and stop: NOT_SERVING, answer on for a while, finish what is in flight."""

@@ -46,6 +46,7 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
 
         from mlpserve_server.app import Server
         from mlpserve_server.transport import TransportError
+        from mlpserve_server.watched import CredentialsError
     except ModuleNotFoundError as error:
         log.error("cannot start: pip install 'mlpserve[server]'", extra={"missing": error.name})
         return 1
@@ -60,7 +61,7 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
                 if settings.worker:
                     _tell_parent()
                 stop.wait()
-        except (TransportError, StoreError) as error:
+        except (TransportError, CredentialsError, StoreError) as error:
             log.error("cannot start", extra={"reason": str(error)})
             return 1
     logging.shutdown()

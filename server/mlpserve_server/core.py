@@ -35,12 +35,13 @@ def unsupported() -> str | None:
 class Call:
     """One call, from its arrival to its end."""
 
-    __slots__ = ("_call", "_then", "closed", "deadline", "finished")
+    __slots__ = ("_call", "_then", "closed", "deadline", "finished", "metadata")
 
     def __init__(self, event: Any) -> None:
         self._call = event.call
         self._then: Callable[[Call, bytes | None], None]
         self.deadline: float = event.call_details.deadline
+        self.metadata: Sequence[tuple[str, str | bytes]] = event.invocation_metadata
         self.closed = False
         self.finished = False
         # Notice from now on when the caller hangs up.

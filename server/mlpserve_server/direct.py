@@ -17,10 +17,11 @@ from functools import partial
 import grpc
 from grpc_status import rpc_status
 
+from mlpserve_server.access import Access, Admits
 from mlpserve_server.catalog import Catalog
 from mlpserve_server.core import Call, Queue
 from mlpserve_server.dataplane import Answer, DataPlane, Steps, complete
-from mlpserve_server.errors import Abandoned, NotInMemory, TooSlow
+from mlpserve_server.errors import Abandoned, NotInMemory, TooSlow, Unauthenticated
 from mlpserve_server.health import Health
 from mlpserve_server.status import status_of
 from mlpserve_server.transport import PREDICTION_SERVICE, StandardTransport, too_many
@@ -50,11 +51,12 @@ class DirectTransport(StandardTransport):
         data: DataPlane,
         catalog: Catalog,
         health: Health,
+        access: Access,
         max_waiting: int,
         share_port: bool = False,
     ) -> None:
-        super().__init__(data, catalog, health, max_waiting, share_port)
-        self._loop = _Loop(self._server, data, self._predictions, max_waiting)
+        super().__init__(data, catalog, health, access, max_waiting, share_port)
+        self._loop = _Loop(self._server, data, self._predictions, max_waiting, access.admits)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -71,8 +73,14 @@ class _Loop:
     """The thread that takes calls, answers them, and works on batches in between."""
 
     def __init__(
-        self, server: grpc.Server, data: DataPlane, pool: futures.Executor, max_waiting: int
+        self,
+        server: grpc.Server,
+        data: DataPlane,
+        pool: futures.Executor,
+        max_waiting: int,
+        admits: Admits | None,
     ) -> None:
+        self._admits = admits
         self._data = data
         self._pool = pool
         self._max_waiting = max_waiting
@@ -140,7 +148,9 @@ class _Loop:
     def _ask_for(self, method: str) -> None:
         def on_call(call: Call) -> None:
             self._ask_for(method)
-            if self._open >= self._max_waiting:
+            if self._admits and not self._admits(call.metadata):
+                _send(call, Unauthenticated())
+            elif self._open >= self._max_waiting:
                 _send(call, too_many(self._max_waiting))
             else:
                 self._open += 1

@@ -11,6 +11,7 @@ __all__ = [
     "Overloaded",
     "ServingError",
     "TooSlow",
+    "Unauthenticated",
 ]
 
 
@@ -83,6 +84,15 @@ class TooSlow(ServingError):
     """The request did not come in time."""
 
     reason = "TOO_SLOW"
+
+
+class Unauthenticated(ServingError):
+    """The call shows no token or a wrong one; which of it is nobody's business."""
+
+    reason = "UNAUTHENTICATED"
+
+    def __init__(self) -> None:
+        super().__init__("a valid token is expected in the metadata: authorization: Bearer TOKEN")
 
 
 class Abandoned(ServingError):

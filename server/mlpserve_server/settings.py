@@ -4,6 +4,7 @@ import re
 from argparse import SUPPRESS, ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ class Settings:
     transport: str = "auto"
     workers: int = 1
     worker: int = 0  # the number of this worker, which shares its ports; 0: none
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    token_file: Path | None = None
+    allow_plaintext: bool = False
+    reflection: str = "on"
     log_format: str = "human"
     log_level: str = "info"
 
@@ -99,6 +106,21 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "help": "direct is the fast one, standard grpcio's own; auto: direct where it is supported",
     },
     "workers": {"type": _COUNT, "help": "processes that share the port"},
+    "tls_cert": {"type": Path, "help": "PEM file: our certificate and its chain; encrypts"},
+    "tls_key": {"type": Path, "help": "PEM file: its private key"},
+    "tls_client_ca": {
+        "type": Path,
+        "help": "PEM file: only callers with a certificate of one of these authorities may connect",
+    },
+    "token_file": {
+        "type": Path,
+        "help": "only callers with a bearer token of this file, one a line, may call",
+    },
+    "allow_plaintext": {
+        "action": "store_true",
+        "help": "listen without TLS where other machines can reach us",
+    },
+    "reflection": {"choices": ("on", "off"), "help": "whether callers can ask for the contract"},
     "worker": {"type": at_least(0, int), "help": SUPPRESS},
 }
 
@@ -120,4 +142,34 @@ def settings_parser() -> SettingsParser:
 
 def read_settings(arguments: Sequence[str] | None = None) -> Settings:
     """Settings from flags and environment; ends with exit code 2 when they are wrong."""
-    return Settings(**vars(settings_parser().parse_args(arguments)))
+    parser = settings_parser()
+    settings = Settings(**vars(parser.parse_args(arguments)))
+    if reason := _insecure(settings):
+        parser.error(reason)
+    return settings
+
+
+def _insecure(settings: Settings) -> str | None:
+    """What would be less protected than it looks; None when nothing is."""
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        return "--tls-cert and --tls-key go together: one is missing"
+    if settings.tls_client_ca and not settings.tls_cert:
+        return "--tls-client-ca needs --tls-cert and --tls-key: nothing is encrypted without"
+    if settings.tls_cert or settings.allow_plaintext:
+        return None
+    for address in settings.listen:
+        if not _is_local(address):
+            return (
+                f"other machines may reach {address}, and nothing is encrypted: give --tls-cert "
+                "and --tls-key, or --allow-plaintext where something else protects the connection"
+            )
+    return None
+
+
+def _is_local(address: str) -> bool:
+    """Whether none but this machine's own programs can connect."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return _is_socket_file(address) or ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -17,6 +17,7 @@ from mlpserve_server.errors import (
     Overloaded,
     ServingError,
     TooSlow,
+    Unauthenticated,
 )
 
 __all__ = ["status_of"]
@@ -31,6 +32,7 @@ CODES = {
     NotReady: grpc.StatusCode.UNAVAILABLE,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TooSlow: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     Abandoned: grpc.StatusCode.CANCELLED,
 }
 

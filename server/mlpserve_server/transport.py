@@ -16,9 +16,11 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from mlpserve.v1 import model_pb2, prediction_pb2
+from mlpserve_server.access import Access
 from mlpserve_server.catalog import Catalog
 from mlpserve_server.dataplane import DataPlane, complete
 from mlpserve_server.errors import Overloaded
+from mlpserve_server.guard import Guard
 from mlpserve_server.health import Health
 from mlpserve_server.status import status_of
 
@@ -34,6 +36,8 @@ MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 
 # Room for the largest batch of inputs twice the size of MNIST's.
 MAX_MESSAGE_BYTES = 64 << 20
+# Of one call; each entry counts 32 more than its characters.
+MAX_METADATA_BYTES = 16 << 10
 PREDICTION_THREADS = 8
 # A stream of reflection keeps its thread, a store that hangs keeps those of ModelService.
 MODEL_THREADS = REFLECTION_THREADS = 8
@@ -51,6 +55,10 @@ OPTIONS = [
     ("grpc.max_connection_age_ms", 300_000),
     # Clients that keep idle connections alive are welcome, ten seconds apart.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # Room for tokens and traces. With both limits alike, what passes does so always: between
+    # them gRPC would refuse by chance.
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
 ]
 
 Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
@@ -72,16 +80,21 @@ class StandardTransport:
         data: DataPlane,
         catalog: Catalog,
         health: Health,
+        access: Access,
         max_waiting: int,
         share_port: bool = False,
     ) -> None:
+        self._access = access
         self._predictions = _CountingPool(PREDICTION_THREADS, thread_name_prefix="predict")
         self._models = futures.ThreadPoolExecutor(MODEL_THREADS, thread_name_prefix="models")
         self._rest = futures.ThreadPoolExecutor(REFLECTION_THREADS, thread_name_prefix="reflect")
-        admission = _Admission(self._predictions, max_waiting)
+        interceptors = [
+            *([Guard(access.admits)] if access.admits else []),
+            _Admission(self._predictions, max_waiting),
+        ]
         # On by default in gRPC: then a taken port is no error but a share of its calls.
         options = [*OPTIONS, ("grpc.so_reuseport", int(share_port))]
-        self._server = grpc.server(self._rest, interceptors=[admission], options=options)
+        self._server = grpc.server(self._rest, interceptors=interceptors, options=options)
         hot = {
             "Predict": _on(self._predictions, _answering(_predict(data))),
             "BatchPredict": _on(self._predictions, _answering(_batch_predict(data))),
@@ -96,13 +109,14 @@ class StandardTransport:
             (_service(PREDICTION_SERVICE, hot), _service(MODEL_SERVICE, control))
         )
         health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
-        names = (PREDICTION_SERVICE, MODEL_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        if access.reflects:
+            names = (PREDICTION_SERVICE, MODEL_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
 
     def listen(self, address: str) -> str:
         """Take an address and return it with its port; raises TransportError."""
         try:
-            port = self._server.add_insecure_port(address)
+            port = self._access.open_port(self._server, address)
         except RuntimeError as error:
             raise TransportError(f"cannot listen on {address}: is the port taken?") from error
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"

@@ -16,7 +16,63 @@ from mlpserve_server.settings import read_settings
     ],
 )  # fmt: skip
 def test_an_address_is_taken_as_it_is(address: str) -> None:
-    assert read_settings(["--listen", address]).listen == (address,)
+    assert read_settings(["--listen", address, "--allow-plaintext"]).listen == (address,)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "0.0.0.0:1",
+        "[::]:1",
+        "10.0.0.1:1",
+        "my-host.example:1",
+        "localhost.example:1",
+        "[fe80::1%eth0]:1",
+    ],
+)
+def test_what_other_machines_may_reach_wants_tls_or_a_flag(
+    address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listen = ["--listen", f"127.0.0.1:0,{address}"]
+    with pytest.raises(SystemExit) as end:
+        read_settings(listen)
+    assert end.value.code == 2
+    message = capsys.readouterr().err
+    assert f"other machines may reach {address}" in message
+    assert "--tls-cert" in message
+    assert "--allow-plaintext" in message
+    read_settings([*listen, "--allow-plaintext"])
+    read_settings([*listen, "--tls-cert", "a", "--tls-key", "b"])
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:0", "127.1.2.3:1", "[::1]:1", "localhost:1", "unix:/run/mlpserve.sock"]
+)
+def test_what_stays_on_this_machine_needs_no_tls(address: str) -> None:
+    assert not read_settings(["--listen", address]).allow_plaintext
+
+
+def test_the_variable_of_the_flag_allows_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLPSERVE_ALLOW_PLAINTEXT", "1")
+    assert read_settings(["--listen", "0.0.0.0:50051"]).allow_plaintext
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--tls-cert", "a"],
+        ["--tls-key", "b"],
+        ["--tls-client-ca", "c"],
+        ["--tls-client-ca", "c", "--tls-key", "b"],
+    ],
+)
+def test_half_of_what_tls_needs_ends_with_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        read_settings(arguments)
+    assert end.value.code == 2
+    assert "--tls-key" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
