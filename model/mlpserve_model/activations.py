@@ -57,8 +57,10 @@ def tanh_backward(grad: Array, a: Array) -> Array:
 
 def softmax(z: Array) -> Array:
     """exp(z) / Σ exp(z) along each row; subtracting the row's maximum prevents overflow."""
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    a: Array = e / e.sum(axis=1, keepdims=True)
+    # The ufuncs' own reductions: for one row, what z.max() does around them costs more.
+    a: Array = z - np.maximum.reduce(z, axis=1, keepdims=True)
+    np.exp(a, out=a)
+    a /= np.add.reduce(a, axis=1, keepdims=True)
     return a
 
 

@@ -98,8 +98,8 @@ def forward(network: Network, weights: Weights, x: Array) -> Array:
     hidden = HIDDEN[network.hidden_activation].forward
     a = x
     for layer in weights[:-1]:
-        a = hidden(a @ layer.w + layer.b)
-    return OUTPUT[network.output_activation].forward(a @ weights[-1].w + weights[-1].b)
+        a = hidden(_pre_activation(layer, a))
+    return OUTPUT[network.output_activation].forward(_pre_activation(weights[-1], a))
 
 
 def loss_and_gradients(
@@ -118,8 +118,8 @@ def loss_and_gradients(
 
     activations = [x]
     for layer in weights[:-1]:
-        activations.append(hidden.forward(activations[-1] @ layer.w + layer.b))
-    logits = activations[-1] @ weights[-1].w + weights[-1].b
+        activations.append(hidden.forward(_pre_activation(layer, activations[-1])))
+    logits = _pre_activation(weights[-1], activations[-1])
     probabilities = OUTPUT[output].forward(logits)
 
     delta = loss_backward(output, probabilities, targets)
@@ -135,6 +135,12 @@ def loss_and_gradients(
 def scale_pixels(pixels: NDArray[np.uint8], maximum: float) -> NDArray[np.float32]:
     """Raw uint8 values as float32 in 0..1: the one place that decides how."""
     return np.multiply(pixels, np.float32(1 / maximum), dtype=np.float32)
+
+
+def _pre_activation(layer: Layer, a: Array) -> Array:
+    z: Array = a @ layer.w
+    z += layer.b  # into the product, which is ours: no second array of its size
+    return z
 
 
 def _layer_gradient(below: Array, delta: Array) -> Layer:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,10 +15,10 @@ from mlpserve_server.errors import BatchTooLarge, InvalidInput
 
 __all__ = [
     "Selection",
-    "check_batch",
-    "check_instance",
+    "batch_data",
     "encode_batch",
     "encode_singles",
+    "instance_data",
     "model_ref",
     "parse",
     "scaled",
@@ -65,22 +66,25 @@ def selection(selector: model_pb2.ModelSelector) -> Selection:
             return Selection()
 
 
-def check_instance(tensor: prediction_pb2.Tensor, manifest: Manifest, field: str) -> None:
-    """Check all but the values of one instance; raises InvalidInput."""
-    shape, inputs = _shape(tensor, field), manifest.network.inputs
-    if not shape or math.prod(shape) != inputs:
-        raise InvalidInput(
-            f"{field}.shape",
-            f"shape {_shown(shape)}, expected {_shown(manifest.input_shape)} "
-            f"or another with a product of {inputs}",
-        )
-    _check_size(tensor, field, shape)
+def instance_data(tensor: prediction_pb2.Tensor, manifest: Manifest, field: str) -> bytes:
+    """The values of one instance, checked but for their range; raises InvalidInput."""
+    inputs = manifest.network.inputs
+    shape: Sequence[int] = tensor.shape
+    if len(shape) != 1 or shape[0] != inputs:  # the usual shape needs no more
+        shape = _shape(tensor, field)
+        if not shape or math.prod(shape) != inputs:
+            raise InvalidInput(
+                f"{field}.shape",
+                f"shape {_shown(shape)}, expected {_shown(manifest.input_shape)} "
+                f"or another with a product of {inputs}",
+            )
+    return _checked_data(tensor, field, shape, inputs)
 
 
-def check_batch(
+def batch_data(
     tensor: prediction_pb2.Tensor, manifest: Manifest, field: str, max_batch: int
-) -> int:
-    """Check all but the values of a batch and return its rows; raises InvalidInput."""
+) -> tuple[int, bytes]:
+    """The rows of a batch and their values, checked but for their range; raises InvalidInput."""
     shape, inputs = _shape(tensor, field), manifest.network.inputs
     if len(shape) < 2 or math.prod(shape[1:]) != inputs:
         raise InvalidInput(
@@ -92,8 +96,7 @@ def check_batch(
         raise InvalidInput(f"{field}.shape", "an empty batch, expected at least 1 instance")
     if shape[0] > max_batch:
         raise BatchTooLarge(f"{field}.shape", shape[0], max_batch)
-    _check_size(tensor, field, shape)
-    return shape[0]
+    return shape[0], _checked_data(tensor, field, shape, shape[0] * inputs)
 
 
 def scaled(
@@ -113,13 +116,12 @@ def scaled(
 
 def encode_singles(probabilities: Float32, manifest: Manifest) -> list[bytes]:
     """A PredictResponse for each row of the probabilities (rows, classes)."""
-    # Messages put end to end are one message, by the definition of the encoding: the part
-    # that is the same for all is encoded once.
-    model = prediction_pb2.PredictResponse(model=model_ref(manifest)).SerializeToString()
-    labels, rows = probabilities.argmax(axis=1).tolist(), probabilities.tolist()
+    heads, tail = _response_frame(probabilities.shape[1], *_ref(manifest))
+    packed = probabilities.astype("<f4", copy=False).tobytes()
+    size = len(packed) // len(probabilities)
     return [
-        prediction_pb2.PredictResponse(label=label, probabilities=row).SerializeToString() + model
-        for label, row in zip(labels, rows, strict=True)
+        heads[label] + packed[row * size : (row + 1) * size] + tail
+        for row, label in enumerate(probabilities.argmax(axis=1).tolist())
     ]
 
 
@@ -137,9 +139,34 @@ def encode_batch(probabilities: Sequence[Float32], manifest: Manifest) -> bytes:
     ).SerializeToString()
 
 
+@lru_cache(maxsize=64)  # versions that answer by turns
+def _response_frame(
+    classes: int, name: str, version: int, digest: str
+) -> tuple[tuple[bytes, ...], bytes]:
+    """What stands before the probabilities of a PredictResponse, for each label, and after.
+
+    Probabilities are packed: their bytes lie in the message as they do in an array. So all the
+    rest is encoded once, and a response is put together from three pieces, at a tenth of the
+    cost. Messages put end to end are one message, by the definition of the encoding.
+    """
+    zeros = [0.0] * classes
+    whole = (
+        prediction_pb2.PredictResponse(label=label, probabilities=zeros).SerializeToString()
+        for label in range(classes)
+    )
+    ref = model_pb2.ModelRef(name=name, version=version, digest=digest)
+    tail = prediction_pb2.PredictResponse(model=ref).SerializeToString()
+    return tuple(message[: -4 * classes] for message in whole), tail
+
+
+def _ref(manifest: Manifest) -> tuple[str, int, str]:
+    return manifest.model, manifest.version, manifest.digest
+
+
 def model_ref(manifest: Manifest) -> model_pb2.ModelRef:
     """How answers name the version that gave them."""
-    return model_pb2.ModelRef(name=manifest.model, version=manifest.version, digest=manifest.digest)
+    name, version, digest = _ref(manifest)
+    return model_pb2.ModelRef(name=name, version=version, digest=digest)
 
 
 def _shape(tensor: prediction_pb2.Tensor, field: str) -> tuple[int, ...]:
@@ -149,19 +176,23 @@ def _shape(tensor: prediction_pb2.Tensor, field: str) -> tuple[int, ...]:
     return shape
 
 
-def _check_size(tensor: prediction_pb2.Tensor, field: str, shape: tuple[int, ...]) -> None:
+def _checked_data(
+    tensor: prediction_pb2.Tensor, field: str, shape: Sequence[int], values: int
+) -> bytes:
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
         raise InvalidInput(
             f"{field}.dtype",
             f"dtype {tensor.dtype}, expected DATA_TYPE_UINT8 (1) or DATA_TYPE_FLOAT32 (2)",
         )
-    expected = math.prod(shape) * dtype.itemsize
-    if len(tensor.data) != expected:
+    data = tensor.data
+    if len(data) != values * dtype.itemsize:
         raise InvalidInput(
             f"{field}.data",
-            f"{len(tensor.data)} bytes, expected {expected}: shape {_shown(shape)} of {dtype.name}",
+            f"{len(data)} bytes, expected {values * dtype.itemsize}: "
+            f"shape {_shown(shape)} of {dtype.name}",
         )
+    return data
 
 
 def _check_pixels(values: NDArray[Any], maximum: float, field: str) -> None:
@@ -184,6 +215,6 @@ def _check_scaled(values: NDArray[Any], field: str, first_row: int) -> None:
     )
 
 
-def _shown(shape: tuple[object, ...]) -> str:
+def _shown(shape: Sequence[object]) -> str:
     text = ", ".join(map(str, shape[:_MAX_DIMENSIONS]))
     return f"[{text}{', ...' if len(shape) > _MAX_DIMENSIONS else ''}]"

@@ -49,16 +49,15 @@ class DataPlane:
 
     def predict(self, requests: Sequence[bytes], may_load: bool = True) -> list[Answer]:
         """Answer PredictRequests with PredictResponses or errors, in order; raises nothing."""
+        if len(requests) == 1:  # nothing to share, and every microsecond is seen by the caller
+            return [self._alone(requests[0], may_load)]
         answers: dict[int, Answer] = {}
         groups: dict[tuple[int, int], _Group] = {}
         for place, request in enumerate(requests):
             try:
-                message = codec.parse(prediction_pb2.PredictRequest, request)
-                model = self._model(message, may_load)
-                instance = message.instance
-                codec.check_instance(instance, model.manifest, "instance")
-                key = (model.manifest.version, instance.dtype)
-                groups.setdefault(key, _Group(model, instance.dtype)).add(place, instance.data)
+                model, dtype, data = self._single(request, may_load)
+                key = (model.manifest.version, dtype)
+                groups.setdefault(key, _Group(model, dtype)).add(place, data)
             except Exception as error:
                 answers[place] = error
         for group in groups.values():
@@ -70,8 +69,8 @@ class DataPlane:
         message = codec.parse(prediction_pb2.BatchPredictRequest, request)
         model = self._model(message, may_load)
         tensor, manifest = message.instances, model.manifest
-        rows = codec.check_batch(tensor, manifest, "instances", self.max_batch)
-        data = memoryview(tensor.data)
+        rows, values = codec.batch_data(tensor, manifest, "instances", self.max_batch)
+        data = memoryview(values)
         row_bytes = len(data) // rows
         parts = []
         for first in range(0, rows, CHUNK_ROWS):
@@ -80,6 +79,18 @@ class DataPlane:
             x = codec.scaled(chunk, tensor.dtype, manifest, "instances", first)
             parts.append(model.predict(x))
         return codec.encode_batch(parts, manifest)
+
+    def _alone(self, request: bytes, may_load: bool) -> Answer:
+        try:
+            return _together(*self._single(request, may_load))[0]
+        except Exception as error:
+            return error
+
+    def _single(self, request: bytes, may_load: bool) -> tuple[StoredModel, int, bytes]:
+        message = codec.parse(prediction_pb2.PredictRequest, request)
+        model = self._model(message, may_load)
+        instance = message.instance
+        return model, instance.dtype, codec.instance_data(instance, model.manifest, "instance")
 
     def _model(
         self,
@@ -106,19 +117,18 @@ class _Group:
     def answers(self) -> list[Answer]:
         """One matrix product for all; where a value is wrong, each by itself."""
         try:
-            return list(self._together(self._data))
-        except Exception as error:
-            if len(self._data) == 1:
-                return [error]
-        return [self._alone(data) for data in self._data]
+            return list(_together(self.model, self.dtype, b"".join(self._data)))
+        except Exception:
+            return [self._alone(data) for data in self._data]
 
     def _alone(self, data: bytes) -> Answer:
         try:
-            return self._together([data])[0]
+            return _together(self.model, self.dtype, data)[0]
         except Exception as error:
             return error
 
-    def _together(self, data: Sequence[bytes]) -> list[bytes]:
-        manifest = self.model.manifest
-        x = codec.scaled(b"".join(data), self.dtype, manifest, "instance")
-        return codec.encode_singles(self.model.predict(x), manifest)
+
+def _together(model: StoredModel, dtype: int, data: bytes) -> list[bytes]:
+    """The responses to instances put end to end; raises InvalidInput if a value is wrong."""
+    x = codec.scaled(data, dtype, model.manifest, "instance")
+    return codec.encode_singles(model.predict(x), model.manifest)
