@@ -1,0 +1,195 @@
+"""The manifests: valid for the newest Kubernetes, and right about the programs they run."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from mlpserve.v1 import prediction_pb2
+from mlpserve_server.settings import Settings, read_settings
+
+FOLDER = Path(__file__).parents[2] / "deploy/kubernetes"
+OVERLAYS = sorted(path.name for path in (FOLDER / "overlays").iterdir())
+BASE = [path for path in sorted(FOLDER.glob("base/*.yaml")) if path.name != "kustomization.yaml"]
+VERSIONS = kubernetes_validate.utils.all_versions()[-3:]
+READINESS = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
+# What the client in the server's container, asking for its health, reads beside them.
+CLIENT_VARIABLES = {"MLPSERVE_TLS_CA", "MLPSERVE_TLS_SERVER_NAME"}
+
+
+def render(overlay: str) -> list[Any]:
+    """Everything that `kubectl apply -k` would send."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl renders the overlays; without it only the single files are checked")
+    command = ["kubectl", "kustomize", str(FOLDER / "overlays" / overlay)]
+    done = subprocess.run(command, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def only(manifests: list[Any], kind: str, name: str = "") -> Any:
+    """The one manifest of a kind."""
+    (found,) = [
+        each
+        for each in manifests
+        if each["kind"] == kind and each["metadata"]["name"].startswith(name)
+    ]
+    return found
+
+
+def pods(manifests: list[Any]) -> dict[str, Any]:
+    """The pod templates of server and trainer."""
+    job = only(manifests, "CronJob")["spec"]["jobTemplate"]["spec"]
+    return {
+        "server": only(manifests, "Deployment")["spec"]["template"],
+        "trainer": job["template"],
+    }
+
+
+def container(manifests: list[Any], which: str) -> Any:
+    (found,) = pods(manifests)[which]["spec"]["containers"]
+    return found
+
+
+def environment(manifests: list[Any], which: str) -> dict[str, str]:
+    (source,) = container(manifests, which)["envFrom"]
+    values: dict[str, str] = only(manifests, "ConfigMap", source["configMapRef"]["name"])["data"]
+    return values
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("path", BASE, ids=lambda path: path.stem)
+def test_a_file_of_the_base_is_valid(path: Path, version: str) -> None:
+    for manifest in yaml.safe_load_all(path.read_text()):
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_the_validator_refuses_what_kubernetes_does_not_know() -> None:
+    server = list(yaml.safe_load_all((FOLDER / "base/server.yaml").read_text()))[-1]
+    server["spec"]["template"]["spec"]["containers"][0]["livenesProbe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(server, VERSIONS[-1], strict=True)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.rglob("kustomization.yaml")), ids=str)
+def test_a_kustomization_names_files_that_exist_and_leaves_none_out(path: Path) -> None:
+    told = yaml.safe_load(path.read_text())
+    generated = [name for each in told.get("configMapGenerator", []) for name in each["envs"]]
+    patches = [each["path"] for each in told.get("patches", []) if "path" in each]
+    local = {name for name in told["resources"] if not name.startswith("../")}
+    named = {*local, *generated, *patches, path.name}
+    assert named == {each.name for each in path.parent.iterdir() if each.is_file()}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_renders_to_valid_manifests(overlay: str, version: str) -> None:
+    manifests = render(overlay)
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, version, strict=True)
+    print(f"{overlay}: {len(manifests)} manifests valid for Kubernetes {version}")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_readiness_and_liveness_ask_different_questions(overlay: str) -> None:
+    server = container(render(overlay), "server")
+    asked = {name: server[f"{name}Probe"] for name in ("startup", "liveness", "readiness")}
+    if overlay == "production":  # encrypted, which the kubelet's own probes cannot do
+        asked = {name: probe["exec"]["command"] for name, probe in asked.items()}
+        live = ["mlpserve-client", "health", "--live"]
+        assert asked == {"startup": live, "liveness": live, "readiness": live[:2]}
+    else:
+        services = {name: probe["grpc"]["service"] for name, probe in asked.items()}
+        # A pod without a model must not be restarted for it: starting is judged by liveness.
+        assert services == {"startup": "", "liveness": "", "readiness": READINESS}
+        assert {probe["grpc"]["port"] for probe in asked.values()} == {50051}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_server_accepts_its_settings_and_ends_within_its_grace(
+    overlay: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = render(overlay)
+    variables = environment(manifests, "server")
+    known = {f"MLPSERVE_{field.name.upper()}" for field in fields(Settings)}
+    assert set(variables) <= known | CLIENT_VARIABLES
+    for name in [name for name in os.environ if name.startswith("MLPSERVE_")]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    settings = read_settings(["--listen", "0.0.0.0:50051"])  # as the image does
+
+    assert settings.allow_plaintext == (overlay != "production")
+    assert (settings.tls_client_ca is not None) == (overlay == "production")
+    grace = pods(manifests)["server"]["spec"]["terminationGracePeriodSeconds"]
+    assert settings.drain_seconds + settings.grace_seconds + 5 <= grace
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_trainer_accepts_its_command(overlay: str, tmp_path: Path) -> None:
+    manifests = render(overlay)
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("MLPSERVE_")}
+    command = ["mlpserve-trainer", *container(manifests, "trainer")["args"], "--dataset", "digits"]
+    command += ["--epochs", "1", "--store", str(tmp_path / "models")]
+    variables = environment(manifests, "trainer") | {"MLPSERVE_CACHE_DIR": str(tmp_path / "cache")}
+
+    done = subprocess.run(command, env=inherited | variables, text=True, capture_output=True)
+
+    assert done.returncode in (0, 3), done.stderr  # 3: one epoch is not enough for the gate
+    assert (tmp_path / "models/mnist/1/manifest.json").exists()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("which", ["server", "trainer"])
+def test_pods_are_as_the_restricted_profile_wants_and_more(overlay: str, which: str) -> None:
+    manifests = render(overlay)
+    pod, program = pods(manifests)[which]["spec"], container(manifests, which)
+
+    labels = only(manifests, "Namespace")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 10001
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert program["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert pod["automountServiceAccountToken"] is False
+    # A service's variables would begin with MLPSERVE_, as settings do.
+    assert pod["enableServiceLinks"] is False
+    assert program["resources"]["limits"]["memory"]
+    models = [mount for mount in program["volumeMounts"] if mount["mountPath"] == "/models"]
+    assert [mount.get("readOnly", False) for mount in models] == [which == "server"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_selects_the_server_selects_its_pods_and_no_others(overlay: str) -> None:
+    manifests = render(overlay)
+    labels = {which: pod["metadata"]["labels"] for which, pod in pods(manifests).items()}
+    service = only(manifests, "Service", "mlpserve")["spec"]
+    selectors = [
+        only(manifests, "Deployment")["spec"]["selector"]["matchLabels"],
+        service["selector"],
+        only(manifests, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        only(manifests, "NetworkPolicy", "callers-to-server")["spec"]["podSelector"]["matchLabels"],
+    ]
+    for selector in selectors:
+        assert selector.items() <= labels["server"].items()
+        assert not selector.items() <= labels["trainer"].items()
+    assert service["clusterIP"] == "None"
+    scaled = only(manifests, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
+    assert scaled["name"] == only(manifests, "Deployment")["metadata"]["name"]
+    assert only(manifests, "CronJob")["spec"]["concurrencyPolicy"] == "Forbid"
+
+
+def test_the_store_can_be_mounted_by_all_nodes() -> None:
+    claim = only(render("production"), "PersistentVolumeClaim", "mlpserve-models")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
