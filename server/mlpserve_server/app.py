@@ -12,6 +12,7 @@ from mlpserve_server.dataplane import DataPlane
 from mlpserve_server.direct import DirectTransport
 from mlpserve_server.health import NOT_SERVING, SERVING, Health
 from mlpserve_server.manager import ModelManager
+from mlpserve_server.observer import Observer
 from mlpserve_server.settings import Settings
 from mlpserve_server.transport import PREDICTION_SERVICE, StandardTransport, TransportError
 
@@ -32,15 +33,16 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.addresses: tuple[str, ...] = ()
+        observer = Observer()
         self._manager = ModelManager(
-            Store(settings.store, settings.model), settings.serve, settings.standby
+            Store(settings.store, settings.model), settings.serve, settings.standby, observer
         )
         self._access = Access(settings)
         self._stopping = threading.Event()
         self._ready_lock = threading.Lock()
         self._health = Health()
         self._set_ready(False)
-        data = DataPlane(self._manager, settings.max_batch)
+        data = DataPlane(self._manager, settings.max_batch, observer)
         make = _transport(settings.transport)
         self._transport = make(
             data,
@@ -49,6 +51,7 @@ class Server:
             self._access,
             max_waiting=settings.max_waiting,
             share_port=settings.worker > 0,
+            observer=observer,
         )
         self._follower = threading.Thread(target=self._follow, name="follow-store", daemon=True)
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import grpc
 
+from mlpserve_server.observer import Exchange
+
 __all__ = ["SUPPORTED", "Call", "Queue", "unsupported"]
 
 # Imported by name: it has no types.
@@ -32,16 +34,16 @@ def unsupported() -> str | None:
     return f"it is made for grpcio from {low} and below {high}, this is {grpc.__version__}"
 
 
-class Call:
+class Call(Exchange):
     """One call, from its arrival to its end."""
 
-    __slots__ = ("_call", "_then", "closed", "deadline", "finished", "metadata")
+    __slots__ = ("_call", "_then", "closed", "deadline", "finished")
 
-    def __init__(self, event: Any) -> None:
+    def __init__(self, event: Any, method: str) -> None:
+        super().__init__(method, event.invocation_metadata)
         self._call = event.call
         self._then: Callable[[Call, bytes | None], None]
         self.deadline: float = event.call_details.deadline
-        self.metadata: Sequence[tuple[str, str | bytes]] = event.invocation_metadata
         self.closed = False
         self.finished = False
         # Notice from now on when the caller hangs up.
@@ -52,6 +54,11 @@ class Call:
     def abandoned(self) -> bool:
         """Whether nobody waits for the answer any more."""
         return self.closed or self.deadline < time.time()
+
+    def peer(self) -> str:
+        """Who called."""
+        name: bytes | str = self._call.peer()
+        return name if isinstance(name, str) else name.decode()
 
     def receive(self, then: "Callable[[Call, bytes | None], None]") -> None:
         """Ask for the request; `then` gets its bytes, or None when the caller is gone."""
@@ -100,7 +107,7 @@ class Queue:
 
         def arrived(event: Any) -> None:
             if event.success:
-                on_call(Call(event))
+                on_call(Call(event, method))
 
         try:
             self._core.request_registered_call(self._queue, self._queue, method, arrived)

@@ -11,6 +11,7 @@ from mlpserve_model import StoredModel
 from mlpserve_server import codec
 from mlpserve_server.errors import Abandoned
 from mlpserve_server.manager import ModelManager
+from mlpserve_server.observer import Observer
 
 __all__ = ["Answer", "DataPlane", "Steps", "complete"]
 
@@ -43,8 +44,11 @@ class DataPlane:
     harms nobody.
     """
 
-    def __init__(self, manager: ModelManager, max_batch: int) -> None:
+    def __init__(
+        self, manager: ModelManager, max_batch: int, observer: Observer | None = None
+    ) -> None:
         self.manager = manager
+        self._observer = observer or Observer()
         self.max_batch = max_batch
 
     def predict(self, requests: Sequence[bytes], may_load: bool = True) -> list[Answer]:
@@ -57,7 +61,7 @@ class DataPlane:
             try:
                 model, dtype, data = self._single(request, may_load)
                 key = (model.manifest.version, dtype)
-                groups.setdefault(key, _Group(model, dtype)).add(place, data)
+                groups.setdefault(key, _Group(model, dtype, self._observer)).add(place, data)
             except Exception as error:
                 answers[place] = error
         for group in groups.values():
@@ -73,16 +77,18 @@ class DataPlane:
         data = memoryview(values)
         row_bytes = len(data) // rows
         parts = []
-        for first in range(0, rows, CHUNK_ROWS):
-            yield
-            chunk = data[first * row_bytes : (first + CHUNK_ROWS) * row_bytes]
-            x = codec.scaled(chunk, tensor.dtype, manifest, "instances", first)
-            parts.append(model.predict(x))
+        with self._observer.rows(rows):
+            for first in range(0, rows, CHUNK_ROWS):
+                yield
+                chunk = data[first * row_bytes : (first + CHUNK_ROWS) * row_bytes]
+                x = codec.scaled(chunk, tensor.dtype, manifest, "instances", first)
+                parts.append(model.predict(x))
+                self._observer.predicted(manifest, parts[-1])
         return codec.encode_batch(parts, manifest)
 
     def _alone(self, request: bytes, may_load: bool) -> Answer:
         try:
-            return _together(*self._single(request, may_load))[0]
+            return _together(*self._single(request, may_load), self._observer)[0]
         except Exception as error:
             return error
 
@@ -104,9 +110,10 @@ class DataPlane:
 class _Group:
     """Single instances of one dtype for one model."""
 
-    def __init__(self, model: StoredModel, dtype: int) -> None:
+    def __init__(self, model: StoredModel, dtype: int, observer: Observer) -> None:
         self.model = model
         self.dtype = dtype
+        self._observer = observer
         self.places: list[int] = []
         self._data: list[bytes] = []
 
@@ -117,18 +124,20 @@ class _Group:
     def answers(self) -> list[Answer]:
         """One matrix product for all; where a value is wrong, each by itself."""
         try:
-            return list(_together(self.model, self.dtype, b"".join(self._data)))
+            return list(_together(self.model, self.dtype, b"".join(self._data), self._observer))
         except Exception:
             return [self._alone(data) for data in self._data]
 
     def _alone(self, data: bytes) -> Answer:
         try:
-            return _together(self.model, self.dtype, data)[0]
+            return _together(self.model, self.dtype, data, self._observer)[0]
         except Exception as error:
             return error
 
 
-def _together(model: StoredModel, dtype: int, data: bytes) -> list[bytes]:
+def _together(model: StoredModel, dtype: int, data: bytes, observer: Observer) -> list[bytes]:
     """The responses to instances put end to end; raises InvalidInput if a value is wrong."""
     x = codec.scaled(data, dtype, model.manifest, "instance")
-    return codec.encode_singles(model.predict(x), model.manifest)
+    probabilities = model.predict(x)
+    observer.predicted(model.manifest, probabilities)
+    return codec.encode_singles(probabilities, model.manifest)

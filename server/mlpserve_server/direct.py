@@ -23,6 +23,7 @@ from mlpserve_server.core import Call, Queue
 from mlpserve_server.dataplane import Answer, DataPlane, Steps, complete
 from mlpserve_server.errors import Abandoned, NotInMemory, TooSlow, Unauthenticated
 from mlpserve_server.health import Health
+from mlpserve_server.observer import Observer
 from mlpserve_server.status import status_of
 from mlpserve_server.transport import PREDICTION_SERVICE, StandardTransport, too_many
 
@@ -54,9 +55,17 @@ class DirectTransport(StandardTransport):
         access: Access,
         max_waiting: int,
         share_port: bool = False,
+        observer: Observer | None = None,
     ) -> None:
-        super().__init__(data, catalog, health, access, max_waiting, share_port)
-        self._loop = _Loop(self._server, data, self._predictions, max_waiting, access.admits)
+        super().__init__(data, catalog, health, access, max_waiting, share_port, observer)
+        self._loop = _Loop(
+            self._server, data, self._predictions, max_waiting, access.admits, observer
+        )
+
+    @property
+    def waiting(self) -> int:
+        """Predictions taken on and not yet answered."""
+        return self._loop.open
 
     def start(self) -> None:
         """Begin to answer."""
@@ -79,12 +88,14 @@ class _Loop:
         pool: futures.Executor,
         max_waiting: int,
         admits: Admits | None,
+        observer: Observer | None,
     ) -> None:
         self._admits = admits
+        self._observer = observer or Observer()
         self._data = data
         self._pool = pool
         self._max_waiting = max_waiting
-        self._open = 0  # calls taken on and not yet answered
+        self.open = 0  # calls taken on and not yet answered
         self._awaited: dict[Call, float] = {}  # whose requests have not come, and since when
         self._singles: list[tuple[Call, bytes]] = []
         self._unread: deque[Call] = deque()  # batches that wait for their turn
@@ -149,11 +160,11 @@ class _Loop:
         def on_call(call: Call) -> None:
             self._ask_for(method)
             if self._admits and not self._admits(call.metadata):
-                _send(call, Unauthenticated())
-            elif self._open >= self._max_waiting:
-                _send(call, too_many(self._max_waiting))
+                self._send(call, Unauthenticated())
+            elif self.open >= self._max_waiting:
+                self._send(call, too_many(self._max_waiting))
             else:
-                self._open += 1
+                self.open += 1
                 self._methods[method](call)
 
         self._queue.ask_for(method, on_call)
@@ -238,8 +249,18 @@ class _Loop:
 
     def _finish(self, call: Call, answer: Answer) -> None:
         if not call.finished:  # one that was too slow may still be heard of
-            self._open -= 1
-            _send(call, answer)
+            self.open -= 1
+            self._send(call, answer)
+
+    def _send(self, call: Call, answer: Answer) -> None:
+        """Send the answer or the error, and end the call."""
+        if isinstance(answer, Exception):
+            status = rpc_status.to_status(status_of(answer, call))
+            call.refuse(status.code.value[0], status.details, status.trailing_metadata)
+            self._observer.ended(call, status.code.value[0])
+        else:
+            call.answer(answer)
+            self._observer.ended(call, 0, answer)
 
     def _hand_off(self, call: Call, work: Callable[[], Answer]) -> None:
         """Let a thread of the pool load what the call needs; it stays one of the open calls."""
@@ -255,12 +276,3 @@ class _Loop:
 
         self._handed += 1
         self._pool.submit(run)
-
-
-def _send(call: Call, answer: Answer) -> None:
-    """Send the answer or the error, and end the call."""
-    if isinstance(answer, Exception):
-        status = rpc_status.to_status(status_of(answer))
-        call.refuse(status.code.value[0], status.details, status.trailing_metadata)
-    else:
-        call.answer(answer)

@@ -14,6 +14,7 @@ from mlpserve_model import (
     VersionNotFound,
 )
 from mlpserve_server.errors import ModelNotFound, ModelRefused, NotInMemory, NotReady
+from mlpserve_server.observer import Observer
 
 __all__ = ["LATEST", "ModelManager"]
 
@@ -24,17 +25,26 @@ _RETRY_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
+class _GateRejected(ModelRejected):
+    """Its files are in order, but the gate did not let it pass."""
+
+
 class ModelManager:
     """Keeps the served version in memory, beside some others that callers may select.
 
     `serve` is an alias, a number, or "latest" for the newest version that the gate let pass.
-    `poll` belongs to one thread; the rest may be called from any.
+    `poll` belongs to one thread; the rest may be called from any. `last_read` is when the store
+    could be read last, by time.time.
     """
 
-    def __init__(self, store: Store, serve: str, standby: int) -> None:
+    def __init__(
+        self, store: Store, serve: str, standby: int, observer: Observer | None = None
+    ) -> None:
         self.store = store
         self.serve = serve
         self.loading: int | None = None
+        self.last_read = 0.0
+        self._observer = observer or Observer()
         self._standby_size = standby
         self._current: StoredModel | None = None
         self._aliases: Mapping[str, int] = {}
@@ -68,6 +78,7 @@ class ModelManager:
         except StoreError as error:
             return self._store_failed(error)
         self._store_is_back()
+        self.last_read = time.time()
         switched = model is not None and self._switch_to(model)
         self._aliases = aliases
         if self._current is None and not self._waiting:
@@ -157,17 +168,25 @@ class ModelManager:
         started = time.monotonic()
         self.loading = version
         try:
-            gate = self.store.manifest(version).gate
-            if gate.verdict == "REJECTED":
-                raise ModelRejected(f"the gate rejected it: {'; '.join(gate.reasons)}")
-            model = self.store.load(version)
+            model = self._read(version)
+        except StoreError as error:
+            self._observer.count("mlpserve_model_loads_total", _result(error))
+            raise
         finally:
             self.loading = None
         with self._mutex:
             self._failures.pop(version, None)
         seconds = round(time.monotonic() - started, 4)
+        self._observer.count("mlpserve_model_loads_total", "loaded")
+        self._observer.observe("mlpserve_model_load_seconds", seconds)
         log.info("model loaded", extra={"version": version, "seconds": seconds})
         return model
+
+    def _read(self, version: int) -> StoredModel:
+        gate = self.store.manifest(version).gate
+        if gate.verdict == "REJECTED":
+            raise _GateRejected(f"the gate rejected it: {'; '.join(gate.reasons)}")
+        return self.store.load(version)
 
     def _load_selected(self, version: int) -> StoredModel:
         """Load what a caller selected and keep it on standby."""
@@ -244,3 +263,16 @@ class ModelManager:
         # For callers too: the log has the fault itself, and the folder.
         missing = f"{self.serve} of {self.store.model} is not there"
         return "the store cannot be read" if self._store_fault else missing
+
+
+def _result(error: StoreError) -> str:
+    """What became of a load, for metrics."""
+    match error:
+        case _GateRejected():
+            return "rejected"
+        case ModelRejected():
+            return "damaged"
+        case VersionNotFound():
+            return "missing"
+        case _:
+            return "unreadable"

@@ -1,7 +1,6 @@
 """What an error becomes on the wire: google.rpc.Status with its details."""
 
 import logging
-import secrets
 from typing import Any
 
 import grpc
@@ -19,6 +18,7 @@ from mlpserve_server.errors import (
     TooSlow,
     Unauthenticated,
 )
+from mlpserve_server.observer import Exchange
 
 __all__ = ["status_of"]
 
@@ -39,11 +39,11 @@ CODES = {
 log = logging.getLogger(__name__)
 
 
-def status_of(error: Exception) -> status_pb2.Status:
-    """The status for an error; for a fault of ours an id, under which the log has the rest."""
+def status_of(error: Exception, call: Exchange | None = None) -> status_pb2.Status:
+    """The status for an error; for a fault of ours the call's id, under which the log has more."""
     if isinstance(error, ServingError):
         return _status(error)
-    request_id = secrets.token_hex(8)
+    request_id = (call or Exchange("", ())).request_id
     log.error("internal error", exc_info=error, extra={"request_id": request_id})
     hidden = ServingError(f"internal error, request id {request_id}", {"request_id": request_id})
     return _status(hidden)

@@ -22,6 +22,8 @@ from mlpserve_server.dataplane import DataPlane, complete
 from mlpserve_server.errors import Overloaded
 from mlpserve_server.guard import Guard
 from mlpserve_server.health import Health
+from mlpserve_server.observer import Observer
+from mlpserve_server.observing import Observing, current_call
 from mlpserve_server.status import status_of
 
 __all__ = [
@@ -83,12 +85,15 @@ class StandardTransport:
         access: Access,
         max_waiting: int,
         share_port: bool = False,
+        observer: Observer | None = None,
     ) -> None:
         self._access = access
+        observer = observer or Observer()
         self._predictions = _CountingPool(PREDICTION_THREADS, thread_name_prefix="predict")
         self._models = futures.ThreadPoolExecutor(MODEL_THREADS, thread_name_prefix="models")
         self._rest = futures.ThreadPoolExecutor(REFLECTION_THREADS, thread_name_prefix="reflect")
         interceptors = [
+            Observing(observer),
             *([Guard(access.admits)] if access.admits else []),
             _Admission(self._predictions, max_waiting),
         ]
@@ -112,6 +117,11 @@ class StandardTransport:
         if access.reflects:
             names = (PREDICTION_SERVICE, MODEL_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
+
+    @property
+    def waiting(self) -> int:
+        """Predictions taken on and not yet answered."""
+        return self._predictions.open_calls
 
     def listen(self, address: str) -> str:
         """Take an address and return it with its port; raises TransportError."""
@@ -210,7 +220,7 @@ def _answering(answer: Behaviour) -> Behaviour:
         try:
             return answer(request, context)
         except Exception as error:
-            status = rpc_status.to_status(status_of(error))
+            status = rpc_status.to_status(status_of(error, current_call()))
         context.abort_with_status(status)
         raise AssertionError("abort_with_status always raises")
 
