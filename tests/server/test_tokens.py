@@ -1,0 +1,379 @@
+"""Bearer tokens: who shows one may call, whoever does not gets one and the same answer."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from mlpserve.v1 import model_pb2
+from mlpserve.v1 import prediction_pb2 as pb
+from mlpserve_server.tokens import Tokens, read_tokens
+from mlpserve_server.watched import CredentialsError
+
+TOKEN = "a-token-of-many-characters"
+SECOND = "another-token-for-a-rotation"
+PIXELS = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
+ROWS = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[1, 12], data=bytes(12))
+PREDICT = pb.PredictRequest(instance=PIXELS)
+REQUESTS = {
+    "/mlpserve.v1.PredictionService/Predict": PREDICT,
+    "/mlpserve.v1.PredictionService/BatchPredict": pb.BatchPredictRequest(instances=ROWS),
+    "/mlpserve.v1.ModelService/GetModelVersion": model_pb2.GetModelVersionRequest(),
+    "/mlpserve.v1.ModelService/ListModelVersions": model_pb2.ListModelVersionsRequest(),
+}
+REFLECTION = reflection_pb2.ServerReflectionRequest(list_services="")
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+Write = Callable[..., Path]
+
+
+def bearer(token: str) -> Metadata:
+    return (("authorization", f"Bearer {token}"),)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write the token file as an operator does: beside it, and then into its place."""
+
+    def write(*lines: str, mode: int = 0o600) -> Path:
+        new = tmp_path / "new"
+        new.write_text("".join(f"{line}\n" for line in lines))
+        new.chmod(mode)
+        return new.replace(tmp_path / "tokens")
+
+    return write
+
+
+@pytest.fixture
+def stubs(publish: Any, serve: Any, eventually: Any, write: Write) -> Any:
+    """A server that wants TOKEN and serves version 1."""
+    publish()
+    stubs = serve(token_file=write("# of the tests", "", f"{TOKEN}  # of one caller"))
+    eventually(stubs.serving)
+    return stubs
+
+
+def outcome(channel: grpc.Channel, method: str, metadata: Metadata | None) -> Any:
+    """The code of a call, with all that an answer other than OK says."""
+    call: Any = channel.unary_unary(method)
+    request = REQUESTS.get(method)
+    data = request.SerializeToString() if request else b""
+    try:
+        call(data, metadata=metadata, timeout=10)
+    except grpc.RpcError as error:
+        failed: Any = error
+        return failed.code(), failed.details(), tuple(failed.trailing_metadata())
+    return grpc.StatusCode.OK
+
+
+def reflected(channel: grpc.Channel, metadata: Metadata | None) -> Any:
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    try:
+        list(stub.ServerReflectionInfo(iter([REFLECTION]), metadata=metadata, timeout=10))
+    except grpc.RpcError as error:
+        failed: Any = error
+        return failed.code(), failed.details(), tuple(failed.trailing_metadata())
+    return grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
+def test_a_call_with_the_token_is_answered_whatever_its_method(stubs: Any, scheme: str) -> None:
+    metadata = (("authorization", f"{scheme} {TOKEN}"), ("x-other", "1"))
+    for method in REQUESTS:
+        assert outcome(stubs.channel, method, metadata) == grpc.StatusCode.OK, method
+    assert reflected(stubs.channel, metadata) == grpc.StatusCode.OK
+
+
+def test_all_failures_get_one_answer_whatever_the_method_and_the_mistake(stubs: Any) -> None:
+    wrong: list[Metadata | None] = [
+        None,
+        *map(bearer, ["", "x", TOKEN[:-1], f"{TOKEN}x", TOKEN.upper(), f" {TOKEN}", SECOND]),
+        (("authorization", TOKEN),),
+        (("authorization", "Bearer"),),
+        (("authorization", f"Basic {TOKEN}"),),
+        (("authorization-bin", f"Bearer {TOKEN}".encode()),),
+        (("token", TOKEN),),
+        (("authorization", "Bearer x"), ("authorization", f"Bearer {TOKEN}")),
+    ]
+    methods = [*REQUESTS, "/mlpserve.v1.PredictionService/Nothing", "/nobody.Knows/It"]
+    answers = {outcome(stubs.channel, method, given) for method in methods for given in wrong}
+    answers |= {reflected(stubs.channel, given) for given in wrong}
+    assert len(answers) == 1
+    code, details, _ = answers.pop()
+    assert code == grpc.StatusCode.UNAUTHENTICATED
+    assert details == "a valid token is expected in the metadata: authorization: Bearer TOKEN"
+
+
+def test_a_refusal_says_why_to_programs_too(stubs: Any, refusal: Any) -> None:
+    refused = refusal(stubs.prediction.Predict, PREDICT)
+    assert (refused.code, refused.info.reason, refused.info.domain) == (
+        grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", "mlpserve",
+    )  # fmt: skip
+
+
+def test_health_answers_without_a_token_for_probes_and_balancers_have_none(stubs: Any) -> None:
+    assert stubs.serving("")
+    assert stubs.serving()
+    watch = stubs.health.Watch(health_pb2.HealthCheckRequest(), timeout=10)
+    assert next(iter(watch)).status == health_pb2.HealthCheckResponse.SERVING
+    watch.cancel()
+
+
+@pytest.mark.parametrize("method", [*REQUESTS, "/nobody.Knows/It"])
+def test_a_refusal_waits_for_no_request_and_keeps_nobody_else_waiting(
+    stubs: Any, method: str
+) -> None:
+    go = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        go.wait(60)
+        yield from ()
+
+    start: Any = stubs.channel.stream_unary(method)
+    calls = [start.future(nothing(), timeout=30) for _ in range(50)]
+    assert {call.code() for call in calls} == {grpc.StatusCode.UNAUTHENTICATED}
+    assert stubs.prediction.Predict(PREDICT, metadata=bearer(TOKEN), timeout=10).model.version == 1
+    go.set()
+
+
+def test_without_a_token_file_nobody_is_asked(publish: Any, serve: Any, eventually: Any) -> None:
+    publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    assert {outcome(stubs.channel, method, None) for method in REQUESTS} == {grpc.StatusCode.OK}
+
+
+def test_reflection_can_be_switched_off(publish: Any, serve: Any, eventually: Any) -> None:
+    publish()
+    stubs = serve(reflection="off")
+    eventually(stubs.serving)
+    assert reflected(stubs.channel, None)[0] == grpc.StatusCode.UNIMPLEMENTED
+    assert {outcome(stubs.channel, method, None) for method in REQUESTS} == {grpc.StatusCode.OK}
+
+
+def test_metadata_beyond_the_limit_is_refused_and_below_it_never(stubs: Any) -> None:
+    method = "/mlpserve.v1.PredictionService/Predict"
+    below = (*bearer(TOKEN), ("x-trace", "x" * 14_000))
+    for _ in range(20):
+        assert outcome(stubs.channel, method, below) == grpc.StatusCode.OK
+    above = (*bearer(TOKEN), ("x-trace", "x" * 17_000))
+    for _ in range(20):
+        assert outcome(stubs.channel, method, above)[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert outcome(stubs.channel, method, bearer(TOKEN)) == grpc.StatusCode.OK
+
+
+class Caller:
+    """Calls without a pause, with whatever token it is told; keeps what was not answered."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self.token = token
+        self.answered = 0
+        self.failed: list[Any] = []
+        self._done = threading.Event()
+        self._address = address
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with grpc.insecure_channel(self._address) as channel:
+            while not self._done.is_set():
+                for method in REQUESTS:
+                    result = outcome(channel, method, bearer(self.token))
+                    if result == grpc.StatusCode.OK:
+                        self.answered += 1
+                    else:
+                        self.failed.append(result)
+
+    def end(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+def in_force(caplog: pytest.LogCaptureFixture, text: str = "credentials in force") -> int:
+    return sum(record.getMessage() == text for record in caplog.records)
+
+
+def test_a_rotation_with_overlap_fails_no_call_and_ends_the_old_token(
+    stubs: Any, write: Write, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    method = "/mlpserve.v1.PredictionService/Predict"
+    caller = Caller(stubs.address, TOKEN)
+    try:
+        assert outcome(stubs.channel, method, bearer(SECOND)) != grpc.StatusCode.OK
+        write(TOKEN, SECOND)  # both
+        eventually(lambda: outcome(stubs.channel, method, bearer(SECOND)) == grpc.StatusCode.OK)
+        time.sleep(0.1)
+        caller.token = SECOND  # callers change over
+        before = caller.answered
+        eventually(lambda: caller.answered > before + 2 * len(REQUESTS))
+        write(SECOND)  # the old one ends
+        eventually(lambda: outcome(stubs.channel, method, bearer(TOKEN)) != grpc.StatusCode.OK)
+        time.sleep(0.1)
+    finally:
+        caller.end()
+    assert caller.failed == []
+    assert caller.answered > 20
+    assert in_force(caplog) == 2
+
+
+@pytest.mark.parametrize("damage", ["emptied", "removed", "open", "cut"])
+def test_a_file_broken_later_keeps_the_old_tokens_and_is_logged_once(
+    stubs: Any, write: Write, tmp_path: Path, eventually: Any, caplog: Any, damage: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    method = "/mlpserve.v1.PredictionService/Predict"
+    refused = "new credentials refused, the old ones stay"
+    if damage == "removed":
+        (tmp_path / "tokens").unlink()
+    elif damage == "open":
+        write(SECOND, mode=0o644)
+    else:
+        write(*({"emptied": [], "cut": [SECOND, SECOND[:5]]}[damage]))
+    eventually(lambda: in_force(caplog, refused) == 1)
+    time.sleep(0.3)  # fifteen looks
+    assert in_force(caplog, refused) == 1
+    assert outcome(stubs.channel, method, bearer(TOKEN)) == grpc.StatusCode.OK
+    assert outcome(stubs.channel, method, bearer(SECOND)) != grpc.StatusCode.OK
+    write(SECOND)
+    eventually(lambda: outcome(stubs.channel, method, bearer(SECOND)) == grpc.StatusCode.OK)
+    assert outcome(stubs.channel, method, bearer(TOKEN)) != grpc.StatusCode.OK
+    assert SECOND[:5] not in caplog.text
+
+
+def test_a_secret_mounted_as_kubernetes_does_is_followed(
+    publish: Any, serve: Any, eventually: Any, tmp_path: Path
+) -> None:
+    """The file is a link into a link to a folder, which is what changes."""
+    for name, token in (("first", TOKEN), ("second", SECOND)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokens").write_text(token)
+        (tmp_path / name / "tokens").chmod(0o440)
+    (tmp_path / "data").symlink_to("first")
+    (tmp_path / "tokens").symlink_to("data/tokens")
+    publish()
+    stubs = serve(token_file=tmp_path / "tokens")
+    eventually(stubs.serving)
+    method = "/mlpserve.v1.PredictionService/Predict"
+    assert outcome(stubs.channel, method, bearer(TOKEN)) == grpc.StatusCode.OK
+    (tmp_path / "next").symlink_to("second")
+    (tmp_path / "next").replace(tmp_path / "data")
+    eventually(lambda: outcome(stubs.channel, method, bearer(SECOND)) == grpc.StatusCode.OK)
+    assert outcome(stubs.channel, method, bearer(TOKEN)) != grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "there is no token in"),
+        (b"\n# only a comment\n\n", "there is no token in"),
+        (b"s3cr\n", "line 1 of"),
+        (b"# one\ns3cr with-words-that-are-long\n", "line 2 of"),
+        (b"\xff\xfe\x00 s3cr", "is not text"),
+        ("s3cr-an-umlaut-is-not-ascii-\u00e4\n".encode(), "line 1 of"),
+        (f"s3cr{'x' * (2 << 20)}".encode(), "bytes"),
+        ("\n".join(f"s3cr-and-so-on-{n:03}" for n in range(65)).encode(), "65 tokens"),
+    ],
+)
+def test_what_is_no_list_of_tokens_is_refused_and_not_repeated(
+    tmp_path: Path, content: bytes, expected: str
+) -> None:
+    path = tmp_path / "tokens"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(CredentialsError, match=expected) as caught:
+        read_tokens(path)
+    assert str(path) in str(caught.value)
+    assert "s3cr" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "allowed"), [(0o600, True), (0o400, True), (0o440, True), (0o640, True),
+                          (0o644, False), (0o604, False), (0o602, False), (0o666, False)]
+)  # fmt: skip
+def test_a_file_that_everybody_may_read_or_write_is_refused(
+    tmp_path: Path, mode: int, allowed: bool
+) -> None:
+    path = tmp_path / "tokens"
+    path.write_text(TOKEN)
+    path.chmod(mode)
+    if allowed:
+        assert read_tokens(path).summary == {"count": 1}
+    else:
+        with pytest.raises(CredentialsError, match="chmod 600"):
+            read_tokens(path)
+
+
+@pytest.mark.parametrize("kind", ["missing", "a folder", "a pipe"])
+def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "tokens"
+    if kind == "a folder":
+        path.mkdir()
+    if kind == "a pipe":
+        os.mkfifo(path)
+    with pytest.raises(CredentialsError, match=r"No such file|not a file"):
+        read_tokens(path)
+
+
+def test_a_server_whose_token_file_is_empty_ends_with_1_and_says_why(
+    run: Any, write: Write
+) -> None:
+    server = run("--token-file", str(write("# none yet")))
+    assert "there is no token in" in server.event("cannot start")["reason"]
+    assert server.process.wait(timeout=20) == 1
+
+
+def test_two_workers_that_cannot_read_their_tokens_end_the_server_with_1(run: Any) -> None:
+    server = run("--token-file", "/nonexistent", "--workers", "2")
+    assert "cannot read /nonexistent" in server.event("cannot start")["reason"]
+    assert server.process.wait(timeout=20) == 1
+
+
+def test_a_file_written_on_windows_is_read_alike(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    path.write_bytes(f"\ufeff{TOKEN}\r\n{SECOND}\r\n".encode())
+    path.chmod(0o600)
+    tokens = read_tokens(path)
+    assert tokens.admit(bearer(TOKEN))
+    assert tokens.admit(bearer(SECOND))
+
+
+def test_tokens_show_in_no_repr(write: Write) -> None:
+    tokens = read_tokens(write(TOKEN, SECOND))
+    for text in (repr(tokens), str(tokens), f"{tokens}", repr([tokens]), str(tokens.summary)):
+        assert TOKEN not in text
+        assert SECOND not in text
+    assert repr(tokens) == "Tokens(2)"
+
+
+class Compared(Tokens):
+    """The broken twin, which compares as strings do: it stops at the first difference."""
+
+    def _has(self, value: str | bytes) -> bool:
+        return any(f"Bearer {token.decode()}" == value for token in self._tokens)
+
+
+@pytest.mark.parametrize(("kind", "constant"), [(Tokens, True), (Compared, False)])
+def test_how_long_a_refusal_takes_does_not_tell_how_much_of_a_guess_was_right(
+    kind: type[Tokens], constant: bool
+) -> None:
+    # So long that the time of comparing is most of all.
+    token = "x" * 1_000_000
+    tokens = kind([token])
+    guesses = {"early": bearer("y" + token[1:]), "late": bearer(token[:-1] + "y")}
+    fastest = dict.fromkeys(guesses, float("inf"))
+    for _ in range(200):  # in turn, so that whatever else runs slows both
+        for name, guess in guesses.items():
+            started = time.perf_counter()
+            assert not tokens.admit(guess)
+            fastest[name] = min(fastest[name], time.perf_counter() - started)
+    ratio = fastest["late"] / fastest["early"]
+    assert (0.8 < ratio < 1.25) == constant, fastest
