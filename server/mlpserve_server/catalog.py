@@ -22,7 +22,7 @@ class Catalog:
     def get_model_version(self, request: bytes) -> bytes:
         """Answer a GetModelVersionRequest, both as bytes."""
         message = codec.parse(model_pb2.GetModelVersionRequest, request)
-        described = self._selected(codec.selection(message.model))
+        described = self.describe(codec.selection(message.model))
         return model_pb2.GetModelVersionResponse(model_version=described).SerializeToString()
 
     def list_model_versions(self, request: bytes) -> bytes:
@@ -40,7 +40,8 @@ class Catalog:
         response.model_versions.extend(version for version in page if version is not None)
         return response.SerializeToString()
 
-    def _selected(self, chosen: codec.Selection) -> model_pb2.ModelVersion:
+    def describe(self, chosen: codec.Selection) -> model_pb2.ModelVersion:
+        """The version that is selected; raises ModelNotFound or NotReady."""
         manager = self.manager
         version = manager.aliases.get(chosen.alias) if chosen.alias is not None else chosen.version
         if version is None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -14,13 +14,16 @@ from mlpserve_model import Manifest, scale_pixels
 from mlpserve_server.errors import BatchTooLarge, InvalidInput
 
 __all__ = [
+    "Array",
     "Selection",
     "batch_data",
     "encode_batch",
     "encode_singles",
     "instance_data",
     "model_ref",
+    "numbered",
     "parse",
+    "rows_data",
     "scaled",
     "selection",
 ]
@@ -33,6 +36,25 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     prediction_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
 }
 _MAX_DIMENSIONS = 8
+
+
+class Array(Protocol):
+    """What a request holds, in whichever contract it came."""
+
+    @property
+    def dtype(self) -> int:
+        """A DataType of the contract."""
+        ...
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """The dimensions, unchecked."""
+        ...
+
+    @property
+    def data(self) -> bytes:
+        """The values, row-major and little-endian."""
+        ...
 
 
 class Selection(NamedTuple):
@@ -55,18 +77,21 @@ def selection(selector: model_pb2.ModelSelector) -> Selection:
     """What the selector selects; raises InvalidInput for a number below 1."""
     match selector.WhichOneof("selector"):
         case "version":
-            if selector.version < 1:
-                raise InvalidInput(
-                    "model.version", f"version {selector.version}, expected 1 or more"
-                )
-            return Selection(version=selector.version)
+            return numbered(selector.version, "model.version")
         case "alias":
             return Selection(alias=selector.alias)
         case _:
             return Selection()
 
 
-def instance_data(tensor: prediction_pb2.Tensor, manifest: Manifest, field: str) -> bytes:
+def numbered(version: int, field: str) -> Selection:
+    """Select this version; raises InvalidInput for a number below 1."""
+    if version < 1:
+        raise InvalidInput(field, f"version {version}, expected 1 or more")
+    return Selection(version=version)
+
+
+def instance_data(tensor: Array, manifest: Manifest, field: str) -> bytes:
     """The values of one instance, checked but for their range; raises InvalidInput."""
     inputs = manifest.network.inputs
     shape: Sequence[int] = tensor.shape
@@ -81,9 +106,7 @@ def instance_data(tensor: prediction_pb2.Tensor, manifest: Manifest, field: str)
     return _checked_data(tensor, field, shape, inputs)
 
 
-def batch_data(
-    tensor: prediction_pb2.Tensor, manifest: Manifest, field: str, max_batch: int
-) -> tuple[int, bytes]:
+def batch_data(tensor: Array, manifest: Manifest, field: str, max_batch: int) -> tuple[int, bytes]:
     """The rows of a batch and their values, checked but for their range; raises InvalidInput."""
     shape, inputs = _shape(tensor, field), manifest.network.inputs
     if len(shape) < 2 or math.prod(shape[1:]) != inputs:
@@ -97,6 +120,14 @@ def batch_data(
     if shape[0] > max_batch:
         raise BatchTooLarge(f"{field}.shape", shape[0], max_batch)
     return shape[0], _checked_data(tensor, field, shape, shape[0] * inputs)
+
+
+def rows_data(tensor: Array, manifest: Manifest, field: str, max_batch: int) -> tuple[int, bytes]:
+    """As `batch_data`, of a batch or of one instance."""
+    shape, inputs = _shape(tensor, field), manifest.network.inputs
+    if shape and math.prod(shape) == inputs:
+        return 1, _checked_data(tensor, field, shape, inputs)
+    return batch_data(tensor, manifest, field, max_batch)
 
 
 def scaled(
@@ -169,16 +200,14 @@ def model_ref(manifest: Manifest) -> model_pb2.ModelRef:
     return model_pb2.ModelRef(name=name, version=version, digest=digest)
 
 
-def _shape(tensor: prediction_pb2.Tensor, field: str) -> tuple[int, ...]:
+def _shape(tensor: Array, field: str) -> tuple[int, ...]:
     shape = tuple(tensor.shape[: _MAX_DIMENSIONS + 1])  # of one that may have millions
     if len(shape) > _MAX_DIMENSIONS or any(d < 0 for d in shape):
         raise InvalidInput(f"{field}.shape", f"shape {_shown(shape)} is not a shape")
     return shape
 
 
-def _checked_data(
-    tensor: prediction_pb2.Tensor, field: str, shape: Sequence[int], values: int
-) -> bytes:
+def _checked_data(tensor: Array, field: str, shape: Sequence[int], values: int) -> bytes:
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
         raise InvalidInput(

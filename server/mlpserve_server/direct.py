@@ -10,9 +10,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from functools import partial
+from typing import NamedTuple
 
 import grpc
 from grpc_status import rpc_status
@@ -25,7 +26,12 @@ from mlpserve_server.errors import Abandoned, NotInMemory, TooSlow, Unauthentica
 from mlpserve_server.health import Health
 from mlpserve_server.observer import Observer
 from mlpserve_server.status import status_of
-from mlpserve_server.transport import PREDICTION_SERVICE, StandardTransport, too_many
+from mlpserve_server.transport import (
+    INFERENCE_SERVICE,
+    PREDICTION_SERVICE,
+    StandardTransport,
+    too_many,
+)
 
 __all__ = ["DirectTransport"]
 
@@ -36,10 +42,19 @@ _ASKED_FOR = 64
 _MOST_EVENTS = 512
 # Batches whose requests are in memory; the others wait unread, held back by flow control.
 _OPEN_BATCHES = 4
+# ModelInfer requests read at once: how large one is shows when it is here.
+_OPEN_INFERS = 32
+# A larger one is a batch, and answered in steps.
+_SMALL_BYTES = 16 << 10
 # A request that is not here by then no longer keeps others waiting; later, it is refused.
 _SLOW_SECONDS, _TOO_SLOW_SECONDS = 1.0, 30.0
 # How long an idle loop sleeps; less while a thread of the pool works for it.
 _IDLE_SECONDS, _HANDED_SECONDS = 0.1, 0.001
+
+# How the data plane answers: the requests, or the request, and whether it may load.
+Together = Callable[[Sequence[bytes], bool], list[Answer]]
+InSteps = Callable[[bytes, bool], Steps]
+OnRequest = Callable[[Call, bytes | None], None]
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +93,29 @@ class DirectTransport(StandardTransport):
         self._loop.stop()
 
 
+class _Batch(NamedTuple):
+    """A request that is answered in steps; `again` are those that may load."""
+
+    call: Call
+    steps: Steps
+    again: Callable[[], Steps]
+
+
+class _Reader:
+    """Reads the requests of calls, so many at once; the others wait unread."""
+
+    def __init__(self, receive: Callable[[Call], None]) -> None:
+        self._receive = receive
+        self.unread: deque[Call] = deque()
+        self.reading: set[Call] = set()  # those that are awaited, and not for long
+
+    def read(self, most: int) -> None:
+        while self.unread and len(self.reading) < most:
+            call = self.unread.popleft()
+            self.reading.add(call)
+            self._receive(call)
+
+
 class _Loop:
     """The thread that takes calls, answers them, and works on batches in between."""
 
@@ -98,17 +136,19 @@ class _Loop:
         self.open = 0  # calls taken on and not yet answered
         self._awaited: dict[Call, float] = {}  # whose requests have not come, and since when
         self._singles: list[tuple[Call, bytes]] = []
-        self._unread: deque[Call] = deque()  # batches that wait for their turn
-        self._reading: set[Call] = set()  # batches that are awaited, and not for long
-        self._batches: deque[tuple[Call, bytes, Steps]] = deque()
+        self._infers: list[tuple[Call, bytes]] = []  # small ones
+        self._batch_reader = _Reader(partial(self._receive, self._on_batch))
+        self._infer_reader = _Reader(partial(self._receive, self._on_infer))
+        self._batches: deque[_Batch] = deque()
         self._handed = 0  # calls that the pool works on
         self._handed_back: deque[tuple[Call, Answer]] = deque()
         self._next_look = 0.0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="direct", daemon=True)
         self._methods = {
-            f"/{PREDICTION_SERVICE}/Predict": self._receive_single,
-            f"/{PREDICTION_SERVICE}/BatchPredict": self._take_batch,
+            f"/{PREDICTION_SERVICE}/Predict": partial(self._receive, self._on_single),
+            f"/{PREDICTION_SERVICE}/BatchPredict": partial(self._take, self._batch_reader),
+            f"/{INFERENCE_SERVICE}/ModelInfer": partial(self._take, self._infer_reader),
         }
         self._queue = Queue(server, list(self._methods))
 
@@ -137,14 +177,21 @@ class _Loop:
 
     def _patience(self) -> float:
         """How long to wait for an event: not at all while there is work."""
-        if self._singles or self._batches or self._handed_back:
+        if self._has_work():
             return 0.0
         return _HANDED_SECONDS if self._handed else _IDLE_SECONDS
+
+    def _has_work(self) -> bool:
+        return bool(self._singles or self._infers or self._batches or self._handed_back)
 
     def _work(self) -> None:
         """Answer the single calls, take one step of one batch, and look around."""
         if self._singles:
-            self._answer_singles()
+            waiting, self._singles = self._singles, []
+            self._answer_together(waiting, self._data.predict)
+        if self._infers:
+            waiting, self._infers = self._infers, []
+            self._answer_together(waiting, self._data.infer)
         if self._batches:
             self._step()
         while self._handed_back:
@@ -153,7 +200,7 @@ class _Loop:
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + _IDLE_SECONDS
             self._look_after_slow_requests()
-        if self._stopping and not (self._singles or self._batches or self._handed_back):
+        if self._stopping and not self._has_work():
             self._queue.shut_down()
 
     def _ask_for(self, method: str) -> None:
@@ -169,9 +216,18 @@ class _Loop:
 
         self._queue.ask_for(method, on_call)
 
-    def _receive_single(self, call: Call) -> None:
+    def _receive(self, then: OnRequest, call: Call) -> None:
         self._awaited[call] = time.monotonic()
-        call.receive(self._on_single)
+        call.receive(then)
+
+    def _take(self, reader: "_Reader", call: Call) -> None:
+        reader.unread.append(call)
+        self._read_more()
+
+    def _read_more(self) -> None:
+        room = _OPEN_BATCHES - len(self._batches)
+        self._batch_reader.read(room)
+        self._infer_reader.read(_OPEN_INFERS if room > 0 else 0)
 
     def _on_single(self, call: Call, request: bytes | None) -> None:
         self._awaited.pop(call, None)
@@ -180,66 +236,70 @@ class _Loop:
         else:
             self._singles.append((call, request))
 
-    def _take_batch(self, call: Call) -> None:
-        self._unread.append(call)
-        self._read_batches()
-
-    def _read_batches(self) -> None:
-        while self._unread and len(self._reading) + len(self._batches) < _OPEN_BATCHES:
-            call = self._unread.popleft()
-            self._awaited[call] = time.monotonic()
-            self._reading.add(call)
-            call.receive(self._on_batch)
-
     def _on_batch(self, call: Call, request: bytes | None) -> None:
-        self._awaited.pop(call, None)
-        self._reading.discard(call)
+        self._no_longer_awaited(call)
         if request is None:
             self._finish(call, Abandoned("the caller is gone"))
-            self._read_batches()
         else:
-            steps = self._data.batch_predict(request, may_load=False)
-            self._batches.append((call, request, steps))
+            self._add_batch(call, request, self._data.batch_predict)
+        self._read_more()
+
+    def _on_infer(self, call: Call, request: bytes | None) -> None:
+        self._no_longer_awaited(call)
+        if request is None:
+            self._finish(call, Abandoned("the caller is gone"))
+        elif len(request) <= _SMALL_BYTES:
+            self._infers.append((call, request))
+        else:
+            self._add_batch(call, request, self._data.infer_in_steps)
+        self._read_more()
+
+    def _add_batch(self, call: Call, request: bytes, answer: InSteps) -> None:
+        again = partial(answer, request, True)
+        self._batches.append(_Batch(call, answer(request, False), again))
+
+    def _no_longer_awaited(self, call: Call) -> None:
+        self._awaited.pop(call, None)
+        for reader in (self._batch_reader, self._infer_reader):
+            reader.reading.discard(call)
 
     def _look_after_slow_requests(self) -> None:
         now = time.monotonic()
         for call, since in list(self._awaited.items()):  # the oldest first
             if now - since < _SLOW_SECONDS:
                 break
-            self._reading.discard(call)
+            for reader in (self._batch_reader, self._infer_reader):
+                reader.reading.discard(call)
             if now - since >= _TOO_SLOW_SECONDS:
                 del self._awaited[call]
                 self._finish(call, TooSlow(f"no request in {_TOO_SLOW_SECONDS:g} s"))
-        self._read_batches()
+        self._read_more()
 
-    def _answer_singles(self) -> None:
-        waiting, self._singles = self._singles, []
+    def _answer_together(self, waiting: Sequence[tuple[Call, bytes]], answer: Together) -> None:
         wanted = [(call, request) for call, request in waiting if not self._drop(call)]
-        answers = self._data.predict([request for _, request in wanted], may_load=False)
-        for (call, request), answer in zip(wanted, answers, strict=True):
-            if isinstance(answer, NotInMemory):
-                self._hand_off(call, partial(self._predict_alone, request))
+        answers = answer([request for _, request in wanted], False)
+        for (call, request), found in zip(wanted, answers, strict=True):
+            if isinstance(found, NotInMemory):
+                self._hand_off(call, partial(_alone, answer, request))
             else:
-                self._finish(call, answer)
-
-    def _predict_alone(self, request: bytes) -> Answer:
-        return self._data.predict([request])[0]
+                self._finish(call, found)
 
     def _step(self) -> None:
-        call, request, steps = self._batches.popleft()
+        batch = self._batches.popleft()
+        call = batch.call
         try:
             if not self._drop(call):
-                next(steps)
-                self._batches.append((call, request, steps))
+                next(batch.steps)
+                self._batches.append(batch)
                 return
         except StopIteration as end:
             self._finish(call, end.value)
         except NotInMemory:
-            again = self._data.batch_predict(request)
-            self._hand_off(call, partial(complete, again, lambda: not call.abandoned))
+            again = partial(complete, batch.again(), lambda: not call.abandoned)
+            self._hand_off(call, again)
         except Exception as error:
             self._finish(call, error)
-        self._read_batches()
+        self._read_more()
 
     def _drop(self, call: Call) -> bool:
         """End the call without computing anything when nobody waits for it."""
@@ -276,3 +336,7 @@ class _Loop:
 
         self._handed += 1
         self._pool.submit(run)
+
+
+def _alone(answer: Together, request: bytes) -> Answer:
+    return answer([request], True)[0]

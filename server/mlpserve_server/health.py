@@ -42,6 +42,10 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc_heal
         for watcher in watchers:
             self._pool.submit(watcher.tell, self._status_of)
 
+    def serving(self, service: str) -> bool:
+        """Whether the service's status is SERVING."""
+        return bool(self._status_of(service) == SERVING)
+
     def close(self) -> None:
         """End the threads; the server must have stopped."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -65,6 +65,14 @@ class ModelManager:
         """Where the aliases pointed at the last poll."""
         return self._aliases
 
+    @property
+    def loaded(self) -> list[int]:
+        """The versions in memory, in order."""
+        current = self._current
+        with self._mutex:
+            versions = set(self._standby)
+        return sorted(versions | ({current.manifest.version} if current else set()))
+
     def poll(self) -> bool:
         """Look at the store once; True when another version answers from now on.
 

@@ -15,18 +15,21 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
+from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_server.access import Access
 from mlpserve_server.catalog import Catalog
-from mlpserve_server.dataplane import DataPlane, complete
+from mlpserve_server.dataplane import DataPlane, Steps, complete
 from mlpserve_server.errors import Overloaded
 from mlpserve_server.guard import Guard
 from mlpserve_server.health import Health
 from mlpserve_server.observer import Observer
 from mlpserve_server.observing import Observing, current_call
+from mlpserve_server.open_catalog import OpenCatalog
 from mlpserve_server.status import status_of
 
 __all__ = [
+    "INFERENCE_SERVICE",
     "PREDICTION_SERVICE",
     "StandardTransport",
     "TransportError",
@@ -35,6 +38,7 @@ __all__ = [
 
 PREDICTION_SERVICE = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+INFERENCE_SERVICE = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 # Room for the largest batch of inputs twice the size of MNIST's.
 MAX_MESSAGE_BYTES = 64 << 20
@@ -43,6 +47,14 @@ MAX_METADATA_BYTES = 16 << 10
 PREDICTION_THREADS = 8
 # A stream of reflection keeps its thread, a store that hangs keeps those of ModelService.
 MODEL_THREADS = REFLECTION_THREADS = 8
+# Those that say whether the server is live and ready wait for nothing.
+PROBE_THREADS = 2
+# What is bounded, and has the fast way in the direct transport.
+HOT_METHODS = (
+    f"/{PREDICTION_SERVICE}/Predict",
+    f"/{PREDICTION_SERVICE}/BatchPredict",
+    f"/{INFERENCE_SERVICE}/ModelInfer",
+)
 # When to try again after a refusal; who has another replica is better off there.
 RETRY_SECONDS = 0.1
 
@@ -92,6 +104,7 @@ class StandardTransport:
         self._predictions = _CountingPool(PREDICTION_THREADS, thread_name_prefix="predict")
         self._models = futures.ThreadPoolExecutor(MODEL_THREADS, thread_name_prefix="models")
         self._rest = futures.ThreadPoolExecutor(REFLECTION_THREADS, thread_name_prefix="reflect")
+        self._probes = futures.ThreadPoolExecutor(PROBE_THREADS, thread_name_prefix="probe")
         interceptors = [
             Observing(observer),
             *([Guard(access.admits)] if access.admits else []),
@@ -100,22 +113,29 @@ class StandardTransport:
         # On by default in gRPC: then a taken port is no error but a share of its calls.
         options = [*OPTIONS, ("grpc.so_reuseport", int(share_port))]
         self._server = grpc.server(self._rest, interceptors=interceptors, options=options)
-        hot = {
-            "Predict": _on(self._predictions, _answering(_predict(data))),
-            "BatchPredict": _on(self._predictions, _answering(_batch_predict(data))),
+        open_catalog = OpenCatalog(catalog, lambda: health.serving(PREDICTION_SERVICE))
+        services = {
+            PREDICTION_SERVICE: {
+                "Predict": _on(self._predictions, _predict(data)),
+                "BatchPredict": _on(self._predictions, _in_steps(data.batch_predict)),
+            },
+            MODEL_SERVICE: {
+                "GetModelVersion": _on(self._models, _ignoring(catalog.get_model_version)),
+                "ListModelVersions": _on(self._models, _ignoring(catalog.list_model_versions)),
+            },
+            INFERENCE_SERVICE: {
+                "ModelInfer": _on(self._predictions, _in_steps(data.infer_in_steps)),
+                "ServerLive": _on(self._probes, _ignoring(open_catalog.server_live)),
+                "ServerReady": _on(self._probes, _ignoring(open_catalog.server_ready)),
+                "ServerMetadata": _on(self._probes, _ignoring(open_catalog.server_metadata)),
+                "ModelReady": _on(self._models, _ignoring(open_catalog.model_ready)),
+                "ModelMetadata": _on(self._models, _ignoring(open_catalog.model_metadata)),
+            },
         }
-        control = {
-            "GetModelVersion": _on(self._models, _answering(_ignoring(catalog.get_model_version))),
-            "ListModelVersions": _on(
-                self._models, _answering(_ignoring(catalog.list_model_versions))
-            ),
-        }
-        self._server.add_generic_rpc_handlers(
-            (_service(PREDICTION_SERVICE, hot), _service(MODEL_SERVICE, control))
-        )
+        self._server.add_generic_rpc_handlers([_service(*item) for item in services.items()])
         health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
         if access.reflects:
-            names = (PREDICTION_SERVICE, MODEL_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
+            names = (*services, HEALTH_SERVICE, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
 
     @property
@@ -138,7 +158,7 @@ class StandardTransport:
     def stop(self, grace_seconds: float) -> None:
         """Refuse new calls, wait for those in flight up to the grace time, end."""
         self._server.stop(grace_seconds).wait()
-        for pool in (self._predictions, self._models, self._rest):
+        for pool in (self._predictions, self._models, self._rest, self._probes):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -176,7 +196,7 @@ class _Admission(grpc.ServerInterceptor):
         self._refusal = _service_handler(_answering(self._refuse))
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        hot = handler_call_details.method.startswith(f"/{PREDICTION_SERVICE}/")
+        hot = handler_call_details.method in HOT_METHODS
         if hot and self._pool.open_calls >= self._max_waiting:
             return self._refusal
         return continuation(handler_call_details)
@@ -195,15 +215,16 @@ def _predict(data: DataPlane) -> Behaviour:
     return predict
 
 
-def _batch_predict(data: DataPlane) -> Behaviour:
-    def batch_predict(request: bytes, context: grpc.ServicerContext) -> bytes:
-        return complete(data.batch_predict(request), context.is_active)
+def _in_steps(answer: Callable[[bytes], Steps]) -> Behaviour:
+    def take_steps(request: bytes, context: grpc.ServicerContext) -> bytes:
+        return complete(answer(request), context.is_active)
 
-    return batch_predict
+    return take_steps
 
 
-def _on(pool: futures.ThreadPoolExecutor, behaviour: Behaviour) -> Behaviour:
-    """The behaviour, to be run on this pool instead of the server's own."""
+def _on(pool: futures.ThreadPoolExecutor, answer: Behaviour) -> Behaviour:
+    """The behaviour for an answer, run on this pool instead of the server's own."""
+    behaviour = _answering(answer)
     behaviour.experimental_thread_pool = pool  # type: ignore[attr-defined]  # grpcio looks for it
     return behaviour
 

@@ -18,6 +18,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from mlpserve.open_inference import inference_pb2_grpc
 from mlpserve.v1 import model_pb2_grpc, prediction_pb2_grpc
 from mlpserve_model import CHAMPION, Dataset, Gate, Manifest, Network, Store, initialise
 from mlpserve_server.app import Server
@@ -49,6 +50,7 @@ class Stubs:
         self.prediction = prediction_pb2_grpc.PredictionServiceStub(self.channel)
         self.models = model_pb2_grpc.ModelServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
+        self.inference = inference_pb2_grpc.GRPCInferenceServiceStub(self.channel)
 
     def serving(self, service: str = READINESS) -> bool:
         """Whether the health service says so."""

@@ -1,0 +1,222 @@
+"""ModelInfer of the Open Inference Protocol: between its messages and the data plane's arrays."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpserve.open_inference import inference_pb2
+from mlpserve.v1 import prediction_pb2
+from mlpserve_model import Manifest
+from mlpserve_server import codec
+from mlpserve_server.errors import InvalidInput, ModelNotFound
+
+__all__ = [
+    "DATATYPES",
+    "FIELD",
+    "INPUT",
+    "OUTPUTS",
+    "Asked",
+    "Infer",
+    "check_name",
+    "decode",
+    "encode",
+    "selection",
+]
+
+INPUT = "instances"
+FIELD = "inputs[0]"
+
+_Response = inference_pb2.ModelInferResponse
+
+
+class Datatype(NamedTuple):
+    """An input's datatype: the dtype that it is, and the field of its typed contents."""
+
+    dtype: int
+    contents: str
+
+
+class Output(NamedTuple):
+    """An output: its datatype, the field of its typed contents, and how to compute it."""
+
+    datatype: str
+    contents: str
+    values: Callable[[NDArray[np.float32]], NDArray[Any]]
+
+
+DATATYPES = {
+    "FP32": Datatype(prediction_pb2.DATA_TYPE_FLOAT32, "fp32_contents"),
+    "UINT8": Datatype(prediction_pb2.DATA_TYPE_UINT8, "uint_contents"),
+}
+OUTPUTS = {
+    "labels": Output("INT64", "int64_contents", lambda p: p.argmax(axis=1).astype("<i8")),
+    "probabilities": Output("FP32", "fp32_contents", lambda p: p.astype("<f4", copy=False)),
+}
+_ALL_OUTPUTS = tuple(OUTPUTS)
+
+
+class Infer(NamedTuple):
+    """A ModelInferRequest: the instances in it, who is to classify them, and what to answer."""
+
+    model: str
+    selection: codec.Selection
+    id: str
+    dtype: int
+    shape: Sequence[int]
+    data: bytes
+    raw: bool
+    outputs: tuple[str, ...]
+
+    def asked(self, rows: int) -> "Asked":
+        """What the answer has to know of the request, whose rows have been counted."""
+        return Asked(rows, self.id, self.raw, self.outputs)
+
+
+class Asked(NamedTuple):
+    """What a response repeats and holds."""
+
+    rows: int
+    id: str
+    raw: bool
+    outputs: tuple[str, ...]
+
+
+def decode(request: bytes) -> Infer:
+    """The request in these bytes, its instances unchecked; raises InvalidInput."""
+    message = codec.parse(inference_pb2.ModelInferRequest, request)
+    if len(message.inputs) != 1:
+        raise InvalidInput("inputs", f"{len(message.inputs)} inputs, expected one: {INPUT}")
+    tensor = message.inputs[0]
+    if tensor.name != INPUT:
+        raise InvalidInput(
+            f"{FIELD}.name", f"there is no input {tensor.name[:63]!r}, expected {INPUT}"
+        )
+    _refuse_parameters(tensor.parameters, FIELD)
+    datatype = DATATYPES.get(tensor.datatype)
+    if datatype is None:
+        raise InvalidInput(
+            f"{FIELD}.datatype",
+            f"datatype {tensor.datatype[:63]!r}, expected {' or '.join(DATATYPES)}",
+        )
+    raw = bool(message.raw_input_contents)
+    return Infer(
+        message.model_name,
+        selection(message.model_version, "model_version"),
+        message.id,
+        datatype.dtype,
+        tensor.shape,
+        _raw(message) if raw else _typed(tensor.contents, datatype),
+        raw,
+        _wanted(message) if message.outputs else _ALL_OUTPUTS,
+    )
+
+
+def check_name(name: str, served: str) -> None:
+    """Raise ModelNotFound for another model than the one that is served."""
+    if name != served:
+        raise ModelNotFound(f"there is no model {name[:63]!r}: served is {served}")
+
+
+def selection(version: str, field: str) -> codec.Selection:
+    """What a version of the protocol selects: a number, an alias, or the served one if empty."""
+    if not version:
+        return codec.Selection()
+    if version.isascii() and version.isdecimal() and len(version) < 19:
+        return codec.numbered(int(version), field)
+    return codec.Selection(alias=version)
+
+
+def encode(
+    probabilities: NDArray[np.float32], manifest: Manifest, requests: Sequence[Asked]
+) -> list[bytes]:
+    """A ModelInferResponse for each request, whose rows (rows, classes) come in order."""
+    heads: dict[Any, bytes] = {}
+    responses, first = [], 0
+    for asked in requests:
+        part = probabilities[first : first + asked.rows]
+        first += asked.rows
+        values = {name: OUTPUTS[name].values(part) for name in asked.outputs}
+        if not asked.raw:
+            responses.append(_typed_response(manifest, asked, values))
+            continue
+        # Messages put end to end are one message, by the definition of the encoding: the part
+        # that is the same for many is encoded once.
+        key = (asked.rows, asked.outputs)
+        if key not in heads:
+            heads[key] = _head(manifest, values).SerializeToString()
+        raw = [array.tobytes() for array in values.values()]
+        tail = _Response(id=asked.id, raw_output_contents=raw).SerializeToString()
+        responses.append(heads[key] + tail)
+    return responses
+
+
+def _typed_response(manifest: Manifest, asked: Asked, values: dict[str, NDArray[Any]]) -> bytes:
+    message = _head(manifest, values)
+    message.id = asked.id
+    for output in message.outputs:
+        contents = getattr(output.contents, OUTPUTS[output.name].contents)
+        contents.extend(values[output.name].ravel().tolist())
+    return message.SerializeToString()
+
+
+def _head(manifest: Manifest, values: dict[str, NDArray[Any]]) -> _Response:
+    """The response but for the id and the values."""
+    outputs = [
+        _Response.InferOutputTensor(name=name, datatype=OUTPUTS[name].datatype, shape=array.shape)
+        for name, array in values.items()
+    ]
+    return _Response(
+        model_name=manifest.model, model_version=str(manifest.version), outputs=outputs
+    )
+
+
+def _raw(message: inference_pb2.ModelInferRequest) -> bytes:
+    if len(message.raw_input_contents) != 1:
+        raise InvalidInput(
+            "raw_input_contents",
+            f"{len(message.raw_input_contents)} raw contents, expected 1: one for each input",
+        )
+    if message.inputs[0].HasField("contents"):
+        raise InvalidInput(
+            f"{FIELD}.contents", "contents and raw_input_contents, expected one of them"
+        )
+    return message.raw_input_contents[0]
+
+
+def _typed(contents: inference_pb2.InferTensorContents, datatype: Datatype) -> bytes:
+    values = getattr(contents, datatype.contents)
+    if datatype.dtype == prediction_pb2.DATA_TYPE_FLOAT32:
+        return np.array(values, "<f4").tobytes()
+    wide = np.array(values, np.uint32)
+    if wide.size and (top := int(wide.max())) > 255:
+        raise InvalidInput(
+            f"{FIELD}.contents.{datatype.contents}", f"a value of {top}, expected UINT8: 0 to 255"
+        )
+    return wide.astype(np.uint8).tobytes()
+
+
+def _wanted(message: inference_pb2.ModelInferRequest) -> tuple[str, ...]:
+    """The outputs that were asked for, in that order."""
+    wanted: list[str] = []
+    for place, output in enumerate(message.outputs):
+        if output.name not in OUTPUTS or output.name in wanted:
+            problem = "asked for twice" if output.name in wanted else "not there"
+            raise InvalidInput(
+                f"outputs[{place}].name",
+                f"output {output.name[:63]!r} is {problem}: there are {', '.join(OUTPUTS)}",
+            )
+        _refuse_parameters(output.parameters, f"outputs[{place}]")
+        wanted.append(output.name)
+    return tuple(wanted)
+
+
+def _refuse_parameters(parameters: Any, field: str) -> None:
+    """They change where values lie, or what they are: nothing to be passed over in silence."""
+    if parameters:
+        name = next(iter(parameters))
+        raise InvalidInput(
+            f"{field}.parameters",
+            f"parameter {name[:63]!r}, expected none: values come and go in the messages",
+        )
