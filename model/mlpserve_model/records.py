@@ -12,6 +12,8 @@ from mlpserve_model import strict_json
 
 __all__ = [
     "ALIAS",
+    "ALIASES_FILE",
+    "HISTORY_FILE",
     "actor",
     "decode_aliases",
     "decode_events",
@@ -19,6 +21,7 @@ __all__ = [
     "encode_event",
 ]
 
+ALIASES_FILE, HISTORY_FILE = "aliases.json", "history.jsonl"
 ALIAS = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 

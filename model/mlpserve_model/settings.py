@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mlpserve_model.errors import StoreError
+from mlpserve_model.location import Location, parse_location
 from mlpserve_model.log import FORMATS, LEVELS
 
 __all__ = ["PREFIX", "SettingsParser", "at_least"]
@@ -38,7 +40,8 @@ class SettingsParser(argparse.ArgumentParser):
 
     def add_store(self) -> None:
         """Add --store and --model."""
-        self.add_argument("--store", type=Path, default=Path("models"), help="the store's folder")
+        text = "the store: a folder, or s3://, gs:// or az:// with BUCKET/PREFIX"
+        self.add_argument("--store", type=_location, default=Path("models"), help=text)
         self.add_argument("--model", default="mnist", help="the model's name in the store")
 
     def add_logging(self) -> None:
@@ -86,6 +89,13 @@ def at_least(low: float, kind: type[int] | type[float] = float) -> Any:
 
     number.__name__ = kind.__name__  # argparse puts it into its message
     return number
+
+
+def _location(text: str) -> Location:
+    try:
+        return parse_location(text)
+    except StoreError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _variable(action: argparse.Action) -> str | None:

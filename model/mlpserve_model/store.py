@@ -1,86 +1,92 @@
-"""The versioned store on the shared volume: the contract between trainer and server.
+"""The versioned store: the contract between trainer and server, and its rules.
 
     <root>/<model>/<version>/model.npz, golden.npz, ...   written first
     <root>/<model>/<version>/manifest.json                written last: now the version exists
     <root>/<model>/aliases.json                           which version is served
     <root>/<model>/history.jsonl                          who did what, when and why
 
-Readers need no lock and no write access. Writers agree through one lock file for each model,
-which the kernel frees when its holder dies.
+Where that is, on a shared volume or in an object store, is the affair of a Backend.
 """
 
 import hashlib
-import os
-import re
-import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlpserve_model import files
+from mlpserve_model.backend import Backend, Conflict
 from mlpserve_model.errors import AliasConflict, ModelRejected, StoreError, VersionNotFound
+from mlpserve_model.folder import Folder
+from mlpserve_model.location import Bucket, parse_location
 from mlpserve_model.manifest import MANIFEST_FILE, MAX_BYTES, NAME, FileInfo, Manifest
 from mlpserve_model.network import Weights
 from mlpserve_model.records import (
     ALIAS,
+    ALIASES_FILE,
+    HISTORY_FILE,
     actor,
     decode_aliases,
     decode_events,
     encode_aliases,
     encode_event,
 )
-from mlpserve_model.stored import StoredModel, model_files, read_model, verify_file
+from mlpserve_model.stored import StoredModel, compare, model_files, read_model
 from mlpserve_model.types import Array
 
 __all__ = ["CHAMPION", "Store"]
 
 CHAMPION = "champion"
-_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+# A history is never read into more memory than this.
+_LONGEST_HISTORY = 2**30
 
 
 class Store:
-    """The versions of one model below a root folder, which need not exist yet.
+    """The versions of one model below a root, which need not exist yet.
 
-    Raises StoreError for a model name that is not a plain folder name.
+    `root` is a folder, or the address of a place in an object store: "s3://bucket/prefix".
+    Raises StoreError for an address or a model name that cannot be one, and for an object store
+    whose client is not installed.
     """
 
-    def __init__(self, root: Path | str, model: str) -> None:
+    def __init__(self, root: Path | Bucket | str, model: str) -> None:
         if not NAME.fullmatch(model):
             raise StoreError(f"the model name {model!r} must match {NAME.pattern}")
+        self.root = parse_location(root)
         self.model = model
-        self.folder = Path(root) / model
+        self._backend = _open(self.root, model)
         self._mutex = threading.RLock()
         self._lock: ExitStack | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The model's folder; raises StoreError for an object store, which has none."""
+        if not isinstance(self.root, Path):
+            raise StoreError(f"{self.root} is not a folder")
+        return self.root / self.model
+
+    def path(self, version: int) -> Path:
+        """The folder of a version, whether or not it exists; raises as `folder`."""
+        return self.folder / str(version)
 
     # Reading
 
     def versions(self) -> list[int]:
         """The numbers of all versions, oldest first; empty when there is no store yet."""
-        with _translated(f"cannot list {self.folder}"):
-            try:
-                names = [entry.name for entry in os.scandir(self.folder)]
-            except FileNotFoundError:
-                return []
-            numbers = sorted(int(name) for name in names if _VERSION.fullmatch(name))
-            return [n for n in numbers if (self.path(n) / MANIFEST_FILE).exists()]
-
-    def path(self, version: int) -> Path:
-        """The folder of a version, whether or not it exists."""
-        return self.folder / str(version)
+        with _translated(f"cannot list {self._backend}"):
+            return self._backend.versions()
 
     def manifest(self, version: int) -> Manifest:
         """The checked manifest of a version.
 
         Raises VersionNotFound, ModelRejected for a manifest that is wrong, or StoreError.
         """
-        path = self.path(version) / MANIFEST_FILE
-        with _translated(f"cannot read {path}"):
+        name = f"{version}/{MANIFEST_FILE}"
+        with _translated(f"cannot read {self._backend}/{name}"):
             try:
-                data = files.read_bounded(path, MAX_BYTES)
+                data = self._backend.read(name, MAX_BYTES)
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise VersionNotFound(f"{self.model} has no version {version}") from error
         manifest = Manifest.from_json(data)
@@ -95,31 +101,25 @@ class Store:
         """Read, verify and self-test a version.
 
         Raises VersionNotFound, ModelRejected with what is wrong, or StoreError when the
-        volume cannot be read, which says nothing about the version.
+        store cannot be read, which says nothing about the version.
         """
         with self._reading(version):
-            return read_model(self.path(version), self.manifest(version))
+            return read_model(self._reader(version), self.manifest(version))
 
     def verify(self, version: int) -> Manifest:
         """Load a version and compare every other file with its digest; raises as `load`."""
         manifest = self.load(version).manifest
         with self._reading(version):
             for name, info in manifest.files.items():
-                verify_file(self.path(version), name, info)
+                try:
+                    compare(name, self._backend.measure(f"{version}/{name}"), info)
+                except FileNotFoundError as error:
+                    raise ModelRejected(f"{name} is missing") from error
         return manifest
 
     def aliases(self) -> dict[str, int]:
         """Where every alias points; raises StoreError when aliases.json is not readable."""
-        path = self.folder / "aliases.json"
-        with _translated(f"cannot read {path}"):
-            try:
-                return decode_aliases(files.read_bounded(path, MAX_BYTES))
-            except FileNotFoundError:
-                return {}
-            except ModelRejected as error:
-                raise StoreError(f"cannot read {path}: {error}") from error
-            except ValueError as error:
-                raise StoreError(f"{path} is {error}") from error
+        return self._aliases()[0]
 
     def resolve(self, alias: str) -> int:
         """The version that an alias points at; raises VersionNotFound or StoreError."""
@@ -130,21 +130,38 @@ class Store:
 
     def history(self) -> list[dict[str, Any]]:
         """Every recorded event, oldest first; a line torn by a crash is left out."""
-        path = self.folder / "history.jsonl"
-        with _translated(f"cannot read {path}"):
+        with _translated(f"cannot read {self._backend}/{HISTORY_FILE}"):
             try:
-                return decode_events(path.read_bytes())
+                return decode_events(self._backend.read(HISTORY_FILE, _LONGEST_HISTORY))
             except FileNotFoundError:
                 return []
+
+    def _reader(self, version: int) -> Callable[[str, int], bytes]:
+        """What reads a version's files by their names."""
+        return lambda name, limit: self._backend.read(f"{version}/{name}", limit)
+
+    def _aliases(self) -> tuple[dict[str, int], bytes | None]:
+        """The aliases, and the file's bytes if there is one."""
+        what = f"{self._backend}/{ALIASES_FILE}"
+        with _translated(f"cannot read {what}"):
+            try:
+                data = self._backend.read(ALIASES_FILE, MAX_BYTES)
+                return decode_aliases(data), data
+            except FileNotFoundError:
+                return {}, None
+            except ModelRejected as error:
+                raise StoreError(f"cannot read {what}: {error}") from error
+            except ValueError as error:
+                raise StoreError(f"{what} is {error}") from error
 
     @contextmanager
     def _reading(self, version: int) -> Iterator[None]:
         """A version that is pruned while it is read is gone, not damaged."""
-        with _translated(f"cannot read {self.path(version)}"):
+        with _translated(f"cannot read {self._backend}/{version}"):
             try:
                 yield
             except ModelRejected as error:
-                if (self.path(version) / MANIFEST_FILE).exists():
+                if self._backend.holds(version):
                     raise
                 raise VersionNotFound(f"{self.model} has no version {version} now") from error
 
@@ -161,9 +178,8 @@ class Store:
                 yield
                 return
             with ExitStack() as stack:
-                with _translated(f"cannot write to {self.folder}"):
-                    files.make_folder(self.folder)
-                    stack.enter_context(files.lock_file(self.folder / ".lock", timeout))
+                with _translated(f"cannot write to {self._backend}"):
+                    stack.enter_context(self._backend.lock(timeout))
                 self._lock = stack
                 stack.callback(setattr, self, "_lock", None)
                 yield
@@ -179,7 +195,7 @@ class Store:
 
         `draft` is a manifest without its version, files and time. `golden_inputs`
         (rows, inputs), scaled, become the self-test. Which version is served does not change.
-        Raises StoreError when the volume refuses, ModelRejected when the draft is not valid.
+        Raises StoreError when the store refuses, ModelRejected when the draft is not valid.
         """
         contents = {**model_files(draft, weights, golden_inputs), **(extra_files or {})}
         infos = {
@@ -189,14 +205,13 @@ class Store:
         draft = replace(
             draft, model=self.model, files=infos, golden_rows=len(golden_inputs), created=_now()
         )
-        with self.lock(), _translated(f"cannot publish to {self.folder}"):
-            self._sweep()
-            manifest = replace(draft, version=self._claim())
+        with self.lock(), _translated(f"cannot publish to {self._backend}"):
+            self._backend.sweep()
+            manifest = replace(draft, version=self._backend.claim())
             try:
                 self._write_version(manifest, contents)
             except BaseException:
-                # A failed publish leaves nothing behind; a killed one is swept by the next.
-                self._remove(manifest.version)
+                self._backend.discard(manifest.version)
                 raise
         return manifest
 
@@ -211,7 +226,7 @@ class Store:
         if not ALIAS.fullmatch(alias):
             raise StoreError(f"the alias {alias!r} must match {ALIAS.pattern}")
         with self.lock():
-            aliases = self.aliases()
+            aliases, before = self._aliases()
             if aliases.get(alias) != expected:
                 raise AliasConflict(
                     f"{alias} points at {aliases.get(alias)}, expected {expected}: look again"
@@ -219,8 +234,11 @@ class Store:
             self.manifest(version)
             self.record(event, version, reason, alias=alias, previous=expected)
             document = encode_aliases(aliases | {alias: version})
-            with _translated(f"cannot write to {self.folder}"):
-                files.write_atomic(self.folder / "aliases.json", document)
+            with _translated(f"cannot write to {self._backend}"):
+                try:
+                    self._backend.replace(ALIASES_FILE, document, before)
+                except Conflict as error:
+                    raise AliasConflict(f"{alias} moved meanwhile: look again") from error
 
     def prune(self, keep: int) -> list[int]:
         """Remove all but the newest `keep` versions and those with an alias.
@@ -234,56 +252,42 @@ class Store:
             old = [v for v in self.versions()[:-keep] if v not in aliased]
             for version in old:
                 self.record("prune", version, f"keeping the newest {keep} and every alias")
-                with _translated(f"cannot remove {self.path(version)}"):
-                    self._remove(version)
-            with _translated(f"cannot write to {self.folder}"):
-                self._sweep()
+                with _translated(f"cannot remove {self._backend}/{version}"):
+                    self._backend.remove(version)
+            with _translated(f"cannot write to {self._backend}"):
+                self._backend.sweep()
         return old
 
     def record(self, event: str, version: int, reason: str, **more: Any) -> None:
         """Append one event to the history, with the time and who this process belongs to."""
         entry = {"time": _now().isoformat(), "event": event, "version": version}
         entry |= more | {"actor": actor(), "reason": reason}
-        with self.lock(), _translated(f"cannot write to {self.folder}"):
-            files.append_line(self.folder / "history.jsonl", encode_event(entry))
-
-    def _claim(self) -> int:
-        """Make the folder of the next version; the exclusive mkdir makes the number ours."""
-        taken = [int(p.name) for p in self.folder.iterdir() if _VERSION.fullmatch(p.name)]
-        version = max(taken, default=0) + 1
-        self.path(version).mkdir()
-        files.fsync_folder(self.folder)
-        return version
+        with self.lock(), _translated(f"cannot write to {self._backend}"):
+            self._backend.append(HISTORY_FILE, encode_event(entry))
 
     def _write_version(self, manifest: Manifest, contents: Mapping[str, bytes]) -> None:
         # Read back first: what no reader would accept is not written.
         document = manifest.to_json()
         Manifest.from_json(document)
-        folder = self.path(manifest.version)
         for name, data in contents.items():
-            files.write_atomic(folder / name, data)
+            self._backend.write(f"{manifest.version}/{name}", data)
         # Before the manifest: a version never exists without a record.
         self.record("publish", manifest.version, manifest.gate.verdict)
-        files.write_atomic(folder / MANIFEST_FILE, document)
+        self._backend.write(f"{manifest.version}/{MANIFEST_FILE}", document)
 
-    def _remove(self, version: int) -> None:
-        """Remove a version, its manifest first: it stops to exist at one instant."""
-        folder = self.path(version)
-        (folder / MANIFEST_FILE).unlink(missing_ok=True)
-        files.fsync_folder(folder)
-        shutil.rmtree(folder)
 
-    def _sweep(self) -> None:
-        """Remove what writers that died left: versions without a manifest, temporary files.
-
-        Writers hold the lock while they write, and so does whoever sweeps.
-        """
-        for path in list(self.folder.iterdir()):
-            unborn = _VERSION.fullmatch(path.name) and not (path / MANIFEST_FILE).exists()
-            if unborn and path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.match(".*.tmp"):
-                path.unlink(missing_ok=True)
+def _open(root: Path | Bucket, model: str) -> Backend:
+    if isinstance(root, Path):
+        return Folder(root / model)
+    # Imported here: who has the store on a volume needs no client of object stores.
+    try:
+        from mlpserve_model.bucket import open_backend
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            f"{root} needs the client of object stores: pip install 'mlpserve[object-store]' "
+            f"(missing: {error.name})"
+        ) from error
+    return open_backend(root, model)
 
 
 def _now() -> datetime:
@@ -292,7 +296,7 @@ def _now() -> datetime:
 
 @contextmanager
 def _translated(what: str) -> Iterator[None]:
-    """The seam where the operating system's errors become ours."""
+    """The seam where the errors of file systems and networks become ours."""
     try:
         yield
     except OSError as error:

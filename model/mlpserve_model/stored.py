@@ -1,29 +1,30 @@
 """One version's files: made of weights, and read back with nothing taken on trust."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlpserve_model import arrays
 from mlpserve_model.errors import ModelRejected
-from mlpserve_model.files import open_regular, read_bounded
 from mlpserve_model.manifest import GOLDEN_FILE, MODEL_FILE, FileInfo, Manifest
 from mlpserve_model.network import Network, Weights, forward
 from mlpserve_model.types import Array
 
 __all__ = [
     "GOLDEN_TOLERANCE",
+    "Read",
     "StoredModel",
+    "compare",
     "model_files",
     "read_model",
     "read_verified",
-    "verify_file",
 ]
 
+# Reads a version's file by its name, up to a number of bytes: ModelRejected when there are more.
+Read = Callable[[str, int], bytes]
 # How far a probability may be from its golden value: float32 sums differ between machines.
 GOLDEN_TOLERANCE = 1e-4
 
@@ -58,49 +59,40 @@ def model_files(draft: Manifest, weights: Weights, golden_inputs: Array) -> dict
     return {MODEL_FILE: data, GOLDEN_FILE: golden}
 
 
-def read_model(folder: Path, manifest: Manifest) -> StoredModel:
-    """Read, verify and self-test the model in a version's folder.
+def read_model(read: Read, manifest: Manifest) -> StoredModel:
+    """Read, verify and self-test a version's model.
 
-    Raises ModelRejected with what is wrong, or OSError when the volume cannot be read.
+    Raises ModelRejected with what is wrong, or OSError when the store cannot be read.
     """
     network, files = manifest.network, manifest.files
     limit = arrays.largest_size(arrays.weight_shapes(network))
-    data = read_verified(folder, MODEL_FILE, files[MODEL_FILE], limit)
+    data = read_verified(read, MODEL_FILE, files[MODEL_FILE], limit)
     model = StoredModel(manifest, arrays.decode_weights(data, network))
     shapes = _golden_shapes(network, manifest.golden_rows)
-    data = read_verified(folder, GOLDEN_FILE, files[GOLDEN_FILE], arrays.largest_size(shapes))
+    data = read_verified(read, GOLDEN_FILE, files[GOLDEN_FILE], arrays.largest_size(shapes))
     _self_test(model, arrays.decode(data, shapes))
     return model
 
 
-def read_verified(folder: Path, name: str, info: FileInfo, limit: int) -> bytes:
+def read_verified(read: Read, name: str, info: FileInfo, limit: int) -> bytes:
     """The bytes of one file, of the size and digest that the manifest gives.
 
     Raises ModelRejected, before reading where there are more than `limit` bytes, or OSError.
     """
     try:
-        data = read_bounded(folder / name, min(limit, info.size))
+        data = read(name, min(limit, info.size))
     except FileNotFoundError as error:
         raise ModelRejected(f"{name} is missing") from error
-    _compare(name, info, len(data), hashlib.sha256(data).hexdigest())
+    compare(name, FileInfo(hashlib.sha256(data).hexdigest(), len(data)), info)
     return data
 
 
-def verify_file(folder: Path, name: str, info: FileInfo) -> None:
-    """Compare a file of any size with the manifest, in little memory; raises as above."""
-    try:
-        with open_regular(folder / name) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            _compare(name, info, file.tell(), digest)
-    except FileNotFoundError as error:
-        raise ModelRejected(f"{name} is missing") from error
-
-
-def _compare(name: str, info: FileInfo, size: int, digest: str) -> None:
-    if size != info.size:
-        raise ModelRejected(f"{name} has {size} bytes, expected {info.size}")
-    if digest != info.sha256:
-        raise ModelRejected(f"{name} has the digest {digest}, expected {info.sha256}")
+def compare(name: str, found: FileInfo, info: FileInfo) -> None:
+    """Raise ModelRejected for a file that is not what the manifest says."""
+    if found.size != info.size:
+        raise ModelRejected(f"{name} has {found.size} bytes, expected {info.size}")
+    if found.sha256 != info.sha256:
+        raise ModelRejected(f"{name} has the digest {found.sha256}, expected {info.sha256}")
 
 
 def _golden_shapes(network: Network, rows: int) -> dict[str, tuple[int, ...]]:

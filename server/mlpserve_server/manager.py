@@ -91,7 +91,7 @@ class ModelManager:
         self._aliases = aliases
         if self._current is None and not self._waiting:
             self._waiting = True
-            fields = {"reason": self._waiting_for(), "store": str(self.store.folder.parent)}
+            fields = {"reason": self._waiting_for(), "store": str(self.store.root)}
             log.info("waiting for a model", extra=fields)
         return switched
 

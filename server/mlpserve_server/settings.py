@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from mlpserve_model.location import Location
 from mlpserve_model.records import ALIAS
 from mlpserve_model.settings import SettingsParser, at_least
 from mlpserve_server.cpus import usable_cores
@@ -22,7 +23,7 @@ _HOST_AND_PORT = re.compile(r"(\[[0-9A-Za-z:.%]+\]|[^\[\]:]+):([0-9]{1,5})")
 class Settings:
     """What a server needs to know. Times are in seconds."""
 
-    store: Path
+    store: Location
     model: str = "mnist"
     listen: tuple[str, ...] = ("127.0.0.1:50051",)
     serve: str = "champion"

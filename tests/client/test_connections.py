@@ -64,7 +64,7 @@ def connections(mute: socket.socket) -> int:
 
 
 def publish(server: Server) -> None:
-    store = server.settings.store
+    store = Path(str(server.settings.store))
     ModelServer(server.address, store, (28, 28), "0123456789").publish()
 
 

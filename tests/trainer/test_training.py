@@ -78,7 +78,7 @@ def test_the_manifest_says_what_the_version_was_made_of(settings: TrainSettings)
 
 def test_the_card_lies_beside_the_weights(settings: TrainSettings) -> None:
     train(settings)
-    card = (settings.store / "mnist/1/model_card.md").read_text("utf-8")
+    card = (Store(settings.store, "mnist").path(1) / "model_card.md").read_text("utf-8")
     assert card.startswith("# mnist: 16-8-3 on npz\n")
     assert "## Verdict: PROMOTED" in card
     assert "| learning_rate | 0.01 |" in card
@@ -146,7 +146,7 @@ def test_a_champion_on_other_inputs_is_replaced_when_that_is_allowed(
 
 def test_a_damaged_champion_is_reported_and_replaced(settings: TrainSettings) -> None:
     train(settings)
-    (settings.store / "mnist/1/model.npz").write_bytes(b"damaged")
+    (Store(settings.store, "mnist").path(1) / "model.npz").write_bytes(b"damaged")
     outcome = train(settings)
     assert outcome.verdict == "PROMOTED"
     assert "champion 1 is damaged, not compared with" in outcome.reasons[-1]
@@ -155,7 +155,7 @@ def test_a_damaged_champion_is_reported_and_replaced(settings: TrainSettings) ->
 
 def test_a_damaged_champion_does_not_lower_the_floor(settings: TrainSettings) -> None:
     train(settings)
-    (settings.store / "mnist/1/manifest.json").unlink()
+    (Store(settings.store, "mnist").path(1) / "manifest.json").unlink()
     outcome = train(replace(worse(settings), rules=Rules(min_accuracy=0.9)))
     assert outcome.verdict == "REJECTED"
     assert champion(settings) == 1

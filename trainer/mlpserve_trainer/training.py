@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from mlpserve_model import CHAMPION, Gate, Manifest, Network, Store
 from mlpserve_model import Dataset as DatasetFacts
+from mlpserve_model.location import Location
 from mlpserve_trainer.calibration import cooled, expected_error, fit_temperature
 from mlpserve_trainer.checkpoint import Checkpoint
 from mlpserve_trainer.datasets import Dataset, Places, load
@@ -62,7 +63,7 @@ class TrainSettings:
       data and recipe.
     """
 
-    store: Path = Path("models")
+    store: Location = Path("models")
     model: str = "mnist"
     recipe: Recipe = field(default_factory=load_recipe)
     seed: int = 0

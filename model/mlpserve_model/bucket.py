@@ -1,0 +1,166 @@
+"""One model's versions in an object store: the same names as on a volume.
+
+Objects are whole or not there, but there are no folders to claim, no renames and no locks that
+a kernel frees. Conditional puts do it all: a number is claimed by an object that only one can
+create, and an object is replaced only as long as it is the one that was read.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from mlpserve_model.backend import VERSION, Conflict
+from mlpserve_model.lease import LOCK_FILE, Lease
+from mlpserve_model.location import Bucket
+from mlpserve_model.manifest import MANIFEST_FILE, FileInfo
+from mlpserve_model.objects import Found, Objects, open_objects
+from mlpserve_model.records import ALIASES_FILE, actor
+
+__all__ = ["ObjectBackend", "open_backend"]
+
+CLAIM_FILE = "claim.json"
+LEASE_SECONDS = 30.0
+# How long a version without a manifest is left alone: longer than any request may be under way.
+LITTER_SECONDS = 3600.0
+_MOST_ATTEMPTS = 100
+
+
+def open_backend(location: Bucket, model: str) -> "ObjectBackend":
+    """The Backend of a model in an object store, with the environment's credentials.
+
+    Raises StoreError when the environment is not sufficient; nothing is asked of the store.
+    """
+    return ObjectBackend(open_objects(location, model, os.environ))
+
+
+class ObjectBackend:
+    """The Backend in an object store."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        lease_seconds: float = LEASE_SECONDS,
+        litter_seconds: float = LITTER_SECONDS,
+    ) -> None:
+        self._objects = objects
+        self._lease = Lease(objects, lease_seconds)
+        self._litter = timedelta(seconds=litter_seconds)
+        self._polled: Found | None = None  # the aliases as they were last read
+
+    def __str__(self) -> str:
+        return str(self._objects)
+
+    def versions(self) -> list[int]:
+        """As Backend says: one request for every thousand objects."""
+        names = (entry.name.partition("/") for entry in self._objects.list())
+        return sorted(
+            int(number)
+            for number, _, name in names
+            if name == MANIFEST_FILE and VERSION.fullmatch(number)
+        )
+
+    def holds(self, version: int) -> bool:
+        """As Backend says."""
+        return self._objects.find(f"{version}/{MANIFEST_FILE}") is not None
+
+    def read(self, name: str, limit: int) -> bytes:
+        """As Backend says; aliases that have not changed are not sent again."""
+        if name != ALIASES_FILE:
+            return self._objects.get(name, limit).data
+        self._polled = self._objects.get(name, limit, self._polled)
+        return self._polled.data
+
+    def measure(self, name: str) -> FileInfo:
+        """As Backend says."""
+        return self._objects.measure(name)
+
+    @contextmanager
+    def lock(self, timeout: float) -> Iterator[None]:
+        """As Backend says, but for a writer that is silent for long: see Lease."""
+        self._lease.take(timeout)
+        try:
+            yield
+        finally:
+            self._lease.free()
+
+    def sweep(self) -> None:
+        """Remove claims that never became versions, and what was written under them.
+
+        Only old ones, by the store's own clock, for which the lock just taken is the hand: a
+        request of a writer that lost the lock may still be under way.
+        """
+        entries = self._objects.list()
+        names = {entry.name for entry in entries}
+        now = next((entry.written for entry in entries if entry.name == LOCK_FILE), None)
+        if now is None:
+            return
+        for version in {number for number, _, _ in (n.partition("/") for n in names)}:
+            if VERSION.fullmatch(version) and f"{version}/{MANIFEST_FILE}" not in names:
+                found = [e for e in entries if e.name.startswith(f"{version}/")]
+                if all(now - entry.written > self._litter for entry in found):
+                    self._lease.renew()
+                    self._objects.delete([entry.name for entry in found])
+
+    def claim(self) -> int:
+        """Create the claim of the next version; who creates it first has the number."""
+        numbers = (entry.name.partition("/")[0] for entry in self._objects.list())
+        version = max((int(n) for n in numbers if VERSION.fullmatch(n)), default=0) + 1
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        claim = {"actor": actor(), "time": time, "token": secrets.token_hex(8)}
+        document = json.dumps(claim).encode() + b"\n"
+        while True:
+            self._lease.renew()
+            try:
+                self._objects.put(f"{version}/{CLAIM_FILE}", document)
+            except Conflict:
+                version += 1
+            else:
+                return version
+
+    def write(self, name: str, data: bytes) -> None:
+        """As Backend says; the manifest only while the lock is surely ours."""
+        self._lease.renew(at_once=name.endswith(f"/{MANIFEST_FILE}"))
+        try:
+            self._objects.put(name, data)
+        except Conflict as error:
+            raise OSError(f"{name} is there already") from error
+
+    def replace(self, name: str, data: bytes, before: bytes | None) -> None:
+        """As Backend says."""
+        self._lease.renew()
+        found = self._objects.find(name)
+        if (None if found is None else found.data) != before:
+            raise Conflict(name)
+        self._objects.put(name, data, found)
+
+    def append(self, name: str, line: bytes) -> None:
+        """As Backend says: the whole is put again, and again when somebody else did so first."""
+        self._lease.renew()
+        for attempt in range(_MOST_ATTEMPTS):
+            found = self._objects.find(name)
+            text = found.data if found else b""
+            if attempt and line in text.splitlines():
+                return  # the answer was lost, and another line came after ours
+            if text and not text.endswith(b"\n"):
+                text += b"\n"
+            try:
+                self._objects.put(name, text + line + b"\n", found)
+            except Conflict:
+                continue
+            return
+        raise OSError(f"{name} was replaced {_MOST_ATTEMPTS} times while a line was added")
+
+    def discard(self, version: int) -> None:
+        """Nothing: the manifest's request may still be under way, and must find the files.
+
+        What stays is seen by nobody, or is a whole version. `sweep` takes it when it is old.
+        """
+
+    def remove(self, version: int) -> None:
+        """As Backend says."""
+        self._lease.renew()
+        self._objects.delete([f"{version}/{MANIFEST_FILE}"])
+        self._objects.delete([entry.name for entry in self._objects.list(str(version))])

@@ -1,0 +1,185 @@
+"""Objects in S3, Google's or Azure's store, through obstore: the few verbs used here.
+
+obstore, because it is one maintained client for all three, with conditional puts. Its errors
+become OSError here, and nowhere else.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import obstore
+from obstore.exceptions import BaseError, NotModifiedError
+from obstore.store import from_url
+
+from mlpserve_model.backend import Conflict
+from mlpserve_model.errors import ModelRejected, StoreError
+from mlpserve_model.location import Bucket
+from mlpserve_model.manifest import FileInfo
+
+__all__ = ["Entry", "Found", "Objects", "open_objects"]
+
+# What begins the names of a store's variables, as its client reads them: AWS_ENDPOINT_URL.
+_PREFIXES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
+# Bounds on one request, which variables such as AWS_TIMEOUT move, and on repeating it. A server
+# that follows a store that hangs, and whoever waits for a command, learns of it within these.
+_CLIENT = {"timeout": "15s", "connect_timeout": "5s"}
+_CLIENT_VARIABLES = (
+    *("allow_http", "allow_invalid_certificates", "connect_timeout", "pool_idle_timeout"),
+    *("proxy_ca_certificate", "proxy_excludes", "proxy_url", "timeout", "user_agent"),
+)
+_RETRY: dict[str, Any] = {
+    "max_retries": 3,
+    "retry_timeout": timedelta(seconds=10),
+    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=2)},
+}
+_NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound|bucket does not exist")
+_LONGEST_MESSAGE = 300
+_CHUNK = 2**20
+
+Tag = Mapping[str, str]  # what an object has until it is replaced
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object's bytes, and the tag that they have."""
+
+    data: bytes
+    tag: Tag = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An object in a listing, and when it was written by the store's own clock."""
+
+    name: str
+    written: datetime
+
+
+class Objects:
+    """The objects below one address. Every verb raises OSError when the store fails."""
+
+    def __init__(self, store: Any, address: str) -> None:
+        self._store = store
+        self._address = address
+
+    def __str__(self) -> str:
+        return self._address
+
+    def get(self, name: str, limit: int, known: Found | None = None) -> Found:
+        """An object; what is `known` of it if that has not changed, which is a cheap request.
+
+        Raises FileNotFoundError, or ModelRejected above `limit` bytes, before reading them.
+        """
+        options: Any = {}
+        if known is not None and "e_tag" in known.tag:
+            options["if_none_match"] = known.tag["e_tag"]
+        with _foreign():
+            try:
+                result = obstore.get(self._store, name, options=options)
+            except NotModifiedError:
+                assert known is not None  # nothing else was asked for conditionally
+                return known
+            size = result.meta["size"]
+            if size > limit:
+                short = name.rpartition("/")[2]
+                raise ModelRejected(f"{short} has {size} bytes, expected at most {limit}")
+            return Found(bytes(result.bytes()), _tag(result.meta))
+
+    def find(self, name: str) -> Found | None:
+        """A small object, or None where there is none."""
+        try:
+            return self.get(name, 2**30)
+        except FileNotFoundError:
+            return None
+
+    def measure(self, name: str) -> FileInfo:
+        """An object's digest and size, in little memory; raises FileNotFoundError."""
+        digest, size = hashlib.sha256(), 0
+        with _foreign():
+            for chunk in obstore.get(self._store, name).stream(min_chunk_size=_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+        return FileInfo(digest.hexdigest(), size)
+
+    def put(self, name: str, data: bytes, instead_of: Found | None = None) -> Found:
+        """Create an object, or replace exactly this one; raises Conflict when it is another.
+
+        Who asks whether a request that failed has been obeyed reads the object: the answer may
+        have been lost, or a repetition may have met the object that the first one made.
+        """
+        mode: Any = "create" if instead_of is None else dict(instead_of.tag)
+        with _foreign():
+            try:
+                result = obstore.put(self._store, name, data, mode=mode, use_multipart=False)
+            except BaseError:
+                now = self.find(name)
+                if now is not None and now.data == data:
+                    return now
+                if now != instead_of:
+                    raise Conflict(name) from None
+                raise
+            return Found(data, _tag(result))
+
+    def list(self, folder: str = "") -> Sequence[Entry]:
+        """Every object whose name begins with `folder/`, or every one."""
+        with _foreign():
+            pages = obstore.list(self._store, folder or None)
+            return [Entry(o["path"], o["last_modified"]) for page in pages for o in page]
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Remove objects; those that are not there count as removed."""
+        for name in names:
+            with _foreign(), suppress(FileNotFoundError):
+                obstore.delete(self._store, name)
+
+
+def open_objects(location: Bucket, model: str, environment: Mapping[str, str]) -> Objects:
+    """The objects of one model; credentials and endpoint are those of the environment.
+
+    Nothing is asked of the store. Raises StoreError when the environment is not sufficient.
+    """
+    prefix = _PREFIXES[location.scheme]
+    client = {
+        name: environment[variable]
+        for name in _CLIENT_VARIABLES
+        if (variable := prefix + name.upper()) in environment
+    }
+    address = f"{location}/{model}"
+    try:
+        options: Any = {"client_options": _CLIENT | client, "retry_config": _RETRY}
+        store = from_url(address, **options)
+    except (BaseError, ValueError, TypeError) as error:
+        raise StoreError(f"cannot use {location}: {_said(error)}") from error
+    return Objects(store, address)
+
+
+def _tag(meta: Mapping[str, Any]) -> Tag:
+    tag = {key: meta[key] for key in ("e_tag", "version") if meta[key] is not None}
+    if not tag:
+        raise OSError("the object store gives its objects no ETag, which is needed here")
+    return tag
+
+
+@contextmanager
+def _foreign() -> Iterator[None]:
+    """The seam where obstore's errors become OSError."""
+    try:
+        yield
+    except (BaseError, FileNotFoundError, ValueError) as error:
+        if _NO_BUCKET.search(str(error)):
+            raise OSError("there is no such bucket") from error
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise OSError(_said(error)) from error
+
+
+def _said(error: Exception) -> str:
+    """What a client's error says: one line, and the same one whenever the same happens."""
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    line = re.sub(r" in [0-9.]+[a-zµ]+\b", "", line.partition("<?xml")[0]).strip(" :")
+    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."
