@@ -44,7 +44,7 @@ demo: .venv/run.stamp  ## train, publish, serve, call, swap: the whole loop in a
 
 .PHONY: test
 test: install  ## the test suite
-	$(BIN)/python -m pytest -m "not slow and not compose"
+	$(BIN)/python -m pytest -m "not slow and not compose and not swarm"
 
 .PHONY: test-slow
 test-slow: install  ## the longer tests: kills, soaks, the real MNIST
@@ -53,6 +53,10 @@ test-slow: install  ## the longer tests: kills, soaks, the real MNIST
 .PHONY: test-compose
 test-compose: install  ## compose on a real Docker engine
 	$(BIN)/python -m pytest -m compose -s --timeout 900
+
+.PHONY: test-swarm
+test-swarm: install  ## a rolling update on a Docker Swarm of one node, under load
+	$(BIN)/python -m pytest -m swarm -s --timeout 900
 
 # The lower bounds of pyproject.toml, as they are.
 .venv-oldest/stamp: $(LOCKS)/oldest.txt
@@ -63,7 +67,7 @@ test-compose: install  ## compose on a real Docker engine
 
 .PHONY: test-oldest
 test-oldest: .venv-oldest/stamp  ## the tests with the oldest libraries supported
-	.venv-oldest/bin/python -m pytest -m "not slow and not compose" \
+	.venv-oldest/bin/python -m pytest -m "not slow and not compose and not swarm" \
 		tests/model tests/server tests/client --ignore tests/client/test_types.py
 
 .PHONY: check

@@ -23,9 +23,12 @@ ROOT = Path(__file__).parents[3]
 TAG = "test"
 
 
-def docker(*arguments: str, expect: int | None = 0) -> str:
+def docker(
+    *arguments: str, expect: int | None = 0, environment: dict[str, str] | None = None
+) -> str:
     """Run `docker`, check its exit code (None: any will do) and return what it printed."""
-    done = subprocess.run(["docker", *arguments], text=True, capture_output=True)
+    command = ["docker", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
     output = done.stdout + done.stderr
     assert expect in (None, done.returncode), f"{arguments}: exit code {done.returncode}\n{output}"
     return output
@@ -58,11 +61,55 @@ def free_ports(count: int) -> int:
                 each.close()
 
 
+# What runs in the client's image: calls until it is told to stop, then says what became of them.
+LOAD = """
+import collections, json, signal, sys, threading, time
+import numpy as np
+from mlpserve_client import Client
+over, counts, slowest = threading.Event(), collections.Counter(), [0.0]
+signal.signal(signal.SIGTERM, lambda *_: over.set())
+def call():
+    with Client(timeout=30) as client:
+        image = np.zeros(client.model().input_shape, np.uint8)
+        while not over.is_set():
+            started = time.perf_counter()
+            try:
+                counts[f"version {client.predict(image).model.version}"] += 1
+            except Exception as error:
+                counts[f"failed: {error!r}"] += 1
+            slowest[0] = max(slowest[0], time.perf_counter() - started)
+            time.sleep(0.004)
+threads = [threading.Thread(target=call) for _ in range(int(sys.argv[1]))]
+for thread in threads:
+    thread.start()
+print("calling", flush=True)
+for thread in threads:
+    thread.join()
+print(json.dumps({"counts": counts, "slowest": slowest[0]}))
+"""
+
+
+class Load:
+    """Callers in a container of its own, beside the servers, which find them by name."""
+
+    def __init__(self, network: str, threads: int = 4) -> None:
+        where = ("--network", network, "--env", "MLPSERVE_TARGET=server:50051")
+        program = ("--entrypoint", "python", f"mlpserve-client:{TAG}", "-c", LOAD, str(threads))
+        self._container = docker("run", "--detach", *where, *program).strip()
+        wait_for(lambda: "calling" in docker("logs", self._container), 30)
+
+    def stop(self) -> Any:
+        """End it; gives `counts`, by version and failure, and the `slowest` call in seconds."""
+        docker("stop", "--time", "60", self._container)
+        *_, last = docker("logs", self._container).splitlines()
+        docker("rm", self._container)
+        return json.loads(last)
+
+
 class Stack:
     """A compose project of its own: no container, network or volume is shared with another."""
 
-    docker = staticmethod(docker)
-    wait_for = staticmethod(wait_for)
+    docker, wait_for = staticmethod(docker), staticmethod(wait_for)
 
     def __init__(self, servers: int = 1, **environment: str) -> None:
         port = free_ports(servers)
@@ -81,13 +128,8 @@ class Stack:
 
     def compose(self, *arguments: str, expect: int = 0) -> str:
         """Run `docker compose`, check its exit code and return what it printed."""
-        command = ["docker", "compose", "--progress", "plain", "--project-name", self.name]
-        done = subprocess.run(
-            [*command, *arguments], cwd=ROOT, env=self.environment, text=True, capture_output=True
-        )
-        output = done.stdout + done.stderr
-        assert done.returncode == expect, f"{arguments}: exit code {done.returncode}\n{output}"
-        return output
+        command = ("compose", "--progress", "plain", "--project-name", self.name, *arguments)
+        return docker(*command, expect=expect, environment=self.environment)
 
     def up(self, *arguments: str) -> float:
         """Bring everything up and return how many seconds it took."""
@@ -224,6 +266,12 @@ def stack(built: Stack) -> Stack:
 def callers_of() -> Callable[..., Callers]:
     """Callers of a server or of several."""
     return Callers
+
+
+@pytest.fixture
+def load_on(images: dict[str, str]) -> Callable[..., Load]:
+    """Callers in a container on a network."""
+    return Load
 
 
 @pytest.fixture

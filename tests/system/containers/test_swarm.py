@@ -1,0 +1,137 @@
+"""A Docker Swarm of one node: three replicas, updated one by one while callers call."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+FOLDER = Path(__file__).parents[3] / "deploy/swarm"
+NEXT = "mlpserve-server:test-next"
+REPLICAS = 3
+CALLS = 4_000
+
+pytestmark = [pytest.mark.swarm, pytest.mark.timeout(600)]
+
+
+class Swarm:
+    """A stack of its own."""
+
+    def __init__(self, stack: Any) -> None:
+        self.name = f"mlpserve-test-{uuid4().hex[:8]}"
+        self.environment = stack.environment
+        self.docker: Callable[..., str] = stack.docker
+        self.wait_for: Callable[..., float] = stack.wait_for
+
+    def deploy(self) -> None:
+        flags = (
+            "--detach=true",
+            "--resolve-image",
+            "never",
+            "--compose-file",
+            str(FOLDER / "stack.yml"),
+        )
+        self.docker("stack", "deploy", *flags, self.name, environment=self.environment)
+
+    def running(self, image: str) -> int:
+        """How many replicas run an image."""
+        command = ("service", "ps", "--format", "{{json .}}", f"{self.name}_server")
+        tasks = [json.loads(line) for line in self.docker(*command).splitlines()]
+        states = [task["CurrentState"] for task in tasks if task["Image"] == image]
+        return sum(state.startswith("Running") for state in states)
+
+    def wait_for_replicas(self, image: str, seconds: float = 120) -> float:
+        """Wait until all replicas run an image, and none another."""
+        command = (
+            "service",
+            "inspect",
+            f"{self.name}_server",
+            "--format",
+            "{{json .UpdateStatus}}",
+        )
+
+        def settled() -> bool:
+            status = json.loads(self.docker(*command)) or {"State": "completed"}
+            assert "rollback" not in status["State"], status
+            assert status["State"] != "paused", status
+            return status["State"] == "completed" and self.running(image) == REPLICAS
+
+        return self.wait_for(settled, seconds)
+
+    def remove(self) -> None:
+        label = f"label=com.docker.stack.namespace={self.name}"
+        self.docker("stack", "rm", self.name)
+        self.wait_for(lambda: not self.docker("ps", "-aq", "--filter", label), 60)
+        self.wait_for(lambda: not self.docker("network", "ls", "-q", "--filter", label), 60)
+        for volume in self.docker("volume", "ls", "-q", "--filter", label).split():
+            self.docker("volume", "rm", volume)
+
+
+@pytest.fixture
+def swarm(new_stack: Callable[..., Any], images: dict[str, str]) -> Iterator[Swarm]:
+    """The stack on an engine that is a swarm for as long as this takes."""
+    swarm = Swarm(new_stack(servers=REPLICAS))
+    state = swarm.docker("info", "--format", "{{.Swarm.LocalNodeState}}").strip()
+    if state != "inactive":
+        pytest.skip(f"this engine's swarm is {state}: not to be meddled with")
+    # Its own addresses would be of 10.0.0.0/8, where the machine's network may be.
+    pool = ("--default-addr-pool", "172.31.0.0/16", "--default-addr-pool-mask-length", "24")
+    swarm.docker("swarm", "init", "--advertise-addr", "127.0.0.1", *pool)
+    try:
+        try:
+            swarm.deploy()
+            yield swarm
+        finally:
+            swarm.remove()
+    finally:
+        swarm.docker("swarm", "leave", "--force")
+
+
+@pytest.fixture
+def next_image(
+    images: dict[str, str], engine: None, new_stack: Callable[..., Any]
+) -> Iterator[str]:
+    """The server's image once more, of another revision."""
+    docker = new_stack().docker
+    arguments = ("--build-arg", "REVISION=next", "--target", "server", "--tag", NEXT)
+    docker("build", *arguments, ".")
+    yield NEXT
+    docker("image", "rm", "--force", NEXT)
+
+
+def test_a_rolling_update_and_a_rollback_under_load_fail_no_call(
+    swarm: Swarm, images: dict[str, str], next_image: str, load_on: Callable[..., Any]
+) -> None:
+    swarm.wait_for_replicas(images["server"])
+    load = load_on(f"{swarm.name}_calls")
+
+    swarm.docker("service", "update", "--detach", "--image", next_image, f"{swarm.name}_server")
+    updated = swarm.wait_for_replicas(next_image)
+    swarm.docker("service", "rollback", "--detach", f"{swarm.name}_server")
+    swarm.wait_for(lambda: swarm.running(images["server"]) == REPLICAS, 120)
+    swarm.wait_for(lambda: swarm.running(next_image) == 0, 120)
+
+    told = load.stop()
+    failed = {name: count for name, count in told["counts"].items() if "version" not in name}
+    calls = sum(told["counts"].values())
+    print(
+        f"\n{REPLICAS} replicas updated in {updated:.0f} s and rolled back: "
+        f"{calls} calls, {sum(failed.values())} failed, the slowest {told['slowest']:.2f} s"
+    )
+    assert failed == {}
+    assert calls >= CALLS
+
+
+@pytest.mark.parametrize("extra", ["nfs.yml", "publish.yml", "encrypted.yml"])
+def test_docker_accepts_the_stack_with_an_extra_file(
+    extra: str, new_stack: Callable[..., Any]
+) -> None:
+    stack = new_stack()
+    environment = stack.environment | {"MLPSERVE_NFS_SERVER": "nfs", "MLPSERVE_NFS_PATH": "/models"}
+    files = ["--compose-file", str(FOLDER / "stack.yml"), "--compose-file", str(FOLDER / extra)]
+
+    config = stack.docker("stack", "config", *files, environment=environment)
+
+    assert {"nfs.yml": "type: nfs", "publish.yml": "mode: host"}.get(extra, "encrypted") in config
