@@ -23,6 +23,8 @@ cygrpc: Any = import_module("grpc._cython.cygrpc")
 SUPPORTED = ((1, 74), (1, 86))
 
 _NO_FLAGS = 0
+_TIMEOUT = cygrpc.CompletionType.queue_timeout
+_SHUTDOWN = cygrpc.CompletionType.queue_shutdown
 
 
 def unsupported() -> str | None:
@@ -46,19 +48,21 @@ class Call(Exchange):
         self.deadline: float = event.call_details.deadline
         self.closed = False
         self.finished = False
-        # Notice from now on when the caller hangs up.
-        operations = (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),)
-        self._call.start_server_batch(operations, self._on_closed)
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody waits for the answer any more."""
+        """Whether nobody waits for the answer any more; a cancelled call tells if watched."""
         return self.closed or self.deadline < time.time()
 
     def peer(self) -> str:
         """Who called."""
         name: bytes | str = self._call.peer()
         return name if isinstance(name, str) else name.decode()
+
+    def watch(self) -> None:
+        """Notice from now on when the caller hangs up."""
+        operations = (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),)
+        self._call.start_server_batch(operations, self._on_closed)
 
     def receive(self, then: "Callable[[Call, bytes | None], None]") -> None:
         """Ask for the request; `then` gets its bytes, or None when the caller is gone."""
@@ -102,28 +106,36 @@ class Queue:
         for method in methods:
             self._core.register_method(method)
 
-    def ask_for(self, method: str, on_call: Callable[[Call], None]) -> None:
-        """Ask for the next call of a method; nothing comes of it once the server stops."""
+    def hand_over(self, method: str, on_call: Callable[[Call], None], at_once: int) -> None:
+        """Give every call of a method to `on_call`, of those that arrive together so many."""
+
+        def ask() -> None:
+            try:
+                self._core.request_registered_call(self._queue, self._queue, method, arrived)
+            except ValueError:
+                return  # the server is shutting down: no more calls
 
         def arrived(event: Any) -> None:
             if event.success:
+                ask()
                 on_call(Call(event, method))
 
-        try:
-            self._core.request_registered_call(self._queue, self._queue, method, arrived)
-        except ValueError:
-            return  # the server is shutting down: no more calls
+        for _ in range(at_once):
+            ask()
 
-    def take(self, seconds: float) -> bool:
-        """Deal with the next event; False when none came in time."""
-        event = self._queue.poll(time.time() + seconds if seconds else 0.0)
-        if event.completion_type == cygrpc.CompletionType.queue_timeout:
-            return False
-        if event.completion_type == cygrpc.CompletionType.queue_shutdown:
-            self.ended = True
-        else:
+    def take(self, seconds: float, most: int) -> None:
+        """Deal with the events that are there, at most so many; wait so long for the first."""
+        deadline = time.time() + seconds if seconds else 0.0
+        for _ in range(most):
+            event = self._queue.poll(deadline)
+            kind = event.completion_type
+            if kind == _TIMEOUT:
+                return
+            if kind == _SHUTDOWN:
+                self.ended = True
+                return
             event.tag(event)
-        return True
+            deadline = 0.0
 
     def shut_down(self) -> None:
         """End the queue. Any operation of a call after this would end the process."""

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 from grpc_status import rpc_status
@@ -37,13 +37,13 @@ __all__ = ["DirectTransport"]
 
 # Calls of a method that the core may hand over before it has to be asked again.
 _ASKED_FOR = 64
-# Most events, four a call, that are taken before some work is done: without a bound, calls that
+# Most events, three a call, that are taken before some work is done: without a bound, calls that
 # keep coming would keep those that are there waiting.
 _MOST_EVENTS = 512
-# Batches whose requests are in memory; the others wait unread, held back by flow control.
-_OPEN_BATCHES = 4
+# Batches that are being read; the others wait unread, held back by flow control.
+_READING = 4
 # ModelInfer requests read at once: how large one is shows when it is here.
-_OPEN_INFERS = 32
+_READING_INFERS = 32
 # A larger one is a batch, and answered in steps.
 _SMALL_BYTES = 16 << 10
 # A request that is not here by then no longer keeps others waiting; later, it is refused.
@@ -104,13 +104,18 @@ class _Batch(NamedTuple):
 class _Reader:
     """Reads the requests of calls, so many at once; the others wait unread."""
 
-    def __init__(self, receive: Callable[[Call], None]) -> None:
+    def __init__(self, receive: Callable[[Call], None], at_once: int) -> None:
         self._receive = receive
+        self._at_once = at_once
         self.unread: deque[Call] = deque()
         self.reading: set[Call] = set()  # those that are awaited, and not for long
 
-    def read(self, most: int) -> None:
-        while self.unread and len(self.reading) < most:
+    def take(self, call: Call) -> None:
+        self.unread.append(call)
+        self.read()
+
+    def read(self) -> None:
+        while self.unread and len(self.reading) < self._at_once:
             call = self.unread.popleft()
             self.reading.add(call)
             self._receive(call)
@@ -133,29 +138,31 @@ class _Loop:
         self._data = data
         self._pool = pool
         self._max_waiting = max_waiting
+        # Made once: who is refused costs as little as can be.
+        self._too_many = _refusal(too_many(max_waiting))
+        self._unauthenticated = _refusal(Unauthenticated())
         self.open = 0  # calls taken on and not yet answered
         self._awaited: dict[Call, float] = {}  # whose requests have not come, and since when
         self._singles: list[tuple[Call, bytes]] = []
         self._infers: list[tuple[Call, bytes]] = []  # small ones
-        self._batch_reader = _Reader(partial(self._receive, self._on_batch))
-        self._infer_reader = _Reader(partial(self._receive, self._on_infer))
+        self._batch_reader = _Reader(partial(self._receive, self._on_batch), _READING)
+        self._infer_reader = _Reader(partial(self._receive, self._on_infer), _READING_INFERS)
         self._batches: deque[_Batch] = deque()
         self._handed = 0  # calls that the pool works on
         self._handed_back: deque[tuple[Call, Answer]] = deque()
         self._next_look = 0.0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="direct", daemon=True)
-        self._methods = {
+        self._methods: dict[str, Callable[[Call], None]] = {
             f"/{PREDICTION_SERVICE}/Predict": partial(self._receive, self._on_single),
-            f"/{PREDICTION_SERVICE}/BatchPredict": partial(self._take, self._batch_reader),
-            f"/{INFERENCE_SERVICE}/ModelInfer": partial(self._take, self._infer_reader),
+            f"/{PREDICTION_SERVICE}/BatchPredict": self._batch_reader.take,
+            f"/{INFERENCE_SERVICE}/ModelInfer": self._infer_reader.take,
         }
         self._queue = Queue(server, list(self._methods))
 
     def start(self) -> None:
-        for method in self._methods:
-            for _ in range(_ASKED_FOR):
-                self._ask_for(method)
+        for method, on_call in self._methods.items():
+            self._queue.hand_over(method, partial(self._admit, on_call), _ASKED_FOR)
         self._thread.start()
 
     def stop(self) -> None:
@@ -164,13 +171,9 @@ class _Loop:
         self._thread.join()
 
     def _run(self) -> None:
-        taken = 0  # events since the last work
         while not self._queue.ended:
             try:
-                if self._queue.take(self._patience()) and taken < _MOST_EVENTS:
-                    taken += 1
-                    continue
-                taken = 0
+                self._queue.take(self._patience(), _MOST_EVENTS)
                 self._work()
             except Exception:
                 log.exception("the direct transport failed at an event")
@@ -193,7 +196,7 @@ class _Loop:
             waiting, self._infers = self._infers, []
             self._answer_together(waiting, self._data.infer)
         if self._batches:
-            self._step()
+            self._step(self._batches.popleft())
         while self._handed_back:
             self._handed -= 1
             self._finish(*self._handed_back.popleft())
@@ -203,31 +206,22 @@ class _Loop:
         if self._stopping and not self._has_work():
             self._queue.shut_down()
 
-    def _ask_for(self, method: str) -> None:
-        def on_call(call: Call) -> None:
-            self._ask_for(method)
-            if self._admits and not self._admits(call.metadata):
-                self._send(call, Unauthenticated())
-            elif self.open >= self._max_waiting:
-                self._send(call, too_many(self._max_waiting))
-            else:
-                self.open += 1
-                self._methods[method](call)
-
-        self._queue.ask_for(method, on_call)
+    def _admit(self, on_call: Callable[[Call], None], call: Call) -> None:
+        if self._admits and not self._admits(call.metadata):
+            self._refuse(call, self._unauthenticated)
+        elif self.open >= self._max_waiting:
+            self._refuse(call, self._too_many)
+        else:
+            self.open += 1
+            on_call(call)
 
     def _receive(self, then: OnRequest, call: Call) -> None:
         self._awaited[call] = time.monotonic()
         call.receive(then)
 
-    def _take(self, reader: "_Reader", call: Call) -> None:
-        reader.unread.append(call)
-        self._read_more()
-
     def _read_more(self) -> None:
-        room = _OPEN_BATCHES - len(self._batches)
-        self._batch_reader.read(room)
-        self._infer_reader.read(_OPEN_INFERS if room > 0 else 0)
+        self._batch_reader.read()
+        self._infer_reader.read()
 
     def _on_single(self, call: Call, request: bytes | None) -> None:
         self._awaited.pop(call, None)
@@ -255,8 +249,10 @@ class _Loop:
         self._read_more()
 
     def _add_batch(self, call: Call, request: bytes, answer: InSteps) -> None:
+        call.watch()
         again = partial(answer, request, True)
-        self._batches.append(_Batch(call, answer(request, False), again))
+        # The first step, which checks and admits, at once: it may be refused.
+        self._step(_Batch(call, answer(request, False), again))
 
     def _no_longer_awaited(self, call: Call) -> None:
         self._awaited.pop(call, None)
@@ -280,18 +276,17 @@ class _Loop:
         answers = answer([request for _, request in wanted], False)
         for (call, request), found in zip(wanted, answers, strict=True):
             if isinstance(found, NotInMemory):
+                call.watch()
                 self._hand_off(call, partial(_alone, answer, request))
             else:
                 self._finish(call, found)
 
-    def _step(self) -> None:
-        batch = self._batches.popleft()
+    def _step(self, batch: _Batch) -> None:
         call = batch.call
         try:
             if not self._drop(call):
                 next(batch.steps)
                 self._batches.append(batch)
-                return
         except StopIteration as end:
             self._finish(call, end.value)
         except NotInMemory:
@@ -299,7 +294,6 @@ class _Loop:
             self._hand_off(call, again)
         except Exception as error:
             self._finish(call, error)
-        self._read_more()
 
     def _drop(self, call: Call) -> bool:
         """End the call without computing anything when nobody waits for it."""
@@ -315,12 +309,14 @@ class _Loop:
     def _send(self, call: Call, answer: Answer) -> None:
         """Send the answer or the error, and end the call."""
         if isinstance(answer, Exception):
-            status = rpc_status.to_status(status_of(answer, call))
-            call.refuse(status.code.value[0], status.details, status.trailing_metadata)
-            self._observer.ended(call, status.code.value[0])
+            self._refuse(call, _refusal(answer, call))
         else:
             call.answer(answer)
             self._observer.ended(call, 0, answer)
+
+    def _refuse(self, call: Call, refusal: "_Refusal") -> None:
+        call.refuse(*refusal)
+        self._observer.ended(call, refusal.code)
 
     def _hand_off(self, call: Call, work: Callable[[], Answer]) -> None:
         """Let a thread of the pool load what the call needs; it stays one of the open calls."""
@@ -340,3 +336,14 @@ class _Loop:
 
 def _alone(answer: Together, request: bytes) -> Answer:
     return answer([request], True)[0]
+
+
+class _Refusal(NamedTuple):
+    code: int
+    details: str
+    metadata: Any
+
+
+def _refusal(error: Exception, call: Call | None = None) -> _Refusal:
+    status = rpc_status.to_status(status_of(error, call))
+    return _Refusal(status.code.value[0], status.details, status.trailing_metadata)
