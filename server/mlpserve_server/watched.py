@@ -55,14 +55,15 @@ class Watched(Generic[Value]):
         try:
             value = self._read()
         except CredentialsError as error:
-            fields = {"what": self._what, "reason": str(error)}
-            log.error("new credentials refused, the old ones stay", extra=fields)
-        else:
-            if self._stamps() != before:
-                return  # changed while it was read: look again
+            if self._stamps() == before:  # or else it has changed while it was read
+                self._judged = before
+                fields = {"what": self._what, "reason": str(error)}
+                log.error("new credentials refused, the old ones stay", extra=fields)
+            return
+        if self._stamps() == before:
+            self._judged = before
             self.value = value
             self._announce()
-        self._judged = before
 
     def _announce(self) -> None:
         fields = {"what": self._what, **self.value.summary}

@@ -1,0 +1,352 @@
+"""TLS and mutual TLS: who is let in, and certificates that change under load."""
+
+import hashlib
+import json
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from mlpserve.v1 import prediction_pb2 as pb
+from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
+
+REQUEST = pb.PredictRequest(
+    instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
+)
+REFUSED = "new credentials refused, the old ones stay"
+ROTATIONS = 100
+
+
+class Pair:
+    """The files that a server is told of, and an operator who puts others in their place."""
+
+    def __init__(self, folder: Path, cert: Path, key: Path) -> None:
+        self._folder = folder
+        self.cert, self.key = folder / "tls.crt", folder / "tls.key"
+        self.put(cert, key)
+
+    def put(self, cert: Path | None = None, key: Path | None = None) -> None:
+        """Put one or both into their places, each at once, one after the other."""
+        for new, place in ((cert, self.cert), (key, self.key)):
+            if new is not None:
+                self.write(place, new.read_bytes())
+
+    def turn_to(self, cert: Path, key: Path) -> None:
+        """Put both into their places in one step, as Kubernetes does: by turning a link."""
+        number = len(list(self._folder.iterdir()))
+        made = self._folder / f"pair-{number}"
+        made.mkdir()
+        for source, place in ((cert, self.cert), (key, self.key)):
+            (made / place.name).touch(mode=0o600)
+            (made / place.name).write_bytes(source.read_bytes())
+        link = self._folder / "data"
+        new = self._folder / f"link-{number}"
+        new.symlink_to(made.name)
+        new.replace(link)
+        for place in (self.cert, self.key):
+            if not place.is_symlink():
+                place.unlink()
+                place.symlink_to(f"data/{place.name}")
+
+    def write(self, place: Path, content: bytes) -> None:
+        beside = place.with_suffix(".new")
+        beside.touch(mode=0o600)
+        beside.write_bytes(content)
+        beside.replace(place)
+
+    @property
+    def fields(self) -> dict[str, Path]:
+        """The settings that name them."""
+        return {"tls_cert": self.cert, "tls_key": self.key}
+
+    @property
+    def flags(self) -> list[str]:
+        """The same for the command."""
+        return ["--tls-cert", str(self.cert), "--tls-key", str(self.key)]
+
+
+@pytest.fixture
+def pair(authority: Any, tmp_path: Path) -> Pair:
+    return Pair(tmp_path, *authority.issue())
+
+
+@pytest.fixture
+def call(authority: Any) -> Callable[..., Any]:
+    """Call over a new connection; gives the version that answered, or the code."""
+
+    def call(address: str, trust: Any = authority, show: Any = None, wait: float = 5) -> Any:
+        cert, key = show or (None, None)
+        credentials = grpc.ssl_channel_credentials(
+            trust.ca.read_bytes(), key and key.read_bytes(), cert and cert.read_bytes()
+        )
+        options = [
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.ssl_target_name_override", "localhost"),
+        ]
+        with grpc.secure_channel(address, credentials, options) as channel:
+            try:
+                answer = PredictionServiceStub(channel).Predict(REQUEST, timeout=wait)
+            except grpc.RpcError as error:
+                failed: Any = error
+                return failed.code()
+        return answer.model.version
+
+    return call
+
+
+@pytest.fixture
+def started(publish: Any, serve: Any, eventually: Any, call: Any) -> Callable[..., str]:
+    """Start a server that serves version 1 and give its address."""
+
+    def started(show: Any = None, **changes: Any) -> str:
+        publish()
+        address: str = serve(**changes).address
+        eventually(lambda: call(address, show=show) == 1)
+        return address
+
+    return started
+
+
+def shown(address: str) -> str:
+    """The fingerprint of the certificate that a new connection is shown."""
+    pem = ssl.get_server_certificate(("127.0.0.1", int(address.rpartition(":")[2])), timeout=10)
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+
+
+def fingerprint(cert: Path) -> str:
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(cert.read_text())).hexdigest()
+
+
+@pytest.mark.parametrize("rsa", [False, True])
+def test_an_encrypted_call_is_answered_and_plain_text_is_not(
+    started: Any, authority: Any, tmp_path: Path, call: Any, rsa: bool
+) -> None:
+    pair = Pair(tmp_path, *authority.issue(rsa=rsa))
+    address = started(**pair.fields)
+    assert call(address) == 1
+    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
+        PredictionServiceStub(channel).Predict(REQUEST, timeout=1)
+    assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def test_callers_refuse_a_certificate_that_is_foreign_or_has_expired(
+    started: Any, authority: Any, new_authority: Any, pair: Pair, call: Any, eventually: Any
+) -> None:
+    address = started(**pair.fields)
+    assert call(address, trust=new_authority(), wait=1) == grpc.StatusCode.UNAVAILABLE
+    expired = authority.issue(days=-1)
+    pair.put(*expired)
+    eventually(lambda: shown(address) == fingerprint(expired[0]))
+    assert call(address, wait=1) == grpc.StatusCode.UNAVAILABLE
+
+
+def test_mutual_tls_lets_in_whom_the_authority_knows_and_nobody_else(
+    started: Any, authority: Any, new_authority: Any, pair: Pair, call: Any
+) -> None:
+    ours, theirs = new_authority(), new_authority()
+    mine = ours.issue("caller")
+    address = started(mine, **pair.fields, tls_client_ca=ours.ca)
+    assert call(address, show=mine) == 1
+    for wrong in (None, theirs.issue("caller"), authority.issue(), ours.issue("caller", days=-1)):
+        assert call(address, show=wrong, wait=1) == grpc.StatusCode.UNAVAILABLE, wrong
+    assert call(address, show=ours.issue("another")) == 1
+
+
+def test_callers_of_another_authority_are_let_in_once_it_stands_in_the_file(
+    started: Any, new_authority: Any, pair: Pair, call: Any, eventually: Any, tmp_path: Path
+) -> None:
+    first, second = new_authority(), new_authority()
+    old, new = first.issue("caller"), second.issue("caller")
+    trusted = tmp_path / "callers.pem"
+    pair.write(trusted, first.ca.read_bytes())
+    address = started(old, **pair.fields, tls_client_ca=trusted)
+    assert call(address, show=new, wait=1) == grpc.StatusCode.UNAVAILABLE
+    pair.write(trusted, first.ca.read_bytes() + second.ca.read_bytes())
+    eventually(lambda: call(address, show=new) == 1)
+    assert call(address, show=old) == 1
+    pair.write(trusted, second.ca.read_bytes())
+    eventually(lambda: call(address, show=old, wait=1) == grpc.StatusCode.UNAVAILABLE)
+    assert call(address, show=new) == 1
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_all_addresses_are_encrypted_and_follow_alike(
+    publish: Any,
+    run: Any,
+    authority: Any,
+    new_authority: Any,
+    pair: Pair,
+    call: Any,
+    tmp_path: Path,
+    eventually: Any,
+    workers: str,
+) -> None:
+    publish()
+    listen = f"127.0.0.1:0,127.0.0.1:0,unix:{tmp_path}/socket"
+    server = run("--listen", listen, "--workers", workers, *pair.flags)
+    addresses = server.event("listening")["address"].split(",")
+    addresses = [*addresses[:2], f"unix:{tmp_path}/socket"]
+    eventually(lambda: all(call(address) == 1 for address in addresses))
+    later = new_authority()
+    pair.put(*later.issue())
+    eventually(lambda: all(call(address, trust=later, wait=1) == 1 for address in addresses))
+
+
+class Callers:
+    """Threads that connect anew for every call; they keep what was not answered."""
+
+    def __init__(self, call: Callable[[], Any], count: int = 2) -> None:
+        self.answered = 0
+        self.failed: list[Any] = []
+        self._call = call
+        self._done = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self) -> None:
+        while not self._done.is_set():
+            result = self._call()
+            if result == 1:
+                self.answered += 1
+            else:
+                self.failed.append(result)
+
+    def end(self) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.mark.parametrize(("workers", "step"), [("1", "put"), ("2", "turn_to")])
+def test_a_hundred_rotations_under_load_fail_no_connection(
+    publish: Any,
+    run: Any,
+    authority: Any,
+    pair: Pair,
+    call: Any,
+    eventually: Any,
+    workers: str,
+    step: str,
+) -> None:
+    publish()
+    pairs = [authority.issue() for _ in range(10)]
+    getattr(pair, step)(*pairs[-1])
+    server = run("--workers", workers, *pair.flags)
+    address = server.event("listening")["address"]
+    for _ in range(int(workers)):
+        server.event("serving")
+    log: list[str] = []
+    reader = threading.Thread(target=lambda: log.extend(server.process.stderr))
+    reader.start()
+    callers = Callers(lambda: call(address))
+    seen = set()
+    try:
+        for number in range(ROTATIONS):
+            getattr(pair, step)(*pairs[number % len(pairs)])
+            time.sleep(0.15)  # three looks
+            seen.add(shown(address))
+        latest = fingerprint(pair.cert)
+        eventually(lambda: all(shown(address) == latest for _ in range(8)))
+    finally:
+        callers.end()
+    server.process.terminate()
+    assert server.process.wait(timeout=30) == 0
+    reader.join()
+    events = [json.loads(line) for line in log]
+    changes = [event for event in events if event["event"] == "credentials in force"]
+    print(f"{callers.answered} connections, {len(changes)} changes, {len(callers.failed)} failed")
+    assert callers.failed == []
+    assert callers.answered > ROTATIONS
+    assert seen == {fingerprint(cert) for cert, _ in pairs}
+    assert len(changes) >= 0.9 * ROTATIONS * int(workers)
+    assert {event["sha256"] for event in changes} == seen
+    if step == "turn_to":  # one file after the other is seen by halves when the machine is busy
+        assert not any(event["event"] == REFUSED for event in events)
+
+
+def refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [vars(r)["reason"] for r in caplog.records if r.getMessage() == REFUSED]
+
+
+def test_half_of_a_new_pair_keeps_the_old_one_and_is_logged_once(
+    started: Any,
+    authority: Any,
+    pair: Pair,
+    call: Any,
+    eventually: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    address = started(**pair.fields)
+    old = fingerprint(pair.cert)
+    caplog.set_level(logging.INFO)
+    caplog.clear()
+    cert, key = authority.issue()
+    halves = (cert.read_bytes()[:300], b"", cert.read_bytes())  # the last: with the key of the old
+    for number, half in enumerate(halves, 1):
+        pair.cert.write_bytes(half)  # in its place, as a careless copy does
+        eventually(lambda: len(refusals(caplog)) == number)  # noqa: B023  # called at once
+        time.sleep(0.2)  # ten looks
+        assert len(refusals(caplog)) == number
+        assert str(pair.cert) in refusals(caplog)[-1]
+        assert shown(address) == old
+        assert call(address) == 1
+    pair.put(key=key)
+    eventually(lambda: shown(address) == fingerprint(cert))
+    assert call(address) == 1
+    assert len(refusals(caplog)) == len(halves)
+    assert b"".join(key.read_bytes().split(b"\n")[1:2]).decode() not in caplog.text
+
+
+def test_files_that_vanish_keep_what_was_in_them(
+    started: Any, pair: Pair, call: Any, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = started(**pair.fields)
+    pair.cert.unlink()
+    pair.key.unlink()
+    eventually(lambda: len(refusals(caplog)) == 1)
+    assert "cannot read" in refusals(caplog)[0]
+    assert call(address) == 1
+
+
+@pytest.mark.parametrize("damage", ["missing", "garbage", "other key", "open", "encrypted", "ca"])
+def test_a_server_with_wrong_files_does_not_start_and_says_why(
+    run: Any, authority: Any, pair: Pair, tmp_path: Path, damage: str
+) -> None:
+    ca = authority.ca
+    expected = "are no certificate and its key"
+    if damage == "missing":
+        pair.cert.unlink()
+        expected = f"cannot read {pair.cert}: No such file or directory"
+    elif damage == "garbage":
+        pair.cert.write_text("no certificate")
+    elif damage == "other key":
+        pair.put(key=authority.issue()[1])
+        expected = "key values mismatch"
+    elif damage == "open":
+        pair.key.chmod(0o644)
+        expected = f"{pair.key} is open to every user of this machine: chmod 600"
+    elif damage == "encrypted":
+        loaded: Any = load_pem_private_key(pair.key.read_bytes(), None)
+        protection = BestAvailableEncryption(b"a passphrase")
+        pair.key.write_bytes(loaded.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection))
+        expected = "the key is encrypted: give one without a passphrase"
+    else:
+        ca = tmp_path / "ca.pem"
+        ca.write_text("no authority")
+        expected = f"{ca} has no PEM certificates"
+    server = run(*pair.flags, "--tls-client-ca", str(ca))
+    assert expected in server.event("cannot start")["reason"]
+    assert server.process.wait(timeout=20) == 1
