@@ -258,8 +258,11 @@ class Store:
                 self._backend.sweep()
         return old
 
-    def record(self, event: str, version: int, reason: str, **more: Any) -> None:
-        """Append one event to the history, with the time and who this process belongs to."""
+    def record(self, event: str, version: int | None, reason: str, **more: Any) -> None:
+        """Append one event to the history, with the time and who this process belongs to.
+
+        `version` is None for an event that is about none. Raises StoreError.
+        """
         entry = {"time": _now().isoformat(), "event": event, "version": version}
         entry |= more | {"actor": actor(), "reason": reason}
         with self.lock(), _translated(f"cannot write to {self._backend}"):

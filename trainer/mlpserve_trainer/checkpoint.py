@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mlpserve_model import Manifest
-from mlpserve_trainer.errors import TrainerError
+from mlpserve_trainer.errors import CheckpointDamaged
 from mlpserve_trainer.fitting import Epoch
 from mlpserve_trainer.state import State
 
@@ -56,7 +56,7 @@ class Checkpoint:
     def load(self) -> State | None:
         """Return the state to go on from, None where there is no checkpoint.
 
-        Raises TrainerError when the file cannot be read.
+        Raises CheckpointDamaged when the file cannot be read.
         """
         try:
             # Opened here: NumPy leaves the file of a damaged archive open.
@@ -67,7 +67,9 @@ class Checkpoint:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise TrainerError(f"checkpoint {self.path} is damaged, remove it: {error}") from error
+            raise CheckpointDamaged(
+                f"checkpoint {self.path} is damaged, remove it: {error}"
+            ) from error
 
     def remove(self) -> None:
         """Remove the file where there is one: its training is over."""

@@ -1,4 +1,4 @@
-"""The command mlpserve-trainer: train, reproduce, sweep, datasets, recipes."""
+"""The command mlpserve-trainer: train, schedule, reproduce, sweep, datasets, recipes."""
 
 import argparse
 import difflib
@@ -6,7 +6,8 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,7 +17,13 @@ from mlpserve_model.settings import SettingsParser, at_least
 from mlpserve_trainer.datasets import DATASETS, Places
 from mlpserve_trainer.datasets.idx import has_images
 from mlpserve_trainer.errors import TrainerError, UsageError
-from mlpserve_trainer.flags import add_places, add_train_flags, flag, train_settings
+from mlpserve_trainer.flags import (
+    add_places,
+    add_schedule_flags,
+    add_train_flags,
+    flag,
+    train_settings,
+)
 from mlpserve_trainer.interrupts import terminable
 from mlpserve_trainer.progress import Watch, log_epochs, show_bar
 from mlpserve_trainer.recipe import load_recipe, recipe_names
@@ -63,6 +70,7 @@ def _parser() -> SettingsParser:
         return sub
 
     add_train_flags(command("train", _train, "train, publish and, if good enough, promote"))
+    add_schedule_flags(command("schedule", _schedule, "train by a timetable, until stopped"))
     _add_reproduce_flags(command("reproduce", _reproduce, "train a version again and compare"))
     _add_sweep_flags(command("sweep", _sweep, "compare recipes on validation data"))
     add_places(command("datasets", _list_datasets, "list the data sets"))
@@ -101,6 +109,27 @@ def _train(options: argparse.Namespace) -> int:
     outcome = train(settings, _watch(options))
     _show(outcome, as_json=options.json)
     return REJECTED if outcome.verdict == "REJECTED" else DONE
+
+
+def _schedule(options: argparse.Namespace) -> int:
+    # Imported here: what no other command needs.
+    from mlpserve_trainer.retraining.health import listening
+    from mlpserve_trainer.retraining.metrics import Metrics
+    from mlpserve_trainer.retraining.run import Job
+    from mlpserve_trainer.retraining.schedule import Schedule
+    from mlpserve_trainer.retraining.timetable import timetable
+
+    settings = replace(train_settings(options), unless_unchanged=not options.always)
+    trigger = timetable(options.cron, options.every, options.time_zone, options.jitter)
+    set_up(options.log_format, options.log_level)
+    job = Job(settings, options.log_format, options.log_level, as_json=options.json)
+    metrics = Metrics()
+    schedule = Schedule(job, trigger, options.run_timeout, metrics)
+    with ExitStack() as stack:
+        if options.health_listen:
+            address = options.health_listen
+            stack.enter_context(listening(address, schedule.condition, metrics.registry))
+        return schedule.keep(now=options.now)
 
 
 def _reproduce(options: argparse.Namespace) -> int:
@@ -148,9 +177,8 @@ def _watch(options: argparse.Namespace) -> Watch:
 
 def _show(outcome: Outcome, as_json: bool) -> None:
     if as_json:
-        facts = asdict(outcome)
         print(outcome.report, file=sys.stderr)
-        print(json.dumps({key: value for key, value in facts.items() if key != "report"}))
+        print(json.dumps(outcome.facts()))
         return
     if outcome.verdict == "UNCHANGED":
         print(f"nothing to train: {outcome.reasons[0]}")

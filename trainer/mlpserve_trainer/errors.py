@@ -1,6 +1,7 @@
 """What can go wrong while training, each error written for the person who can act on it."""
 
 __all__ = [
+    "CheckpointDamaged",
     "DataError",
     "DatasetUnavailable",
     "TrainerError",
@@ -23,6 +24,10 @@ class DataError(TrainerError):
 
 class DatasetUnavailable(TrainerError):
     """The data set is not on this machine and could not be fetched."""
+
+
+class CheckpointDamaged(TrainerError):
+    """The checkpoint of this training cannot be read."""
 
 
 class TrainingDiverged(TrainerError):

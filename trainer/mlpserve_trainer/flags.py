@@ -1,6 +1,7 @@
 """The flags of a training, and the settings that are made of them."""
 
 import argparse
+import re
 from pathlib import Path
 
 from mlpserve_model.settings import SettingsParser, at_least
@@ -9,7 +10,11 @@ from mlpserve_trainer.gate import Rules
 from mlpserve_trainer.recipe import load_recipe, recipe_knobs
 from mlpserve_trainer.training import TrainSettings, default_cache_dir
 
-__all__ = ["add_places", "add_train_flags", "flag", "train_settings"]
+__all__ = ["add_places", "add_schedule_flags", "add_train_flags", "flag", "train_settings"]
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 
 
 def add_train_flags(parser: SettingsParser) -> None:
@@ -56,6 +61,38 @@ def add_train_flags(parser: SettingsParser) -> None:
         help="do nothing when the champion or the newest version has the same data and recipe",
     )
     parser.add_argument("--reason", help="why --force, for the manifest and the history")
+
+
+def add_schedule_flags(parser: SettingsParser) -> None:
+    """Add all that a training can be told, and when to run it."""
+    add_train_flags(parser)
+    parser.add_argument("--cron", help='when: "0 3 * * *", six fields with seconds first, @daily')
+    parser.add_argument("--every", type=_duration, help="or how often: 90s, 5m, 6h, 1d")
+    parser.add_argument("--time-zone", default="UTC", help="of --cron, as Europe/Berlin")
+    parser.add_argument(
+        "--jitter", type=_duration, default=0, help="each run starts up to so much later, at random"
+    )
+    parser.add_argument("--now", action="store_true", help="run once at the start as well")
+    parser.add_argument(
+        "--always", action="store_true", help="train when data and recipe are unchanged as well"
+    )
+    parser.add_argument(
+        "--run-timeout",
+        type=_duration,
+        default="24h",
+        help="a run that takes longer has hung and is ended",
+    )
+    parser.add_argument(
+        "--health-listen", help="HOST:PORT for GET /healthz and /metrics; else there are none"
+    )
+
+
+def _duration(text: str) -> float:
+    """Return the seconds of 90, 90s, 5m, 6h or 1d."""
+    match = _DURATION.fullmatch(text)
+    if not match or float(match[1]) > 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration: expected 90s, 5m, 6h or 1d")
+    return float(match[1]) * UNITS[match[2]]
 
 
 def _share(text: str) -> float:

@@ -4,9 +4,10 @@ import logging
 import math
 import platform
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 from threadpoolctl import threadpool_limits
@@ -94,6 +95,10 @@ class Outcome:
     digest: str
     seconds: float
     report: str
+
+    def facts(self) -> dict[str, Any]:
+        """Return all but the report, as it is printed for programs."""
+        return {key: value for key, value in asdict(self).items() if key != "report"}
 
 
 def champion_of(settings: TrainSettings) -> int | None:

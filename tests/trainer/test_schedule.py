@@ -1,0 +1,308 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlpserve_model import CHAMPION, Store
+from mlpserve_trainer.cli import main
+from mlpserve_trainer.datasets import Dataset
+
+PROGRAM = "import sys; from mlpserve_trainer.cli import main; sys.exit(main())"
+ENDLESS = ("--epochs", "1000000")
+
+Event = dict[str, Any]
+
+
+class Scheduled:
+    """A schedule that runs; what it has logged is read on demand."""
+
+    def __init__(self, process: "subprocess.Popen[str]", tmp_path: Path) -> None:
+        self.process, self.store = process, Store(tmp_path / "store", "mnist")
+        self.events: list[Event] = []
+
+    def event(self, start: str) -> Event:
+        """Read the log up to the next event that starts so."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.events.append(json.loads(line))
+            if self.events[-1]["event"].startswith(start):
+                return self.events[-1]
+        raise AssertionError(f"no {start!r} among {self.events}")
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.rest()
+
+    def rest(self) -> int:
+        """Read the log to its end; return the exit code."""
+        assert self.process.stderr is not None
+        self.events += map(json.loads, self.process.stderr)
+        return self.process.wait()
+
+    def count(self, event: str) -> int:
+        return sum(e["event"] == event for e in self.events)
+
+    def history(self) -> list[Event]:
+        return [event for event in self.store.history() if event["event"] == "run"]
+
+    def statuses(self) -> list[str]:
+        return [event["status"] for event in self.history()]
+
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def schedule(tmp_path: Path, stripes: Dataset) -> Start:
+    """Start a schedule of short trainings on the stripes; it is killed when the test ends."""
+    write(tmp_path / "stripes.npz", stripes)
+    common = ["--dataset", "npz", "--data-dir", str(tmp_path / "stripes.npz")]
+    common += ["--batch-size", "16", "--epochs", "20", "--log-format", "json"]
+
+    @contextmanager
+    def start(*arguments: str) -> Iterator[Scheduled]:
+        command = [sys.executable, "-c", PROGRAM, "schedule", *common, *arguments]
+        with subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                yield Scheduled(process, tmp_path)
+            finally:
+                process.kill()
+
+    return start
+
+
+def write(path: Path, data: Dataset) -> None:
+    np.savez(path, X=data.inputs, y=data.labels)
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def port_of(running: Scheduled) -> int:
+    address: str = running.event("health and metrics")["address"]
+    return int(address.rpartition(":")[2])
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, for ten seconds at most."""
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_it_trains_at_its_times_and_skips_what_is_unchanged(schedule: Start) -> None:
+    with schedule("--cron", "*/2 * * * * *", "--json") as running:
+        assert running.event("next run")["at"].endswith("+00:00")
+        first, second = running.event("run ended"), running.event("run ended")
+        assert running.stop() == 0
+        outcomes = [json.loads(line) for line in running.process.stdout]
+    assert (first["status"], first["version"], first["exit_code"]) == ("promoted", 1, 0)
+    assert (second["status"], second["reason"]) == (
+        *("unchanged", "data and recipe are those of version 1"),
+    )
+    assert running.store.versions() == [1]
+    recorded = running.history()[0]
+    assert (recorded["status"], recorded["version"], recorded["exit_code"]) == ("promoted", 1, 0)
+    assert recorded["seconds"] == first["seconds"] > 0
+    assert [outcome["verdict"] for outcome in outcomes[:2]] == ["PROMOTED", "UNCHANGED"]
+
+
+def test_always_trains_what_is_unchanged_as_well(schedule: Start) -> None:
+    with schedule("--every", "1s", "--now", "--always") as running:
+        assert [running.event("run ended")["version"] for _ in range(2)] == [1, 2]
+        running.stop()
+
+
+def test_new_data_is_trained_on_at_the_next_time(
+    schedule: Start, tmp_path: Path, stripes: Dataset
+) -> None:
+    with schedule("--every", "1s", "--now") as running:
+        assert running.event("run ended")["status"] == "promoted"
+        np.savez(tmp_path / "new.npz", X=255 - stripes.inputs, y=stripes.labels)
+        (tmp_path / "new.npz").rename(tmp_path / "stripes.npz")
+        while (ended := running.event("run ended"))["status"] == "unchanged":
+            pass
+        assert (ended["status"], ended["version"]) == ("promoted", 2)
+        running.stop()
+
+
+def test_now_does_not_wait_for_the_first_time(schedule: Start) -> None:
+    with schedule("--every", "9d", "--now") as running:
+        assert running.event("run ended")["status"] == "promoted"
+        assert 9 * 86400 - 600 < running.event("next run")["in_seconds"] < 9 * 86400
+        assert running.stop(signal.SIGINT) == 0
+
+
+def test_a_rejected_version_is_told_by_its_exit_code(schedule: Start) -> None:
+    with schedule("--every", "9d", "--now", "--learning-rate", "1e-9") as running:
+        ended = running.event("run ended")
+        running.stop()
+    assert (ended["status"], ended["exit_code"], ended["version"]) == ("rejected", 3, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_checkpoint_and_the_next_start_goes_on(
+    schedule: Start, number: signal.Signals
+) -> None:
+    with schedule("--every", "9d", "--now", *ENDLESS) as running:
+        running.event("epoch 2 of")
+        assert running.stop(number) == 0
+    (run,) = running.history()
+    assert (run["status"], run["exit_code"], run["version"]) == ("interrupted", 130, None)
+    assert running.store.versions() == []
+    with schedule("--every", "9d", *ENDLESS) as running:
+        assert "taking it up again" in running.event("the last run")["event"]
+        assert int(running.event("going on after epoch")["event"].split()[-1]) >= 2
+        assert running.stop(number) == 0
+
+
+def test_a_damaged_checkpoint_ends_no_schedule(schedule: Start, tmp_path: Path) -> None:
+    with schedule("--every", "9d", "--now", "--epochs", "300") as running:
+        running.event("epoch 2 of")
+        running.stop()
+    (checkpoint,) = (tmp_path / "cache/checkpoints").glob("*.npz")
+    checkpoint.write_bytes(b"no checkpoint")
+    with schedule("--every", "9d", "--epochs", "300") as running:
+        assert "is damaged" in running.event("training from the start")["event"]
+        assert running.event("run ended")["status"] == "promoted"
+        running.stop()
+
+
+def test_a_second_signal_ends_it_at_once_with_its_run(schedule: Start) -> None:
+    with schedule("--every", "9d", "--now", *ENDLESS) as running:
+        child = running.event("epoch 1 of")["process"]
+        os.kill(child, signal.SIGSTOP)  # it can neither go on nor end
+        running.process.send_signal(signal.SIGTERM)
+        running.event("stopping")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(10) == 128 + signal.SIGTERM
+    assert is_gone(child)
+
+
+def test_a_run_does_not_outlive_a_killed_schedule(schedule: Start) -> None:
+    with schedule("--every", "9d", "--now", *ENDLESS) as running:
+        child = running.event("epoch 1 of")["process"]
+        assert running.stop(signal.SIGKILL) == -signal.SIGKILL
+    assert is_gone(child)
+
+
+def test_a_failing_run_does_not_end_the_schedule(
+    schedule: Start, tmp_path: Path, stripes: Dataset
+) -> None:
+    data = tmp_path / "stripes.npz"
+    data.write_bytes(b"no data")
+    with schedule("--every", "1s", "--now") as running:
+        ended = running.event("run ended")
+        write(tmp_path / "whole.npz", stripes)
+        (tmp_path / "whole.npz").rename(data)
+        while running.event("run ended")["status"] == "failed":
+            pass
+        running.stop()
+    assert (ended["level"], ended["status"], ended["exit_code"]) == ("error", "failed", 1)
+    assert f"{data} cannot be read as .npz" in ended["reason"]
+    assert running.store.aliases() == {CHAMPION: 1}
+    assert running.statuses()[0] == "failed"
+    assert "promoted" in running.statuses()
+
+
+def test_a_crash_does_not_end_the_schedule(schedule: Start) -> None:
+    with schedule("--every", "1s", "--now", "--epochs", "300") as running:
+        os.kill(running.event("epoch 1 of")["process"], signal.SIGKILL)
+        crashed, next_one = running.event("run ended"), running.event("run ended")
+        running.stop()
+    assert (crashed["status"], crashed["exit_code"]) == ("failed", 128 + signal.SIGKILL)
+    assert crashed["reason"] == "ended by SIGKILL, as for want of memory"
+    assert next_one["status"] == "promoted"
+
+
+def test_runs_missed_during_a_run_come_once_and_after_it(schedule: Start) -> None:
+    # Four times in a row, and then none for the rest of the minute.
+    first = datetime.fromtimestamp(time.time() + 5, UTC).second
+    seconds = ",".join(str((first + i) % 60) for i in range(0, 8, 2))
+    with schedule("--cron", f"{seconds} * * * * *", "--epochs", "300") as running:
+        child = running.event("epoch 1 of")["process"]
+        os.kill(child, signal.SIGSTOP)
+        time.sleep(8)
+        os.kill(child, signal.SIGCONT)
+        assert running.event("run ended")["status"] == "promoted"
+        assert running.count("run started") == 1
+        assert running.event("run ended")["status"] == "unchanged"
+        assert running.event("next run")["in_seconds"] > 5
+        assert running.count("run started") == 2
+        running.stop()
+
+
+def test_the_health_endpoint_tells_of_a_run_that_hung_until_one_did_not(schedule: Start) -> None:
+    arguments = ("--every", "1s", "--run-timeout", "15s", "--health-listen", "127.0.0.1:0")
+    with schedule(*arguments, "--epochs", "100") as running:
+        port = port_of(running)
+        status, body = get(port, "/healthz")
+        assert (status, json.loads(body)["status"]) == (200, "ok")
+        child = running.event("epoch 1 of")["process"]
+        os.kill(child, signal.SIGSTOP)
+        assert json.loads(get(port, "/healthz")[1])["running_seconds"] > 0
+        running.event("the run takes longer than 15 s")
+        os.kill(child, signal.SIGCONT)
+        ended = running.event("run ended")
+        assert (ended["status"], ended["level"]) == ("timed_out", "error")
+        status, body = get(port, "/healthz")
+        assert (status, json.loads(body)["status"]) == (503, "the last run hung")
+        assert running.event("run ended")["status"] == "promoted"
+        assert get(port, "/healthz")[0] == 200
+        running.stop()
+    assert running.statuses()[:2] == ["timed_out", "promoted"]
+
+
+def test_metrics_tell_how_runs_ended_and_how_long_they_took(schedule: Start) -> None:
+    with schedule("--every", "1h", "--now", "--health-listen", "127.0.0.1:0") as running:
+        port = port_of(running)
+        seconds = running.event("run ended")["seconds"]
+        running.event("next run")
+        status, text = get(port, "/metrics")
+        values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+        assert get(port, "/")[0] == 404
+        running.stop()
+    assert status == 200
+    prefix = "mlpserve_trainer_"
+    assert float(values[prefix + 'runs_total{status="promoted"}']) == 1
+    assert float(values[prefix + 'runs_total{status="failed"}']) == 0
+    total = float(values[prefix + 'run_duration_seconds_sum{status="promoted"}'])
+    assert total == seconds == float(values[prefix + "last_run_duration_seconds"])
+    assert float(values[prefix + "last_run_exit_code"]) == 0
+    assert float(values[prefix + "version"]) == 1
+    assert float(values[prefix + "healthy"]) == 1
+    assert 0 < float(values[prefix + "next_run_timestamp_seconds"]) - time.time() <= 3600
+
+
+def test_a_port_that_is_taken_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        assert main(["schedule", "--every", "1h", "--health-listen", address]) == 1
+    assert f"cannot listen on {address}: Address already in use" in capsys.readouterr().err

@@ -1,0 +1,67 @@
+"""The metrics of scheduled runs, for Prometheus."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Summary
+
+from mlpserve_trainer.retraining.run import Ended
+
+__all__ = ["Metrics"]
+
+STATUSES = (
+    *("promoted", "forced", "rejected", "unchanged"),
+    *("failed", "interrupted", "timed_out"),
+)
+NOT_FAILED = STATUSES[:4]
+
+
+class Metrics:
+    """What is counted, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"mlpserve_trainer_{name}", text, registry=self.registry)
+
+        self._runs = Counter(
+            "mlpserve_trainer_runs", "Runs that ended.", ("status",), registry=self.registry
+        )
+        self._durations = Summary(
+            "mlpserve_trainer_run_duration_seconds",
+            "How long runs took.",
+            ("status",),
+            registry=self.registry,
+        )
+        for status in STATUSES:  # a rate needs the zero before the first one
+            self._runs.labels(status)
+            self._durations.labels(status)
+        self._last_end = gauge("last_run_timestamp_seconds", "When a run last ended.")
+        self._last_good = gauge(
+            "last_success_timestamp_seconds", "When a run last ended that did not fail."
+        )
+        self._last_seconds = gauge("last_run_duration_seconds", "How long the last run took.")
+        self._last_code = gauge("last_run_exit_code", "The exit code of the last run.")
+        self._version = gauge("version", "The version that the last run published or kept.")
+        self._followed = {
+            "running": gauge("running", "1 while a run is going on."),
+            "next_run": gauge("next_run_timestamp_seconds", "When the next run is due."),
+            "healthy": gauge("healthy", "1 while the health endpoint says so."),
+        }
+
+    def follow(self, **gauges: Callable[[], float]) -> None:
+        """Ask for `running`, `next_run` and `healthy` whenever the metrics are read."""
+        for name, ask in gauges.items():
+            self._followed[name].set_function(ask)
+
+    def count(self, ended: Ended, now: float) -> None:
+        """Take up a run that ended at `now`, in seconds since 1970."""
+        self._runs.labels(ended.status).inc()
+        self._durations.labels(ended.status).observe(ended.seconds)
+        self._last_end.set(now)
+        self._last_seconds.set(ended.seconds)
+        self._last_code.set(ended.exit_code)
+        if ended.status in NOT_FAILED:
+            self._last_good.set(now)
+        if ended.version is not None:
+            self._version.set(ended.version)

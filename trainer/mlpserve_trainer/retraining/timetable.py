@@ -1,0 +1,131 @@
+"""When to run: cron expressions and intervals, read as people mean them.
+
+APScheduler does the calendar. What crontab(5) has otherwise is seen to here: weekday 0 is Sunday,
+of a day of the month and a weekday that are both given one is enough, and an hour that the clock
+strikes twice, when summer time ends, counts once, unless the expression means every hour.
+"""
+
+import re
+from datetime import datetime
+from typing import Any, cast
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from apscheduler.triggers.combining import OrTrigger
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from mlpserve_trainer.errors import UsageError
+
+__all__ = ["timetable"]
+
+MACROS = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+FIELDS = ("second", "minute", "hour", "day", "month", "day_of_week")
+WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+
+_WEEKDAY = "|".join(("[0-7]", *WEEKDAYS))
+_WEEKDAYS = re.compile(rf"(?:\*|({_WEEKDAY})(?:-({_WEEKDAY}))?)(?:/([1-7]))?")
+
+
+def timetable(cron: str | None, every: float | None, zone_name: str, jitter: float) -> Any:
+    """Return APScheduler's trigger for a cron expression, or for an interval in seconds.
+
+    * `cron`: five fields (minute, hour, day, month, weekday), six with seconds first, or a macro
+      such as @daily, in the time zone `zone_name`.
+    * `jitter`: each run starts up to so many seconds later, at random.
+
+    Raises UsageError for anything else, and for a time that never comes.
+    """
+    zone = _zone(zone_name)
+    if (cron is None) == (every is None):
+        raise UsageError('give one of --cron, as --cron "0 3 * * *", and --every, as --every 6h')
+    if every is not None:
+        if every < 1:
+            raise UsageError(f"--every needs a second or more, got {every:g} s")
+        every = cast(int, every)  # a part of a second is fine as well, which nobody says
+        return IntervalTrigger(seconds=every, timezone=zone, jitter=jitter or None)
+    assert cron is not None
+    try:
+        triggers = [_Once(**fields, timezone=zone) for fields in _cron_fields(cron)]
+    except ValueError as error:
+        raise UsageError(f"--cron {cron!r}: {error}") from error
+    trigger = OrTrigger(triggers, jitter=jitter or None)
+    if trigger.get_next_fire_time(None, datetime.now(zone)) is None:
+        raise UsageError(f"--cron {cron!r} never comes")
+    return trigger
+
+
+class _Once(CronTrigger):  # type: ignore[misc]  # it has no types
+    """A CronTrigger that leaves out the second of two equal hours."""
+
+    __slots__ = ("every_hour",)
+
+    def __init__(self, hour: str, **fields: Any) -> None:
+        super().__init__(hour=hour, **fields)
+        self.every_hour = hour.startswith("*")
+
+    def get_next_fire_time(
+        self, previous_fire_time: datetime | None, now: datetime
+    ) -> datetime | None:
+        """As in APScheduler."""
+        due: datetime | None = super().get_next_fire_time(previous_fire_time, now)
+        while due and due.fold and not self.every_hour:
+            due = super().get_next_fire_time(due, due)
+        return due
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise UsageError(
+            f"unknown time zone {name!r}: expected UTC or a name such as Europe/Berlin"
+        ) from error
+
+
+def _cron_fields(text: str) -> list[dict[str, str]]:
+    """Return the fields as APScheduler has them, twice where day or weekday is enough."""
+    words = MACROS.get(text.strip().lower(), text).lower().split()
+    if len(words) == 5:
+        words = ["0", *words]
+    if len(words) != 6:
+        raise ValueError(
+            "expected five fields (minute hour day month weekday), or six with seconds first, "
+            f"got {len(words)}"
+        )
+    fields: dict[str, str] = dict(zip(FIELDS, words, strict=True))
+    fields["day_of_week"] = _weekdays(fields["day_of_week"])
+    if fields["day"].startswith("*") or fields["day_of_week"] == "*":
+        return [fields]
+    return [fields | {"day": "*"}, fields | {"day_of_week": "*"}]
+
+
+def _weekdays(text: str) -> str:
+    """Name the weekdays of a field: "0,5-7" is "sun,fri,sat,sun"."""
+    if text == "*":
+        return text
+    return ",".join(WEEKDAYS[day % 7] for part in text.split(",") for day in _days(part))
+
+
+def _days(part: str) -> range:
+    match = _WEEKDAYS.fullmatch(part)
+    if not match:
+        raise ValueError(f"expected weekdays as 1, 1-5, mon-fri or sat,sun, got {part!r}")
+    first, last, step = match.groups()
+    low = _day(first) if first else 0
+    # As in crontab, 2/2 goes on to the end of the week.
+    high = _day(last) if last else 6 if step or not first else low
+    if high < low:
+        high += 7  # fri-mon, and 5-0
+    return range(low, high + 1, int(step or 1))
+
+
+def _day(text: str) -> int:
+    return WEEKDAYS.index(text) if text in WEEKDAYS else int(text)
