@@ -70,6 +70,16 @@ test-oldest: .venv-oldest/stamp  ## the tests with the oldest libraries supporte
 	.venv-oldest/bin/python -m pytest -m "not slow and not compose and not swarm" \
 		tests/model tests/server tests/client --ignore tests/client/test_types.py
 
+# Triton's client: it wants an older protobuf than ours.
+.venv-triton/stamp: $(LOCKS)/triton.txt
+	$(PYTHON) -m venv .venv-triton
+	@.venv-triton/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $(LOCKS)/triton.txt
+	@touch $@
+
+.PHONY: test-triton
+test-triton: install .venv-triton/stamp  ## the server with Triton's own client
+	$(BIN)/python -m pytest tests/server/test_tritonclient.py
+
 .PHONY: check
 check: install  ## lint, formatting, types, proto lint
 	$(BIN)/ruff check .

@@ -36,6 +36,7 @@ def main() -> None:
     compile_lock("server-full", "pyproject.toml", *full, *like_dev)
     compile_lock("trainer", "pyproject.toml", "--extra", "trainer", *store, *like_dev)
     compile_lock("proto", "--group", "proto")
+    compile_lock("triton", "--group", "triton")
     oldest = ("--all-extras", "--group", "build", "--group", "test")
     compile_lock("oldest", "pyproject.toml", *oldest, "--resolution", "lowest-direct")
 

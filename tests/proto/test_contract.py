@@ -7,6 +7,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.rpc import error_details_pb2
 from google.rpc import status_pb2 as google_status_pb2
 
+from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2, prediction_pb2, status_pb2
 
 MESSAGES: dict[Any, str] = {
@@ -136,3 +137,73 @@ def test_an_error_has_the_same_bytes_in_mirror_and_original() -> None:
     assert error(ours.ErrorInfo, ours.BadRequest, ours.RetryInfo, ours.ErrorStatus) == error(
         theirs.ErrorInfo, theirs.BadRequest, theirs.RetryInfo, google_status_pb2.Status
     )
+
+
+# As the specification of the Open Inference Protocol has them.
+INFER = inference_pb2.ModelInferRequest
+INFERRED = inference_pb2.ModelInferResponse
+OPEN_MESSAGES: dict[Any, str] = {
+    inference_pb2.ServerLiveRequest: "",
+    inference_pb2.ServerLiveResponse: "live=1 bool",
+    inference_pb2.ServerReadyRequest: "",
+    inference_pb2.ServerReadyResponse: "ready=1 bool",
+    inference_pb2.ModelReadyRequest: "name=1 string, version=2 string",
+    inference_pb2.ModelReadyResponse: "ready=1 bool",
+    inference_pb2.ServerMetadataRequest: "",
+    inference_pb2.ServerMetadataResponse: (
+        "name=1 string, version=2 string, extensions=3 repeated string"
+    ),
+    inference_pb2.ModelMetadataRequest: "name=1 string, version=2 string",
+    inference_pb2.ModelMetadataResponse: (
+        "name=1 string, versions=2 repeated string, platform=3 string, "
+        "inputs=4 repeated TensorMetadata, outputs=5 repeated TensorMetadata"
+    ),
+    inference_pb2.ModelMetadataResponse.TensorMetadata: (
+        "name=1 string, datatype=2 string, shape=3 repeated int64"
+    ),
+    INFER: (
+        "model_name=1 string, model_version=2 string, id=3 string, "
+        "parameters=4 repeated ParametersEntry, inputs=5 repeated InferInputTensor, "
+        "outputs=6 repeated InferRequestedOutputTensor, raw_input_contents=7 repeated bytes"
+    ),
+    INFER.InferInputTensor: (
+        "name=1 string, datatype=2 string, shape=3 repeated int64, "
+        "parameters=4 repeated ParametersEntry, contents=5 InferTensorContents"
+    ),
+    INFER.InferRequestedOutputTensor: "name=1 string, parameters=2 repeated ParametersEntry",
+    INFERRED: (
+        "model_name=1 string, model_version=2 string, id=3 string, "
+        "parameters=4 repeated ParametersEntry, outputs=5 repeated InferOutputTensor, "
+        "raw_output_contents=6 repeated bytes"
+    ),
+    INFERRED.InferOutputTensor: (
+        "name=1 string, datatype=2 string, shape=3 repeated int64, "
+        "parameters=4 repeated ParametersEntry, contents=5 InferTensorContents"
+    ),
+    inference_pb2.InferParameter: (
+        "bool_param=1 bool, int64_param=2 int64, string_param=3 string, double_param=4 double, "
+        "uint64_param=5 uint64"
+    ),
+    inference_pb2.InferTensorContents: (
+        "bool_contents=1 repeated bool, int_contents=2 repeated int32, "
+        "int64_contents=3 repeated int64, uint_contents=4 repeated uint32, "
+        "uint64_contents=5 repeated uint64, fp32_contents=6 repeated float, "
+        "fp64_contents=7 repeated double, bytes_contents=8 repeated bytes"
+    ),
+}
+
+
+@pytest.mark.parametrize("message", OPEN_MESSAGES, ids=lambda m: m.DESCRIPTOR.full_name)
+def test_a_message_of_the_open_inference_protocol_is_as_specified(message: Any) -> None:
+    assert message.DESCRIPTOR.full_name.startswith("inference.")
+    assert ", ".join(_fields(message.DESCRIPTOR)) == OPEN_MESSAGES[message]
+
+
+def test_the_open_inference_protocol_has_its_methods_and_none_streams() -> None:
+    service = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    assert service.full_name == "inference.GRPCInferenceService"
+    calls = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata")
+    assert {m.name: (m.input_type.name, m.output_type.name) for m in service.methods} == {
+        name: (f"{name}Request", f"{name}Response") for name in (*calls, "ModelInfer")
+    }
+    assert not any(m.client_streaming or m.server_streaming for m in service.methods)
