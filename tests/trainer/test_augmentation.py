@@ -86,8 +86,29 @@ def test_the_warps_follow_the_seed_alone() -> None:
     assert not np.allclose(one, other)
 
 
-def test_rows_that_are_no_pictures_are_fed_as_they_are() -> None:
-    rows = Examples(np.arange(48, dtype=np.uint8).reshape(3, 16), np.zeros(3, np.int64), 255)
+def test_small_pictures_are_moved_by_as_large_a_share() -> None:
+    images = np.zeros((GROUP * 50, SIDE // 2, SIDE // 2), np.uint8)
+    images[:, 5:9, 5:9] = 255
+    examples = Examples(images, np.zeros(len(images), np.int64), 255)
+    out = np.empty((len(images), images[0].size), np.float32)
+    feed_for(Recipe(shift=2.0), examples, len(images))(
+        out, np.arange(len(images)), np.random.default_rng(1)
+    )
+    moved = centres(np.pad(out.reshape(images.shape), ((0, 0), (0, 14), (0, 14)))) - 6.5
+    assert 0.9 < np.abs(moved).max() <= 1.0 + 1e-4
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        np.arange(48, dtype=np.uint8).reshape(3, 16),
+        np.arange(48, dtype=np.uint8).reshape(3, 16, 1),
+        np.random.default_rng(1).random((3, 4, 4), dtype=np.float32),
+    ],
+    ids=["rows", "columns", "fractions"],
+)
+def test_inputs_that_are_no_pictures_are_fed_as_they_are(inputs: npt.NDArray[Any]) -> None:
+    examples = Examples(inputs, np.zeros(3, np.int64), 255)
     out = np.empty((2, 16), np.float32)
-    feed_for(Recipe(shift=2.0), rows, 2)(out, np.array([2, 0]), np.random.default_rng(1))
-    np.testing.assert_array_equal(out, rows.scaled(np.array([2, 0])))
+    feed_for(Recipe(shift=2.0), examples, 2)(out, np.array([2, 0]), np.random.default_rng(1))
+    np.testing.assert_array_equal(out, examples.scaled(np.array([2, 0])))

@@ -1,4 +1,5 @@
 import json
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -83,6 +84,27 @@ def test_the_card_lies_beside_the_weights(settings: TrainSettings) -> None:
     assert "## Verdict: PROMOTED" in card
     assert "| learning_rate | 0.01 |" in card
     assert "precision" in card
+    assert "with a temperature of" in card
+    assert "There was no champion to compare with." in card
+
+
+def test_the_card_says_what_the_champion_and_this_version_got_right(
+    settings: TrainSettings,
+) -> None:
+    train(worse(settings))
+    accuracy = train(settings).metrics["accuracy"]
+    card = (settings.store / "mnist/2/model_card.md").read_text("utf-8")
+    counts = dict(re.findall(r"\| (both right|only this version right) \| (\d+) \|", card))
+    rows = int(re.findall(r"mean .* (\d+)\n", card)[0])
+    assert sum(map(int, counts.values())) == round(accuracy * rows)
+
+
+def test_the_card_lists_the_mistakes_by_class(settings: TrainSettings) -> None:
+    accuracy = train(worse(settings)).metrics["accuracy"]
+    card = (settings.store / "mnist/1/model_card.md").read_text("utf-8")
+    mistakes = sum(map(int, re.findall(r"\* (\d+) of [abc] for [abc]\n", card)))
+    rows = int(re.findall(r"mean .* (\d+)\n", card)[0])
+    assert 0 < mistakes == rows - round(accuracy * rows)
 
 
 def test_the_same_seed_gives_the_same_digest(settings: TrainSettings) -> None:

@@ -22,6 +22,8 @@ Floats = npt.NDArray[np.float32]
 GROUP = 16
 # The width of an elastic bend, as a share of the picture: 4 pixels of 28, as in Simard et al.
 ELASTIC_WIDTH = 1 / 7
+# The side of the pictures that a recipe's pixels are meant for: MNIST's.
+SIDE = 28
 
 
 class Warp:
@@ -30,7 +32,8 @@ class Warp:
     After Simard, Steinkraus and Platt, Best practices for convolutional neural networks applied
     to visual document analysis (2003), section 2.
 
-    * `recipe`: how far, in `shift`, `rotation`, `scaling`, `shear` and `elastic`.
+    * `recipe`: how far, in `shift`, `rotation`, `scaling`, `shear` and `elastic`; the pixels in it
+      are 28ths of the picture's shorter side, so that small pictures are bent no further.
     * `examples`: pictures (n, height, width).
     * `most_rows`: how many are asked for at once, at most.
     """
@@ -46,6 +49,8 @@ class Warp:
         self._corner = np.empty((groups, pixels, GROUP), np.float32)
         self._sum = np.empty((groups, pixels, GROUP), np.float32)
         self._blur = _blur(self._shape[0]), _blur(self._shape[1])
+        unit = min(self._shape) / SIDE
+        self._shift, self._bend = np.float32(recipe.shift * unit), np.float32(recipe.elastic * unit)
 
     def __call__(self, out: Floats, rows: npt.NDArray[np.intp], rng: np.random.Generator) -> None:
         """Fill `out` (n, pixels) with these pictures, warped; the last group may be short."""
@@ -67,18 +72,18 @@ class Warp:
         middle = np.array([[height - 1], [width - 1]], np.float32) / 2
         y, x = np.indices(self._shape, np.float32).reshape(2, -1) - middle
         (a, b), (c, d) = _affine(self._recipe, groups, rng)
-        shift = rng.uniform(-1, 1, (2, groups, 1)).astype(np.float32) * self._recipe.shift
+        shift = rng.uniform(-1, 1, (2, groups, 1)).astype(np.float32) * self._shift
         from_y, from_x = a * y + b * x + shift[0] + middle[0], c * y + d * x + shift[1] + middle[1]
-        if self._recipe.elastic:
+        if self._bend:
             bend = self._elastic(groups, rng)
             from_y, from_x = from_y + bend[0], from_x + bend[1]
         return np.clip(from_y, 0, height - 1), np.clip(from_x, 0, width - 1)
 
     def _elastic(self, groups: int, rng: np.random.Generator) -> Floats:
-        """Smoothed noise: displacements (2, groups, pixels) of `elastic` pixels on average."""
+        """Smoothed noise: displacements (2, groups, pixels), as far as `elastic` says."""
         noise = rng.standard_normal((2, groups, *self._shape), dtype=np.float32)
         down, across = self._blur
-        bend = (down @ noise @ across.T) * np.float32(self._recipe.elastic)
+        bend = (down @ noise @ across.T) * self._bend
         return bend.reshape(2, groups, -1).astype(np.float32, copy=False)
 
     def _interpolate(self, source: Floats, from_y: Floats, from_x: Floats) -> None:

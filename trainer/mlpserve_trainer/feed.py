@@ -20,10 +20,10 @@ Feed = Callable[[Floats, npt.NDArray[np.intp], np.random.Generator], object]
 def feed_for(recipe: Recipe, examples: Examples, most_rows: int) -> Feed:
     """Return the feed of one part of each batch, of at most `most_rows` rows.
 
-    Pictures (height, width) are warped where the recipe augments; other inputs never are.
+    Pictures are warped where the recipe augments; other inputs never are.
     """
     flat = examples.inputs.reshape(len(examples), -1)
-    if recipe.augments and examples.inputs.ndim == 3:
+    if recipe.augments and examples.are_pictures:
         return Warp(recipe, examples, most_rows)
     if flat.dtype != np.uint8:
         return lambda out, rows, rng: np.take(flat, rows, axis=0, out=out, mode="clip")

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from mlpserve_model import Network, Weights
 from mlpserve_trainer.calibration import (
     Reliability,
+    expected_error,
     fit_temperature,
     reliability,
     scaled,
@@ -53,6 +54,25 @@ class Findings:
     before: Reliability
     after: Reliability
     mistakes: tuple[Mistake, ...]
+
+    def calibration_in_words(self) -> str:
+        """Say how well calibrated the answers are, and would be."""
+        return (
+            f"Expected calibration error {expected_error(self.before):.4f}; "
+            f"{expected_error(self.after):.4f} with a temperature of {self.temperature:.3f}, "
+            "fitted on the validation data."
+        )
+
+    def beside(self, champion: int, champion_right: npt.NDArray[np.bool_]) -> dict[str, int]:
+        """Count the rows by who of the two predicted them right."""
+        right = self.right
+        counts = {
+            "both right": right & champion_right,
+            "only this version right": right & ~champion_right,
+            f"only champion {champion} right": ~right & champion_right,
+            "both wrong": ~right & ~champion_right,
+        }
+        return {name: int(rows.sum()) for name, rows in counts.items()}
 
 
 def findings(network: Network, weights: Weights, parts: Split, state: State) -> Findings:

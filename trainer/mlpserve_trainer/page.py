@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from mlpserve_model import Manifest
 from mlpserve_trainer import figures
-from mlpserve_trainer.calibration import expected_error
 from mlpserve_trainer.findings import Findings, Mistake
 
 __all__ = ["Page"]
@@ -29,7 +28,7 @@ class Page:
     """
 
     def __init__(self, draft: Manifest, facts: Findings) -> None:
-        self._draft, self._facts = draft, facts
+        self._draft, self.facts = draft, facts
         confusion, names = facts.confusion, draft.class_names
         self._figures = {
             "curves": figures.learning_curves(facts.state),
@@ -56,7 +55,7 @@ class Page:
             "tiles": _tiles(judged.metrics),
             "classes": self._classes(),
             "comparison": self._comparison(champion, champion_right),
-            "errors": self._errors(),
+            "errors": self.facts.calibration_in_words(),
             "facts": _table(_facts(judged)),
             "recipe": _table(judged.recipe),
         }
@@ -64,7 +63,7 @@ class Page:
         return Template(template).substitute(values).encode()
 
     def _classes(self) -> str:
-        scores = self._facts.scores
+        scores = self.facts.scores
         columns = (scores.precision, scores.recall, scores.f1, scores.rows)
         rows = zip(self._draft.class_names, *columns, strict=True)
         cells = "".join(
@@ -75,18 +74,10 @@ class Page:
         head = "<tr><th>class</th><th>precision</th><th>recall</th><th>F1</th><th>rows</th></tr>"
         return f"<table class=numbers>{head}{cells}</table>"
 
-    def _errors(self) -> str:
-        facts = self._facts
-        before, after = expected_error(facts.before), expected_error(facts.after)
-        return (
-            f"Expected calibration error {before:.4f}; {after:.4f} with a temperature of "
-            f"{facts.temperature:.3f}, fitted on the validation data."
-        )
-
     def _mistakes(self) -> str:
-        if not self._facts.mistakes:
+        if not self.facts.mistakes:
             return "<p>None: every row of the holdout was predicted right.</p>"
-        return _gallery(self._figure_of(m.row, self._caption(m)) for m in self._facts.mistakes)
+        return _gallery(self._figure_of(m.row, self._caption(m)) for m in self.facts.mistakes)
 
     def _caption(self, mistake: Mistake) -> str:
         names = self._draft.class_names
@@ -97,14 +88,14 @@ class Page:
         caption = f"<figcaption>{caption}</figcaption>"
         if not self._is_picture:
             return f"<figure>row {row}{caption}</figure>"
-        inputs = self._facts.holdout.scaled(slice(row, row + 1))
+        inputs = self.facts.holdout.scaled(slice(row, row + 1))
         source = figures.picture(inputs.reshape(self._draft.input_shape))
         return f'<figure><img src="{source}" alt="row {row}">{caption}</figure>'
 
     def _units(self) -> str:
         if not self._is_picture:
             return "<p>The inputs are no pictures, and neither are the weights.</p>"
-        w = self._facts.weights[0].w
+        w = self.facts.weights[0].w
         # The strongest units first: weak ones show noise.
         strongest = np.argsort(-np.linalg.norm(w, axis=0), kind="stable")[:MOST_UNITS]
         shown = (
@@ -117,15 +108,9 @@ class Page:
     ) -> str:
         if champion is None or champion_right is None:
             return "<p>There was no champion to compare with.</p>"
-        right = self._facts.right
-        counts = {
-            "both right": (right & champion_right).sum(),
-            "only this version right": (right & ~champion_right).sum(),
-            f"only champion {champion} right": (~right & champion_right).sum(),
-            "both wrong": (~right & ~champion_right).sum(),
-        }
+        right = self.facts.right
         return (
-            _table(counts)
+            _table(self.facts.beside(champion, champion_right))
             + self._different(right & ~champion_right, "right here only")
             + (self._different(~right & champion_right, f"right with champion {champion} only"))
         )
@@ -134,7 +119,7 @@ class Page:
         chosen = np.flatnonzero(rows)[:MOST_DIFFERENT]
         if not len(chosen):
             return ""
-        names, labels = self._draft.class_names, self._facts.holdout.labels
+        names, labels = self._draft.class_names, self.facts.holdout.labels
         shown = (self._figure_of(int(row), html.escape(names[labels[row]])) for row in chosen)
         return f"<h3>{title}</h3>{_gallery(shown)}"
 

@@ -73,10 +73,11 @@ def publish(store: Store, challenger: Challenger, rules: Rules) -> Manifest:
         champion = store.aliases().get(CHAMPION)
         checks, champion_right = _checks(store, champion, challenger, rules)
         draft = replace(challenger.draft, gate=judge(checks, rules.force_reason))
-        scores = report(challenger.evaluation, draft.class_names)
+        scores, page = report(challenger.evaluation, draft.class_names), challenger.page
+        card = model_card(draft, scores, page.facts, champion, champion_right)
         files = {
-            "model_card.md": model_card(draft, scores),
-            "report.html": challenger.page.html(draft, champion, champion_right),
+            "model_card.md": card,
+            "report.html": page.html(draft, champion, champion_right),
         }
         with _finishing():
             manifest = store.publish(draft, challenger.weights, golden, files)

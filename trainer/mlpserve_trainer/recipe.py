@@ -88,11 +88,11 @@ class Recipe:
     label_smoothing: float = _knob(
         0.0, "share of each target spread over all classes", _share, SHARE
     )
-    shift: float = _knob(0.0, "pixels a picture is moved by at most", _not_negative, AMOUNT)
+    shift: float = _knob(0.0, "pixels a picture is moved by at most, of 28", _not_negative, AMOUNT)
     rotation: float = _knob(0.0, "degrees it is turned by at most", _not_negative, AMOUNT)
     scaling: float = _knob(0.0, "share it grows or shrinks by at most", _share, SHARE)
     shear: float = _knob(0.0, "pixels a pixel that it slants by at most", _not_negative, AMOUNT)
-    elastic: float = _knob(0.0, "pixels it is bent by on average", _not_negative, AMOUNT)
+    elastic: float = _knob(0.0, "pixels it is bent by on average, of 28", _not_negative, AMOUNT)
     calibration: str = _choice(
         "none", "temperature scaling folded into the last layer", "none", "temperature"
     )

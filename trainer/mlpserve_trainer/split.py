@@ -32,6 +32,15 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def are_pictures(self) -> bool:
+        """Whether the inputs are whole-number pixels (height, width).
+
+        Fractions may be anything: a table of measurements is not to be turned around.
+        """
+        shape = self.inputs.shape[1:]
+        return self.inputs.dtype == np.uint8 and len(shape) == 2 and min(shape) > 1
+
     def take(self, rows: npt.NDArray[Any] | slice) -> "Examples":
         """Return some of the rows."""
         return Examples(self.inputs[rows], self.labels[rows], self.input_maximum)

@@ -122,6 +122,8 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
     draft = _draft(settings, network_for(settings.recipe, data), data, parts)
     if settings.unless_unchanged and (before := trained_before(store, draft)):
         return _unchanged(before, time.perf_counter() - started)
+    if settings.recipe.augments and not parts.training.are_pictures:
+        logger.info("trained on as they are: the inputs are no pictures of whole-number pixels")
     challenger = _fit_challenger(settings, draft, parts, watch)
     manifest = publish(store, challenger, settings.rules)
     if settings.checkpoint_dir:
