@@ -105,14 +105,19 @@ def check_timeout(seconds: float) -> None:
 
 
 def read_token(path: str | Path) -> str:
-    """Read a token: the first line of a file, so that a server's own list works too."""
+    """Read a token: the first in a file with one a line, so that a server's own list works too.
+
+    As there, what follows a # is a comment.
+    """
     try:
-        lines = Path(path).read_text(encoding="utf-8").split()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read the token file {path}: {error}") from error
-    if not lines:
-        raise SettingsError(f"the token file {path} is empty")
-    return lines[0]
+    words = [line.split()[0] for line in lines if line.strip()]
+    tokens = [word for word in words if not word.startswith("#")]
+    if not tokens:
+        raise SettingsError(f"there is no token in the file {path}")
+    return tokens[0]
 
 
 def _targets(target: str | Sequence[str]) -> tuple[str, ...]:

@@ -79,10 +79,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
         def start(listen: str = "127.0.0.1:0", **more: Any) -> Server:
             settings = Settings(
-                store=tmp_path / "store",
                 listen=(listen,),
                 poll_seconds=0.02,
-                **{"drain_seconds": 0, **more},
+                **{"store": tmp_path / "store", "drain_seconds": 0, **more},
             )
             return stack.enter_context(Server(settings))
 

@@ -1,7 +1,5 @@
 """TLS, mutual TLS and tokens, against servers that insist on them."""
 
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,42 +13,8 @@ from mlpserve_client._cli import main
 INPUT = [0.0, 1.0]
 
 
-class Authority:
-    """Certificates that expire tomorrow, made by openssl."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        self._openssl("req", "-x509", *self._new("ca"), "-out", "ca.pem", "-subj", "/CN=test ca")
-        self.ca = folder / "ca.pem"
-
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Issue a certificate for a host name; return it and its key."""
-        request = ["req", *self._new(name), "-out", f"{name}.csr", "-subj", f"/CN={name}"]
-        self._openssl(*request, "-addext", f"subjectAltName=DNS:{name}")
-        sign = ["x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key"]
-        copy = ["-CAcreateserial", "-copy_extensions", "copy", "-days", "1"]
-        self._openssl(*sign, *copy, "-out", f"{name}.pem")
-        return self.folder / f"{name}.pem", self.folder / f"{name}.key"
-
-    def _new(self, name: str) -> list[str]:
-        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-        return [*curve, "-noenc", "-keyout", f"{name}.key"]
-
-    def _openssl(self, *arguments: str) -> None:
-        command = ["openssl", *arguments]
-        subprocess.run(command, cwd=self.folder, check=True, capture_output=True, timeout=30)
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    if shutil.which("openssl") is None:
-        pytest.skip("the certificates are made by openssl, which is not installed")
-    return Authority(tmp_path_factory.mktemp("tls") / "ours")
-
-
 @pytest.fixture
-def secured(authority: Authority, scripted: Callable[..., Any]) -> Callable[..., Any]:
+def secured(authority: Any, scripted: Callable[..., Any]) -> Callable[..., Any]:
     """Start a server with a certificate for a name; mutual: it wants one from callers."""
 
     def secured(name: str = "localhost", mutual: bool = False) -> Any:
@@ -66,7 +30,7 @@ def secured(authority: Authority, scripted: Callable[..., Any]) -> Callable[...,
 
 
 def test_an_encrypted_call_is_answered(
-    connect: Callable[..., Any], secured: Callable[..., Any], authority: Authority
+    connect: Callable[..., Any], secured: Callable[..., Any], authority: Any
 ) -> None:
     client = connect(secured().target, tls=Tls(ca=authority.ca))
 
@@ -75,9 +39,9 @@ def test_an_encrypted_call_is_answered(
 
 
 def test_a_server_of_another_authority_is_refused(
-    connect: Callable[..., Any], secured: Callable[..., Any], tmp_path: Path
+    connect: Callable[..., Any], secured: Callable[..., Any], new_authority: Callable[[], Any]
 ) -> None:
-    foreign = Authority(tmp_path / "foreign").ca
+    foreign = new_authority().ca
     client = connect(secured().target, tls=Tls(ca=foreign))
 
     with pytest.raises(ConnectionFailedError, match=r"(?i)certificate.verify.failed"):
@@ -85,7 +49,7 @@ def test_a_server_of_another_authority_is_refused(
 
 
 def test_a_certificate_for_another_name_is_refused_unless_expected(
-    connect: Callable[..., Any], secured: Callable[..., Any], authority: Authority
+    connect: Callable[..., Any], secured: Callable[..., Any], authority: Any
 ) -> None:
     server = secured("models.test")
 
@@ -103,7 +67,7 @@ def test_plain_text_to_an_encrypted_server_fails_in_time(
 
 
 def test_mutual_tls_shows_our_certificate(
-    connect: Callable[..., Any], secured: Callable[..., Any], authority: Authority
+    connect: Callable[..., Any], secured: Callable[..., Any], authority: Any
 ) -> None:
     server = secured(mutual=True)
     cert, key = authority.issue("caller")
@@ -115,7 +79,7 @@ def test_mutual_tls_shows_our_certificate(
 
 
 def test_a_list_of_targets_shares_a_name(
-    connect: Callable[..., Any], secured: Callable[..., Any], authority: Authority
+    connect: Callable[..., Any], secured: Callable[..., Any], authority: Any
 ) -> None:
     servers = [secured("models.test"), secured("models.test")]
     targets = [server.target for server in servers]
@@ -154,7 +118,7 @@ def test_a_refused_token_says_what_to_pass(
 
 def test_the_command_takes_flags_and_variables(
     secured: Callable[..., Any],
-    authority: Authority,
+    authority: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

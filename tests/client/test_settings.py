@@ -100,6 +100,15 @@ def test_a_token_file_is_read_up_to_its_first_line(tmp_path: Path) -> None:
     assert resolve({"MLPSERVE_TOKEN_FILE": str(tmp_path / "tokens")}).token == "new"
 
 
+def test_a_server_s_own_list_with_comments_gives_its_first_token(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_bytes(b"\xef\xbb\xbf# ours\r\n\r\nnew # since May\r\nold\r\n")
+    assert resolve({"MLPSERVE_TOKEN_FILE": str(tmp_path / "tokens")}).token == "new"
+
+    (tmp_path / "tokens").write_text("# nothing yet\n")
+    with pytest.raises(SettingsError, match="there is no token in"):
+        resolve({"MLPSERVE_TOKEN_FILE": str(tmp_path / "tokens")})
+
+
 def test_a_token_shows_in_no_repr_and_no_message() -> None:
     settings = resolve({}, target="localhost:1", token="secret")
 

@@ -172,11 +172,13 @@ class Process:
             text=True,
             env=os.environ | environment,
         )
+        self.log: list[str] = []
 
     def event(self, name: str) -> dict[str, Any]:
         """Wait for an event in the log."""
         assert self.process.stderr
         for line in self.process.stderr:
+            self.log.append(line)
             event: dict[str, Any] = json.loads(line)
             if event["event"] == name:
                 return event

@@ -13,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_server.tokens import Tokens, read_tokens
@@ -29,7 +30,15 @@ REQUESTS = {
     "/mlpserve.v1.ModelService/GetModelVersion": model_pb2.GetModelVersionRequest(),
     "/mlpserve.v1.ModelService/ListModelVersions": model_pb2.ListModelVersionsRequest(),
 }
+SERVICES = [
+    service
+    for file in (pb.DESCRIPTOR, model_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR)
+    for service in file.services_by_name.values()
+]
+METHODS = [f"/{service.full_name}/{m.name}" for service in SERVICES for m in service.methods]
 REFLECTION = reflection_pb2.ServerReflectionRequest(list_services="")
+
+OK = (grpc.StatusCode.OK,)
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 Write = Callable[..., Path]
@@ -71,25 +80,30 @@ def outcome(channel: grpc.Channel, method: str, metadata: Metadata | None) -> An
     except grpc.RpcError as error:
         failed: Any = error
         return failed.code(), failed.details(), tuple(failed.trailing_metadata())
-    return grpc.StatusCode.OK
+    return OK
 
 
 def reflected(channel: grpc.Channel, metadata: Metadata | None) -> Any:
+    """The names of the services, or the failure."""
     stub = reflection_pb2_grpc.ServerReflectionStub(channel)
     try:
-        list(stub.ServerReflectionInfo(iter([REFLECTION]), metadata=metadata, timeout=10))
+        (answer,) = stub.ServerReflectionInfo(iter([REFLECTION]), metadata=metadata, timeout=10)
     except grpc.RpcError as error:
         failed: Any = error
         return failed.code(), failed.details(), tuple(failed.trailing_metadata())
-    return grpc.StatusCode.OK
+    return {service.name for service in answer.list_services_response.service}
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
 def test_a_call_with_the_token_is_answered_whatever_its_method(stubs: Any, scheme: str) -> None:
     metadata = (("authorization", f"{scheme} {TOKEN}"), ("x-other", "1"))
     for method in REQUESTS:
-        assert outcome(stubs.channel, method, metadata) == grpc.StatusCode.OK, method
-    assert reflected(stubs.channel, metadata) == grpc.StatusCode.OK
+        assert outcome(stubs.channel, method, metadata) == OK, method
+    for method in METHODS:
+        assert grpc.StatusCode.UNAUTHENTICATED not in outcome(stubs.channel, method, metadata)
+    names = {service.full_name for service in SERVICES}
+    open_or_tested_apart = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+    assert reflected(stubs.channel, metadata) == names | open_or_tested_apart
 
 
 def test_all_failures_get_one_answer_whatever_the_method_and_the_mistake(stubs: Any) -> None:
@@ -103,7 +117,7 @@ def test_all_failures_get_one_answer_whatever_the_method_and_the_mistake(stubs: 
         (("token", TOKEN),),
         (("authorization", "Bearer x"), ("authorization", f"Bearer {TOKEN}")),
     ]
-    methods = [*REQUESTS, "/mlpserve.v1.PredictionService/Nothing", "/nobody.Knows/It"]
+    methods = [*METHODS, "/mlpserve.v1.PredictionService/Nothing", "/nobody.Knows/It"]
     answers = {outcome(stubs.channel, method, given) for method in methods for given in wrong}
     answers |= {reflected(stubs.channel, given) for given in wrong}
     assert len(answers) == 1
@@ -127,7 +141,7 @@ def test_health_answers_without_a_token_for_probes_and_balancers_have_none(stubs
     watch.cancel()
 
 
-@pytest.mark.parametrize("method", [*REQUESTS, "/nobody.Knows/It"])
+@pytest.mark.parametrize("method", [*METHODS, "/nobody.Knows/It"])
 def test_a_refusal_waits_for_no_request_and_keeps_nobody_else_waiting(
     stubs: Any, method: str
 ) -> None:
@@ -148,7 +162,7 @@ def test_without_a_token_file_nobody_is_asked(publish: Any, serve: Any, eventual
     publish()
     stubs = serve()
     eventually(stubs.serving)
-    assert {outcome(stubs.channel, method, None) for method in REQUESTS} == {grpc.StatusCode.OK}
+    assert {outcome(stubs.channel, method, None) for method in REQUESTS} == {OK}
 
 
 def test_reflection_can_be_switched_off(publish: Any, serve: Any, eventually: Any) -> None:
@@ -156,18 +170,18 @@ def test_reflection_can_be_switched_off(publish: Any, serve: Any, eventually: An
     stubs = serve(reflection="off")
     eventually(stubs.serving)
     assert reflected(stubs.channel, None)[0] == grpc.StatusCode.UNIMPLEMENTED
-    assert {outcome(stubs.channel, method, None) for method in REQUESTS} == {grpc.StatusCode.OK}
+    assert {outcome(stubs.channel, method, None) for method in REQUESTS} == {OK}
 
 
 def test_metadata_beyond_the_limit_is_refused_and_below_it_never(stubs: Any) -> None:
     method = "/mlpserve.v1.PredictionService/Predict"
     below = (*bearer(TOKEN), ("x-trace", "x" * 14_000))
     for _ in range(20):
-        assert outcome(stubs.channel, method, below) == grpc.StatusCode.OK
+        assert outcome(stubs.channel, method, below) == OK
     above = (*bearer(TOKEN), ("x-trace", "x" * 17_000))
     for _ in range(20):
         assert outcome(stubs.channel, method, above)[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert outcome(stubs.channel, method, bearer(TOKEN)) == grpc.StatusCode.OK
+    assert outcome(stubs.channel, method, bearer(TOKEN)) == OK
 
 
 class Caller:
@@ -187,7 +201,7 @@ class Caller:
             while not self._done.is_set():
                 for method in REQUESTS:
                     result = outcome(channel, method, bearer(self.token))
-                    if result == grpc.StatusCode.OK:
+                    if result == OK:
                         self.answered += 1
                     else:
                         self.failed.append(result)
@@ -208,15 +222,15 @@ def test_a_rotation_with_overlap_fails_no_call_and_ends_the_old_token(
     method = "/mlpserve.v1.PredictionService/Predict"
     caller = Caller(stubs.address, TOKEN)
     try:
-        assert outcome(stubs.channel, method, bearer(SECOND)) != grpc.StatusCode.OK
+        assert outcome(stubs.channel, method, bearer(SECOND)) != OK
         write(TOKEN, SECOND)  # both
-        eventually(lambda: outcome(stubs.channel, method, bearer(SECOND)) == grpc.StatusCode.OK)
+        eventually(lambda: outcome(stubs.channel, method, bearer(SECOND)) == OK)
         time.sleep(0.1)
         caller.token = SECOND  # callers change over
         before = caller.answered
         eventually(lambda: caller.answered > before + 2 * len(REQUESTS))
         write(SECOND)  # the old one ends
-        eventually(lambda: outcome(stubs.channel, method, bearer(TOKEN)) != grpc.StatusCode.OK)
+        eventually(lambda: outcome(stubs.channel, method, bearer(TOKEN)) != OK)
         time.sleep(0.1)
     finally:
         caller.end()
@@ -241,11 +255,11 @@ def test_a_file_broken_later_keeps_the_old_tokens_and_is_logged_once(
     eventually(lambda: in_force(caplog, refused) == 1)
     time.sleep(0.3)  # fifteen looks
     assert in_force(caplog, refused) == 1
-    assert outcome(stubs.channel, method, bearer(TOKEN)) == grpc.StatusCode.OK
-    assert outcome(stubs.channel, method, bearer(SECOND)) != grpc.StatusCode.OK
+    assert outcome(stubs.channel, method, bearer(TOKEN)) == OK
+    assert outcome(stubs.channel, method, bearer(SECOND)) != OK
     write(SECOND)
-    eventually(lambda: outcome(stubs.channel, method, bearer(SECOND)) == grpc.StatusCode.OK)
-    assert outcome(stubs.channel, method, bearer(TOKEN)) != grpc.StatusCode.OK
+    eventually(lambda: outcome(stubs.channel, method, bearer(SECOND)) == OK)
+    assert outcome(stubs.channel, method, bearer(TOKEN)) != OK
     assert SECOND[:5] not in caplog.text
 
 
@@ -263,11 +277,11 @@ def test_a_secret_mounted_as_kubernetes_does_is_followed(
     stubs = serve(token_file=tmp_path / "tokens")
     eventually(stubs.serving)
     method = "/mlpserve.v1.PredictionService/Predict"
-    assert outcome(stubs.channel, method, bearer(TOKEN)) == grpc.StatusCode.OK
+    assert outcome(stubs.channel, method, bearer(TOKEN)) == OK
     (tmp_path / "next").symlink_to("second")
     (tmp_path / "next").replace(tmp_path / "data")
-    eventually(lambda: outcome(stubs.channel, method, bearer(SECOND)) == grpc.StatusCode.OK)
-    assert outcome(stubs.channel, method, bearer(TOKEN)) != grpc.StatusCode.OK
+    eventually(lambda: outcome(stubs.channel, method, bearer(SECOND)) == OK)
+    assert outcome(stubs.channel, method, bearer(TOKEN)) != OK
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,109 @@
+"""What whoever reads the log can learn of requests and secrets: nothing."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from mlpserve.open_inference import inference_pb2, inference_pb2_grpc
+from mlpserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
+from mlpserve.v1 import prediction_pb2 as pb
+
+MARK = "zq7mark"
+TOKEN = f"{MARK}-in-the-right-token"
+PIXELS = MARK.encode() + bytes(12 - len(MARK))
+
+
+def requests(channel: grpc.Channel) -> list[tuple[Any, Any]]:
+    """Calls and requests, each with the mark in something that a caller chooses."""
+    predictions = prediction_pb2_grpc.PredictionServiceStub(channel)
+    models = model_pb2_grpc.ModelServiceStub(channel)
+    inference = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+    raw: Any = channel.unary_unary
+    good = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[12], data=bytes(48))
+    too_large = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=PIXELS)
+    too_long = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=MARK.encode() * 9)
+    selected = model_pb2.ModelSelector(alias=MARK)
+    wrong_name = inference_pb2.ModelInferRequest(model_name=MARK, model_version=MARK, id=MARK)
+    wrong_input = inference_pb2.ModelInferRequest(
+        model_name="mnist",
+        id=MARK,
+        inputs=[
+            inference_pb2.ModelInferRequest.InferInputTensor(
+                name=MARK, datatype=MARK, shape=[1, 12]
+            )
+        ],
+        raw_input_contents=[MARK.encode()],
+    )
+    return [
+        (predictions.Predict, pb.PredictRequest(instance=good)),
+        (predictions.Predict, pb.PredictRequest(instance=too_large)),
+        (predictions.Predict, pb.PredictRequest(instance=too_long)),
+        (predictions.Predict, pb.PredictRequest(instance=good, model=selected)),
+        (predictions.BatchPredict, pb.BatchPredictRequest(instances=too_large)),
+        (models.GetModelVersion, model_pb2.GetModelVersionRequest(model=selected)),
+        (models.ListModelVersions, model_pb2.ListModelVersionsRequest(page_token=MARK)),
+        (inference.ModelInfer, wrong_name),
+        (inference.ModelInfer, wrong_input),
+        (inference.ModelReady, inference_pb2.ModelReadyRequest(name=MARK)),
+        (inference.ModelMetadata, inference_pb2.ModelMetadataRequest(name=MARK, version=MARK)),
+        (health_pb2_grpc.HealthStub(channel).Check, health_pb2.HealthCheckRequest(service=MARK)),
+        *((raw(path), MARK.encode() * 3) for path in (f"/{MARK}/It", f"/{MARK}")),
+        *((raw(f"/mlpserve.v1.PredictionService/{m}"), MARK.encode() * 3) for m in ("Predict",)),
+    ]
+
+
+def reflect(channel: grpc.Channel, metadata: Any) -> None:
+    request = reflection_pb2.ServerReflectionRequest(file_containing_symbol=MARK)
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    list(stub.ServerReflectionInfo(iter([request]), metadata=metadata, timeout=10))
+
+
+def test_nothing_that_callers_send_and_no_token_gets_into_the_log(
+    publish: Any, run: Any, tmp_path: Path
+) -> None:
+    publish()
+    tokens = tmp_path / "tokens"
+    tokens.touch(mode=0o600)
+    tokens.write_text(f"{TOKEN}\n")
+    server = run("--token-file", str(tokens), "--log-level", "debug")
+    address = server.event("listening")["address"]
+    server.event("serving")
+    sent, codes = 0, set()
+    with grpc.insecure_channel(address) as channel:
+        for shown in (f"Bearer {TOKEN}", f"Bearer {MARK}-wrong", MARK):
+            metadata = (
+                ("authorization", shown),
+                ("x-mark", MARK),
+                ("x-mark-bin", MARK.encode()),
+                ("traceparent", MARK),
+                ("x-request-id", MARK),
+                ("user-agent", MARK),
+            )
+            for call, request in requests(channel):
+                sent += 1
+                try:
+                    call(request, metadata=metadata, timeout=10)
+                except grpc.RpcError as error:
+                    failed: Any = error
+                    codes.add(failed.code())
+            try:
+                reflect(channel, metadata)
+            except grpc.RpcError as error:
+                failed = error
+                assert failed.code() == grpc.StatusCode.UNAUTHENTICATED
+        tokens.write_text(f"# rotated\n{TOKEN}\n{MARK}\n")  # and one that is too short
+        refusal = server.event("new credentials refused, the old ones stay")
+    server.process.terminate()
+    _, rest = server.process.communicate(timeout=30)
+    log = "".join(server.log) + rest
+    print(f"{sent} calls, {len(log.splitlines())} lines, codes {sorted(map(str, codes))}")
+    assert codes >= {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT}
+    assert grpc.StatusCode.UNKNOWN not in codes
+    assert grpc.StatusCode.INTERNAL not in codes
+    assert "line 3 of" in refusal["reason"]
+    for secret in (MARK, MARK.encode().hex(), base64.b64encode(MARK.encode()).decode()[:8]):
+        assert secret not in log.lower(), secret
