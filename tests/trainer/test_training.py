@@ -93,7 +93,7 @@ def test_the_card_says_what_the_champion_and_this_version_got_right(
 ) -> None:
     train(worse(settings))
     accuracy = train(settings).metrics["accuracy"]
-    card = (settings.store / "mnist/2/model_card.md").read_text("utf-8")
+    card = (Store(settings.store, "mnist").path(2) / "model_card.md").read_text("utf-8")
     counts = dict(re.findall(r"\| (both right|only this version right) \| (\d+) \|", card))
     rows = int(re.findall(r"mean .* (\d+)\n", card)[0])
     assert sum(map(int, counts.values())) == round(accuracy * rows)
@@ -101,7 +101,7 @@ def test_the_card_says_what_the_champion_and_this_version_got_right(
 
 def test_the_card_lists_the_mistakes_by_class(settings: TrainSettings) -> None:
     accuracy = train(worse(settings)).metrics["accuracy"]
-    card = (settings.store / "mnist/1/model_card.md").read_text("utf-8")
+    card = (Store(settings.store, "mnist").path(1) / "model_card.md").read_text("utf-8")
     mistakes = sum(map(int, re.findall(r"\* (\d+) of [abc] for [abc]\n", card)))
     rows = int(re.findall(r"mean .* (\d+)\n", card)[0])
     assert 0 < mistakes == rows - round(accuracy * rows)
