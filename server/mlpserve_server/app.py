@@ -12,8 +12,8 @@ from mlpserve_server.dataplane import DataPlane
 from mlpserve_server.direct import DirectTransport
 from mlpserve_server.health import NOT_SERVING, SERVING, Health
 from mlpserve_server.manager import ModelManager
-from mlpserve_server.observer import Observer
 from mlpserve_server.settings import Settings
+from mlpserve_server.telemetry import Telemetry
 from mlpserve_server.transport import PREDICTION_SERVICE, StandardTransport, TransportError
 
 __all__ = ["Server"]
@@ -26,14 +26,15 @@ class Server:
 
     Alive as soon as it has started, ready once a model answers. Raises StoreError for a
     model name that cannot be one, CredentialsError for a certificate or a token file that is not
-    in order, and TransportError where the transport cannot be had or, from
-    `start`, when an address is taken.
+    in order, TelemetryError where traces cannot be had, and TransportError where the transport
+    cannot; from `start`, TransportError or PortTaken when an address is taken.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.addresses: tuple[str, ...] = ()
-        observer = Observer()
+        self._telemetry = Telemetry(settings)
+        observer = self._telemetry.observer
         self._manager = ModelManager(
             Store(settings.store, settings.model), settings.serve, settings.standby, observer
         )
@@ -41,6 +42,7 @@ class Server:
         self._stopping = threading.Event()
         self._ready_lock = threading.Lock()
         self._health = Health()
+        self._ready = False
         self._set_ready(False)
         data = DataPlane(self._manager, settings.max_batch, observer)
         make = _transport(settings.transport)
@@ -53,6 +55,7 @@ class Server:
             share_port=settings.worker > 0,
             observer=observer,
         )
+        self._telemetry.watch(self._manager, self._transport, lambda: self._ready)
         self._follower = threading.Thread(target=self._follow, name="follow-store", daemon=True)
 
     @property
@@ -60,9 +63,15 @@ class Server:
         """The first address it listens on, with the port that it got."""
         return self.addresses[0]
 
+    @property
+    def metrics_address(self) -> str:
+        """Where the metrics of this server alone are, with the port; empty if nowhere."""
+        return self._telemetry.metrics_address
+
     def start(self) -> None:
         """Listen, and look for a model."""
         self.addresses = tuple(map(self._transport.listen, self.settings.listen))
+        self._telemetry.start()
         self._transport.start()
         fields = {"address": ",".join(self.addresses), "store": str(self.settings.store)}
         log.info("listening", extra=fields)
@@ -79,6 +88,7 @@ class Server:
         threading.Event().wait(self.settings.drain_seconds)
         self._transport.stop(self.settings.grace_seconds)
         self._health.close()
+        self._telemetry.close()
         log.info("stopped")
 
     def __enter__(self) -> "Server":
@@ -110,8 +120,8 @@ class Server:
 
     def _set_ready(self, ready: bool) -> None:
         with self._ready_lock:  # a draining server cannot become ready again
-            serving = ready and not self._stopping.is_set()
-            self._health.set(PREDICTION_SERVICE, SERVING if serving else NOT_SERVING)
+            self._ready = ready and not self._stopping.is_set()
+            self._health.set(PREDICTION_SERVICE, SERVING if self._ready else NOT_SERVING)
 
 
 def _transport(wanted: str) -> type[StandardTransport]:

@@ -38,6 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PortTaken as error:
         log.error("cannot start", extra={"reason": str(error)})
         return 1
+    except ModuleNotFoundError as error:  # for the metrics
+        return _incomplete(error)
+
+
+def _incomplete(error: ModuleNotFoundError) -> int:
+    log.error("cannot start: pip install 'mlpserve[server]'", extra={"missing": error.name})
+    return 1
 
 
 def _serve(settings: Settings, stop: threading.Event) -> int:
@@ -45,11 +52,11 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
         from threadpoolctl import threadpool_limits
 
         from mlpserve_server.app import Server
+        from mlpserve_server.telemetry import TelemetryError
         from mlpserve_server.transport import TransportError
         from mlpserve_server.watched import CredentialsError
     except ModuleNotFoundError as error:
-        log.error("cannot start: pip install 'mlpserve[server]'", extra={"missing": error.name})
-        return 1
+        return _incomplete(error)
 
     keep_freed_memory()
     if settings.worker:
@@ -61,7 +68,7 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
                 if settings.worker:
                     _tell_parent()
                 stop.wait()
-        except (TransportError, CredentialsError, StoreError) as error:
+        except (PortTaken, TransportError, CredentialsError, TelemetryError, StoreError) as error:
             log.error("cannot start", extra={"reason": str(error)})
             return 1
     logging.shutdown()

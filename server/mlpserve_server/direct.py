@@ -62,6 +62,8 @@ log = logging.getLogger(__name__)
 class DirectTransport(StandardTransport):
     """The standard transport, with the prediction methods on a faster way."""
 
+    name = "direct"
+
     def __init__(
         self,
         data: DataPlane,

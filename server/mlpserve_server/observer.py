@@ -79,4 +79,7 @@ class Observer:
         """Put a value into a histogram."""
 
     def gauge(self, metric: str, read: Callable[[], Mapping[tuple[str, ...], float]]) -> None:
-        """Have a gauge read now and then: the values by labels, one with () if it has none."""
+        """Have a gauge read now and then: its values by their labels, () where it has none.
+
+        A counter may be read too: `read` gives what has come to it since.
+        """

@@ -42,6 +42,10 @@ class Settings:
     token_file: Path | None = None
     allow_plaintext: bool = False
     reflection: str = "on"
+    metrics_listen: str | None = None
+    metrics_line: int = 0  # the descriptor of the socket on which a worker reports; 0: none
+    access_log: float = 0.0
+    traces: float = 0.0
     log_format: str = "human"
     log_level: str = "info"
 
@@ -54,6 +58,19 @@ def _addresses(text: str) -> tuple[str, ...]:
         if not (_is_socket_file(address) or _is_host_and_port(address)):
             raise ArgumentTypeError(f"{address!r} is neither host:port nor unix:path")
     return addresses
+
+
+def _address(text: str) -> str:
+    if not _is_host_and_port(text):
+        raise ArgumentTypeError(f"{text!r} is not host:port")
+    return text
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise ArgumentTypeError(f"{text} is not a share from 0 to 1")
+    return share
 
 
 def _is_socket_file(address: str) -> bool:
@@ -122,7 +139,21 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "help": "listen without TLS where other machines can reach us",
     },
     "reflection": {"choices": ("on", "off"), "help": "whether callers can ask for the contract"},
+    "metrics_listen": {
+        "type": _address,
+        "help": "host:port where Prometheus gets the metrics of all workers; none unless it is set",
+    },
+    "access_log": {
+        "type": _share,
+        "help": "log this share of the calls, 0 to 1, and nothing of what they carry",
+    },
+    "traces": {
+        "type": _share,
+        "help": "send OpenTelemetry spans of this share of the calls, 0 to 1; a caller's own "
+        "decision goes first; the extra telemetry",
+    },
     "worker": {"type": at_least(0, int), "help": SUPPRESS},
+    "metrics_line": {"type": at_least(0, int), "help": SUPPRESS},
 }
 
 

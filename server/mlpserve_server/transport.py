@@ -89,6 +89,8 @@ class StandardTransport:
     listen on its port.
     """
 
+    name = "standard"
+
     def __init__(
         self,
         data: DataPlane,

@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
+from mlpserve_server.reports import Sums, follow
 from mlpserve_server.settings import Settings
 
 __all__ = ["PortTaken", "supervise", "unshareable"]
@@ -51,9 +52,10 @@ def supervise(settings: Settings, arguments: Sequence[str], stop: threading.Even
     its exit code: the settings are wrong. Later it is replaced like any that died.
     """
     with ExitStack() as stack:
+        totals = stack.enter_context(_shown(settings.metrics_listen))
         addresses = [stack.enter_context(_reserved(address)) for address in settings.listen]
         workers = [
-            _Worker(number, _command(arguments, addresses, number))
+            _Worker(number, _command(arguments, addresses, number), totals)
             for number in range(1, settings.workers + 1)
         ]
         code, started = 0, False
@@ -69,9 +71,10 @@ def supervise(settings: Settings, arguments: Sequence[str], stop: threading.Even
 class _Worker:
     """One process and its successors."""
 
-    def __init__(self, number: int, command: Sequence[str]) -> None:
+    def __init__(self, number: int, command: Sequence[str], totals: Sums | None) -> None:
         self._number = number
         self._command = command
+        self._totals = totals
         self._pause = _FIRST_PAUSE
         self._ended: float | None = None
         self._asked = False
@@ -98,6 +101,8 @@ class _Worker:
                 self._pause = _FIRST_PAUSE
             fields = {"worker": self._number, "exit_code": code, "pause_seconds": self._pause}
             log.error("a worker ended", extra=fields)
+            if self._totals:
+                self._totals.add(0, [("mlpserve_worker_ends_total", (), 1)])
         if now - self._ended >= self._pause:
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
             self._line.close()
@@ -127,8 +132,37 @@ class _Worker:
         self._line, theirs = socket.socketpair()
         self._line.setblocking(False)
         # A session of its own: Ctrl-C comes here, and the workers hear of it from here alone.
-        with theirs:
-            return subprocess.Popen(self._command, stdin=theirs.fileno(), start_new_session=True)
+        with theirs, _reporting(self._totals, self._number) as line:
+            return subprocess.Popen(
+                [*self._command, *(f"--metrics-line={fd}" for fd in line)],
+                stdin=theirs.fileno(),
+                pass_fds=line,
+                start_new_session=True,
+            )
+
+
+@contextmanager
+def _shown(address: str | None) -> Iterator[Sums | None]:
+    """The sums of what the workers report, shown at this address; None without an address."""
+    if not address:
+        yield None
+        return
+    from mlpserve_server.exposition import Endpoint  # only who wants metrics waits for it
+
+    with closing(Endpoint(address)) as endpoint:
+        yield endpoint.totals
+
+
+@contextmanager
+def _reporting(totals: Sums | None, number: int) -> Iterator[list[int]]:
+    """A descriptor for a worker to report on; none where nobody adds up."""
+    if totals is None:
+        yield []
+        return
+    ours, theirs = socket.socketpair()
+    follow(totals, number, ours)
+    with theirs:
+        yield [theirs.fileno()]
 
 
 def _command(arguments: Sequence[str], addresses: Sequence[str], number: int) -> list[str]:

@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import grpc
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
+from prometheus_client.parser import text_string_to_metric_families
 
 from mlpserve.open_inference import inference_pb2_grpc
 from mlpserve.v1 import model_pb2_grpc, prediction_pb2_grpc
@@ -44,13 +46,18 @@ DRAFT = Manifest(
 class Stubs:
     """Everything that can be called at one address."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, metrics_address: str = "") -> None:
         self.address = address
+        self.metrics_address = metrics_address
         self.channel = grpc.insecure_channel(address)
         self.prediction = prediction_pb2_grpc.PredictionServiceStub(self.channel)
         self.models = model_pb2_grpc.ModelServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
         self.inference = inference_pb2_grpc.GRPCInferenceServiceStub(self.channel)
+
+    def scrape(self) -> "Page":
+        """The metrics of this server."""
+        return Page(f"http://{self.metrics_address}/metrics")
 
     def serving(self, service: str = READINESS) -> bool:
         """Whether the health service says so."""
@@ -125,7 +132,7 @@ def serve(store: Store, transport: str) -> Iterator[Callable[..., Stubs]]:
         )
         server = Server(replace(settings, **changes))
         server.start()
-        running.append((server, Stubs(server.address)))
+        running.append((server, Stubs(server.address, server.metrics_address)))
         return running[-1][1]
 
     yield serve
@@ -207,3 +214,31 @@ def run(store: Any, transport: str) -> Iterator[Callable[..., Process]]:
     for process in running:
         process.process.kill()
         process.process.communicate()
+
+
+class Page:
+    """All series of one scrape, as Prometheus reads it."""
+
+    def __init__(self, address: str) -> None:
+        with urlopen(address, timeout=10) as response:
+            self.text: str = response.read().decode()
+        self.series: Mapping[tuple[str, frozenset[tuple[str, str]]], float] = {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(self.text)
+            for sample in family.samples
+        }
+
+    def __call__(self, name: str, **labels: str) -> float:
+        """The sum of all series of this name that have these labels; `class_` is class."""
+        wanted = {(key.rstrip("_"), value) for key, value in labels.items()}
+        return sum(v for (n, have), v in self.series.items() if n == name and wanted <= have)
+
+    def labels(self, name: str) -> list[dict[str, str]]:
+        """The labels of the series of this name."""
+        return [dict(labels) for n, labels in self.series if n == name]
+
+
+@pytest.fixture
+def scrape() -> type[Page]:
+    """Get the metrics from an address."""
+    return Page

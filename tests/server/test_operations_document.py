@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mlpserve_server
+from mlpserve_server.journal import LONGEST_CLASS, MAX_CLASSES
+from mlpserve_server.metrics import METHODS, METRICS
 from mlpserve_server.settings import settings_parser
+from mlpserve_server.totals import MAX_VERSIONS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
 CODE = Path(mlpserve_server.__file__).parent
-METHODS = {"debug", "info", "warning", "error", "exception"}
+LEVELS = {"debug", "info", "warning", "error", "exception"}
 # What the formatter makes of an exception, and what depends on circumstances.
 OF_EXCEPTIONS = {"error", "at"}
 
@@ -41,7 +44,7 @@ def calls_of_the_log() -> Iterator[tuple[str, str, ast.Call]]:
                 case ast.Call(
                     func=ast.Attribute(value=ast.Name(id="log"), attr=level),
                     args=[ast.Constant(value=str(event)), *_],
-                ) if level in METHODS:
+                ) if level in LEVELS:
                     yield event, "error" if level == "exception" else level, node
 
 
@@ -56,6 +59,21 @@ def test_every_setting_stands_in_the_document_with_its_default() -> None:
     }
     shown["--workers"] = "the usable cores"
     assert described == shown
+
+
+def test_every_metric_stands_in_the_document_with_its_kind_and_labels() -> None:
+    described = {
+        unquoted(name): (kind, re.findall("`([^`]+)`", labels))
+        for name, kind, labels, _ in table("Metrics")
+    }
+    assert described == {m.name: (m.kind, list(m.labels)) for m in METRICS.values()}
+
+
+def test_the_document_names_all_methods_and_bounds_of_labels() -> None:
+    text = DOCUMENT.read_text()
+    assert all(f"`{method}`" in text for method in METHODS.values())
+    assert f"the {MAX_VERSIONS} versions with the highest numbers" in text
+    assert f"the first {MAX_CLASSES} classes of each, cut at {LONGEST_CLASS} characters" in text
 
 
 def test_every_event_of_the_log_stands_in_the_document_with_its_level() -> None:

@@ -1,0 +1,41 @@
+"""The access log: one line for a sample of the calls, with nothing of what they carried."""
+
+import logging
+import random
+
+from mlpserve_server.journal import Record
+from mlpserve_server.metrics import METHODS, OTHER
+from mlpserve_server.observer import Exchange
+
+__all__ = ["AccessLog"]
+
+log = logging.getLogger(__name__)
+
+
+class AccessLog:
+    """Logs this share of the calls, from 0 to 1."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+
+    def wants(self, call: Exchange) -> bool:
+        """A random choice."""
+        return random.random() < self._rate
+
+    def tell(self, record: Record) -> None:
+        """Log the call."""
+        log.info(
+            "call",
+            extra={
+                "method": METHODS.get(record.method, OTHER),
+                "code": record.code,
+                "seconds": round(record.seconds, 6),
+                "rows": record.rows,
+                "version": record.version,
+                "peer": record.peer,
+                "request_id": record.request_id,
+            },
+        )
+
+    def close(self) -> None:
+        """Nothing is left to do."""

@@ -1,0 +1,135 @@
+"""The sums over all workers, and how Prometheus gets them."""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from typing import Any
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.core import (
+    Metric as Family,
+)
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from mlpserve_server.metrics import METRICS, OTHER, Metric, Report
+
+__all__ = ["Totals"]
+
+# Versions that have labels of their own: those with the highest numbers.
+MAX_VERSIONS = 10
+
+_OVER_WORKERS: dict[str, Callable[[list[float]], float]] = {"sum": sum, "min": min, "max": max}
+_Labels = tuple[str, ...]
+
+
+class Totals(Collector):
+    """Adds up reports of workers, by their numbers; a Collector for prometheus_client."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counters: defaultdict[tuple[str, _Labels], float] = defaultdict(float)
+        self._histograms: dict[tuple[str, _Labels], list[float]] = {}
+        self._gauges: dict[int, dict[tuple[str, _Labels], float]] = defaultdict(dict)
+        self._versions: set[int] = set()
+        # From the start: of what appears with its first count, no rate can be computed.
+        self.add(0, [(m.name, k, _zero(m)) for m in METRICS.values() for k in m.known])
+
+    def add(self, worker: int, report: Report) -> None:
+        """Take a report; gauges replace those of the same worker's report before."""
+        gauges = {}
+        with self._lock:
+            for name, labels, value in report:
+                metric = METRICS[name]
+                if metric.kind == "gauge":
+                    gauges[name, tuple(labels)] = value
+                else:
+                    self._count(metric, self._bounded(metric, tuple(labels)), value)
+            if gauges:
+                self._gauges[worker] = gauges
+
+    def forget(self, worker: int) -> None:
+        """Drop the gauges of a worker that has ended; what it counted stays."""
+        with self._lock:
+            self._gauges.pop(worker, None)
+
+    def collect(self) -> Iterator[Family]:
+        """Every metric as it is now."""
+        with self._lock:
+            values: dict[str, dict[_Labels, Any]] = {name: {} for name in METRICS}
+            for series in (self._counters, self._histograms, self._over_workers()):
+                for (name, labels), value in series.items():
+                    values[name][labels] = value
+        return (_family(METRICS[name], series) for name, series in values.items())
+
+    def _count(self, metric: Metric, labels: _Labels, value: Any) -> None:
+        key = (metric.name, labels)
+        if metric.kind == "counter":
+            self._counters[key] += value
+        else:
+            before = self._histograms.get(key, [0.0] * len(value))
+            self._histograms[key] = [a + b for a, b in zip(before, value, strict=True)]
+
+    def _over_workers(self) -> dict[tuple[str, _Labels], float]:
+        values = defaultdict(list)
+        for gauges in self._gauges.values():
+            for key, value in gauges.items():
+                values[key].append(value)
+        return {k: _OVER_WORKERS[METRICS[k[0]].over_workers](v) for k, v in values.items()}
+
+    def _bounded(self, metric: Metric, labels: _Labels) -> _Labels:
+        """The labels, or "other" for a version that has none of its own.
+
+        The numbers with labels only ever rise, and what a number that loses its labels has
+        counted is moved: no series goes back, and no count is lost.
+        """
+        if "version" not in metric.labels:
+            return labels
+        version = labels[metric.labels.index("version")]
+        if version != OTHER and int(version) not in self._versions:
+            self._versions.add(int(version))
+            if len(self._versions) > MAX_VERSIONS:
+                self._fold(min(self._versions))
+                self._versions.remove(min(self._versions))
+        named = version != OTHER and int(version) in self._versions
+        return labels if named else _folded(metric, labels)
+
+    def _fold(self, version: int) -> None:
+        for series in (self._counters, self._histograms):
+            for name, labels in list(series):
+                metric = METRICS[name]
+                named = dict(zip(metric.labels, labels, strict=True))
+                if named.get("version") == str(version):
+                    self._count(metric, _folded(metric, labels), series.pop((name, labels)))
+
+
+def _folded(metric: Metric, labels: _Labels) -> _Labels:
+    named = zip(metric.labels, labels, strict=True)
+    return tuple(OTHER if name in ("version", "class") else value for name, value in named)
+
+
+def _zero(metric: Metric) -> Any:
+    return 0 if metric.kind == "counter" else [0] * (len(metric.bounds) + 2)
+
+
+def _family(metric: Metric, series: dict[_Labels, Any]) -> Family:
+    if metric.kind == "histogram":
+        histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+        for labels, (*counts, total) in series.items():
+            histogram.add_metric(labels, _buckets(metric, counts), total)
+        return histogram
+    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    family = kind(metric.name, metric.help, labels=metric.labels)
+    for labels, value in series.items():
+        family.add_metric(labels, value)
+    return family
+
+
+def _buckets(metric: Metric, counts: Sequence[float]) -> list[tuple[str, float]]:
+    bounds = [*map(floatToGoString, metric.bounds), "+Inf"]
+    return list(zip(bounds, accumulate(counts), strict=True))

@@ -1,0 +1,82 @@
+"""Traces by OpenTelemetry: a span for a call, as part of the caller's trace where it has one.
+
+Where they go, and what they carry in common, say OpenTelemetry's own variables:
+OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_RESOURCE_ATTRIBUTES and the rest.
+"""
+
+import random
+import re
+from importlib.metadata import version
+
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from mlpserve_server.journal import Record
+from mlpserve_server.metrics import CODES
+from mlpserve_server.observer import Exchange
+
+__all__ = ["Traces"]
+
+# Of W3C's form; version ff is none, and neither is an id of zeros.
+_TRACEPARENT = re.compile(
+    "(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?"
+)
+_SAMPLED = 1
+# What OpenTelemetry's conventions for RPC call an error of the server.
+_FAULTS = {
+    "UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
+}  # fmt: skip
+
+
+class Traces:
+    """Exports spans of sampled calls: the caller's decision holds, else this rate, 0 to 1."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        names = {"service.name": "mlpserve-server", "service.version": version("mlpserve")}
+        resource = Resource(names).merge(OTELResourceDetector().detect())
+        self._provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("mlpserve", version("mlpserve"))
+        self._propagator = TraceContextTextMapPropagator()
+
+    def wants(self, call: Exchange) -> bool:
+        """As the caller decided, or else a random choice."""
+        given = call.header("traceparent")
+        if given and (parent := _TRACEPARENT.fullmatch(given)):
+            return bool(int(parent[1], 16) & _SAMPLED)
+        return random.random() < self._rate
+
+    def tell(self, record: Record) -> None:
+        """Make the span, which is exported with others a little later."""
+        end = int(record.ended * 1e9)
+        service, _, method = record.method.strip("/").rpartition("/")
+        attributes: dict[str, str | int] = {
+            "rpc.system": "grpc",
+            "rpc.service": service,
+            "rpc.method": method,
+            "rpc.grpc.status_code": CODES.index(record.code),
+            "network.peer.address": record.peer,
+            "mlpserve.request_id": record.request_id,
+        }
+        if record.rows:
+            attributes |= {"mlpserve.rows": record.rows, "mlpserve.version": record.version}
+        span = self._tracer.start_span(
+            record.method.strip("/"),
+            self._propagator.extract(record.trace),
+            SpanKind.SERVER,
+            attributes,
+            start_time=end - int(record.seconds * 1e9),
+        )
+        if record.code in _FAULTS:
+            span.set_status(StatusCode.ERROR)
+        span.end(end)
+
+    def close(self) -> None:
+        """Export what is left."""
+        self._provider.shutdown()
