@@ -8,6 +8,7 @@ import http.client
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
@@ -33,6 +34,8 @@ class Call:
     message: bytes
     decode: Decode
     grpc: bool
+    token: str | None = None
+    ca: Path | None = None  # encrypted, by a server whose certificate is of this authority
 
     @property
     def body(self) -> bytes:
@@ -45,7 +48,8 @@ class Call:
     def headers(self) -> dict[str, str]:
         """Beside those that any HTTP client sends."""
         if self.grpc:
-            return {"content-type": "application/grpc", "te": "trailers"}
+            shown = {"authorization": f"Bearer {self.token}"} if self.token else {}
+            return {"content-type": "application/grpc", "te": "trailers", **shown}
         return {"content-type": "application/json"}
 
 
@@ -59,10 +63,10 @@ class Calls(NamedTuple):
 def ask(call: Call, port: int, timeout: float = ANSWER_SECONDS) -> bytes:
     """The answer's bytes; raises OSError, HTTPException or RpcError for none."""
     if call.grpc:
-        limit = [("grpc.max_receive_message_length", -1)]
-        with grpc.insecure_channel(f"127.0.0.1:{port}", limit) as channel:
+        metadata = [("authorization", f"Bearer {call.token}")] if call.token else None
+        with _channel(call, f"localhost:{port}") as channel:
             method: Any = channel.unary_unary(call.path)
-            answer: bytes = method(call.message, timeout=timeout)
+            answer: bytes = method(call.message, timeout=timeout, metadata=metadata)
             return answer
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
@@ -74,6 +78,15 @@ def ask(call: Call, port: int, timeout: float = ANSWER_SECONDS) -> bytes:
     if response.status != 200:
         raise http.client.HTTPException(f"status {response.status}: {body[:200]!r}")
     return body
+
+
+def _channel(call: Call, target: str) -> grpc.Channel:
+    # A connection of its own each time.
+    options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+    if call.ca is None:
+        return grpc.insecure_channel(target, options)
+    credentials = grpc.ssl_channel_credentials(call.ca.read_bytes())
+    return grpc.secure_channel(target, credentials, options)
 
 
 def own_contract(workload: Workload) -> Calls:

@@ -117,7 +117,7 @@ def _h2load(call: Call, port: int, shape: Shape, seconds: float, folder: Path, l
         *("--data", str(body), "--log-file", str(log)),
         *(part for pair in call.headers.items() for part in ("--header", ": ".join(pair))),
         *(() if call.grpc else ("--h1",)),
-        f"http://127.0.0.1:{port}{call.path}",
+        f"{'https' if call.ca else 'http'}://127.0.0.1:{port}{call.path}",
     ]
     patience = seconds + PATIENCE_SECONDS
     try:
