@@ -6,6 +6,7 @@ OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_RESOURCE_ATTRIBUTES and the rest.
 
 import random
 import re
+import threading
 from importlib.metadata import version
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -27,6 +28,7 @@ _TRACEPARENT = re.compile(
     "(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?"
 )
 _SAMPLED = 1
+_LAST_EXPORT_SECONDS = 2.0
 # What OpenTelemetry's conventions for RPC call an error of the server.
 _FAULTS = {
     "UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
@@ -78,5 +80,8 @@ class Traces:
         span.end(end)
 
     def close(self) -> None:
-        """Export what is left."""
-        self._provider.shutdown()
+        """Export what is left, if the collector takes it soon."""
+        # It would try for ten seconds, which the stop of a server has not.
+        export = threading.Thread(target=self._provider.shutdown, daemon=True)
+        export.start()
+        export.join(_LAST_EXPORT_SECONDS)
