@@ -33,18 +33,14 @@ def open_backend(location: Bucket, model: str) -> "ObjectBackend":
 
     Raises StoreError when the environment is not sufficient; nothing is asked of the store.
     """
-    return ObjectBackend(open_objects(location, model, os.environ))
+    objects = open_objects(location, model, os.environ)
+    return ObjectBackend(objects, LEASE_SECONDS, LITTER_SECONDS)
 
 
 class ObjectBackend:
     """The Backend in an object store."""
 
-    def __init__(
-        self,
-        objects: Objects,
-        lease_seconds: float = LEASE_SECONDS,
-        litter_seconds: float = LITTER_SECONDS,
-    ) -> None:
+    def __init__(self, objects: Objects, lease_seconds: float, litter_seconds: float) -> None:
         self._objects = objects
         self._lease = Lease(objects, lease_seconds)
         self._litter = timedelta(seconds=litter_seconds)

@@ -10,7 +10,7 @@ Where that is, on a shared volume or in an object store, is the affair of a Back
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -59,6 +59,7 @@ class Store:
         self._backend = _open(self.root, model)
         self._mutex = threading.RLock()
         self._lock: ExitStack | None = None
+        self.last_seen: Store | None = None  # what is kept of it on this machine, if anything
 
     @property
     def folder(self) -> Path:
@@ -104,7 +105,10 @@ class Store:
         store cannot be read, which says nothing about the version.
         """
         with self._reading(version):
-            return read_model(self._reader(version), self.manifest(version))
+            return read_model(
+                lambda name, limit: self._backend.read(f"{version}/{name}", limit),
+                self.manifest(version),
+            )
 
     def verify(self, version: int) -> Manifest:
         """Load a version and compare every other file with its digest; raises as `load`."""
@@ -135,10 +139,6 @@ class Store:
                 return decode_events(self._backend.read(HISTORY_FILE, _LONGEST_HISTORY))
             except FileNotFoundError:
                 return []
-
-    def _reader(self, version: int) -> Callable[[str, int], bytes]:
-        """What reads a version's files by their names."""
-        return lambda name, limit: self._backend.read(f"{version}/{name}", limit)
 
     def _aliases(self) -> tuple[dict[str, int], bytes | None]:
         """The aliases, and the file's bytes if there is one."""

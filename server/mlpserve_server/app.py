@@ -2,9 +2,11 @@
 
 import logging
 import threading
+from pathlib import Path
 from types import TracebackType
 
 from mlpserve_model import Store
+from mlpserve_model.cached import CachedStore
 from mlpserve_server.access import Access
 from mlpserve_server.catalog import Catalog
 from mlpserve_server.core import unsupported
@@ -12,7 +14,7 @@ from mlpserve_server.dataplane import DataPlane
 from mlpserve_server.direct import DirectTransport
 from mlpserve_server.health import NOT_SERVING, SERVING, Health
 from mlpserve_server.manager import ModelManager
-from mlpserve_server.settings import Settings
+from mlpserve_server.settings import Settings, user_cache
 from mlpserve_server.telemetry import Telemetry
 from mlpserve_server.transport import PREDICTION_SERVICE, StandardTransport, TransportError
 
@@ -35,9 +37,7 @@ class Server:
         self.addresses: tuple[str, ...] = ()
         self._telemetry = Telemetry(settings)
         observer = self._telemetry.observer
-        self._manager = ModelManager(
-            Store(settings.store, settings.model), settings.serve, settings.standby, observer
-        )
+        self._manager = ModelManager(_store(settings), settings.serve, settings.standby, observer)
         self._access = Access(settings)
         self._stopping = threading.Event()
         self._ready_lock = threading.Lock()
@@ -122,6 +122,14 @@ class Server:
         with self._ready_lock:  # a draining server cannot become ready again
             self._ready = ready and not self._stopping.is_set()
             self._health.set(PREDICTION_SERVICE, SERVING if self._ready else NOT_SERVING)
+
+
+def _store(settings: Settings) -> Store:
+    """The store, beside a cache for a start without it where it is an object store."""
+    if isinstance(settings.store, Path):
+        return Store(settings.store, settings.model)
+    folder = settings.cache_dir or user_cache()
+    return CachedStore(settings.store, settings.model, folder, keep=settings.standby + 1)
 
 
 def _transport(wanted: str) -> type[StandardTransport]:

@@ -50,10 +50,13 @@ class ModelManager:
         self._aliases: Mapping[str, int] = {}
         self._standby: OrderedDict[int, StoredModel] = OrderedDict()
         self._failures: dict[int, tuple[str, float]] = {}  # version: reason, when to try again
+        self._verdicts: dict[int, str] = {}  # a published version never changes
         self._store_fault = ""
         self._waiting = False  # whether it was said that there is nothing to serve
         self._mutex = threading.Lock()  # guards _standby and _failures, briefly
         self._load_lock = threading.Lock()  # one load at a time
+        kept = store.last_seen
+        self._last_seen = ModelManager(kept, serve, standby=0) if kept else None
 
     @property
     def current(self) -> StoredModel | None:
@@ -84,7 +87,8 @@ class ModelManager:
             aliases = self.store.aliases() or self._aliases
             model = self._next(aliases)
         except StoreError as error:
-            return self._store_failed(error)
+            self._store_failed(error)
+            return self._current is None and self._serve_last_seen()
         self._store_is_back()
         self.last_read = time.time()
         switched = model is not None and self._switch_to(model)
@@ -153,7 +157,9 @@ class ModelManager:
         """Those that the gate let pass, newest first."""
         for version in reversed(versions):
             try:
-                if self.store.manifest(version).gate.verdict != "REJECTED":
+                if version not in self._verdicts:
+                    self._verdicts[version] = self.store.manifest(version).gate.verdict
+                if self._verdicts[version] != "REJECTED":
                     yield version
             except StoreError as error:
                 self._failed(version, str(error))
@@ -256,11 +262,21 @@ class ModelManager:
         if reason != known:
             log.error("version refused", extra={"version": version, "reason": reason})
 
-    def _store_failed(self, error: StoreError) -> bool:
+    def _serve_last_seen(self) -> bool:
+        """Serve what is kept of a store that cannot be read; False when that is nothing."""
+        if self._last_seen is None or not self._last_seen.poll():
+            return False
+        model = self._last_seen.current
+        assert model is not None  # poll has just said so
+        self._aliases = self._last_seen.aliases
+        fields = {"version": model.manifest.version, "store": str(self.store.root)}
+        log.warning("serving what was last seen of the store", extra=fields)
+        return self._switch_to(model)
+
+    def _store_failed(self, error: StoreError) -> None:
         if str(error) != self._store_fault:  # once, not every second
             self._store_fault = str(error)
             log.error("the store cannot be read", extra={"reason": self._store_fault})
-        return False
 
     def _store_is_back(self) -> None:
         if self._store_fault:

@@ -1,8 +1,11 @@
 """The server's settings, read once in main."""
 
+import os
 import re
+import tempfile
 from argparse import SUPPRESS, ArgumentTypeError
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,7 +16,7 @@ from mlpserve_model.records import ALIAS
 from mlpserve_model.settings import SettingsParser, at_least
 from mlpserve_server.cpus import usable_cores
 
-__all__ = ["TRANSPORTS", "Settings", "read_settings", "settings_parser"]
+__all__ = ["TRANSPORTS", "Settings", "read_settings", "settings_parser", "user_cache"]
 
 TRANSPORTS = ("auto", "direct", "standard")
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Za-z:.%]+\]|[^\[\]:]+):([0-9]{1,5})")
@@ -29,6 +32,7 @@ class Settings:
     serve: str = "champion"
     poll_seconds: float = 1.0
     standby: int = 3
+    cache_dir: Path | None = None  # None: user_cache()
     max_batch: int = 8192
     max_waiting: int = 1000
     drain_seconds: float = 1.0
@@ -109,6 +113,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "type": at_least(0, int),
         "help": "versions kept in memory beside the served one",
     },
+    "cache_dir": {
+        "type": Path,
+        "help": "where versions from an object store are kept; else in the user's cache folder",
+    },
     "max_batch": {"type": _COUNT, "help": "most instances in one request"},
     "max_waiting": {
         "type": _COUNT,
@@ -179,6 +187,13 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
     if reason := _insecure(settings):
         parser.error(reason)
     return settings
+
+
+def user_cache() -> Path:
+    """Where programs keep what they can get again: as XDG has it, or below the home folder."""
+    with suppress(RuntimeError):  # a container's user id without a home
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "mlpserve")
+    return Path(tempfile.gettempdir(), f"mlpserve-{os.getuid()}")
 
 
 def _insecure(settings: Settings) -> str | None:

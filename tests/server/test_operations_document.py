@@ -4,8 +4,10 @@ import argparse
 import ast
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
+import mlpserve_model
 import mlpserve_server
 from mlpserve_server.journal import LONGEST_CLASS, MAX_CLASSES
 from mlpserve_server.metrics import METHODS, METRICS
@@ -13,7 +15,7 @@ from mlpserve_server.settings import settings_parser
 from mlpserve_server.totals import MAX_VERSIONS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
-CODE = Path(mlpserve_server.__file__).parent
+CODE = [Path(str(package.__file__)).parent for package in (mlpserve_server, mlpserve_model)]
 LEVELS = {"debug", "info", "warning", "error", "exception"}
 # What the formatter makes of an exception, and what depends on circumstances.
 OF_EXCEPTIONS = {"error", "at"}
@@ -37,8 +39,8 @@ def quoted(cell: str) -> set[str]:
 
 
 def calls_of_the_log() -> Iterator[tuple[str, str, ast.Call]]:
-    """Event, level and call of everything that the server logs."""
-    for path in CODE.glob("*.py"):
+    """Event, level and call of everything that the server and the store log."""
+    for path in chain.from_iterable(folder.glob("*.py") for folder in CODE):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
                 case ast.Call(

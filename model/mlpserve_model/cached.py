@@ -1,0 +1,99 @@
+"""What was seen of an object store, kept in a folder: for a start without the object store."""
+
+import logging
+from contextlib import suppress
+from pathlib import Path
+
+from mlpserve_model.errors import ModelRejected, StoreError, VersionNotFound
+from mlpserve_model.files import make_folder, write_atomic
+from mlpserve_model.folder import Folder
+from mlpserve_model.location import Bucket
+from mlpserve_model.manifest import MANIFEST_FILE, Manifest
+from mlpserve_model.records import ALIASES_FILE, encode_aliases
+from mlpserve_model.store import Store
+from mlpserve_model.stored import StoredModel, read_model
+
+__all__ = ["CachedStore"]
+
+log = logging.getLogger(__name__)
+
+
+class CachedStore(Store):
+    """A store whose versions, once verified, are read from a folder of this machine.
+
+    The folder has the layout of a store, so what was last seen is a store too. It is verified
+    again whenever it is read, and never more than a copy: `keep` versions without an alias stay.
+    A folder that cannot be written is said in the log, once, and changes nothing else.
+    """
+
+    def __init__(self, root: Bucket, model: str, folder: Path, keep: int) -> None:
+        super().__init__(root, model)
+        self._folder = Path(folder, root.scheme, root.name, root.prefix)
+        self._kept = Store(self._folder, model)
+        self.last_seen = self._kept
+        self._keep_count = keep
+        self._seen_aliases: dict[str, int] | None = None
+        self._warned = False
+
+    def aliases(self) -> dict[str, int]:
+        """As Store says; kept for `last_seen`."""
+        aliases = super().aliases()
+        # An empty store where there was one says more about the store than about the aliases.
+        if aliases and aliases != self._seen_aliases:
+            self._keep({ALIASES_FILE: encode_aliases(aliases)})
+            self._seen_aliases = aliases
+        return aliases
+
+    def manifest(self, version: int) -> Manifest:
+        """As Store says; what is kept of a version while the store cannot be read."""
+        try:
+            return super().manifest(version)
+        except (VersionNotFound, ModelRejected):
+            raise
+        except StoreError:
+            with suppress(StoreError):
+                return self._kept.manifest(version)
+            raise
+
+    def load(self, version: int) -> StoredModel:
+        """As Store says; from the folder if it holds this very version."""
+        manifest = self.manifest(version)
+        with suppress(StoreError):
+            model = self._kept.load(version)
+            if model.manifest == manifest:
+                return model
+        contents: dict[str, bytes] = {}
+
+        def read(name: str, limit: int) -> bytes:
+            contents[name] = self._backend.read(f"{version}/{name}", limit)
+            return contents[name]
+
+        with self._reading(version):
+            model = read_model(read, manifest)
+        named = {f"{version}/{name}": data for name, data in contents.items()}
+        # The manifest last, here too: a copy that was interrupted is none.
+        self._keep(named | {f"{version}/{MANIFEST_FILE}": manifest.to_json()}, version)
+        return model
+
+    def _keep(self, contents: dict[str, bytes], version: int | None = None) -> None:
+        """Write these files into the folder, and make room when they are a version."""
+        folder = Folder(self._kept.folder)
+        try:
+            if version is not None and folder.holds(version):
+                folder.remove(version)  # it is damaged, or another one
+            for name, data in contents.items():
+                make_folder((folder.path / name).parent)
+                write_atomic(folder.path / name, data)
+            if version is not None:
+                for old in self._to_forget(version):
+                    folder.remove(old)
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                fields = {"folder": str(self._folder), "reason": error.strerror or str(error)}
+                log.warning("the cache cannot be written", extra=fields)
+
+    def _to_forget(self, newest: int) -> list[int]:
+        aliased = {newest, *(self._seen_aliases or {}).values()}
+        others = [v for v in self._kept.versions() if v not in aliased]
+        return others[: len(others) - self._keep_count] if self._keep_count < len(others) else []

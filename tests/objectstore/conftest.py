@@ -1,0 +1,245 @@
+"""A real S3 interface on loopback, and a proxy before it that fails as it is told to."""
+
+import http.client
+import re
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from mlpserve_model import CHAMPION, Dataset, Gate, Manifest, Network, Store, bucket, initialise
+
+NETWORK = Network((12, 8, 3))
+DRAFT = Manifest(
+    model="tiny",
+    network=NETWORK,
+    input_shape=(3, 4),
+    input_maximum=16,
+    class_names=("circle", "square", "star"),
+    dataset=Dataset("made up", "sha256:0", "none"),
+    recipe={},
+    seed=0,
+    libraries={},
+    metrics={"accuracy": 0.9},
+    gate=Gate("PROMOTED"),
+)
+REGION = "us-east-1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def _handle(self) -> None:
+        proxy = cast("Proxy", self.server)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        fault = proxy.note(f"{self.command} {_key(self.path)}")
+        if fault == "503":
+            self._answer(503, [], b"<Error><Code>SlowDown</Code></Error>")
+        elif fault == "hang":
+            proxy.closing.wait(60)
+            self._reset()
+        elif fault == "reset":
+            self._reset()
+        else:
+            status, headers, data = proxy.forward(self.command, self.path, body, self.headers)
+            if fault == "lost answer":
+                self._reset()
+            elif fault == "partial":
+                self._answer(status, headers, data, cut=True)
+            else:
+                self._answer(status, headers, data)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle  # noqa: N815  # http.server's names
+
+    def _answer(
+        self, status: int, headers: list[tuple[str, str]], data: bytes, cut: bool = False
+    ) -> None:
+        self.send_response(status)
+        for name, value in headers:
+            if name.lower() not in ("connection", "content-length", "date", "server"):
+                self.send_header(name, value)
+        if status != http.client.NOT_MODIFIED:
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if cut:
+            self.wfile.write(data[: len(data) // 2])
+            self._reset()
+        else:
+            self.wfile.write(data)
+
+    def _reset(self) -> None:
+        linger = struct.pack("ii", 1, 0)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.close_connection = True
+        self.connection.close()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def finish(self) -> None:
+        try:
+            super().finish()
+        except (OSError, ValueError):
+            self.close_connection = True  # we have reset it
+
+
+def _key(path: str) -> str:
+    """What is asked for, without bucket and prefix: "tiny/1/model.npz", or "a listing"."""
+    key, _, query = path.partition("?")
+    if "list-type" in query:
+        return "a listing"
+    return "/".join(key.split("/")[3:]) or f"?{query}"
+
+
+class Proxy(ThreadingHTTPServer):
+    """Passes requests on. `fault` is asked of each what goes wrong with it."""
+
+    daemon_threads = True
+    request_queue_size = 100
+
+    def __init__(self, upstream: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self._upstream = upstream
+        self.requests: list[str] = []
+        self.answers: list[int] = []
+        self.fault: Callable[[str], str | None] = lambda request: None
+        self.closing = threading.Event()
+        self._mutex = threading.Lock()
+        self._one_write = threading.Lock()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def note(self, request: str) -> str | None:
+        """Count a request; say what goes wrong with it."""
+        with self._mutex:
+            self.requests.append(request)
+            return self.fault(request)
+
+    def forward(
+        self, method: str, path: str, body: bytes, headers: Any
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        """The answer of the store."""
+        # moto looks at a condition and then writes, in two steps; stores do both in one.
+        lock = threading.Lock() if method == "GET" else self._one_write
+        upstream = http.client.HTTPConnection("127.0.0.1", self._upstream, timeout=30)
+        with lock, closing(upstream) as connection:
+            connection.request(method, path, body, dict(headers.items()))
+            response = connection.getresponse()
+            self.answers.append(response.status)
+            return response.status, response.getheaders(), response.read()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Callers that went away are none of our faults."""
+
+    def close(self) -> None:
+        """Let nothing hang, and listen no more."""
+        self.closing.set()
+        self.shutdown()
+        self.server_close()
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[int]:
+    """The port of moto's S3, a process of its own."""
+    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        port = next(
+            int(found[1])
+            for line in process.stderr
+            if (found := re.search(r"http://.*:(\d+)", line))
+        )
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        yield port
+        process.terminate()
+
+
+@pytest.fixture
+def proxy(moto: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """The way to the store, and what the environment says of it."""
+    proxy = Proxy(moto)
+    for name, value in {
+        "AWS_ENDPOINT_URL": proxy.url,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "someone",
+        "AWS_SECRET_ACCESS_KEY": "a secret",
+        "AWS_REGION": REGION,
+        "AWS_TIMEOUT": "5s",
+    }.items():
+        monkeypatch.setenv(name, value)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def address(proxy: Proxy, moto: int) -> str:
+    """A place in a new bucket."""
+    name = f"bucket-{uuid.uuid4()}"
+    with closing(http.client.HTTPConnection("127.0.0.1", moto, timeout=30)) as connection:
+        connection.request("PUT", f"/{name}")
+        assert connection.getresponse().status == 200
+    return f"s3://{name}/models"
+
+
+@pytest.fixture
+def draft() -> Manifest:
+    return DRAFT
+
+
+@pytest.fixture
+def store(address: str) -> Store:
+    return Store(address, "tiny")
+
+
+@pytest.fixture
+def short_lease(monkeypatch: pytest.MonkeyPatch) -> float:
+    """A dead writer's lock is free after this many seconds, for stores opened from now on."""
+    monkeypatch.setattr(bucket, "LEASE_SECONDS", 0.4)
+    return 0.4
+
+
+@pytest.fixture
+def publish(store: Store) -> Callable[..., int]:
+    """Publish a version with the seed's weights; make it champion unless told otherwise."""
+
+    def publish(seed: int = 0, promote: bool = True, to: Store = store, **changes: Any) -> int:
+        rng = np.random.default_rng(seed)
+        draft = replace(DRAFT, **changes)
+        golden = rng.random((4, draft.network.inputs), dtype=np.float32)
+        version = to.publish(draft, initialise(draft.network, rng), golden).version
+        if promote:
+            with to.lock():
+                before = to.aliases().get(CHAMPION)
+                to.move_alias(CHAMPION, version, expected=before, event="promote", reason="test")
+        return version
+
+    return publish
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool]], None]:
+    """Wait until a condition holds; fails after twenty seconds."""
+
+    def eventually(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline, "it never came true"
+            time.sleep(0.01)
+
+    return eventually

@@ -1,0 +1,307 @@
+"""A server that follows an object store, and one that starts without it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from mlpserve.v1 import model_pb2, prediction_pb2_grpc
+from mlpserve.v1 import prediction_pb2 as pb
+from mlpserve_model import Store
+from mlpserve_model.location import parse_location
+from mlpserve_server.app import Server
+from mlpserve_server.settings import Settings
+
+INSTANCE = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(range(12)))
+READINESS = health_pb2.HealthCheckRequest(service="mlpserve.v1.PredictionService")
+
+
+class Running:
+    """A server, and what it says."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.channel = grpc.insecure_channel(server.address)
+        self.prediction = prediction_pb2_grpc.PredictionServiceStub(self.channel)
+        self.health = health_pb2_grpc.HealthStub(self.channel)
+
+    def ready(self) -> bool:
+        status = self.health.Check(READINESS, timeout=5).status
+        return bool(status == health_pb2.HealthCheckResponse.SERVING)
+
+    def version(self, **selector: Any) -> int:
+        request = pb.PredictRequest(instance=INSTANCE, model=model_pb2.ModelSelector(**selector))
+        return int(self.prediction.Predict(request, timeout=10).model.version)
+
+    def stop(self) -> None:
+        self.channel.close()
+        self.server.stop()
+
+
+@pytest.fixture
+def serve(address: str, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    running = []
+
+    def serve(**changes: Any) -> Running:
+        settings: dict[str, Any] = {
+            "store": parse_location(address),
+            "model": "tiny",
+            "listen": ("127.0.0.1:0",),
+            "poll_seconds": 0.05,
+            "drain_seconds": 0,
+            "grace_seconds": 2,
+            "cache_dir": tmp_path / "cache",
+        }
+        server = Server(Settings(**(settings | changes)))
+        server.start()
+        running.append(Running(server))
+        return running[-1]
+
+    yield serve
+    for server in running:
+        server.stop()
+
+
+def fails(fault: str) -> Callable[[str], str]:
+    return lambda request: fault
+
+
+def works(request: str) -> None:
+    """No fault."""
+
+
+def test_a_promotion_is_followed_and_so_is_a_rollback(
+    store: Store, publish: Any, serve: Any, eventually: Any
+) -> None:
+    publish()
+    server = serve()
+    eventually(server.ready)
+    publish(seed=1)
+    eventually(lambda: server.version() == 2)
+    store.move_alias("champion", 1, expected=2, event="rollback", reason="test")
+    eventually(lambda: server.version() == 1)
+    assert server.version(version=2) == 2
+
+
+@pytest.mark.parametrize(("serve_what", "most"), [("champion", 1), ("latest", 2), ("1", 1)])
+def test_a_poll_that_finds_nothing_new_is_one_request_or_two(
+    serve_what: str, most: int, publish: Any, serve: Any, eventually: Any, proxy: Any
+) -> None:
+    publish()
+    server = serve(serve=serve_what)
+    eventually(server.ready)
+    time.sleep(0.2)
+    proxy.requests.clear()
+    eventually(lambda: proxy.requests.count("GET tiny/aliases.json") >= 5)
+    polls = proxy.requests.count("GET tiny/aliases.json")
+    assert len(proxy.requests) <= most * (polls + 1)
+
+
+@pytest.mark.parametrize("fault", ["503", "reset", "hang"])
+def test_a_store_that_fails_leaves_the_model_in_service_and_is_followed_again(
+    fault: str,
+    publish: Any,
+    serve: Any,
+    eventually: Any,
+    proxy: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("AWS_TIMEOUT", "300ms")
+    publish()
+    server = serve()
+    eventually(server.ready)
+    proxy.fault = fails(fault)
+    eventually(lambda: "the store cannot be read" in caplog.text)
+    for _ in range(20):
+        assert server.version() == 1
+        assert server.ready()
+    proxy.fault = works
+    publish(seed=1)
+    eventually(lambda: server.version() == 2)
+
+
+@pytest.mark.parametrize("torn", ["aliases.json", "2/manifest.json", "2/model.npz", "2/golden.npz"])
+def test_what_arrives_in_part_is_never_served(
+    torn: str, publish: Any, serve: Any, eventually: Any, proxy: Any
+) -> None:
+    publish()
+    server = serve()
+    eventually(server.ready)
+    promoted = threading.Event()
+
+    def tear(request: str) -> str | None:
+        if request == "PUT tiny/aliases.json":
+            promoted.set()
+        return "partial" if promoted.is_set() and request == f"GET tiny/{torn}" else None
+
+    proxy.fault = tear
+    publish(seed=1)
+    proxy.requests.clear()
+    eventually(lambda: proxy.requests.count(f"GET tiny/{torn}") >= 5)
+    assert server.version() == 1
+    assert server.ready()
+    proxy.fault = works
+    eventually(lambda: server.version() == 2)
+
+
+@pytest.mark.parametrize("fault", ["503", "reset", "hang"])
+def test_a_start_without_the_store_serves_what_was_last_seen_of_it(
+    fault: str,
+    store: Store,
+    publish: Any,
+    serve: Any,
+    eventually: Any,
+    proxy: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("AWS_TIMEOUT", "300ms")
+    publish()
+    publish(seed=1)
+    store.move_alias("stable", 1, expected=None, event="promote", reason="test")
+    first = serve()
+    eventually(first.ready)
+    assert (first.version(), first.version(alias="stable")) == (2, 1)
+    first.stop()
+    proxy.fault = fails(fault)
+    second = serve()
+    eventually(second.ready)
+    assert "serving what was last seen of the store" in caplog.text
+    assert (second.version(), second.version(alias="stable")) == (2, 1)
+    proxy.fault = works
+    publish(seed=2)
+    eventually(lambda: second.version() == 3)
+
+
+def test_a_start_without_store_and_cache_is_alive_and_waits(
+    publish: Any, serve: Any, eventually: Any, proxy: Any
+) -> None:
+    publish()
+    proxy.fault = fails("503")
+    server = serve()
+    assert not server.ready()
+    proxy.fault = works
+    eventually(server.ready)
+    assert server.version() == 1
+
+
+def test_a_damaged_cache_is_not_believed_and_made_anew(
+    publish: Any, serve: Any, eventually: Any, proxy: Any, tmp_path: Path
+) -> None:
+    publish()
+    first = serve()
+    eventually(first.ready)
+    first.stop()
+    (weights,) = (tmp_path / "cache").rglob("1/model.npz")
+    sound = weights.read_bytes()
+    weights.write_bytes(bytes(len(sound)))
+    proxy.requests.clear()
+    second = serve()
+    eventually(second.ready)
+    assert "GET tiny/1/model.npz" in proxy.requests
+    assert weights.read_bytes() == sound
+    second.stop()
+    proxy.requests.clear()
+    third = serve()
+    eventually(third.ready)
+    assert "GET tiny/1/model.npz" not in proxy.requests
+
+
+def test_a_damaged_cache_without_the_store_is_not_served(
+    publish: Any, serve: Any, eventually: Any, proxy: Any, tmp_path: Path, caplog: Any
+) -> None:
+    publish()
+    first = serve()
+    eventually(first.ready)
+    first.stop()
+    (weights,) = (tmp_path / "cache").rglob("1/model.npz")
+    weights.write_bytes(bytes(weights.stat().st_size))
+    proxy.fault = fails("reset")
+    second = serve()
+
+    def refused() -> bool:
+        reasons = [str(getattr(record, "reason", "")) for record in caplog.records]
+        return any("model.npz has the digest" in reason for reason in reasons)
+
+    eventually(refused)
+    assert not second.ready()
+
+
+def test_a_cache_that_cannot_be_written_is_said_once_and_the_store_is_served(
+    publish: Any, serve: Any, eventually: Any, tmp_path: Path, caplog: Any
+) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    publish()
+    server = serve()
+    eventually(server.ready)
+    publish(seed=1)
+    eventually(lambda: server.version() == 2)
+    assert caplog.text.count("the cache cannot be written") == 1
+
+
+def test_the_cache_keeps_what_is_aliased_and_a_few_more(
+    publish: Any, serve: Any, eventually: Any, tmp_path: Path
+) -> None:
+    server = serve(standby=1)
+    for seed in range(6):
+        version = publish(seed=seed)
+        eventually(lambda version=version: server.ready() and server.version() == version)
+    kept = sorted(int(path.parent.name) for path in (tmp_path / "cache").rglob("manifest.json"))
+    assert kept == [4, 5, 6]
+
+
+def test_a_store_that_hangs_does_not_keep_the_server_from_stopping(
+    publish: Any, serve: Any, eventually: Any, proxy: Any
+) -> None:
+    publish()
+    server = serve()
+    eventually(server.ready)
+    proxy.requests.clear()
+    proxy.fault = fails("hang")
+    eventually(lambda: bool(proxy.requests))
+    started = time.monotonic()
+    server.stop()
+    assert time.monotonic() - started < 2
+
+
+PROGRAM = str(Path(sys.executable).with_name("mlpserve-server"))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_program_starts_without_the_store_and_stops_while_it_hangs(
+    workers: str, address: str, publish: Any, proxy: Any, tmp_path: Path
+) -> None:
+    publish()
+    command = [
+        PROGRAM, "--store", address, "--model", "tiny", "--listen", "127.0.0.1:0",
+        "--poll-seconds", "0.1", "--drain-seconds", "0", "--grace-seconds", "5",
+        "--cache-dir", str(tmp_path), "--workers", workers, "--log-format", "json",
+    ]  # fmt: skip
+
+    def run(until: str) -> dict[str, Any]:
+        environment = os.environ | {"AWS_TIMEOUT": "1s"}
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        assert process.stderr
+        found = next(e for e in map(json.loads, process.stderr) if e["event"] == until)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert time.monotonic() - started < 6
+        return dict(found)
+
+    assert run(until="serving")["version"] == 1
+    proxy.fault = fails("hang")
+    assert run(until="serving what was last seen of the store")["version"] == 1
