@@ -15,6 +15,7 @@ from mlpserve_server.direct import DirectTransport
 from mlpserve_server.health import NOT_SERVING, SERVING, Health
 from mlpserve_server.manager import ModelManager
 from mlpserve_server.settings import Settings, user_cache
+from mlpserve_server.shadow import Shadow
 from mlpserve_server.telemetry import Telemetry
 from mlpserve_server.transport import PREDICTION_SERVICE, StandardTransport, TransportError
 
@@ -37,14 +38,21 @@ class Server:
         self.addresses: tuple[str, ...] = ()
         self._telemetry = Telemetry(settings)
         observer = self._telemetry.observer
-        self._manager = ModelManager(_store(settings), settings.serve, settings.standby, observer)
+        self._manager = ModelManager(
+            _store(settings), settings.serve, settings.standby, observer, settings.shadow
+        )
+        self._shadow = (
+            Shadow(self._manager, settings.shadow_rows, self._is_busy, observer)
+            if settings.shadow
+            else None
+        )
         self._access = Access(settings)
         self._stopping = threading.Event()
         self._ready_lock = threading.Lock()
         self._health = Health()
         self._ready = False
         self._set_ready(False)
-        data = DataPlane(self._manager, settings.max_batch, observer)
+        data = DataPlane(self._manager, settings.max_batch, observer, self._shadow)
         make = _transport(settings.transport)
         self._transport = make(
             data,
@@ -76,6 +84,8 @@ class Server:
         fields = {"address": ",".join(self.addresses), "store": str(self.settings.store)}
         log.info("listening", extra=fields)
         self._follower.start()
+        if self._shadow:
+            self._shadow.start()
         self._access.follow(self._stopping)
 
     def stop(self) -> None:
@@ -88,6 +98,8 @@ class Server:
         threading.Event().wait(self.settings.drain_seconds)
         self._transport.stop(self.settings.grace_seconds)
         self._health.close()
+        if self._shadow:
+            self._shadow.stop()
         self._telemetry.close()
         log.info("stopped")
 
@@ -109,6 +121,10 @@ class Server:
                 self._set_ready(True)  # announced after the model is in place
             if self._stopping.wait(self.settings.poll_seconds):
                 return
+
+    def _is_busy(self) -> bool:
+        """Whether calls pile up: long before any is refused."""
+        return self._transport.waiting * 4 >= self.settings.max_waiting
 
     def _poll(self) -> bool:
         try:

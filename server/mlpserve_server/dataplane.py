@@ -16,6 +16,7 @@ from mlpserve_server import codec, open_inference
 from mlpserve_server.errors import Abandoned
 from mlpserve_server.manager import ModelManager
 from mlpserve_server.observer import Observer
+from mlpserve_server.shadow import Shadow
 
 __all__ = ["Answer", "DataPlane", "Steps", "complete"]
 
@@ -50,10 +51,15 @@ class DataPlane:
     """
 
     def __init__(
-        self, manager: ModelManager, max_batch: int, observer: Observer | None = None
+        self,
+        manager: ModelManager,
+        max_batch: int,
+        observer: Observer | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         self.manager = manager
         self._observer = observer or Observer()
+        self._shadow = shadow
         self.max_batch = max_batch
         self._singles = _Contract(self._single, self._classify, "instance", _encode_singles)
         self._infers = _Contract(
@@ -104,6 +110,8 @@ class DataPlane:
         """The probabilities of these rows; whoever watches predictions hears of them."""
         probabilities = model.predict(x)
         self._observer.predicted(model.manifest, probabilities)
+        if self._shadow:
+            self._shadow.offer(model, x, probabilities)
         return probabilities
 
     def _single(self, request: bytes, may_load: bool) -> "_Decoded":

@@ -32,13 +32,19 @@ class _GateRejected(ModelRejected):
 class ModelManager:
     """Keeps the served version in memory, beside some others that callers may select.
 
-    `serve` is an alias, a number, or "latest" for the newest version that the gate let pass.
+    `serve` is an alias, a number, or "latest" for the newest version that the gate let pass;
+    so is `shadow`, which is kept in memory too.
     `poll` belongs to one thread; the rest may be called from any. `last_read` is when the store
     could be read last, by time.time.
     """
 
     def __init__(
-        self, store: Store, serve: str, standby: int, observer: Observer | None = None
+        self,
+        store: Store,
+        serve: str,
+        standby: int,
+        observer: Observer | None = None,
+        shadow: str | None = None,
     ) -> None:
         self.store = store
         self.serve = serve
@@ -47,6 +53,8 @@ class ModelManager:
         self._observer = observer or Observer()
         self._standby_size = standby
         self._current: StoredModel | None = None
+        self._shadow_wanted = shadow
+        self._shadow: StoredModel | None = None
         self._aliases: Mapping[str, int] = {}
         self._standby: OrderedDict[int, StoredModel] = OrderedDict()
         self._failures: dict[int, tuple[str, float]] = {}  # version: reason, when to try again
@@ -64,6 +72,11 @@ class ModelManager:
         return self._current
 
     @property
+    def shadow(self) -> StoredModel | None:
+        """What is compared with the served one, if there is such a version."""
+        return self._shadow
+
+    @property
     def aliases(self) -> Mapping[str, int]:
         """Where the aliases pointed at the last poll."""
         return self._aliases
@@ -71,10 +84,9 @@ class ModelManager:
     @property
     def loaded(self) -> list[int]:
         """The versions in memory, in order."""
-        current = self._current
         with self._mutex:
-            versions = set(self._standby)
-        return sorted(versions | ({current.manifest.version} if current else set()))
+            models = [self._current, self._shadow, *self._standby.values()]
+        return sorted({model.manifest.version for model in models if model is not None})
 
     def poll(self) -> bool:
         """Look at the store once; True when another version answers from now on.
@@ -93,6 +105,8 @@ class ModelManager:
         self.last_read = time.time()
         switched = model is not None and self._switch_to(model)
         self._aliases = aliases
+        if self._shadow_wanted:
+            self._follow_shadow(self._shadow_wanted, aliases)
         if self._current is None and not self._waiting:
             self._waiting = True
             fields = {"reason": self._waiting_for(), "store": str(self.store.root)}
@@ -130,14 +144,14 @@ class ModelManager:
 
     def in_memory(self, version: int) -> StoredModel | None:
         """The version if it can answer at once, whatever has become of the store."""
-        current = self._current
-        if current is not None and current.manifest.version == version:
-            return current
+        for model in (self._current, self._shadow):
+            if model is not None and model.manifest.version == version:
+                return model
         return self._in_standby(version)
 
     def _next(self, aliases: Mapping[str, int]) -> StoredModel | None:
         """What is to be served from now on, if that is another version than until now."""
-        wanted = self._wanted(aliases)
+        wanted = self._wanted(self.serve, aliases)
         if wanted is None or (self._current and wanted == self._current.manifest.version):
             return None
         model = self._try_load(wanted)
@@ -148,10 +162,22 @@ class ModelManager:
         earlier = self._passed([v for v in self.store.versions() if v < wanted])
         return next(filter(None, map(self._try_load, earlier)), None)
 
-    def _wanted(self, aliases: Mapping[str, int]) -> int | None:
-        if self.serve == LATEST:
+    def _follow_shadow(self, selected: str, aliases: Mapping[str, int]) -> None:
+        """Have the shadow in memory; while another one cannot be loaded, the old one stays."""
+        try:
+            wanted = self._wanted(selected, aliases)
+        except StoreError:
+            return  # the store was readable a moment ago: the next look will tell
+        if wanted is None:
+            self._shadow = None
+        elif self._shadow is None or wanted != self._shadow.manifest.version:
+            self._shadow = self.in_memory(wanted) or self._try_load(wanted) or self._shadow
+
+    def _wanted(self, selected: str, aliases: Mapping[str, int]) -> int | None:
+        """The number of an alias, of a number, or of "latest"."""
+        if selected == LATEST:
             return next(self._passed(self.store.versions()), None)
-        return int(self.serve) if self.serve.isdecimal() else aliases.get(self.serve)
+        return int(selected) if selected.isdecimal() else aliases.get(selected)
 
     def _passed(self, versions: list[int]) -> Iterator[int]:
         """Those that the gate let pass, newest first."""
@@ -169,7 +195,7 @@ class ModelManager:
             return None
         try:
             with self._load_lock:
-                return self._in_standby(version) or self._load(version)
+                return self.in_memory(version) or self._load(version)
         except ModelRejected as error:
             self._failed(version, str(error))
         except StoreError as error:

@@ -33,6 +33,8 @@ class Settings:
     poll_seconds: float = 1.0
     standby: int = 3
     cache_dir: Path | None = None  # None: user_cache()
+    shadow: str | None = None
+    shadow_rows: float = 100.0
     max_batch: int = 8192
     max_waiting: int = 1000
     drain_seconds: float = 1.0
@@ -117,6 +119,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "type": Path,
         "help": "where versions from an object store are kept; else in the user's cache folder",
     },
+    "shadow": {
+        "type": _selection,
+        "help": "an alias, a number, or latest: a sample of the live rows also goes through it",
+    },
+    "shadow_rows": {"type": at_least(0.01), "help": "most rows a second that do, in each worker"},
     "max_batch": {"type": _COUNT, "help": "most instances in one request"},
     "max_waiting": {
         "type": _COUNT,

@@ -1,0 +1,299 @@
+"""A shadow is compared with the served version, off the path of the answers."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlpserve.v1 import model_pb2
+from mlpserve.v1 import prediction_pb2 as pb
+from mlpserve_model import Network, Store
+from mlpserve_server import shadow as shadow_module
+from mlpserve_server.dataplane import DataPlane, complete
+from mlpserve_server.manager import ModelManager
+from mlpserve_server.observer import Observer
+from mlpserve_server.shadow import DIFFERENCE, DROPPED, ROWS, Shadow, compare
+
+AS_MANY_AS_THERE_ARE = 1e9
+
+
+class Tally(Observer):
+    """Adds up what is counted."""
+
+    def __init__(self) -> None:
+        self.totals: dict[tuple[str, ...], float] = defaultdict(float)
+
+    def count(self, metric: str, *labels: str, amount: float = 1) -> None:
+        self.totals[metric, *labels] += amount
+
+    def compared(self, version: int = 2) -> float:
+        return sum(self.totals[ROWS, str(version), how] for how in ("agreed", "differed"))
+
+    @property
+    def dropped(self) -> float:
+        return self.totals[DROPPED,]
+
+
+class Setup:
+    """A data plane with a shadow, and what they report."""
+
+    def __init__(self, store: Store, rate: float, serve: str = "champion") -> None:
+        self.tally = Tally()
+        self.busy = False
+        self.manager = ModelManager(store, serve, 3, self.tally, "challenger")
+        self.manager.poll()
+        self.shadow = Shadow(self.manager, rate, lambda: self.busy, self.tally)
+        self.data = DataPlane(self.manager, 8192, self.tally, self.shadow)
+
+    def predict(self, x: Any, version: int | None = None) -> Any:
+        """Probabilities of one batch."""
+        model = model_pb2.ModelSelector(version=version) if version else None
+        tensor = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=x.shape, data=x.tobytes())
+        request = pb.BatchPredictRequest(instances=tensor, model=model)
+        steps = self.data.batch_predict(request.SerializeToString())
+        answer = pb.BatchPredictResponse.FromString(complete(steps, lambda: True))
+        return np.frombuffer(answer.probabilities.data, "<f4").reshape(len(x), -1)
+
+
+@pytest.fixture
+def set_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Setup]]:
+    """Put a shadow beside a data plane; it is stopped after the test."""
+    monkeypatch.setattr(shadow_module, "_LOOK_SECONDS", 0.01)
+    running = []
+
+    def set_up(rate: float = AS_MANY_AS_THERE_ARE, **options: Any) -> Setup:
+        running.append(Setup(store, rate, **options))
+        return running[-1]
+
+    yield set_up
+    for setup in running:
+        setup.shadow.stop()
+
+
+@pytest.fixture
+def challenge(store: Store, publish: Any) -> Callable[..., int]:
+    """Publish a challenger."""
+
+    def challenge(seed: int, **changes: Any) -> int:
+        version: int = publish(seed=seed, promote=False, **changes)
+        was = store.aliases().get("challenger")
+        store.move_alias("challenger", version, expected=was, event="promote", reason="test")
+        return version
+
+    return challenge
+
+
+@pytest.fixture
+def x() -> Any:
+    return np.random.default_rng(1).random((60, 12), dtype=np.float32)
+
+
+def test_a_copy_of_the_served_version_agrees_in_every_row(
+    publish: Any, challenge: Any, set_up: Any, eventually: Any
+) -> None:
+    publish(seed=0)
+    challenge(seed=0)
+    setup = set_up()
+    setup.shadow.start()
+    random = np.random.default_rng(1)
+    for _ in range(40):
+        setup.predict(random.random((50, 12), np.float32))
+        time.sleep(0.002)
+    eventually(lambda: setup.tally.compared() + setup.tally.dropped == 2000)
+    assert setup.tally.compared() > 500
+    assert setup.tally.totals[ROWS, "2", "differed"] == 0
+    assert setup.tally.totals[DIFFERENCE, "2"] < 1e-6 * setup.tally.compared()
+
+
+def test_another_model_is_compared_as_by_hand(
+    store: Store, publish: Any, challenge: Any, set_up: Any, eventually: Any, x: Any
+) -> None:
+    publish(seed=0)
+    challenge(seed=1)
+    setup = set_up()
+    for row in range(0, 60, 20):
+        setup.predict(x[row : row + 20])
+    setup.shadow.start()
+    eventually(lambda: setup.tally.compared() == 60)
+
+    live, challenger = (store.load(version).predict(x) for version in (1, 2))
+    same = sum(int(a.argmax() == b.argmax()) for a, b in zip(live, challenger, strict=True))
+    assert 0 < same < 60
+    assert setup.tally.totals[ROWS, "2", "agreed"] == same
+    by_hand = sum(
+        sum(abs(float(p) - float(q)) for p, q in zip(a, b, strict=True)) / 3
+        for a, b in zip(live, challenger, strict=True)
+    )
+    assert setup.tally.totals[DIFFERENCE, "2"] == pytest.approx(by_hand, rel=1e-4)
+    assert setup.tally.dropped == 0
+
+
+def test_comparing_counts_rows_labels_and_mean_differences() -> None:
+    live = np.array([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1]], np.float32)
+    other = np.array([[0.4, 0.6], [0.2, 0.8], [0.7, 0.3]], np.float32)
+    found = compare(live, other)
+    assert (found.rows, found.agreed) == (3, 2)
+    assert found.difference == pytest.approx(0.2 + 0.0 + 0.2, abs=1e-6)
+
+
+def test_answers_are_the_same_with_and_without_a_shadow(
+    store: Store, publish: Any, challenge: Any, set_up: Any, x: Any
+) -> None:
+    publish(seed=0)
+    challenge(seed=1)
+    setup = set_up()
+    setup.shadow.start()
+    np.testing.assert_array_equal(setup.predict(x), store.load(1).predict(x))
+
+
+def test_no_more_rows_a_second_are_taken_than_are_wanted(
+    publish: Any, challenge: Any, set_up: Any, eventually: Any, x: Any
+) -> None:
+    publish(seed=0)
+    challenge(seed=1)
+    setup = set_up(rate=100)
+    setup.shadow.start()
+    started = time.monotonic()
+    while time.monotonic() - started < 1:
+        setup.predict(x)
+    most = 100 * (time.monotonic() - started + 1)
+    time.sleep(0.1)
+    assert 50 < setup.tally.compared() <= most
+    assert setup.tally.dropped == 0
+
+
+def test_under_load_the_sample_is_dropped_and_counted(
+    publish: Any, challenge: Any, set_up: Any, eventually: Any, x: Any
+) -> None:
+    publish(seed=0)
+    challenge(seed=1)
+    setup = set_up()
+    setup.predict(x)  # waits to be compared when the load comes
+    setup.busy = True
+    setup.shadow.start()
+    eventually(lambda: setup.tally.dropped == 60)
+    setup.predict(x)
+    assert setup.tally.dropped == 120
+    assert setup.tally.compared() == 0
+    setup.busy = False
+    setup.predict(x)
+    eventually(lambda: setup.tally.compared() == 60)
+
+
+def test_when_too_many_rows_wait_the_newest_are_dropped(
+    publish: Any, challenge: Any, set_up: Any, eventually: Any, x: Any
+) -> None:
+    publish(seed=0)
+    challenge(seed=1)
+    setup = set_up()
+    for _ in range(100):  # nobody compares yet
+        setup.predict(x)
+    assert setup.tally.dropped == 6000 - 1020
+    setup.shadow.start()
+    eventually(lambda: setup.tally.compared() == 1020)
+
+
+def test_the_shadow_follows_its_alias(
+    publish: Any, challenge: Any, set_up: Any, eventually: Any, x: Any
+) -> None:
+    publish(seed=0)
+    setup = set_up()
+    setup.shadow.start()
+    setup.predict(x)
+    assert setup.manager.shadow is None
+    for version in (2, 3):
+        assert challenge(seed=version) == version
+        setup.manager.poll()
+        setup.predict(x)
+        eventually(lambda version=version: setup.tally.compared(version) == 60)
+    assert setup.tally.dropped == 0
+
+
+def test_a_damaged_challenger_leaves_the_one_before_it(
+    store: Store, publish: Any, challenge: Any, set_up: Any, eventually: Any, x: Any
+) -> None:
+    publish(seed=0)
+    challenge(seed=1)
+    setup = set_up()
+    (store.path(challenge(seed=2)) / "model.npz").write_bytes(b"damaged")
+    setup.manager.poll()
+    setup.shadow.start()
+    setup.predict(x)
+    eventually(lambda: setup.tally.compared(2) == 60)
+
+
+def test_the_shadow_stays_in_memory_beside_the_standby_versions(
+    store: Store, publish: Any, challenge: Any, set_up: Any, x: Any
+) -> None:
+    publish(seed=0)
+    challenger = challenge(seed=1)
+    setup = set_up()
+    for version in [publish(seed=seed, promote=False) for seed in range(3, 9)]:
+        setup.manager.get(version)
+    assert challenger in setup.manager.loaded
+    assert setup.manager.get(challenger, may_load=False) is setup.manager.shadow
+
+
+def test_a_challenger_that_is_promoted_is_not_read_again(
+    store: Store, publish: Any, challenge: Any, set_up: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(seed=0)
+    challenger = challenge(seed=1)
+    setup = set_up()
+    monkeypatch.setattr(Store, "load", None)
+    store.move_alias("champion", challenger, expected=1, event="promote", reason="test")
+    assert setup.manager.poll()
+    assert setup.manager.current is setup.manager.shadow
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"network": Network((4, 8, 3)), "input_shape": (2, 2)},
+        {"input_maximum": 255},
+        {"class_names": ("star", "square", "circle")},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_takes_or_gives_something_else_is_not_compared(
+    publish: Any, challenge: Any, set_up: Any, x: Any, caplog: Any, changes: Any, eventually: Any
+) -> None:
+    publish(seed=0)
+    challenge(seed=1, **changes)
+    setup = set_up()
+    with caplog.at_level("INFO"):
+        setup.shadow.start()
+        eventually(lambda: any(r.message == "not shadowing" for r in caplog.records))
+    setup.predict(x)
+    time.sleep(0.05)
+    assert (setup.tally.compared(), setup.tally.dropped) == (0, 0)
+
+
+def test_the_served_version_is_not_compared_with_itself(
+    publish: Any, challenge: Any, store: Store, set_up: Any, x: Any
+) -> None:
+    publish(seed=0)
+    challenge(seed=1)
+    store.move_alias("champion", 2, expected=1, event="promote", reason="test")
+    setup = set_up()
+    setup.shadow.start()
+    setup.predict(x)
+    time.sleep(0.05)
+    assert (setup.tally.compared(), setup.tally.dropped) == (0, 0)
+
+
+def test_calls_for_another_version_than_the_served_one_are_not_compared(
+    publish: Any, challenge: Any, set_up: Any, x: Any
+) -> None:
+    publish(seed=0)
+    challenge(seed=1)
+    third = publish(seed=2, promote=False)
+    setup = set_up()
+    setup.shadow.start()
+    for version in (2, third):
+        setup.predict(x, version=version)
+    time.sleep(0.05)
+    assert (setup.tally.compared(), setup.tally.dropped) == (0, 0)
