@@ -111,6 +111,24 @@ METRICS = {
             "when the store could be read last, by the worker for which that is longest ago",
             over_workers="min",
         ),
+        _gauge(
+            "mlpserve_shadow_info", "1 for the version that is compared with what answers",
+            "version", over_workers="max",
+        ),
+        _counter(
+            "mlpserve_shadow_rows_total",
+            "rows compared: with the shadow's label (agreed) or another (differed)",
+            version=(), result=("agreed", "differed"),
+        ),
+        _counter(
+            "mlpserve_shadow_difference_total",
+            "sum over the rows compared of the mean absolute difference of probabilities",
+            version=(),
+        ),
+        _counter(
+            "mlpserve_shadow_dropped_rows_total",
+            "rows of the sample that were not compared, since calls piled up",
+        ),
         _gauge("mlpserve_workers", "workers that run"),
         _gauge("mlpserve_workers_ready", "workers that are ready"),
         _counter("mlpserve_worker_ends_total", "workers that ended unasked and were replaced"),

@@ -29,6 +29,7 @@ _PAUSE_SECONDS = 0.002
 _MOST_WAITING = 1024
 
 # Metrics.
+INFO = "mlpserve_shadow_info"
 ROWS = "mlpserve_shadow_rows_total"
 DIFFERENCE = "mlpserve_shadow_difference_total"
 DROPPED = "mlpserve_shadow_dropped_rows_total"
@@ -88,6 +89,7 @@ class Shadow:
 
     def start(self) -> None:
         """Begin to compare."""
+        self._observer.gauge(INFO, self._info)
         self._thread.start()
 
     def stop(self) -> None:
@@ -168,6 +170,10 @@ class Shadow:
         self._observer.count(ROWS, version, "agreed", amount=found.agreed)
         self._observer.count(ROWS, version, "differed", amount=found.rows - found.agreed)
         self._observer.count(DIFFERENCE, version, amount=found.difference)
+
+    def _info(self) -> dict[tuple[str, ...], float]:
+        shadow = self._manager.shadow
+        return {(str(shadow.manifest.version),): 1.0} if shadow else {}
 
     def _dropped(self, rows: int) -> None:
         self._observer.count(DROPPED, amount=rows)

@@ -5,12 +5,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
+from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_model import Network, Store
+from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
+from mlpserve_model import Network, Store, StoredModel
 from mlpserve_server import shadow as shadow_module
 from mlpserve_server.dataplane import DataPlane, complete
 from mlpserve_server.manager import ModelManager
@@ -18,6 +21,7 @@ from mlpserve_server.observer import Observer
 from mlpserve_server.shadow import DIFFERENCE, DROPPED, ROWS, Shadow, compare
 
 AS_MANY_AS_THERE_ARE = 1e9
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 
 
 class Tally(Observer):
@@ -297,3 +301,63 @@ def test_calls_for_another_version_than_the_served_one_are_not_compared(
         setup.predict(x, version=version)
     time.sleep(0.05)
     assert (setup.tally.compared(), setup.tally.dropped) == (0, 0)
+
+
+def test_the_metrics_of_a_server_tell_how_a_challenger_does(
+    store: Store, publish: Any, challenge: Any, serve: Any, eventually: Any, x: Any
+) -> None:
+    publish(seed=0)
+    challenge(seed=1)
+    stubs = serve(
+        shadow="challenger", shadow_rows=AS_MANY_AS_THERE_ARE, metrics_listen="127.0.0.1:0"
+    )
+    eventually(stubs.serving)
+    eventually(lambda: stubs.scrape()("mlpserve_shadow_info", version="2") == 1)
+    for row in x[:20]:
+        instance = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[12], data=row.tobytes())
+        stubs.prediction.Predict(pb.PredictRequest(instance=instance))
+    instances = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[20, 12], data=x[20:40].tobytes())
+    stubs.prediction.BatchPredict(pb.BatchPredictRequest(instances=instances))
+    request = inference_pb2.ModelInferRequest(
+        model_name="mnist", raw_input_contents=[x[40:].tobytes()]
+    )
+    request.inputs.add(name="instances", datatype="FP32", shape=[20, 12])
+    stubs.inference.ModelInfer(request)
+    eventually(lambda: stubs.scrape()(ROWS, version="2") == 60)
+    page = stubs.scrape()
+    by_hand = compare(store.load(1).predict(x), store.load(2).predict(x))
+    assert page(ROWS, version="2", result="agreed") == by_hand.agreed
+    assert page(DIFFERENCE, version="2") == pytest.approx(by_hand.difference, rel=1e-4)
+    assert page(DROPPED) == 0
+
+
+def test_when_calls_pile_up_the_sample_goes_first_and_every_call_is_answered(
+    publish: Any, challenge: Any, serve: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(seed=0)
+    challenge(seed=1)
+    stubs = serve(
+        shadow="challenger",
+        shadow_rows=AS_MANY_AS_THERE_ARE,
+        max_waiting=400,
+        metrics_listen="127.0.0.1:0",
+    )
+    eventually(stubs.serving)
+    eventually(lambda: stubs.scrape()("mlpserve_shadow_info", version="2") == 1)
+    predict = StoredModel.predict
+
+    def slow(self: StoredModel, x: Any) -> Any:
+        time.sleep(0.05)
+        return predict(self, x)
+
+    monkeypatch.setattr(StoredModel, "predict", slow)
+    instance = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[12], data=bytes(48))
+    request = pb.PredictRequest(instance=instance)
+    channels = [grpc.insecure_channel(stubs.address, OWN_CONNECTION) for _ in range(3)]
+    clients = [PredictionServiceStub(channel) for channel in channels]
+    calls = [client.Predict.future(request) for client in clients for _ in range(70)]
+    answers = [call.result(timeout=30) for call in calls]
+    for channel in channels:
+        channel.close()
+    assert {answer.model.version for answer in answers} == {1}
+    eventually(lambda: stubs.scrape()(DROPPED) > 0)
