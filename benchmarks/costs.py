@@ -11,6 +11,7 @@ once more: what it "costs" is what the figures cannot tell apart.
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -128,6 +129,7 @@ class Measured:
 def main() -> int:
     """Measure and print the table."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # the servers end, too
     chosen = [
         configuration
         for number, configuration in enumerate(CONFIGURATIONS)
