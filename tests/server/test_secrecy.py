@@ -1,8 +1,10 @@
-"""What whoever reads the log can learn of requests and secrets: nothing."""
+"""What whoever reads the log and the metrics can learn of requests and secrets: nothing."""
 
 import base64
+import time
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -62,14 +64,16 @@ def reflect(channel: grpc.Channel, metadata: Any) -> None:
     list(stub.ServerReflectionInfo(iter([request]), metadata=metadata, timeout=10))
 
 
-def test_nothing_that_callers_send_and_no_token_gets_into_the_log(
+def test_nothing_that_callers_send_and_no_token_gets_into_log_and_metrics(
     publish: Any, run: Any, tmp_path: Path
 ) -> None:
     publish()
     tokens = tmp_path / "tokens"
     tokens.touch(mode=0o600)
     tokens.write_text(f"{TOKEN}\n")
-    server = run("--token-file", str(tokens), "--log-level", "debug")
+    everything = ["--log-level", "debug", "--access-log", "1", "--metrics-listen", "127.0.0.1:0"]
+    server = run("--token-file", str(tokens), *everything)
+    metrics = server.event("showing metrics")["address"]
     address = server.event("listening")["address"]
     server.event("serving")
     sent, codes = 0, set()
@@ -80,7 +84,7 @@ def test_nothing_that_callers_send_and_no_token_gets_into_the_log(
                 ("x-mark", MARK),
                 ("x-mark-bin", MARK.encode()),
                 ("traceparent", MARK),
-                ("x-request-id", MARK),
+                ("x-request-id", f"{MARK} not well formed"),
                 ("user-agent", MARK),
             )
             for call, request in requests(channel):
@@ -97,13 +101,18 @@ def test_nothing_that_callers_send_and_no_token_gets_into_the_log(
                 assert failed.code() == grpc.StatusCode.UNAUTHENTICATED
         tokens.write_text(f"# rotated\n{TOKEN}\n{MARK}\n")  # and one that is too short
         refusal = server.event("new credentials refused, the old ones stay")
+    time.sleep(1.5)  # by then everything is on the page
+    with urlopen(metrics, timeout=10) as page:
+        shown_by_metrics = page.read().decode()
     server.process.terminate()
     _, rest = server.process.communicate(timeout=30)
-    log = "".join(server.log) + rest
+    log = "".join(server.log) + rest + shown_by_metrics
     print(f"{sent} calls, {len(log.splitlines())} lines, codes {sorted(map(str, codes))}")
     assert codes >= {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT}
     assert grpc.StatusCode.UNKNOWN not in codes
     assert grpc.StatusCode.INTERNAL not in codes
     assert "line 3 of" in refusal["reason"]
+    assert log.count('"event": "call"') >= sent / 2, "the access log is on"
+    assert 'code="UNAUTHENTICATED"' in shown_by_metrics
     for secret in (MARK, MARK.encode().hex(), base64.b64encode(MARK.encode()).decode()[:8]):
         assert secret not in log.lower(), secret
