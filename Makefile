@@ -6,11 +6,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOCKS := deploy/locks
 RUN_LOCKS := $(LOCKS)/client.txt $(LOCKS)/server.txt $(LOCKS)/trainer.txt
+NO_ENGINE := not slow and not compose and not operations and not swarm
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 
 .PHONY: help
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "mlpserve needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -44,7 +45,7 @@ demo: .venv/run.stamp  ## train, publish, serve, call, swap: the whole loop in a
 
 .PHONY: test
 test: install  ## the test suite
-	$(BIN)/python -m pytest -m "not slow and not compose and not swarm"
+	$(BIN)/python -m pytest -m "$(NO_ENGINE)"
 
 .PHONY: test-slow
 test-slow: install  ## the longer tests: kills, soaks, the real MNIST
@@ -53,6 +54,10 @@ test-slow: install  ## the longer tests: kills, soaks, the real MNIST
 .PHONY: test-compose
 test-compose: install  ## compose on a real Docker engine
 	$(BIN)/python -m pytest -m compose -s --timeout 900
+
+.PHONY: test-operations
+test-operations: install  ## the procedures of docs/operations.md on a real Docker engine
+	$(BIN)/python -m pytest -m operations -s --timeout 900
 
 .PHONY: test-swarm
 test-swarm: install  ## a rolling update on a Docker Swarm of one node, under load
@@ -67,7 +72,7 @@ test-swarm: install  ## a rolling update on a Docker Swarm of one node, under lo
 
 .PHONY: test-oldest
 test-oldest: .venv-oldest/stamp  ## the tests with the oldest libraries supported
-	.venv-oldest/bin/python -m pytest -m "not slow and not compose and not swarm" \
+	.venv-oldest/bin/python -m pytest -m "$(NO_ENGINE)" \
 		tests/model tests/server tests/client --ignore tests/client/test_types.py
 
 # Triton's client: it wants an older protobuf than ours.
