@@ -151,6 +151,25 @@ def test_new_data_is_trained_on_at_the_next_time(
         running.stop()
 
 
+def test_a_file_dropped_meanwhile_is_taken_up_and_a_bad_one_moved_aside(
+    schedule: Start, tmp_path: Path, stripes: Dataset
+) -> None:
+    drop = tmp_path / "drop"
+    drop.mkdir()
+    with schedule("--every", "1s", "--now", "--dataset", f"npz+npz:{drop}") as running:
+        assert running.event("run ended")["version"] == 1
+        for name, labels in (("good", stripes.labels[:9]), ("bad", ["x"] * 9)):
+            np.savez(tmp_path / f"{name}.npz", X=255 - stripes.inputs[:9], y=labels)
+            (tmp_path / f"{name}.npz").rename(drop / f"{name}.npz")
+        while (ended := running.event("run ended"))["status"] == "unchanged":
+            pass
+        running.stop()
+    assert (ended["status"], ended["version"]) == ("promoted", 2)
+    assert "unknown labels 'x'" in (drop / ".rejected/bad.npz.reason.txt").read_text()
+    (file,) = running.store.manifest(2).extra["sources"][1]["files"]
+    assert file["name"] == "good.npz"
+
+
 def test_now_does_not_wait_for_the_first_time(schedule: Start) -> None:
     with schedule("--every", "9d", "--now") as running:
         assert running.event("run ended")["status"] == "promoted"

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from mlpserve_model.settings import SettingsParser, at_least
+from mlpserve_trainer.datasets import parts_of
 from mlpserve_trainer.errors import UsageError
 from mlpserve_trainer.gate import Rules
 from mlpserve_trainer.recipe import load_recipe, recipe_knobs
@@ -123,10 +124,12 @@ def train_settings(options: argparse.Namespace) -> TrainSettings:
         raise UsageError("--force and --reason go together: say why")
     given = {knob.name: getattr(options, knob.name) for knob in recipe_knobs()}
     changes = {name: value for name, value in given.items() if value is not None}
+    recipe = load_recipe(options.recipe, **changes)
+    parts_of(recipe.dataset)  # says now what is misspelt
     return TrainSettings(
         store=options.store,
         model=options.model,
-        recipe=load_recipe(options.recipe, **changes),
+        recipe=recipe,
         seed=options.seed,
         data_dir=options.data_dir,
         cache_dir=options.cache_dir,

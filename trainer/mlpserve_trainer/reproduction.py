@@ -8,6 +8,7 @@ import numpy as np
 from mlpserve_model import Manifest, Store, Weights
 from mlpserve_model.arrays import encode_weights
 from mlpserve_trainer.datasets import Dataset, Places, load
+from mlpserve_trainer.datasets.joined import used_files
 from mlpserve_trainer.errors import DataError
 from mlpserve_trainer.progress import Watch, log_epochs
 from mlpserve_trainer.recipe import Recipe
@@ -49,7 +50,7 @@ def reproduce(
     published = store.load(version)
     manifest = published.manifest
     recipe = Recipe().override(manifest.recipe)
-    data = load(manifest.dataset.name, places)
+    data = load(manifest.dataset.name, places, used_files(manifest.extra))
     _check_data(data, manifest)
     parts = split(data, recipe.validation_fraction)
     last = fitted(network_for(recipe, data), recipe, parts, manifest.seed, watch)

@@ -1,5 +1,6 @@
 """Which rows are trained on, which choose nothing but are watched, and which judge."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ HOLDOUT_FRACTION = 0.2
 # Fixed, and not the training seed: versions of different seeds are judged on the same rows.
 SPLIT_SEED = 20
 VALIDATION_SEED = 21
+
+logger = logging.getLogger(__name__)
 
 Rows = npt.NDArray[np.intp]
 
@@ -45,6 +48,12 @@ class Examples:
         """Return some of the rows."""
         return Examples(self.inputs[rows], self.labels[rows], self.input_maximum)
 
+    def and_then(self, others: "Examples") -> "Examples":
+        """Return these rows and the others after them."""
+        inputs: Any = np.concatenate([self.inputs, others.inputs])
+        labels = np.concatenate([self.labels, others.labels])
+        return Examples(inputs, labels, self.input_maximum)
+
     def scaled(self, rows: npt.NDArray[Any] | slice = slice(None)) -> npt.NDArray[np.float32]:
         """Return the inputs of some rows as the network takes them: (n, inputs), from 0 to 1."""
         chosen: npt.NDArray[Any] = self.inputs[rows].reshape(-1, self.inputs[0].size)
@@ -67,16 +76,24 @@ def split(data: Dataset, validation_fraction: float) -> Split:
     """Split by the official line where there is one, else 80/20, each class in proportion.
 
     The validation part comes out of the training rows; the holdout is never touched by training.
+    Added rows are split off first, so that they change nothing about the holdout, and go to the
+    training rows, but for those whose inputs the holdout has as well.
     """
     everything = Examples(data.inputs, data.labels, data.input_maximum)
+    own = len(data.labels) - data.added
+    first, added = everything.take(slice(own)), everything.take(slice(own, None))
     if data.training_rows is not None:
-        rest = everything.take(slice(data.training_rows))
-        holdout = everything.take(slice(data.training_rows, None))
+        rest = first.take(slice(data.training_rows))
+        holdout = first.take(slice(data.training_rows, None))
         description = "official"
     else:
-        rows, held = stratified(data.labels, HOLDOUT_FRACTION, SPLIT_SEED)
-        rest, holdout = everything.take(rows), everything.take(held)
+        rows, held = stratified(first.labels, HOLDOUT_FRACTION, SPLIT_SEED)
+        rest, holdout = first.take(rows), first.take(held)
         description = f"stratified 80/20, seed {SPLIT_SEED}"
+    if data.added:
+        added = _unseen(added, holdout)
+        rest = rest.and_then(added)
+        description += f", {len(added)} rows added to training"
     rows, watched = stratified(rest.labels, validation_fraction, VALIDATION_SEED)
     parts = Split(rest.take(rows), rest.take(watched), holdout, description)
     if not (len(parts.training) and len(parts.validation) and len(holdout)):
@@ -85,6 +102,15 @@ def split(data: Dataset, validation_fraction: float) -> Split:
             "few to train, validate and judge: at least 3 rows of some class are needed"
         )
     return parts
+
+
+def _unseen(added: Examples, holdout: Examples) -> Examples:
+    """Leave out what the holdout asks: who has seen the question is not judged by it."""
+    asked = {row.tobytes() for row in holdout.inputs}
+    fresh = np.array([row.tobytes() not in asked for row in added.inputs], dtype=bool)
+    if not fresh.all():
+        logger.warning("%d added rows are left out: they are test rows", (~fresh).sum())
+    return added.take(fresh)
 
 
 def stratified(labels: Labels, fraction: float, seed: int) -> tuple[Rows, Rows]:

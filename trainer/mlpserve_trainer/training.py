@@ -241,6 +241,7 @@ def _draft(settings: TrainSettings, network: Network, data: Dataset, parts: Spli
         libraries=library_versions(),
         metrics={},
         gate=Gate("REJECTED", ("not judged",)),
+        extra={"sources": list(map(asdict, data.origins))} if data.origins else {},
     )
 
 

@@ -1,6 +1,7 @@
 """The one shape in which data reaches the trainer, checked when it is made."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +10,26 @@ import numpy.typing as npt
 
 from mlpserve_trainer.errors import DataError
 
-__all__ = ["Dataset", "Inputs", "Labels", "encode_labels"]
+__all__ = ["Dataset", "Inputs", "Labels", "Origin", "encode_labels", "known_labels", "rows_digest"]
 
 Inputs = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One of several sources of a data set, as it goes into the manifest.
+
+    * `name`: as it was asked for.
+    * `digest`: of its rows, as `Dataset.digest`.
+    * `rows`: how many it gave.
+    * `files`: name and sha256 of each, for a folder of files; None when they are too many to list.
+    """
+
+    name: str
+    digest: str
+    rows: int
+    files: tuple[dict[str, str], ...] | None = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +43,8 @@ class Dataset:
     * `input_maximum`: what uint8 inputs are divided by to reach 0 to 1.
     * `training_rows`: where an official split puts the first test row; None without one.
     * `source`: where the data came from, for people.
+    * `added`: how many rows at the end are for training alone, whatever the split.
+    * `origins`: the sources, where there are several.
 
     Raises DataError when the parts do not fit together or cannot be trained on.
     """
@@ -37,6 +56,8 @@ class Dataset:
     input_maximum: int
     training_rows: int | None = None
     source: str = ""
+    added: int = 0
+    origins: tuple[Origin, ...] = ()
 
     def __post_init__(self) -> None:
         _check_sizes(self)
@@ -50,12 +71,17 @@ class Dataset:
 
     def digest(self) -> str:
         """Return "sha256:<hex>" over dtype, shape and bytes of both arrays and the class names."""
-        sha256 = hashlib.sha256()
-        for array in (self.inputs, self.labels):
-            sha256.update(f"{array.dtype.str} {array.shape}\n".encode())
-            sha256.update(np.ascontiguousarray(array).data)
-        sha256.update("\n".join(self.class_names).encode())
-        return f"sha256:{sha256.hexdigest()}"
+        return rows_digest(self.inputs, self.labels, self.class_names)
+
+
+def rows_digest(inputs: Inputs, labels: Labels, class_names: tuple[str, ...]) -> str:
+    """Return "sha256:<hex>" over dtype, shape and bytes of both arrays and the class names."""
+    sha256 = hashlib.sha256()
+    for array in (inputs, labels):
+        sha256.update(f"{array.dtype.str} {array.shape}\n".encode())
+        sha256.update(np.ascontiguousarray(array).data)
+    sha256.update("\n".join(class_names).encode())
+    return f"sha256:{sha256.hexdigest()}"
 
 
 def encode_labels(values: npt.NDArray[Any]) -> tuple[Labels, tuple[str, ...]]:
@@ -67,8 +93,33 @@ def encode_labels(values: npt.NDArray[Any]) -> tuple[Labels, tuple[str, ...]]:
     return indices.astype(np.int64), tuple(str(value) for value in distinct)
 
 
+def known_labels(name: str, values: npt.NDArray[Any], class_names: tuple[str, ...]) -> Labels:
+    """Turn labels into indices of classes that there are already.
+
+    * `name`: whose labels they are, for the error.
+    * `values`: (n,) integers or strings, as the classes are written.
+
+    Raises DataError naming those that are no class.
+    """
+    distinct, indices = np.unique(values, return_inverse=True)
+    known = {class_name: index for index, class_name in enumerate(class_names)}
+    strangers = [str(value) for value in distinct if str(value) not in known]
+    if strangers:
+        raise DataError(
+            f"{name}: unknown labels {_some(strangers)}; the classes are {_some(class_names)}"
+        )
+    wanted = [known[str(value)] for value in distinct]
+    return np.array(wanted, dtype=np.int64)[indices]
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:10]))
+    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
+
+
 def _check_sizes(data: Dataset) -> None:
     rows = len(data.inputs)
+    own = rows - data.added
     if rows == 0 or data.inputs.ndim < 2 or 0 in data.inputs.shape:
         raise DataError(
             f"data set {data.name} is empty: expected inputs of shape (rows, ...), "
@@ -79,9 +130,9 @@ def _check_sizes(data: Dataset) -> None:
             f"data set {data.name} has {rows} images but labels of shape {data.labels.shape}: "
             "expected one label for each image"
         )
-    if data.training_rows is not None and not 0 < data.training_rows < rows:
+    if data.training_rows is not None and not 0 < data.training_rows < own:
         raise DataError(
-            f"data set {data.name}: its training part has {data.training_rows} of {rows} rows; "
+            f"data set {data.name}: its training part has {data.training_rows} of {own} rows; "
             "both parts need at least one"
         )
 

@@ -1,8 +1,9 @@
 """Data sets that people bring along: an .npz file with arrays X and y."""
 
 import zipfile
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +11,18 @@ import numpy.typing as npt
 from mlpserve_trainer.datasets.dataset import Inputs
 from mlpserve_trainer.errors import DataError
 
-__all__ = ["find_npz", "read_npz"]
+__all__ = ["NotAnArchive", "find_npz", "read_npz"]
 
 PIXEL_MAXIMUM = 255
+LARGEST = 2**34  # bytes of the arrays; far above what is trained on here
 
 Arrays = dict[str, npt.NDArray[Any]]
+
+_ADVICE = "write it with numpy.savez(file, X=..., y=...), labels as integers or numpy strings"
+
+
+class NotAnArchive(DataError):
+    """The file is not a whole .npz, or not yet."""
 
 
 def find_npz(place: Path) -> Path:
@@ -30,37 +38,56 @@ def find_npz(place: Path) -> Path:
     return files[0]
 
 
-def read_npz(path: Path) -> tuple[Inputs, npt.NDArray[Any], int]:
+def read_npz(
+    path: Path, stream: IO[bytes] | None = None, maximum: int = PIXEL_MAXIMUM
+) -> tuple[Inputs, npt.NDArray[Any], int]:
     """Read inputs X (n, ...), labels y (n,) and, where given, the scalar `maximum` of X.
 
-    Whole numbers from 0 to `maximum` (255 unless the file says otherwise) become uint8;
+    Whole numbers from 0 to `maximum` (as given here unless the file says otherwise) become uint8;
     fractions stay as they are and have to lie between 0 and 1; False and True are 0 and 1.
 
-    Raises DataError for no such a file, or arrays of a kind that cannot be trained on.
+    * `stream`: the file's contents, where they were read before.
+
+    Raises NotAnArchive for a file that is not a whole .npz, DataError for arrays of a kind that
+    cannot be trained on.
     """
-    arrays = _read_arrays(path)
+    arrays = _read_arrays(path, stream)
     missing = {"X", "y"} - arrays.keys()
     if missing:
         raise DataError(
             f"{path}: expected arrays X and y, found {', '.join(sorted(arrays)) or 'none'}"
         )
-    maximum = _maximum(path, arrays)
+    maximum = _maximum(path, arrays, maximum)
     return _inputs(path, arrays["X"], maximum), _labels(path, arrays["y"]), maximum
 
 
-def _read_arrays(path: Path) -> Arrays:
+def _read_arrays(path: Path, stream: IO[bytes] | None) -> Arrays:
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        # Opened here: NumPy leaves the file of a damaged archive open, and takes text for a pickle.
+        with stream or path.open("rb") as opened, zipfile.ZipFile(opened) as archive:
+            _check_size(path, archive)
+            opened.seek(0)
+            with np.load(opened, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+    except DataError:
+        raise
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise NotAnArchive(f"{path} cannot be read as .npz: {error}; {_ADVICE}") from error
+    except (OSError, ValueError, AttributeError, TypeError, RuntimeError, MemoryError) as error:
+        raise DataError(f"{path} cannot be read as .npz: {error}; {_ADVICE}") from error
+
+
+def _check_size(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse what would not fit: a small archive may hold a thousandfold of zeros."""
+    size = sum(member.file_size for member in archive.infolist())
+    if size > LARGEST:
         raise DataError(
-            f"{path} cannot be read as .npz: {error}; write it with "
-            "numpy.savez(file, X=..., y=...), labels as integers or numpy strings"
-        ) from error
+            f"{path} holds {size} bytes, expected at most {LARGEST}: cut it into several"
+        )
 
 
-def _maximum(path: Path, arrays: Arrays) -> int:
-    given = arrays.get("maximum", np.array(PIXEL_MAXIMUM))
+def _maximum(path: Path, arrays: Arrays, default: int) -> int:
+    given = arrays.get("maximum", np.array(default))
     if given.size != 1 or given.dtype.kind not in "uif" or not 1 <= given.item() <= PIXEL_MAXIMUM:
         raise DataError(f"{path}: expected maximum to be one number from 1 to 255, got {given}")
     return int(given.item())

@@ -2,8 +2,9 @@
 
 import difflib
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import numpy as np
 from mlpserve_trainer.datasets import npz, openml
 from mlpserve_trainer.datasets.dataset import Dataset, encode_labels
 from mlpserve_trainer.datasets.idx import IdxFolder, has_images, read_folder
+from mlpserve_trainer.datasets.joined import Part, join, parse_parts
 from mlpserve_trainer.errors import DataError, DatasetUnavailable, UsageError
 
-__all__ = ["DATASETS", "Places", "Source", "load"]
+__all__ = ["DATASETS", "Places", "Source", "load", "parts_of"]
 
 CLASS_NAMES_FILE = "class-names.txt"
 TEN_DIGITS = tuple("0123456789")
@@ -42,21 +44,45 @@ class Source:
     load: Callable[[Places], Dataset]
 
 
-def load(name: str, places: Places) -> Dataset:
-    """Load a data set by name.
+def load(name: str, places: Places, used: Mapping[str, frozenset[str]] | None = None) -> Dataset:
+    """Load a data set by name, or several joined by +; see `parts_of`.
+
+    * `used`: of a folder of files that is among several sources, by its name, the sha256 of the
+      files to use; all of them where it has none.
 
     Raises UsageError when there is no data set of that name, DataError when the data cannot be
     used, and DatasetUnavailable when it is not there and cannot be fetched.
     """
-    if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(DATASETS)}"
-        raise UsageError(f"unknown data set {name!r}: {hint}")
-    if places.data_dir is not None and not places.data_dir.exists():
-        raise DataError(f"the data folder {places.data_dir.absolute()} does not exist")
-    data = DATASETS[name].load(places)
+    parts = parts_of(name)
+    first = _load_part(places, parts[0])
+    # What `auto` turned out to be.
+    parts = (replace(parts[0], name=first.name), *parts[1:])
+    if len(parts) == 1:
+        data = replace(first, name=str(parts[0]))
+    else:
+        data = join(first, parts, partial(_load_part, places), used or {})
     logger.info("data set %s: %d rows from %s", data.name, len(data.inputs), data.source)
     return data
+
+
+def parts_of(name: str) -> tuple[Part, ...]:
+    """Cut "mnist+npz:/data/corrections" into its parts; raises UsageError for unknown ones."""
+    parts = parse_parts(name)
+    for part in parts:
+        if part.name not in DATASETS:
+            near = difflib.get_close_matches(part.name, DATASETS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(DATASETS)}"
+            raise UsageError(f"unknown data set {part.name!r}: {hint}")
+        if part.name == "digits" and part.place:
+            raise UsageError(f"data set {part}: the digits come with scikit-learn, from no place")
+    return parts
+
+
+def _load_part(places: Places, part: Part) -> Dataset:
+    places = replace(places, data_dir=part.place or places.data_dir)
+    if places.data_dir is not None and not places.data_dir.exists():
+        raise DataError(f"the data folder {places.data_dir.absolute()} does not exist")
+    return DATASETS[part.name].load(places)
 
 
 def load_mnist(places: Places) -> Dataset:
