@@ -54,13 +54,12 @@ RUN pip uninstall --quiet --yes --root-user-action ignore pip \
 FROM scratch AS runtime
 COPY --from=base / /
 ENV PATH=/opt/mlpserve/bin:/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 \
-    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 MLPSERVE_STORE=/models
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 MLPSERVE_STORE=/models MLPSERVE_CACHE_DIR=/cache
 USER 10001:10001
 
 FROM runtime AS trainer
 COPY --from=trainer-dependencies /opt/mlpserve /opt/mlpserve
 COPY --from=mlpserve /staging /
-ENV MLPSERVE_CACHE_DIR=/cache
 # As process 1 Python would not notice a SIGTERM; an interrupt ends a training cleanly.
 STOPSIGNAL SIGINT
 ENTRYPOINT ["mlpserve-trainer"]
@@ -83,7 +82,8 @@ FROM runtime AS server
 COPY --from=server-dependencies /opt/mlpserve /opt/mlpserve
 COPY --from=mlpserve /staging /
 ENV MLPSERVE_LISTEN=0.0.0.0:50051
-EXPOSE 50051
+# Calls; metrics, when MLPSERVE_METRICS_LISTEN asks for them.
+EXPOSE 50051 9464
 # Healthy is ready: a model answers. Asked often at first, so that `up --wait` ends soon.
 HEALTHCHECK --start-period=20s --start-interval=1s --interval=10s --timeout=5s --retries=3 \
     CMD ["mlpserve-client", "health"]

@@ -100,8 +100,10 @@ def test_every_setting_of_the_server_passes_through(new_stack: Callable[..., Any
     config = json.loads(new_stack().compose("config", "--format", "json"))
     passed = config["services"]["server"]["environment"].keys()
     names = {f"MLPSERVE_{field.name.upper()}" for field in fields(Settings)}
-    # The image says where; the number of a worker is its parent's business.
-    assert names - {"MLPSERVE_STORE", "MLPSERVE_LISTEN", "MLPSERVE_WORKER"} == set(passed)
+    # The image says where the server listens and keeps its cache; what a worker is given is its
+    # parent's business.
+    elsewhere = {"LISTEN", "CACHE_DIR", "WORKER", "METRICS_LINE"}
+    assert names - {f"MLPSERVE_{name}" for name in elsewhere} == set(passed)
 
 
 def test_stopping_a_training_ends_it_at_once_and_publishes_nothing(stack: Any) -> None:

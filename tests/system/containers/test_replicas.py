@@ -1,0 +1,87 @@
+"""Three servers behind one name: balanced, and following the store and its schedule together."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+SERVERS = 3
+POLL_SECONDS = 1.0
+# Not more than the engine itself takes to answer on a busy machine.
+SLACK_SECONDS = 1.0
+CALLS = re.compile(r'^mlpserve_calls_total\{.*code="OK".*method="Predict".*\} (\S+)', re.MULTILINE)
+# Asked inside the network, where the port is open to Prometheus alone.
+SCRAPE = """
+import json, socket, urllib.request
+found = sorted({entry[4][0] for entry in socket.getaddrinfo("server", 9464)})
+read = lambda host: urllib.request.urlopen(f"http://{host}:9464/metrics").read().decode()
+print(json.dumps({host: read(host) for host in found}))
+"""
+
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def stack(new_stack: Callable[..., Any]) -> Any:
+    """Three servers and the schedule, every minute, whether or not the data has changed."""
+    stack = new_stack(
+        servers=SERVERS, MLPSERVE_CRON="* * * * *", MLPSERVE_ALWAYS="1", MLPSERVE_MIN_ACCURACY="0.5"
+    )
+    stack.up("--profile", "schedule")
+    return stack
+
+
+def ports(stack: Any) -> list[str]:
+    """The servers' addresses, each seen from the host."""
+    indices = range(1, SERVERS + 1)
+    return [stack.compose("port", "--index", str(i), "server", "50051").strip() for i in indices]
+
+
+def test_three_servers_share_the_calls_and_follow_schedule_and_rollback(
+    stack: Any, load_on: Callable[..., Any]
+) -> None:
+    targets = ports(stack)
+    assert len(set(targets)) == SERVERS
+    first = [stack.served(target) for target in targets]
+
+    load = load_on(f"{stack.name}_default")
+    retrained = stack.wait_for(
+        lambda: all(stack.served(target) > first[0] for target in targets), 150
+    )
+    told = load.stop()
+    print(f"\nall {SERVERS} serve the schedule's version {retrained:.0f} s after the start")
+    print(f"calls meanwhile: {told['counts']}, the slowest {told['slowest']:.2f} s")
+    assert [name for name in told["counts"] if "version" not in name] == []
+
+    stack.compose("stop", "schedule")
+    stack.models("rollback", "--to", "1", "--reason", "a test")
+    back = stack.wait_for(
+        lambda: all(stack.served(target) == 1 for target in targets),
+        2 * POLL_SECONDS + SLACK_SECONDS,
+    )
+    print(f"all {SERVERS} serve version 1 again {back:.2f} s after the rollback")
+
+    counts = scrape(stack)
+    print(f"calls answered by each: {counts}")
+    assert len(counts) == SERVERS
+    assert min(counts.values()) > 0.8 * sum(counts.values()) / SERVERS
+    assert sum(counts.values()) == sum(told["counts"].values())
+
+
+def scrape(stack: Any) -> dict[str, int]:
+    """The calls that each server has answered, by its address."""
+    entry = ("--entrypoint", "python", "client", "-c", SCRAPE)
+    told = json.loads(stack.compose("run", "--rm", "--no-TTY", *entry).splitlines()[-1])
+    return {
+        host: sum(int(float(count)) for count in CALLS.findall(text)) for host, text in told.items()
+    }
+
+
+def test_the_schedule_ends_with_0_and_says_how_it_is(stack: Any) -> None:
+    assert stack.inspect("schedule")["State"]["Health"]["Status"] == "healthy"
+
+    stack.compose("stop", "schedule")
+
+    assert stack.inspect("schedule")["State"]["ExitCode"] == 0
