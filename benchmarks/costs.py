@@ -11,19 +11,23 @@ once more: what it "costs" is what the figures cannot tell apart.
 
 import argparse
 import json
+import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 # So that the parts can be imported however this file is run.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import grpc
 import trustme
 
 from benchmarks.compare.contracts import Call, ask, own_contract
@@ -91,6 +95,12 @@ def _both(call: Call, folder: Path) -> tuple[list[str], Call]:
     return [*tls, *token], call
 
 
+def _flags(*flags: str) -> Prepare:
+    return lambda call, folder: ([*flags], call)
+
+
+_METRICS = ("--metrics-listen", "127.0.0.1:0")
+
 # Whoever adds something that can be switched on adds a line.
 CONFIGURATIONS = (
     Configuration("nothing", _nothing),
@@ -98,6 +108,15 @@ CONFIGURATIONS = (
     Configuration("tokens, two in force", _token),
     Configuration("TLS", _tls),
     Configuration("TLS and tokens", _both),
+    Configuration("metrics", _flags(*_METRICS)),
+    Configuration("access log of 1 %", _flags("--access-log", "0.01")),
+    Configuration("access log of every call", _flags("--access-log", "1")),
+    Configuration("traces of 1 %", _flags("--traces", "0.01")),
+    Configuration("traces of every call", _flags("--traces", "1")),
+    Configuration(
+        "metrics, access log and traces of 1 %",
+        _flags(*_METRICS, "--access-log", "0.01", "--traces", "0.01"),
+    ),
 )
 
 
@@ -137,6 +156,7 @@ def main() -> int:
     ]
     with tempfile.TemporaryDirectory(prefix="costs-") as name, ExitStack() as stack:
         workload = make(Path(name))
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = stack.enter_context(_collector())
         servers = [_started(configuration, workload, stack) for configuration in chosen]
         for server in servers:
             server.measure(WARM_UP_SECONDS)
@@ -154,6 +174,20 @@ def main() -> int:
         json.dumps({**machine(), **settings, "cpu_us": figures}, indent=1) + "\n"
     )
     return 0
+
+
+@contextmanager
+def _collector() -> Iterator[str]:
+    """Takes spans and forgets them; gives its address."""
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    accept: Any = grpc.unary_unary_rpc_method_handler(lambda request, context: b"")
+    handlers = {"Export": accept}
+    service = "opentelemetry.proto.collector.trace.v1.TraceService"
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"http://127.0.0.1:{port}"
+    server.stop(None)
 
 
 def table(servers: Sequence[Measured]) -> str:
