@@ -85,6 +85,15 @@ test-oldest: .venv-oldest/stamp  ## the tests with the oldest libraries supporte
 test-triton: install .venv-triton/stamp  ## the server with Triton's own client
 	$(BIN)/python -m pytest tests/server/test_tritonclient.py
 
+.node/stamp:
+	npm install --silent --no-audit --no-fund --prefix .node \
+		@grpc/grpc-js@1.14 @grpc/proto-loader@0.8 grpc-health-check@2.1
+	@touch $@
+
+.PHONY: test-node
+test-node: install .node/stamp  ## the example in Node.js
+	$(BIN)/python -m pytest tests/client/test_calls_document.py -k node
+
 .PHONY: check
 check: install  ## lint, formatting, types, proto lint
 	$(BIN)/ruff check .

@@ -25,7 +25,7 @@ __all__ = ["status_of"]
 DOMAIN = "mlpserve"
 _LONGEST = 500
 
-CODES = {
+CODES: dict[type[ServingError], grpc.StatusCode] = {
     InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
     ModelRefused: grpc.StatusCode.FAILED_PRECONDITION,
