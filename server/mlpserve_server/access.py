@@ -46,6 +46,13 @@ class Access:
             return server.add_insecure_port(address)
         return server.add_secure_port(address, self._certificates.credentials())
 
+    @property
+    def doubt(self) -> str:
+        """What may be wrong when a port cannot be opened though nothing is in its way."""
+        if self._certificates is None:
+            return "is the port taken?"
+        return "gRPC takes no certificates but RSA, and ECDSA on P-256 or P-384"
+
     def follow(self, stop: threading.Event) -> None:
         """Look after the files until `stop` is set, in a thread of its own."""
         if self._looks:

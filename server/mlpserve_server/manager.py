@@ -5,6 +5,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from mlpserve_model import (
     ModelRejected,
@@ -109,7 +110,8 @@ class ModelManager:
             self._follow_shadow(self._shadow_wanted, aliases)
         if self._current is None and not self._waiting:
             self._waiting = True
-            fields = {"reason": self._waiting_for(), "store": str(self.store.root)}
+            fields = {"reason": self._missing_folder() or self._waiting_for()}
+            fields["store"] = str(self.store.root)
             log.info("waiting for a model", extra=fields)
         return switched
 
@@ -308,6 +310,11 @@ class ModelManager:
         if self._store_fault:
             self._store_fault = ""
             log.info("the store can be read again")
+
+    def _missing_folder(self) -> str | None:
+        root = self.store.root
+        missing = isinstance(root, Path) and not root.is_dir()
+        return f"there is no folder {root} yet, or its name is wrong" if missing else None
 
     def _waiting_for(self) -> str:
         # For callers too: the log has the fault itself, and the folder.

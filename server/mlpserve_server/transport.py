@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_server.access import Access
+from mlpserve_server.addresses import obstacle
 from mlpserve_server.catalog import Catalog
 from mlpserve_server.dataplane import DataPlane, Steps, complete
 from mlpserve_server.errors import Overloaded
@@ -150,7 +151,8 @@ class StandardTransport:
         try:
             port = self._access.open_port(self._server, address)
         except RuntimeError as error:
-            raise TransportError(f"cannot listen on {address}: is the port taken?") from error
+            reason = obstacle(address) or self._access.doubt
+            raise TransportError(f"cannot listen on {address}: {reason}") from error
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
     def start(self) -> None:

@@ -51,8 +51,35 @@ def test_a_taken_port_is_an_error(publish: Any, run: Any) -> None:
     publish()
     address = run().event("listening")["address"]
     second = run("--listen", address)
-    assert address in second.event("cannot start")["reason"]
+    assert f"{address}: Address already in use" in second.event("cannot start")["reason"]
     assert second.process.wait(timeout=20) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("unix:/nosuch/dir/x", "there is no folder /nosuch/dir"),
+        ("unix:/etc/passwd", "there is something else of this name"),
+        ("unix:/tmp/" + "x" * 120, "a socket's path may have 107 bytes, this has 125"),
+        ("203.0.113.5:50051", "Cannot assign requested address"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_an_error_that_says_why(
+    run: Any, address: str, reason: str
+) -> None:
+    server = run("--listen", address, "--allow-plaintext")
+    said = server.event("cannot start")["reason"]
+    assert said == f"cannot listen on {address}: {reason}"
+    assert server.process.wait(timeout=20) == 1
+
+
+@pytest.mark.parametrize("form", ["there is no folder", "champion of mnist is not there"])
+def test_a_server_that_waits_says_whether_there_is_a_store_at_all(
+    run: Any, store: Any, form: str
+) -> None:
+    if form != "there is no folder":
+        store.root.mkdir(exist_ok=True)
+    assert form in run().event("waiting for a model")["reason"]
 
 
 @pytest.mark.parametrize(
