@@ -48,7 +48,8 @@ FROM python:${PYTHON_VERSION}-slim-bookworm AS base
 RUN pip uninstall --quiet --yes --root-user-action ignore pip \
     && rm -r /usr/local/lib/python3*/ensurepip \
     && useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin mlpserve \
-    && install --directory --owner mlpserve --group mlpserve /models /cache /certificates /authority
+    && install --directory --owner mlpserve --group mlpserve \
+        /models /cache /corrections /certificates /authority
 
 # As one layer: what a later layer removes still counts, 10 MB here.
 FROM scratch AS runtime

@@ -3,9 +3,12 @@
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 SERVERS = 3
 POLL_SECONDS = 1.0
@@ -24,13 +27,33 @@ pytestmark = [pytest.mark.compose, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def stack(new_stack: Callable[..., Any]) -> Any:
-    """Three servers and the schedule, every minute, whether or not the data has changed."""
+def corrections(tmp_path: Path) -> Path:
+    """The drop folder, which a user of the containers may write to."""
+    tmp_path.chmod(0o777)
+    return tmp_path
+
+
+@pytest.fixture
+def stack(new_stack: Callable[..., Any], corrections: Path) -> Any:
+    """Three servers and the schedule, every minute."""
     stack = new_stack(
-        servers=SERVERS, MLPSERVE_CRON="* * * * *", MLPSERVE_ALWAYS="1", MLPSERVE_MIN_ACCURACY="0.5"
+        servers=SERVERS,
+        MLPSERVE_CRON="* * * * *",
+        MLPSERVE_DATASET="digits+npz:/corrections",
+        MLPSERVE_CORRECTIONS=str(corrections),
+        MLPSERVE_MIN_ACCURACY="0.5",
     )
     stack.up("--profile", "schedule")
     return stack
+
+
+def drop(folder: Path) -> None:
+    """Put labelled rows into the drop folder, as a whole file from the first moment."""
+    digits = load_digits()
+    rows = np.minimum(digits.images[:200].astype(np.uint8) + 1, 16)  # not those of the test part
+    np.savez(folder / ".more.npz", X=rows, y=digits.target[:200], maximum=16)
+    (folder / ".more.npz").chmod(0o644)
+    (folder / ".more.npz").rename(folder / "more.npz")
 
 
 def ports(stack: Any) -> list[str]:
@@ -40,18 +63,19 @@ def ports(stack: Any) -> list[str]:
 
 
 def test_three_servers_share_the_calls_and_follow_schedule_and_rollback(
-    stack: Any, load_on: Callable[..., Any]
+    stack: Any, corrections: Path, load_on: Callable[..., Any]
 ) -> None:
     targets = ports(stack)
     assert len(set(targets)) == SERVERS
     first = [stack.served(target) for target in targets]
 
+    drop(corrections)
     load = load_on(f"{stack.name}_default")
     retrained = stack.wait_for(
         lambda: all(stack.served(target) > first[0] for target in targets), 150
     )
     told = load.stop()
-    print(f"\nall {SERVERS} serve the schedule's version {retrained:.0f} s after the start")
+    print(f"\nall {SERVERS} serve the schedule's version {retrained:.0f} s after new data came")
     print(f"calls meanwhile: {told['counts']}, the slowest {told['slowest']:.2f} s")
     assert [name for name in told["counts"] if "version" not in name] == []
 
