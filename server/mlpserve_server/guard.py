@@ -18,22 +18,23 @@ from mlpserve_server.status import status_of
 
 __all__ = ["Guard"]
 
-# For refusals only: they keep nobody waiting who may call.
-_THREADS = 2
-
 
 class Guard(grpc.ServerInterceptor):
     """Refuses calls that are not admitted, before anything of their requests is read.
 
-    All get the same answer, also those of methods that do not exist.
+    All get the same answer, also those of methods that do not exist. The threads of `pool` give
+    it: its own, so that refusals and those who may call do not keep each other waiting.
     """
 
-    def __init__(self, admits: Admits) -> None:
+    def __init__(self, admits: Admits, pool: futures.ThreadPoolExecutor) -> None:
         self._admits = admits
-        pool = futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="refuse")
-        vars(_refuse).update(experimental_thread_pool=pool)
+
+        def refuse(requests: Any, context: grpc.ServicerContext) -> Any:
+            context.abort_with_status(rpc_status.to_status(status_of(Unauthenticated())))
+
+        vars(refuse).update(experimental_thread_pool=pool)
         # As a stream it need not wait for a request, and it is the same to all callers.
-        self._refusal: Any = grpc.stream_stream_rpc_method_handler(_refuse)
+        self._refusal: Any = grpc.stream_stream_rpc_method_handler(refuse)
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Let pass or refuse."""
@@ -41,7 +42,3 @@ class Guard(grpc.ServerInterceptor):
         if call.method.startswith(f"/{HEALTH_SERVICE}/") or self._admits(call.invocation_metadata):
             return continuation(call)
         return self._refusal
-
-
-def _refuse(requests: Any, context: grpc.ServicerContext) -> Any:
-    context.abort_with_status(rpc_status.to_status(status_of(Unauthenticated())))

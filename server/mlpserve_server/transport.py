@@ -50,6 +50,8 @@ PREDICTION_THREADS = 8
 MODEL_THREADS = REFLECTION_THREADS = 8
 # Those that say whether the server is live and ready wait for nothing.
 PROBE_THREADS = 2
+# Neither do refusals of those who may not call.
+REFUSAL_THREADS = 2
 # What is bounded, and has the fast way in the direct transport.
 HOT_METHODS = (
     f"/{PREDICTION_SERVICE}/Predict",
@@ -108,9 +110,10 @@ class StandardTransport:
         self._models = futures.ThreadPoolExecutor(MODEL_THREADS, thread_name_prefix="models")
         self._rest = futures.ThreadPoolExecutor(REFLECTION_THREADS, thread_name_prefix="reflect")
         self._probes = futures.ThreadPoolExecutor(PROBE_THREADS, thread_name_prefix="probe")
+        self._refusals = futures.ThreadPoolExecutor(REFUSAL_THREADS, thread_name_prefix="refuse")
         interceptors = [
             Observing(observer),
-            *([Guard(access.admits)] if access.admits else []),
+            *([Guard(access.admits, self._refusals)] if access.admits else []),
             _Admission(self._predictions, max_waiting),
         ]
         # On by default in gRPC: then a taken port is no error but a share of its calls.
@@ -162,7 +165,8 @@ class StandardTransport:
     def stop(self, grace_seconds: float) -> None:
         """Refuse new calls, wait for those in flight up to the grace time, end."""
         self._server.stop(grace_seconds).wait()
-        for pool in (self._predictions, self._models, self._rest, self._probes):
+        pools = (self._predictions, self._models, self._rest, self._probes, self._refusals)
+        for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import logging
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +183,19 @@ def test_callers_of_another_authority_are_let_in_once_it_stands_in_the_file(
     assert call(address, show=new) == 1
 
 
+def test_connections_that_never_say_hello_keep_nobody_from_connecting(
+    started: Any, pair: Pair, call: Any
+) -> None:
+    address = started(**pair.fields)
+    host, _, port = address.rpartition(":")
+    with ExitStack() as stack:
+        for number in range(300):
+            mute = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            if number % 2:
+                mute.sendall(b"\x16\x03\x01")  # the beginning of one
+        assert [call(address) for _ in range(5)] == [1] * 5
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_all_addresses_are_encrypted_and_follow_alike(
     publish: Any,
@@ -230,7 +245,9 @@ class Callers:
             thread.join()
 
 
-@pytest.mark.parametrize(("workers", "step"), [("1", "put"), ("2", "turn_to")])
+@pytest.mark.parametrize(
+    ("workers", "step", "mutual"), [("1", "put", False), ("2", "turn_to", True)]
+)
 def test_a_hundred_rotations_under_load_fail_no_connection(
     publish: Any,
     run: Any,
@@ -240,18 +257,21 @@ def test_a_hundred_rotations_under_load_fail_no_connection(
     eventually: Any,
     workers: str,
     step: str,
+    mutual: bool,
 ) -> None:
     publish()
+    mine = authority.issue("caller") if mutual else None
+    only = ["--tls-client-ca", str(authority.ca)] if mutual else []
     pairs = [authority.issue() for _ in range(10)]
     getattr(pair, step)(*pairs[-1])
-    server = run("--workers", workers, *pair.flags)
+    server = run("--workers", workers, *pair.flags, *only)
     address = server.event("listening")["address"]
     for _ in range(int(workers)):
         server.event("serving")
     log: list[str] = []
     reader = threading.Thread(target=lambda: log.extend(server.process.stderr))
     reader.start()
-    callers = Callers(lambda: call(address))
+    callers = Callers(lambda: call(address, show=mine))
     seen = set()
     try:
         for number in range(ROTATIONS):

@@ -239,6 +239,35 @@ def test_a_rotation_with_overlap_fails_no_call_and_ends_the_old_token(
     assert in_force(caplog) == 2
 
 
+def test_each_of_two_workers_follows_the_token_file(
+    publish: Any, run: Any, write: Write, eventually: Any
+) -> None:
+    publish()
+    path = write(TOKEN)
+    server = run("--workers", "2", "--token-file", str(path))
+    address = server.event("listening")["address"]
+    for _ in range(2):
+        server.event("serving")
+
+    def answers(token: str) -> set[Any]:
+        """What twenty new connections are told, which both workers share."""
+        codes = set()
+        for _ in range(20):
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            with grpc.insecure_channel(address, options) as channel:
+                codes.add(outcome(channel, next(iter(REQUESTS)), bearer(token))[0])
+        return codes
+
+    ok, refused = {OK[0]}, {grpc.StatusCode.UNAUTHENTICATED}
+    assert (answers(TOKEN), answers(SECOND)) == (ok, refused)
+    write(TOKEN, SECOND)
+    assert answers(TOKEN) == ok, "whatever moment the workers look at the file"
+    eventually(lambda: answers(SECOND) == ok)
+    write(SECOND)
+    assert answers(SECOND) == ok
+    eventually(lambda: answers(TOKEN) == refused)
+
+
 @pytest.mark.parametrize("damage", ["emptied", "removed", "open", "cut"])
 def test_a_file_broken_later_keeps_the_old_tokens_and_is_logged_once(
     stubs: Any, write: Write, tmp_path: Path, eventually: Any, caplog: Any, damage: str
