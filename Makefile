@@ -116,11 +116,15 @@ lock: .venv/dev.stamp  ## resolve the newest allowed dependencies into deploy/lo
 	$(BIN)/python deploy/lock.py
 
 .PHONY: bench
-bench: bench-serving bench-costs bench-training  ## measure serving and training, with the peers that are installed
+bench: bench-serving bench-overload bench-costs bench-training  ## measure serving and training, with the peers that are installed
 
 .PHONY: bench-serving
 bench-serving: install  ## serving beside C++ gRPC and other model servers; --install gets them
 	$(BIN)/python benchmarks/serving.py
+
+.PHONY: bench-overload
+bench-overload: install  ## five times the capacity, and the largest batches beside calls
+	$(BIN)/python benchmarks/overload.py
 
 .PHONY: bench-costs
 bench-costs: install  ## what TLS, tokens and the like cost a call

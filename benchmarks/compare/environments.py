@@ -20,6 +20,7 @@ __all__ = [
     "environment_bytes",
     "install",
     "linked_bytes",
+    "open_loop",
     "version_in",
 ]
 
@@ -108,15 +109,25 @@ def _each(extras: Iterable[str]) -> Iterator[dict[str, str]]:
 
 
 def cpp_server() -> Path:
-    """The C++ server, compiled when its source is newer; raises Absent."""
+    """The C++ server; raises Absent."""
+    return _compiled("server", ("model", "prediction"))
+
+
+def open_loop() -> Path:
+    """The load generator that does not wait for answers; raises Absent."""
+    return _compiled("open_loop", ())
+
+
+def _compiled(name: str, contracts: Sequence[str]) -> Path:
+    """The program, made anew when its source or a contract it is built with is newer."""
     missing = [tool for tool in CPP_TOOLS if not shutil.which(tool)]
     missing += [] if missing else [name for name in CPP_LIBRARIES if not _has_library(name)]
     if missing:
         raise Absent(f"no {', '.join(missing)} here; in Debian: {CPP_PACKAGES}")
     folder = cache() / "cpp"
-    program = folder / "server"
-    protos = [ROOT / "proto/mlpserve/v1" / f"{name}.proto" for name in ("model", "prediction")]
-    sources = [HERE / "cpp/server.cc", *protos]
+    program = folder / name
+    protos = [ROOT / "proto/mlpserve/v1" / f"{contract}.proto" for contract in contracts]
+    sources = [HERE / f"cpp/{name}.cc", *protos]
     if program.exists() and program.stat().st_mtime > max(s.stat().st_mtime for s in sources):
         return program
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,13 +136,17 @@ def cpp_server() -> Path:
 
 
 def _compile(folder: Path, source: Path, protos: Sequence[Path], program: Path) -> None:
-    plugin = shutil.which("grpc_cpp_plugin")
-    outputs = [f"--cpp_out={folder}", f"--grpc_out={folder}", f"--plugin=protoc-gen-grpc={plugin}"]
-    _run(["protoc", f"-I{ROOT / 'proto'}", *outputs, *map(str, protos)])
-    generated = map(str, (folder / "mlpserve/v1").glob("*.cc"))
+    generated = _stubs(folder, protos) if protos else []
     flags = ["-std=c++17", "-O3", "-march=native", f"-I{folder}"]
     libraries = _run(["pkg-config", "--cflags", "--libs", *CPP_LIBRARIES]).split()
     _run(["g++", *flags, str(source), *generated, "-o", str(program), *libraries])
+
+
+def _stubs(folder: Path, protos: Sequence[Path]) -> list[str]:
+    plugin = shutil.which("grpc_cpp_plugin")
+    outputs = [f"--cpp_out={folder}", f"--grpc_out={folder}", f"--plugin=protoc-gen-grpc={plugin}"]
+    _run(["protoc", f"-I{ROOT / 'proto'}", *outputs, *map(str, protos)])
+    return [str(file) for file in (folder / "mlpserve/v1").glob("*.cc")]
 
 
 def linked_bytes(program: Path) -> int:

@@ -23,7 +23,7 @@ from benchmarks.compare.environments import (
 from benchmarks.compare.processes import free_port
 from benchmarks.compare.workload import Workload
 
-__all__ = ["SERVERS", "Here", "Server"]
+__all__ = ["SERVERS", "Here", "Server", "ours"]
 
 PEERS = "benchmarks.compare.peers"
 
@@ -127,15 +127,15 @@ def _peer(
     return Server(label, find, calls, environment=name)
 
 
-def _mlpserve(flags: str = "") -> Server:
+def ours(flags: str = "") -> Server:
     return Server(f"mlpserve {flags}".strip(), partial(mlpserve, flags=flags), quick=True)
 
 
 # The first that is measured is what the ratios refer to.
 SERVERS = [
-    _mlpserve(),
-    _mlpserve("--workers 1"),
-    _mlpserve("--workers 1 --transport standard"),
+    ours(),
+    ours("--workers 1"),
+    ours("--workers 1 --transport standard"),
     Server("C++ gRPC, callback API", cpp, quick=True),
     Server("grpcio echo, computes nothing", echo, computes=False, quick=True),
     _peer(

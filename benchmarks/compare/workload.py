@@ -62,10 +62,10 @@ class Workload:
         )
 
 
-def make(folder: Path) -> Workload:
+def make(folder: Path, network: Network = NETWORK) -> Workload:
     """Draw the weights and the inputs, and write what the servers read."""
     rng = np.random.default_rng(0)
-    weights = initialise(NETWORK, rng)
+    weights = initialise(network, rng)
     row = rng.random(784, dtype=np.float32)
     pixels = rng.integers(0, 256, (BATCH_ROWS, 784), dtype=np.uint8)
     workload = Workload(
@@ -73,26 +73,30 @@ def make(folder: Path) -> Workload:
         weights,
         row,
         pixels,
-        forward(NETWORK, weights, row[None]),
-        forward(NETWORK, weights, scale_pixels(pixels, 255)),
+        forward(network, weights, row[None]),
+        forward(network, weights, scale_pixels(pixels, 255)),
     )
-    _write(workload, rng.random((8, 784), dtype=np.float32))
+    _write(workload, network, rng.random((8, 784), dtype=np.float32))
     return workload
 
 
-def _write(workload: Workload, golden: Float32) -> None:
-    (w1, b1), (w2, b2) = workload.weights
-    np.savez(workload.npz, w1=w1, b1=b1, w2=w2, b2=b2)
-    workload.raw.write_bytes(b"".join(part.astype("<f4").tobytes() for part in (w1, b1, w2, b2)))
+def _write(workload: Workload, network: Network, golden: Float32) -> None:
+    arrays = {
+        f"{name}{number}": array
+        for number, layer in enumerate(workload.weights, 1)
+        for name, array in layer._asdict().items()
+    }
+    np.savez(workload.npz, allow_pickle=False, **arrays)
+    workload.raw.write_bytes(b"".join(a.astype("<f4").tobytes() for a in arrays.values()))
     store = Store(workload.store, "mnist")
-    version = store.publish(_draft(), workload.weights, golden).version
+    version = store.publish(_draft(network), workload.weights, golden).version
     store.move_alias(CHAMPION, version, expected=None, event="promote", reason="benchmark")
 
 
-def _draft() -> Manifest:
+def _draft(network: Network) -> Manifest:
     return Manifest(
         model="mnist",
-        network=NETWORK,
+        network=network,
         input_shape=(28, 28),
         input_maximum=255,
         class_names=tuple("0123456789"),

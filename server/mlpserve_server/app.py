@@ -8,6 +8,7 @@ from types import TracebackType
 from mlpserve_model import Store
 from mlpserve_model.cached import CachedStore
 from mlpserve_server.access import Access
+from mlpserve_server.admission import Waiting
 from mlpserve_server.catalog import Catalog
 from mlpserve_server.core import unsupported
 from mlpserve_server.dataplane import DataPlane
@@ -52,14 +53,16 @@ class Server:
         self._health = Health()
         self._ready = False
         self._set_ready(False)
-        data = DataPlane(self._manager, settings.max_batch, observer, self._shadow)
+        data = DataPlane(
+            self._manager, settings.max_batch, settings.max_rows, observer, self._shadow
+        )
         make = _transport(settings.transport)
         self._transport = make(
             data,
             Catalog(self._manager),
             self._health,
             self._access,
-            max_waiting=settings.max_waiting,
+            Waiting(settings.max_waiting, settings.max_wait_seconds),
             share_port=settings.worker > 0,
             observer=observer,
         )

@@ -123,19 +123,23 @@ class Queue:
         for _ in range(at_once):
             ask()
 
-    def take(self, seconds: float, most: int) -> None:
-        """Deal with the events that are there, at most so many; wait so long for the first."""
+    def take(self, seconds: float, most: int) -> bool:
+        """Deal with the events that are there, at most so many; wait so long for the first.
+
+        Tells whether there may be more.
+        """
         deadline = time.time() + seconds if seconds else 0.0
         for _ in range(most):
             event = self._queue.poll(deadline)
             kind = event.completion_type
             if kind == _TIMEOUT:
-                return
+                return False
             if kind == _SHUTDOWN:
                 self.ended = True
-                return
+                return False
             event.tag(event)
             deadline = 0.0
+        return True
 
     def shut_down(self) -> None:
         """End the queue. Any operation of a call after this would end the process."""

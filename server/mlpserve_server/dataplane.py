@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mlpserve.v1 import prediction_pb2
 from mlpserve_model import Manifest, StoredModel
 from mlpserve_server import codec, open_inference
+from mlpserve_server.admission import Rows
 from mlpserve_server.errors import Abandoned
 from mlpserve_server.manager import ModelManager
 from mlpserve_server.observer import Observer
@@ -47,13 +48,14 @@ class DataPlane:
 
     `may_load` tells whether a selected version may be read from the store on the way; when it
     may not, such a call is answered with NotInMemory and is to be put again where waiting
-    harms nobody.
+    harms nobody. Batches beyond `max_rows` rows in flight are refused with Overloaded.
     """
 
     def __init__(
         self,
         manager: ModelManager,
         max_batch: int,
+        max_rows: int,
         observer: Observer | None = None,
         shadow: Shadow | None = None,
     ) -> None:
@@ -61,6 +63,7 @@ class DataPlane:
         self._observer = observer or Observer()
         self._shadow = shadow
         self.max_batch = max_batch
+        self._rows = Rows(max_rows)
         self._singles = _Contract(self._single, self._classify, "instance", _encode_singles)
         self._infers = _Contract(
             self._infer, self._classify, open_inference.FIELD, open_inference.encode
@@ -98,7 +101,7 @@ class DataPlane:
         data = memoryview(values)
         row_bytes = len(data) // rows
         parts = []
-        with self._observer.rows(rows):
+        with self._rows.admitted(rows), self._observer.rows(rows):
             for first in range(0, rows, CHUNK_ROWS):
                 yield
                 chunk = data[first * row_bytes : (first + CHUNK_ROWS) * row_bytes]

@@ -19,6 +19,7 @@ import grpc
 from grpc_status import rpc_status
 
 from mlpserve_server.access import Access, Admits
+from mlpserve_server.admission import Waiting
 from mlpserve_server.catalog import Catalog
 from mlpserve_server.core import Call, Queue
 from mlpserve_server.dataplane import Answer, DataPlane, Steps, complete
@@ -37,15 +38,19 @@ __all__ = ["DirectTransport"]
 
 # Calls of a method that the core may hand over before it has to be asked again.
 _ASKED_FOR = 64
-# Most events, three a call, that are taken before some work is done: without a bound, calls that
-# keep coming would keep those that are there waiting.
+# Events, three a call, that are taken before some work is done, and more of them for three times
+# as long as the work before took: with less, calls that are to be refused would wait unseen behind
+# the work; without a bound, calls that keep coming would keep those waiting that are taken on.
 _MOST_EVENTS = 512
+_EVENTS_TO_WORK = 3
 # Batches that are being read; the others wait unread, held back by flow control.
 _READING = 4
 # ModelInfer requests read at once: how large one is shows when it is here.
 _READING_INFERS = 32
 # A larger one is a batch, and answered in steps.
 _SMALL_BYTES = 16 << 10
+# Fewer calls at once say nothing of the pace under load, where more share the work.
+_ENOUGH = 8
 # A request that is not here by then no longer keeps others waiting; later, it is refused.
 _SLOW_SECONDS, _TOO_SLOW_SECONDS = 1.0, 30.0
 # How long an idle loop sleeps; less while a thread of the pool works for it.
@@ -70,14 +75,12 @@ class DirectTransport(StandardTransport):
         catalog: Catalog,
         health: Health,
         access: Access,
-        max_waiting: int,
+        waiting: Waiting,
         share_port: bool = False,
         observer: Observer | None = None,
     ) -> None:
-        super().__init__(data, catalog, health, access, max_waiting, share_port, observer)
-        self._loop = _Loop(
-            self._server, data, self._predictions, max_waiting, access.admits, observer
-        )
+        super().__init__(data, catalog, health, access, waiting, share_port, observer)
+        self._loop = _Loop(self._server, data, self._predictions, waiting, access.admits, observer)
 
     @property
     def waiting(self) -> int:
@@ -131,7 +134,7 @@ class _Loop:
         server: grpc.Server,
         data: DataPlane,
         pool: futures.Executor,
-        max_waiting: int,
+        waiting: Waiting,
         admits: Admits | None,
         observer: Observer | None,
     ) -> None:
@@ -139,9 +142,9 @@ class _Loop:
         self._observer = observer or Observer()
         self._data = data
         self._pool = pool
-        self._max_waiting = max_waiting
+        self._waiting = waiting
         # Made once: who is refused costs as little as can be.
-        self._too_many = _refusal(too_many(max_waiting))
+        self._too_many = _refusal(too_many())
         self._unauthenticated = _refusal(Unauthenticated())
         self.open = 0  # calls taken on and not yet answered
         self._awaited: dict[Call, float] = {}  # whose requests have not come, and since when
@@ -153,6 +156,7 @@ class _Loop:
         self._handed = 0  # calls that the pool works on
         self._handed_back: deque[tuple[Call, Answer]] = deque()
         self._next_look = 0.0
+        self._work_seconds = 0.0  # how long the last work took
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="direct", daemon=True)
         self._methods: dict[str, Callable[[Call], None]] = {
@@ -175,8 +179,13 @@ class _Loop:
     def _run(self) -> None:
         while not self._queue.ended:
             try:
-                self._queue.take(self._patience(), _MOST_EVENTS)
+                more = self._queue.take(self._patience(), _MOST_EVENTS)
+                until = time.monotonic() + _EVENTS_TO_WORK * self._work_seconds
+                while more and time.monotonic() < until:
+                    more = self._queue.take(0, _MOST_EVENTS)
+                began = time.monotonic()
                 self._work()
+                self._work_seconds = time.monotonic() - began
             except Exception:
                 log.exception("the direct transport failed at an event")
 
@@ -191,12 +200,12 @@ class _Loop:
 
     def _work(self) -> None:
         """Answer the single calls, take one step of one batch, and look around."""
-        if self._singles:
-            waiting, self._singles = self._singles, []
-            self._answer_together(waiting, self._data.predict)
-        if self._infers:
-            waiting, self._infers = self._infers, []
-            self._answer_together(waiting, self._data.infer)
+        singles, self._singles = self._singles, []
+        infers, self._infers = self._infers, []
+        if singles:
+            self._answer_together(singles, self._data.predict)
+        if infers:
+            self._answer_together(infers, self._data.infer)
         if self._batches:
             self._step(self._batches.popleft())
         while self._handed_back:
@@ -211,7 +220,7 @@ class _Loop:
     def _admit(self, on_call: Callable[[Call], None], call: Call) -> None:
         if self._admits and not self._admits(call.metadata):
             self._refuse(call, self._unauthenticated)
-        elif self.open >= self._max_waiting:
+        elif self.open >= self._waiting.limit:
             self._refuse(call, self._too_many)
         else:
             self.open += 1
@@ -275,7 +284,10 @@ class _Loop:
 
     def _answer_together(self, waiting: Sequence[tuple[Call, bytes]], answer: Together) -> None:
         wanted = [(call, request) for call, request in waiting if not self._drop(call)]
+        began = time.thread_time()
         answers = answer([request for _, request in wanted], False)
+        if len(wanted) >= _ENOUGH:
+            self._waiting.computed(len(wanted), time.thread_time() - began)
         for (call, request), found in zip(wanted, answers, strict=True):
             if isinstance(found, NotInMemory):
                 call.watch()

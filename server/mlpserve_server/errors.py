@@ -71,13 +71,13 @@ class NotReady(ServingError):
 
 
 class Overloaded(ServingError):
-    """More work than is admitted; `retry_seconds` is when to try again."""
+    """More work than is admitted; `retry_seconds` is when to try again.
+
+    Who has another replica is better off there.
+    """
 
     reason = "OVERLOADED"
-
-    def __init__(self, message: str, retry_seconds: float) -> None:
-        super().__init__(message)
-        self.retry_seconds = retry_seconds
+    retry_seconds = 0.1
 
 
 class TooSlow(ServingError):

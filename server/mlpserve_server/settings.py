@@ -37,6 +37,8 @@ class Settings:
     shadow_rows: float = 100.0
     max_batch: int = 8192
     max_waiting: int = 1000
+    max_wait_seconds: float = 0.05
+    max_rows: int = 65536
     drain_seconds: float = 1.0
     grace_seconds: float = 20.0
     transport: str = "auto"
@@ -127,7 +129,15 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "max_batch": {"type": _COUNT, "help": "most instances in one request"},
     "max_waiting": {
         "type": _COUNT,
-        "help": "most predictions waiting; the rest is refused at once",
+        "help": "most calls waiting for a prediction; the rest is refused at once",
+    },
+    "max_wait_seconds": {
+        "type": at_least(0),
+        "help": "a call that would wait longer behind others than about this is refused at once",
+    },
+    "max_rows": {
+        "type": _COUNT,
+        "help": "most rows of batches in flight; the rest is refused at once",
     },
     "drain_seconds": {
         "type": _SECONDS,
@@ -191,6 +201,11 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
     """Settings from flags and environment; ends with exit code 2 when they are wrong."""
     parser = settings_parser()
     settings = Settings(**vars(parser.parse_args(arguments)))
+    if settings.max_batch > settings.max_rows:
+        parser.error(
+            f"--max-rows {settings.max_rows} would refuse every batch of --max-batch "
+            f"{settings.max_batch} rows: give at least as many"
+        )
     if reason := _insecure(settings):
         parser.error(reason)
     return settings

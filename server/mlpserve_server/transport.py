@@ -5,6 +5,7 @@ them can keep another from answering. Predictions beyond a bound are refused at 
 """
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent import futures
 from typing import Any
@@ -19,6 +20,7 @@ from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_server.access import Access
 from mlpserve_server.addresses import obstacle
+from mlpserve_server.admission import Waiting
 from mlpserve_server.catalog import Catalog
 from mlpserve_server.dataplane import DataPlane, Steps, complete
 from mlpserve_server.errors import Overloaded
@@ -58,8 +60,6 @@ HOT_METHODS = (
     f"/{PREDICTION_SERVICE}/BatchPredict",
     f"/{INFERENCE_SERVICE}/ModelInfer",
 )
-# When to try again after a refusal; who has another replica is better off there.
-RETRY_SECONDS = 0.1
 
 OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -68,6 +68,9 @@ OPTIONS = [
     ("grpc.max_concurrent_streams", 100),
     # Otherwise streams opened before a client has heard of that limit are refused, not queued.
     ("grpc.http.overload_protection", 0),
+    # Ours is the bound on calls, with a status that says so; the core's ends them as CANCELLED.
+    ("grpc.server.max_pending_requests", 1 << 20),
+    ("grpc.server.max_pending_requests_hard_limit", 1 << 20),
     # Now and then a client connects anew, so that replicas and workers that came later get calls.
     ("grpc.max_connection_age_ms", 300_000),
     # Clients that keep idle connections alive are welcome, ten seconds apart.
@@ -88,8 +91,8 @@ class TransportError(Exception):
 class StandardTransport:
     """Every service on one grpc.Server.
 
-    Beyond `max_waiting` predictions it refuses more; with `share_port` other processes may
-    listen on its port.
+    Predictions beyond what may wait are refused; with `share_port` other processes may listen
+    on its port.
     """
 
     name = "standard"
@@ -100,13 +103,13 @@ class StandardTransport:
         catalog: Catalog,
         health: Health,
         access: Access,
-        max_waiting: int,
+        waiting: Waiting,
         share_port: bool = False,
         observer: Observer | None = None,
     ) -> None:
         self._access = access
         observer = observer or Observer()
-        self._predictions = _CountingPool(PREDICTION_THREADS, thread_name_prefix="predict")
+        self._predictions = _CountingPool(PREDICTION_THREADS, waiting, "predict")
         self._models = futures.ThreadPoolExecutor(MODEL_THREADS, thread_name_prefix="models")
         self._rest = futures.ThreadPoolExecutor(REFLECTION_THREADS, thread_name_prefix="reflect")
         self._probes = futures.ThreadPoolExecutor(PROBE_THREADS, thread_name_prefix="probe")
@@ -114,7 +117,7 @@ class StandardTransport:
         interceptors = [
             Observing(observer),
             *([Guard(access.admits, self._refusals)] if access.admits else []),
-            _Admission(self._predictions, max_waiting),
+            _Admission(self._predictions),
         ]
         # On by default in gRPC: then a taken port is no error but a share of its calls.
         options = [*OPTIONS, ("grpc.so_reuseport", int(share_port))]
@@ -122,7 +125,7 @@ class StandardTransport:
         open_catalog = OpenCatalog(catalog, lambda: health.serving(PREDICTION_SERVICE))
         services = {
             PREDICTION_SERVICE: {
-                "Predict": _on(self._predictions, _predict(data)),
+                "Predict": _on(self._predictions, _predict(data, waiting)),
                 "BatchPredict": _on(self._predictions, _in_steps(data.batch_predict)),
             },
             MODEL_SERVICE: {
@@ -170,23 +173,24 @@ class StandardTransport:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def too_many(max_waiting: int) -> Overloaded:
-    """The refusal of a call that would have to wait behind so many."""
-    return Overloaded(f"more than {max_waiting} calls are waiting", RETRY_SECONDS)
+def too_many() -> Overloaded:
+    """The refusal of a call that would have to wait for too long."""
+    return Overloaded("too many calls are waiting")
 
 
 class _CountingPool(futures.ThreadPoolExecutor):
-    """A thread pool that knows how many calls it has taken on and not yet answered."""
+    """A thread pool that knows how many calls it has taken on, not yet answered, and may."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, threads: int, waiting: Waiting, name: str) -> None:
+        super().__init__(threads, name)
         self.open_calls = 0
+        self._waiting = waiting
         self._count = threading.Lock()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> futures.Future[Any]:
-        future = super().submit(fn, *args, **kwargs)
         with self._count:
             self.open_calls += 1
+        future = super().submit(fn, *args, **kwargs)
         future.add_done_callback(self._done)
         return future
 
@@ -194,28 +198,34 @@ class _CountingPool(futures.ThreadPoolExecutor):
         with self._count:
             self.open_calls -= 1
 
+    @property
+    def full(self) -> bool:
+        """Whether another call would have to wait for too long."""
+        return self.open_calls >= self._waiting.limit
+
 
 class _Admission(grpc.ServerInterceptor):
     """Refuses predictions beyond the bound before they wait; other calls always pass."""
 
-    def __init__(self, pool: _CountingPool, max_waiting: int) -> None:
+    def __init__(self, pool: _CountingPool) -> None:
         self._pool = pool
-        self._max_waiting = max_waiting
         self._refusal = _service_handler(_answering(self._refuse))
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         hot = handler_call_details.method in HOT_METHODS
-        if hot and self._pool.open_calls >= self._max_waiting:
+        if hot and self._pool.full:
             return self._refusal
         return continuation(handler_call_details)
 
     def _refuse(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        raise too_many(self._max_waiting)
+        raise too_many()
 
 
-def _predict(data: DataPlane) -> Behaviour:
+def _predict(data: DataPlane, waiting: Waiting) -> Behaviour:
     def predict(request: bytes, context: grpc.ServicerContext) -> bytes:
+        began = time.thread_time()
         (answer,) = data.predict([request])
+        waiting.computed(1, time.thread_time() - began)
         if isinstance(answer, Exception):
             raise answer
         return answer

@@ -187,7 +187,7 @@ def test_a_large_batch_and_single_calls_are_answered_side_by_side(
     store: Any, stubs: Any, x: Any
 ) -> None:
     many = np.random.default_rng(2).random((8000, 12), dtype=np.float32)
-    batches = [stubs.inference.ModelInfer.future(infer(many)) for _ in range(10)]
+    batches = [stubs.inference.ModelInfer.future(infer(many)) for _ in range(8)]
     singles = [stubs.inference.ModelInfer.future(infer(x[:1])) for _ in range(50)]
     expected = store.load(1).predict(many)
     for call in singles:

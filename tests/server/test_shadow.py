@@ -50,7 +50,7 @@ class Setup:
         self.manager = ModelManager(store, serve, 3, self.tally, "challenger")
         self.manager.poll()
         self.shadow = Shadow(self.manager, rate, lambda: self.busy, self.tally)
-        self.data = DataPlane(self.manager, 8192, self.tally, self.shadow)
+        self.data = DataPlane(self.manager, 8192, 8192, self.tally, self.shadow)
 
     def predict(self, x: Any, version: int | None = None) -> Any:
         """Probabilities of one batch."""
