@@ -126,7 +126,7 @@ def test_a_recipe_key_is_also_an_environment_variable(
         (("--epohcs", "3"), "--epohcs: did you mean --epochs?"),
         (("--epohcs=3",), "--epohcs=3: did you mean --epochs?"),
         (("--epochs", "many"), "invalid int value: 'many'"),
-        (("--hidden", "12,x"), "invalid"),
+        (("--hidden", "12,x"), "'12,x' is no list of sizes: expected 128 or 512,512"),
         (("--seed", "-1"), "-1 is not a number of at least 0"),
     ],
 )
@@ -305,3 +305,21 @@ def test_sigterm_ends_a_training_as_ctrl_c_does(store: Store) -> None:
     assert process.returncode == 130
     assert "the same command with --resume goes on after epoch" in rest
     assert "Traceback" not in rest
+
+
+def test_a_reader_that_has_seen_enough_ends_a_training_cleanly(store: Store) -> None:
+    program = "import sys; from mlpserve_trainer.cli import main; sys.exit(main())"
+    arguments = ["train", *FAST, "--log-level", "error"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # as `head` does
+        err = process.stderr.read()
+    assert (process.returncode, err) == (0, "")
+    assert store.aliases() == {CHAMPION: 1}

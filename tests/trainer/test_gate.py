@@ -99,13 +99,13 @@ def test_what_passes_everything_is_promoted() -> None:
 
 def test_one_failure_rejects_and_comes_first() -> None:
     gate = judge([GOOD, BAD], None)
-    assert (gate.verdict, gate.reasons) == ("REJECTED", ("bad", "good"))
+    assert (gate.verdict, gate.reasons) == ("REJECTED", ("failed: bad", "passed: good"))
 
 
 def test_force_promotes_a_failure_and_says_why() -> None:
     gate = judge([GOOD, BAD], "the demo is now")
     assert (gate.verdict, gate.reasons[0]) == ("FORCED", "forced: the demo is now")
-    assert "bad" in gate.reasons
+    assert gate.reasons[1:] == ("failed: bad", "passed: good")
 
 
 def test_force_changes_nothing_for_what_passes() -> None:

@@ -116,6 +116,7 @@ def test_jitter_is_added_up_to_its_limit(cron: str | None, every: float | None) 
         (("--cron", "@daily", "--time-zone", "Mars/Olympus"), "unknown time zone 'Mars/Olympus'"),
         (("--every", "0.5s"), "--every needs a second or more"),
         (("--every", "1d", "--health-listen", "9101"), "expected HOST:PORT"),
+        (("--every", "1d", "--run-timeout", "0"), "--run-timeout needs a second or more"),
         (("--every", "1d", "--force"), "--force and --reason go together"),
         (("--every", "1d", "--recipe", "qick"), "did you mean 'quick'"),
     ],

@@ -127,7 +127,7 @@ def test_a_worse_version_is_published_but_not_promoted(settings: TrainSettings) 
     train(settings)
     outcome = train(worse(settings))
     assert (outcome.version, outcome.verdict) == (2, "REJECTED")
-    assert outcome.reasons[0].startswith("worse than champion 1 (1.0000)")
+    assert outcome.reasons[0].startswith("failed: worse than champion 1 (1.0000)")
     assert champion(settings) == 1
     assert events(settings)[2:] == [("publish", 2), ("reject", 2)]
 

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -46,7 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(_unknown_flag(unknown[0], vars(options)))
     try:
         with terminable():
-            return int(options.run(options))
+            code = int(options.run(options))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has what it wanted, as in `train | head`; nothing is left to flush to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except UsageError as error:
         return _fail(error, WRONG_USAGE)
     except (TrainerError, StoreError) as error:
@@ -57,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(
             "; ".join(("interrupted: nothing was published", *interrupt.args)), INTERRUPTED
         )
+    return code
 
 
 def _parser() -> SettingsParser:
@@ -120,6 +127,8 @@ def _schedule(options: argparse.Namespace) -> int:
     from mlpserve_trainer.retraining.timetable import timetable
 
     settings = replace(train_settings(options), unless_unchanged=not options.always)
+    if options.run_timeout < 1:
+        raise UsageError(f"--run-timeout needs a second or more, got {options.run_timeout:g} s")
     trigger = timetable(options.cron, options.every, options.time_zone, options.jitter)
     set_up(options.log_format, options.log_level)
     job = Job(settings, options.log_format, options.log_level, as_json=options.json)

@@ -105,11 +105,17 @@ def same_signature(champion: int, old: Signature, new: Signature, allow_change: 
 
 
 def judge(checks: Sequence[Check], force_reason: str | None) -> Gate:
-    """Promote what passed every check; promote anything else only by force, with the reason."""
+    """Promote what passed every check; promote anything else only by force, with the reason.
+
+    Where one failed, the reasons say of each whether it did, the failures first.
+    """
     reasons = tuple(check.reason for check in checks)
     if all(check.passed for check in checks):
         return Gate("PROMOTED", reasons)
-    failures_first = tuple(c.reason for c in sorted(checks, key=lambda check: check.passed))
+    failures_first = tuple(
+        f"{'passed' if check.passed else 'failed'}: {check.reason}"
+        for check in sorted(checks, key=lambda check: check.passed)
+    )
     if force_reason is None:
         return Gate("REJECTED", failures_first)
     return Gate("FORCED", (f"forced: {force_reason}", *failures_first))

@@ -6,6 +6,7 @@ as a flag, which wins.
 
 import difflib
 import tomllib
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from importlib import resources
@@ -187,7 +188,10 @@ def _suggest(word: str, known: Iterable[str]) -> str:
 
 
 def _parse_sizes(text: str) -> tuple[int, ...]:
-    return tuple(int(size) for size in text.split(","))
+    try:
+        return tuple(int(size) for size in text.split(","))
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is no list of sizes: expected 128 or 512,512") from error
 
 
 def _typed(knob: Field[Any], value: Any) -> Any:
