@@ -94,6 +94,10 @@ test-triton: install .venv-triton/stamp  ## the server with Triton's own client
 test-node: install .node/stamp  ## the example in Node.js
 	$(BIN)/python -m pytest tests/client/test_calls_document.py -k node
 
+.PHONY: test-grpcio
+test-grpcio: install  ## the direct transport with every version of grpcio that it supports
+	$(BIN)/python tests/server/grpcio_range.py
+
 .PHONY: check
 check: install  ## lint, formatting, types, proto lint
 	$(BIN)/ruff check .

@@ -51,6 +51,8 @@ _READING_INFERS = 32
 _SMALL_BYTES = 16 << 10
 # Fewer calls at once say nothing of the pace under load, where more share the work.
 _ENOUGH = 8
+# To hear of a cancelled call costs an event: calls are asked only if they had to wait so long.
+_LONG_WORK_SECONDS = 0.005
 # A request that is not here by then no longer keeps others waiting; later, it is refused.
 _SLOW_SECONDS, _TOO_SLOW_SECONDS = 1.0, 30.0
 # How long an idle loop sleeps; less while a thread of the pool works for it.
@@ -240,6 +242,7 @@ class _Loop:
             self._finish(call, Abandoned("the caller is gone"))
         else:
             self._singles.append((call, request))
+            self._look_after(call)
 
     def _on_batch(self, call: Call, request: bytes | None) -> None:
         self._no_longer_awaited(call)
@@ -255,9 +258,14 @@ class _Loop:
             self._finish(call, Abandoned("the caller is gone"))
         elif len(request) <= _SMALL_BYTES:
             self._infers.append((call, request))
+            self._look_after(call)
         else:
             self._add_batch(call, request, self._data.infer_in_steps)
         self._read_more()
+
+    def _look_after(self, call: Call) -> None:
+        if self._work_seconds > _LONG_WORK_SECONDS:  # it has waited, and may be cancelled
+            call.watch()
 
     def _add_batch(self, call: Call, request: bytes, answer: InSteps) -> None:
         call.watch()
