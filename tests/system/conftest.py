@@ -94,11 +94,11 @@ class Callers:
 
     pause = 0.0
 
-    def __init__(self, address: str, images: Any, threads: int = 4) -> None:
+    def __init__(self, target: str | list[str], images: Any, threads: int = 4) -> None:
         self.images = images
         self.answers: list[tuple[int, int, Any]] = []  # row, version, probabilities
         self.failures: list[str] = []
-        self._address = address
+        self._target = target
         self._done = threading.Event()
         self._threads = [threading.Thread(target=self._call, args=(i,)) for i in range(threads)]
 
@@ -131,7 +131,7 @@ class Callers:
             time.sleep(0.01)
 
     def _call(self, row: int) -> None:
-        with Client(self._address) as client:
+        with Client(self._target) as client:
             while not self._done.is_set():
                 row = (row + 1) % len(self.images)
                 try:
@@ -144,9 +144,9 @@ class Callers:
 
 @pytest.fixture
 def make_callers() -> Callable[..., Callers]:
-    """Callers of a server, with images of their own."""
+    """Callers of a server or of several, with images of their own."""
     images = np.random.default_rng(1).random((16, 8, 8), dtype=np.float32)
-    return lambda address, threads=4: Callers(address, images, threads)
+    return lambda target, threads=4: Callers(target, images, threads)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def test_versions_change_and_workers_die_under_load_without_a_failed_call(
     while [sockets(child, address, LISTENING) > 0 for child in children(pid)] != [True, True]:
         assert time.monotonic() < deadline, "a worker does not listen"
         time.sleep(0.05)
-    callers = make_callers(address, threads=16)
+    callers = make_callers(address, threads=64)
     kills, memory = 0, []
     connections: list[int] = []
     started = last_kill = last_publish = time.monotonic()
