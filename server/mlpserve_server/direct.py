@@ -51,8 +51,9 @@ _READING_INFERS = 32
 _SMALL_BYTES = 16 << 10
 # Fewer calls at once say nothing of the pace under load, where more share the work.
 _ENOUGH = 8
-# To hear of a cancelled call costs an event: calls are asked only if they had to wait so long.
-_LONG_WORK_SECONDS = 0.005
+# To hear of a cancelled call costs an event, which comes a moment later: calls are asked only
+# after work as long as this, behind which they had to wait, and for a while.
+_LONG_WORK_SECONDS, _HEARING_SECONDS, _WHILE_SECONDS = 0.005, 0.001, 0.02
 # A request that is not here by then no longer keeps others waiting; later, it is refused.
 _SLOW_SECONDS, _TOO_SLOW_SECONDS = 1.0, 30.0
 # How long an idle loop sleeps; less while a thread of the pool works for it.
@@ -159,6 +160,7 @@ class _Loop:
         self._handed_back: deque[tuple[Call, Answer]] = deque()
         self._next_look = 0.0
         self._work_seconds = 0.0  # how long the last work took
+        self._backlog_until = 0.0  # so long there may be calls that had to wait
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="direct", daemon=True)
         self._methods: dict[str, Callable[[Call], None]] = {
@@ -185,11 +187,22 @@ class _Loop:
                 until = time.monotonic() + _EVENTS_TO_WORK * self._work_seconds
                 while more and time.monotonic() < until:
                     more = self._queue.take(0, _MOST_EVENTS)
+                if time.monotonic() < self._backlog_until:
+                    self._hear_of_cancelled()
                 began = time.monotonic()
                 self._work()
-                self._work_seconds = time.monotonic() - began
+                ended = time.monotonic()
+                self._work_seconds = ended - began
+                if self._work_seconds > _LONG_WORK_SECONDS:
+                    self._backlog_until = ended + _WHILE_SECONDS
             except Exception:
                 log.exception("the direct transport failed at an event")
+
+    def _hear_of_cancelled(self) -> None:
+        if waiting := [call for call, _ in (*self._singles, *self._infers)]:
+            for call in waiting:
+                call.watch()
+            self._queue.take(_HEARING_SECONDS, _MOST_EVENTS)
 
     def _patience(self) -> float:
         """How long to wait for an event: not at all while there is work."""
@@ -242,7 +255,6 @@ class _Loop:
             self._finish(call, Abandoned("the caller is gone"))
         else:
             self._singles.append((call, request))
-            self._look_after(call)
 
     def _on_batch(self, call: Call, request: bytes | None) -> None:
         self._no_longer_awaited(call)
@@ -258,14 +270,9 @@ class _Loop:
             self._finish(call, Abandoned("the caller is gone"))
         elif len(request) <= _SMALL_BYTES:
             self._infers.append((call, request))
-            self._look_after(call)
         else:
             self._add_batch(call, request, self._data.infer_in_steps)
         self._read_more()
-
-    def _look_after(self, call: Call) -> None:
-        if self._work_seconds > _LONG_WORK_SECONDS:  # it has waited, and may be cancelled
-            call.watch()
 
     def _add_batch(self, call: Call, request: bytes, answer: InSteps) -> None:
         call.watch()
