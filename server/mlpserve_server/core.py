@@ -39,7 +39,7 @@ def unsupported() -> str | None:
 class Call(Exchange):
     """One call, from its arrival to its end."""
 
-    __slots__ = ("_call", "_then", "closed", "deadline", "finished")
+    __slots__ = ("_call", "_then", "_watched", "closed", "deadline")
 
     def __init__(self, event: Any, method: str) -> None:
         super().__init__(method, event.invocation_metadata)
@@ -47,7 +47,7 @@ class Call(Exchange):
         self._then: Callable[[Call, bytes | None], None]
         self.deadline: float = event.call_details.deadline
         self.closed = False
-        self.finished = False
+        self._watched = False
 
     @property
     def abandoned(self) -> bool:
@@ -61,8 +61,10 @@ class Call(Exchange):
 
     def watch(self) -> None:
         """Notice from now on when the caller hangs up."""
-        operations = (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),)
-        self._call.start_server_batch(operations, self._on_closed)
+        if not self._watched:  # gRPC's core lets ask once
+            self._watched = True
+            operations = (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),)
+            self._call.start_server_batch(operations, self._on_closed)
 
     def receive(self, then: "Callable[[Call, bytes | None], None]") -> None:
         """Ask for the request; `then` gets its bytes, or None when the caller is gone."""
@@ -79,7 +81,6 @@ class Call(Exchange):
         self._end(metadata, code, details.encode())
 
     def _end(self, metadata: Any, code: int, details: bytes, *message: Any) -> None:
-        self.finished = True
         operations = (
             cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
             *message,

@@ -1,11 +1,12 @@
 """What an error becomes on the wire: google.rpc.Status with its details."""
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
 
 from mlpserve_server.errors import (
     Abandoned,
@@ -20,7 +21,7 @@ from mlpserve_server.errors import (
 )
 from mlpserve_server.observer import Exchange
 
-__all__ = ["status_of"]
+__all__ = ["Refusal", "refusal_of", "status_of"]
 
 DOMAIN = "mlpserve"
 _LONGEST = 500
@@ -47,6 +48,20 @@ def status_of(error: Exception, call: Exchange | None = None) -> status_pb2.Stat
     log.error("internal error", exc_info=error, extra={"request_id": request_id})
     hidden = ServingError(f"internal error, request id {request_id}", {"request_id": request_id})
     return _status(hidden)
+
+
+class Refusal(NamedTuple):
+    """How a call ends with an error."""
+
+    code: int
+    details: str
+    metadata: Any
+
+
+def refusal_of(error: Exception, call: Exchange | None = None) -> Refusal:
+    """The same in the form in which it is sent."""
+    status = rpc_status.to_status(status_of(error, call))
+    return Refusal(status.code.value[0], status.details, status.trailing_metadata)
 
 
 def _status(error: ServingError) -> status_pb2.Status:
