@@ -1,14 +1,15 @@
 """Fitting: mini-batch gradient descent, one epoch at a time."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model.network import Network, Weights
+from mlpserve_trainer import team
 from mlpserve_trainer.errors import TrainingDiverged
 from mlpserve_trainer.evaluation import accuracy
 from mlpserve_trainer.feed import feed_for
@@ -17,15 +18,15 @@ from mlpserve_trainer.recipe import Recipe
 from mlpserve_trainer.schedules import rate_share
 from mlpserve_trainer.split import Examples
 from mlpserve_trainer.state import State
-from mlpserve_trainer.step import Shard, layers_of
-from mlpserve_trainer.team import Team
+from mlpserve_trainer.step import TURNS, Board, Part, layers_of
+from mlpserve_trainer.team import Work
 
 __all__ = ["Epoch", "batches", "fit", "smoothed_targets"]
 
 # Multiplications in a step below which two threads cost more than they save.
 WORTH_SHARING = 2**20
 # Parameters that an optimizer goes through at a time: its passes over them stay in the cache.
-BLOCK = 2**15
+BLOCK = 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,22 +60,22 @@ def fit(
 
     All randomness of an epoch comes from `seed` and its number, so a training that goes on from
     a `state` comes to the same weights, bit for bit, as one that was never interrupted. Of a
-    training that was over, the last epoch comes once more. Without `side_by_side` the two halves
-    of a batch take turns on one thread, for the same weights.
+    training that was over, the last epoch comes once more. Without `side_by_side`, or with one
+    core, the parts of the network take turns on one thread, for the same weights.
 
     Raises TrainingDiverged when the loss is no longer finite.
     """
     state = state or State.fresh(network, recipe, seed)
     if _is_over(recipe, state):
         yield _last_epoch(network, state)
-    members = 2 if _worth_sharing(network, recipe, training) else 1
-    with Team(members, side_by_side) as team:
-        fitting = _Fitting(network, recipe, training, state, team)
-        while not _is_over(recipe, state):
-            loss, rate = fitting.run_epoch(seed)
-            reached = accuracy(network, layers_of(network, state.current), validation)
-            state.add(loss, reached, rate, keep_best=recipe.patience > 0)
-            yield _last_epoch(network, state)
+    members = _members(network, recipe, training)
+    fitting = _Fitting(network, recipe, training, state, members)
+    together = team.side_by_side if side_by_side and team.cores() > 1 else team.in_turns
+    while not _is_over(recipe, state):
+        loss, rate = fitting.run_epoch(seed, together)
+        reached = accuracy(network, layers_of(network, state.current), validation)
+        state.add(loss, reached, rate, keep_best=recipe.patience > 0)
+        yield _last_epoch(network, state)
 
 
 def _is_over(recipe: Recipe, state: State) -> bool:
@@ -105,99 +106,135 @@ def smoothed_targets(classes: int, smoothing: float) -> npt.NDArray[np.float32]:
 class _Fitting:
     """The parts of a training that the epochs share.
 
-    Each batch is cut into one shard for each member of the team, and so are the weights for the
-    optimizer. The cut does not depend on the machine: the weights are the same on one core.
+    The network is cut into one part for each member of the team. The cut does not depend on the
+    machine: the weights are the same on one core.
     """
 
     def __init__(
-        self, network: Network, recipe: Recipe, training: Examples, state: State, team: Team
+        self, network: Network, recipe: Recipe, training: Examples, state: State, members: int
     ) -> None:
-        self._recipe, self._training, self._state, self._team = recipe, training, state, team
+        self._recipe, self._training, self._state = recipe, training, state
         self._targets = smoothed_targets(network.classes, recipe.label_smoothing)
-        weights = layers_of(network, state.weights)
-        rows = math.ceil(min(recipe.batch_size, len(training)) / team.size)
-        self._shards = [Shard(network, weights, recipe, rows) for _ in range(team.size)]
-        self._feeds = [feed_for(recipe, training, rows) for _ in range(team.size)]
-        self._blocks = _blocks(network.parameters, team.size)
+        most = min(recipe.batch_size, len(training))
+        self._parts = [Part(network, recipe, member, members) for member in range(members)]
+        self._feeds = [feed_for(recipe, training, math.ceil(most / members)) for _ in self._parts]
+        counts = {most, len(training) % most or most}
+        self._boards = {rows: Board(network, members, rows) for rows in counts}
+        self._norms = np.zeros((TURNS, members))
         self._steps = math.ceil(len(training) / recipe.batch_size)
 
-    def run_epoch(self, seed: int) -> tuple[float, float]:
+    def run_epoch(self, seed: int, team: Callable[[Sequence[Work]], None]) -> tuple[float, float]:
         """Pass over the rows once; return the mean loss and the last rate."""
-        done = self._state.epochs
+        done, members = self._state.epochs, len(self._parts)
         orders, *generators = map(
-            np.random.default_rng, np.random.SeedSequence((seed, done)).spawn(self._team.size + 1)
+            np.random.default_rng, np.random.SeedSequence((seed, done)).spawn(members + 1)
         )
         order = orders.permutation(len(self._training))
-        total = rate = 0.0
-        for step, rows in enumerate(batches(order, self._recipe.batch_size)):
-            loss = self._gradient(rows, generators)
-            if not math.isfinite(loss):
-                raise TrainingDiverged(_advice(self._recipe, loss / len(rows), done + 1, step + 1))
-            number = done * self._steps + step
-            rate = self._rate(number)
-            self._update(number + 1, rate)
-            total += loss
-        return total / len(order), rate
+        rates = [self._rate(done * self._steps + step) for step in range(self._steps)]
+        losses: list[float] = []
+        # Overflow is what divergence looks like from inside; it is reported in words.
+        with np.errstate(all="ignore"):
+            team(
+                [
+                    self._pass(member, order, rates, rng, losses)
+                    for member, rng in enumerate(generators)
+                ]
+            )
+        return math.fsum(losses) / len(order), rates[-1]
 
     def _rate(self, step: int) -> float:
         progress = step / (self._steps * self._recipe.epochs)
         share = rate_share(self._recipe.schedule, self._recipe.warmup, progress)
         return self._recipe.learning_rate * share
 
-    def _gradient(self, rows: npt.NDArray[np.intp], generators: list[np.random.Generator]) -> float:
-        """Leave each shard's gradient in it; return the sum of the losses."""
-        each = math.ceil(len(rows) / self._team.size)
+    def _pass(
+        self,
+        member: int,
+        order: npt.NDArray[np.intp],
+        rates: list[float],
+        rng: np.random.Generator,
+        losses: list[float],
+    ) -> Work:
+        """One member's work in an epoch; the first one writes the `losses` down."""
+        part, done = self._parts[member], self._state.epochs * self._steps
+        owned = _Owned(self._state, part)
+        labels = batches(self._training.labels[order], self._recipe.batch_size)
+        boards = self._feeding(member, order, rng)
+        board = next(boards)
+        yield
+        for step, (rate, answers) in enumerate(zip(rates, labels, strict=True)):
+            turn = step % TURNS
+            yield from part.forward(board, turn, rng)
+            following = next(boards, board)
+            targets = self._targets.take(answers, axis=1)
+            yield
+            loss = yield from part.backward(board, turn, targets)
+            if not math.isfinite(loss):
+                where = f"epoch {self._state.epochs + 1}, step {step + 1}"
+                raise TrainingDiverged(_advice(self._recipe, loss / board.rows, where))
+            if member == 0:
+                losses.append(loss)
+            if self._recipe.clip_norm:
+                self._norms[turn, member] = np.linalg.norm(part.gradient)
+                yield
+                _shorten(part.gradient, self._norms[turn], self._recipe.clip_norm)
+            owned.update(done + step + 1, rate, self._recipe)
+            board = following
+        owned.give_back()
 
-        def run(member: int) -> float:
-            shard, rng = self._shards[member], generators[member]
-            part = rows[member * each : (member + 1) * each]
-            self._feeds[member](shard.inputs[: len(part)], part, rng)
-            targets = self._targets[self._training.labels[part]]
-            return shard.run(targets, len(rows), rng)
+    def _feeding(
+        self, member: int, order: npt.NDArray[np.intp], rng: np.random.Generator
+    ) -> Iterator[Board]:
+        """Put this member's share of one batch after the other on a board; yield the boards."""
+        feed, members = self._feeds[member], len(self._parts)
+        for step, rows in enumerate(batches(order, self._recipe.batch_size)):
+            board, each = self._boards[len(rows)], -(-len(rows) // members)
+            own = slice(member * each, (member + 1) * each)
+            feed(board.inputs[step % TURNS][own], rows[own], rng)
+            yield board
 
-        return self._team.run(_quietly(run))
 
-    def _update(self, step: int, rate: float) -> None:
-        """Add the shards' gradients up and let the optimizer change the weights."""
-        state, recipe = self._state, self._recipe
-        first, *others = (shard.gradient for shard in self._shards)
+class _Owned:
+    """What one member holds of the state while an epoch runs, cut into blocks."""
+
+    def __init__(self, state: State, part: Part) -> None:
+        self._state, self._part = state, part
+        part.weights[:] = state.weights[part.positions]
+        # Not by an index, which would leave the slots interleaved.
+        self._memory = np.take(state.memory, part.positions, axis=1)
+        self._average = part.weights if state.average is None else state.average[part.positions]
+        count = math.ceil(len(part.weights) / BLOCK)
+        edges = np.linspace(0, len(part.weights), count + 1).astype(int).tolist()
+        self._blocks = [
+            (part.weights[block], part.gradient[block], list(self._memory[:, block]), block)
+            for block in map(slice, edges[:-1], edges[1:])
+        ]
+
+    def update(self, step: int, rate: float, recipe: Recipe) -> None:
+        """Let the optimizer change the weights by the gradient, which is used up."""
         update = OPTIMIZERS[recipe.optimizer].update
-        shrink = self._shrink()
+        for w, g, memory, block in self._blocks:
+            update(w, g, memory, step, rate, recipe)
+            if self._state.average is not None:
+                _move_average(self._average[block], w, recipe.averaging, g)
 
-        def run(member: int) -> float:
-            for block in self._blocks[member]:
-                g = first[block]
-                for other in others:
-                    np.add(g, other[block], out=g)
-                if shrink < 1:
-                    np.multiply(g, shrink, out=g)
-                update(state.weights[block], g, state.memory[:, block], step, rate, recipe)
-                if state.average is not None:
-                    _move_average(state.average[block], state.weights[block], recipe.averaging, g)
-            return 0.0
-
-        self._team.run(_quietly(run))
-
-    def _shrink(self) -> float:
-        """What the gradient is multiplied by so that it is no longer than `clip_norm`.
-
-        Pascanu et al., On the difficulty of training recurrent neural networks (2013), algorithm 1.
-        """
-        longest = self._recipe.clip_norm
-        if not longest:
-            return 1.0
-        length = float(np.linalg.norm(np.sum([s.gradient for s in self._shards], axis=0)))
-        return min(1.0, longest / length) if length else 1.0
+    def give_back(self) -> None:
+        """Write into the state what the epoch has come to."""
+        state, positions = self._state, self._part.positions
+        state.weights[positions] = self._part.weights
+        state.memory[:, positions] = self._memory
+        if state.average is not None:
+            state.average[positions] = self._average
 
 
-def _quietly(task: Callable[[int], float]) -> Callable[[int], float]:
-    """Overflow is what divergence looks like from inside; it is reported above, in words."""
+def _shorten(gradient: npt.NDArray[np.float32], norms: npt.NDArray[Any], longest: float) -> None:
+    """Shorten a gradient, whose parts have these norms, to `longest`.
 
-    def run(member: int) -> float:
-        with np.errstate(all="ignore"):
-            return task(member)
-
-    return run
+    Pascanu et al., On the difficulty of training recurrent neural networks (2013), algorithm 1.
+    """
+    length = float(np.linalg.norm(norms))
+    if length > longest:
+        np.multiply(gradient, longest / length, out=gradient)
 
 
 def _move_average(
@@ -212,20 +249,14 @@ def _move_average(
     np.add(average, scratch, out=average)
 
 
-def _worth_sharing(network: Network, recipe: Recipe, training: Examples) -> bool:
-    return network.parameters * min(recipe.batch_size, len(training)) >= WORTH_SHARING
+def _members(network: Network, recipe: Recipe, training: Examples) -> int:
+    rows = min(recipe.batch_size, len(training))
+    enough = network.parameters * rows >= WORTH_SHARING and min(network.layer_sizes[:-1]) > 1
+    return 2 if enough else 1
 
 
-def _blocks(parameters: int, members: int) -> list[list[slice]]:
-    """Cut the parameters into blocks, as many for each member."""
-    each = math.ceil(parameters / BLOCK / members)
-    edges = np.linspace(0, parameters, members * each + 1).astype(int).tolist()
-    blocks = [slice(start, end) for start, end in pairwise(edges)]
-    return [blocks[member * each : (member + 1) * each] for member in range(members)]
-
-
-def _advice(recipe: Recipe, loss: float, number: int, step: int) -> str:
+def _advice(recipe: Recipe, loss: float, where: str) -> str:
     return (
-        f"training diverged: the loss is {loss} in epoch {number}, step {step}; "
+        f"training diverged: the loss is {loss} in {where}; "
         f"lower --learning-rate (it is {recipe.learning_rate:g})"
     )

@@ -1,12 +1,12 @@
 """Optimizers: how a gradient changes the weights, in place and without temporaries.
 
 An update works on flat vectors, or on the same part of each: `w` the weights, `g` the gradient
-(used up as scratch space), `memory` (slots, parameters) what the optimizer remembers, zero
-before the first step. `step` counts from 1.
+(used up as scratch space), `memory` the vectors that the optimizer remembers, zero before the
+first step. `step` counts from 1.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,8 @@ from mlpserve_trainer.recipe import Recipe
 
 __all__ = ["OPTIMIZERS", "Optimizer"]
 
-Update = Callable[[Array, Array, Array, int, float, Recipe], None]
+Memory = Sequence[Array] | Array
+Update = Callable[[Array, Array, Memory, int, float, Recipe], None]
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
@@ -28,7 +29,7 @@ class Optimizer(NamedTuple):
     update: Update
 
 
-def sgd(w: Array, g: Array, memory: Array, step: int, rate: float, recipe: Recipe) -> None:
+def sgd(w: Array, g: Array, memory: Memory, step: int, rate: float, recipe: Recipe) -> None:
     """Gradient descent with momentum: v <- momentum · v + g, w <- w - rate · v.
 
     Sutskever et al., On the importance of initialization and momentum (2013), with the rate
@@ -42,7 +43,7 @@ def sgd(w: Array, g: Array, memory: Array, step: int, rate: float, recipe: Recip
     np.subtract(w, g, out=w)
 
 
-def nesterov(w: Array, g: Array, memory: Array, step: int, rate: float, recipe: Recipe) -> None:
+def nesterov(w: Array, g: Array, memory: Memory, step: int, rate: float, recipe: Recipe) -> None:
     """Look ahead along the velocity: v <- momentum · v + g, w <- w - rate · (g + momentum · v).
 
     Sutskever et al. (2013), section 2, as rewritten by Bengio et al., Advances in optimizing
@@ -57,7 +58,7 @@ def nesterov(w: Array, g: Array, memory: Array, step: int, rate: float, recipe: 
     np.subtract(w, g, out=w)
 
 
-def adam(w: Array, g: Array, memory: Array, step: int, rate: float, recipe: Recipe) -> None:
+def adam(w: Array, g: Array, memory: Memory, step: int, rate: float, recipe: Recipe) -> None:
     """Adam, as in Kingma and Ba, Adam: a method for stochastic optimization (2015).
 
     The moments are kept without their factors 1 - beta, and without correction for bias: all
@@ -68,7 +69,7 @@ def adam(w: Array, g: Array, memory: Array, step: int, rate: float, recipe: Reci
     _adam_step(w, g, memory, step, rate)
 
 
-def adamw(w: Array, g: Array, memory: Array, step: int, rate: float, recipe: Recipe) -> None:
+def adamw(w: Array, g: Array, memory: Memory, step: int, rate: float, recipe: Recipe) -> None:
     """Adam with the decay beside the gradient, not in it: w <- w - rate · decay · w.
 
     Loshchilov and Hutter, Decoupled weight decay regularization (2019), algorithm 2.
@@ -83,7 +84,7 @@ def _add_decay(w: Array, g: Array, decay: float) -> None:
         np.add(g, w * decay, out=g)
 
 
-def _adam_step(w: Array, g: Array, memory: Array, step: int, rate: float) -> None:
+def _adam_step(w: Array, g: Array, memory: Memory, step: int, rate: float) -> None:
     mean, square = memory
     mean_factor = (1 - BETA1) / (1 - BETA1**step)
     square_factor = math.sqrt((1 - BETA2) / (1 - BETA2**step))

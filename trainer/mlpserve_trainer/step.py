@@ -1,10 +1,15 @@
-"""Forward and backward at speed: buffers made once, every product written where it is wanted.
+"""Forward and backward at speed: each thread owns some units, and buffers are made once.
+
+Hidden layers are cut by their units, the last layer by its inputs. So every weight has one owner,
+and nobody else needs its gradient or its optimizer's memory; a network with one hidden layer
+exchanges nothing but its parts of the logits, once a step. (Shoeybi et al., Megatron-LM (2019),
+cut layers in the same way for larger machines.)
 
 `mlpserve_model.loss_and_gradients` is the textbook's form of the same computation, and the
 test's measure of this one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +17,19 @@ import numpy.typing as npt
 from mlpserve_model.activations import HIDDEN, OUTPUT
 from mlpserve_model.losses import LOSSES
 from mlpserve_model.network import Layer, Network, Weights
+from mlpserve_model.types import Array
 from mlpserve_trainer.recipe import Recipe
 
-__all__ = ["Shard", "layers_of"]
+__all__ = ["TURNS", "Board", "Part", "layers_of"]
 
 Floats = npt.NDArray[np.float32]
 
+# Buffers that others read exist three times, and steps take them in turn: one part may be filling
+# those of the next step while another has not done with those of the last.
+TURNS = 3
 
-def layers_of(network: Network, vector: Floats) -> Weights:
+
+def layers_of(network: Network, vector: Array) -> Weights:
     """Return the layers as views into one vector (parameters,): w1, b1, w2, b2, ..."""
     layers, start = [], 0
     for inputs, units in network.layer_shapes:
@@ -29,78 +39,159 @@ def layers_of(network: Network, vector: Floats) -> Weights:
     return tuple(layers)
 
 
-class Shard:
-    """One part of a batch, with the buffers for its passes.
+class Board:
+    """What the parts of a network show each other in a pass over `rows` rows.
 
-    * `gradient`: (parameters,) where `run` leaves the gradient.
-    * `inputs`: (rows, inputs) where `run` finds the inputs.
+    * `inputs`: of each turn, (rows, inputs), which somebody fills before `forward`.
+    * `activations`, `deltas`: of each hidden layer but the last and each turn, (rows, units) put
+      together, and (parts, rows, units) to be summed.
+    * `logits`: of each turn, (parts, classes, rows), to be summed.
     """
 
-    def __init__(self, network: Network, weights: Weights, recipe: Recipe, rows: int) -> None:
-        self.gradient = np.zeros(network.parameters, np.float32)
-        self.inputs = np.empty((rows, network.inputs), np.float32)
-        self._network, self._weights, self._recipe = network, weights, recipe
-        self._gradients = layers_of(network, self.gradient)
-        units = network.layer_sizes[1:]
-        self._outputs = [np.empty((rows, count), np.float32) for count in units]
-        self._deltas = [np.empty((rows, count), np.float32) for count in units]
-        hidden = units[:-1] if recipe.dropout else ()
-        self._kept = [np.empty((rows, count), np.float32) for count in hidden]
-        self._dropped = [np.empty((rows, count), np.float32) for count in hidden]
-        self._ones = np.ones(rows, np.float32)
+    def __init__(self, network: Network, parts: int, rows: int) -> None:
+        self.rows = rows
+        self.inputs = list(_floats(TURNS, rows, network.inputs))
+        between = network.layer_sizes[1:-2]
+        self.activations = [list(_floats(TURNS, rows, units)) for units in between]
+        self.deltas = [list(_floats(TURNS, parts, rows, units)) for units in between]
+        self.logits = list(_floats(TURNS, parts, network.classes, rows))
 
-    def run(self, targets: Floats, batch_rows: int, rng: np.random.Generator) -> float:
-        """Leave the gradient of the batch's mean loss, as far as these rows make it.
 
-        * `targets`: (n, classes) for the first n rows of `inputs`.
-        * `batch_rows`: how many rows the mean is over, with the other parts.
-        * `rng`: of the dropout.
+class Part:
+    """The weights that one member of a team owns, and their gradient.
 
-        Returns the sum of the losses of these rows.
+    * `positions`: (own,) where they are in the vector of all parameters, as in `layers_of`.
+    * `weights`: (own,) to be filled and changed by the caller.
+    * `gradient`: (own,) where `backward` leaves that of a batch's mean loss.
+
+    A pass is `forward`, a meeting, `backward`; both yield where all parts have to come that far.
+    """
+
+    def __init__(self, network: Network, recipe: Recipe, member: int = 0, members: int = 1) -> None:
+        self._network, self._recipe, self._member = network, recipe, member
+        self._own = [_share(units, member, members) for units in network.layer_sizes[:-1]]
+        places = layers_of(network, np.arange(network.parameters, dtype=np.float64))
+        pieces = [
+            piece
+            for (w, b), own in zip(places[:-1], self._own[1:], strict=True)
+            for piece in (w[:, own], b[own])
+        ]
+        # Only the first part adds the last layer's biases.
+        pieces += [places[-1].w[self._own[-1]], places[-1].b[: 0 if member else None]]
+        self.positions = np.concatenate([piece.ravel() for piece in pieces]).astype(np.intp)
+        self.weights, self.gradient = (np.zeros(len(self.positions), np.float32) for _ in "wg")
+        self._layers = _layers_like(pieces, self.weights)
+        self._gradients = _layers_like(pieces, self.gradient)
+        self._activate, self._take_back = IN_PLACE[network.hidden_activation]
+        self._scratch: dict[int, _Scratch] = {}
+
+    def forward(self, board: Board, turn: int, rng: np.random.Generator) -> Iterator[None]:
+        """Go from the inputs to this part's share of the logits; `rng` is of the dropout."""
+        scratch = self._scratch_for(board.rows)
+        fed, scratch.fed = board.inputs[turn], []
+        for level, (w, b) in enumerate(self._layers[:-1]):
+            scratch.fed.append(fed)
+            a = scratch.outputs[level]
+            np.dot(fed, w, out=a)
+            np.add(a, b, out=a)
+            self._activate(a, scratch.zeros[level])
+            fed = self._thinned(scratch, level, rng) if self._recipe.dropout else a
+            if level < len(board.activations):
+                whole = board.activations[level][turn]
+                whole[:, self._own[level + 1]] = fed
+                yield
+                fed = whole
+        w, b = self._layers[-1]
+        scratch.fed.append(fed if len(self._layers) > 1 else fed[:, self._own[0]])
+        logits = board.logits[turn][self._member]
+        # Classes first: what follows goes along the rows, where NumPy is fast.
+        np.dot(w.T, scratch.fed[-1].T, out=logits)
+        if len(b):
+            np.add(logits, b[:, np.newaxis], out=logits)
+
+    def backward(self, board: Board, turn: int, targets: Floats) -> Generator[None, None, float]:
+        """Leave the gradient of the mean loss against `targets` (classes, rows).
+
+        Returns the sum of the losses of the rows.
         """
-        rows = len(targets)
-        if rows == 0:
-            self.gradient.fill(0)
-            return 0.0
-        outputs, deltas = _first(rows, self._outputs), _first(rows, self._deltas)
-        fed = [self.inputs[:rows], *(_first(rows, self._dropped) or outputs[:-1])]
-        self._forward(fed, outputs, rng)
-        network, loss = self._network, self._recipe.loss
-        loss_sum = _output_delta(network, loss, outputs[-1], targets, batch_rows, deltas[-1])
-        self._backward(fed, outputs, deltas)
-        return loss_sum
+        scratch, own = self._scratch_for(board.rows), self._own
+        _sum(board.logits[turn], scratch.logits)
+        loss = _output_delta(self._network, self._recipe.loss, scratch, targets)
+        last = self._gradients[-1]
+        np.dot(scratch.fed[-1].T, scratch.output_delta.T, out=last.w)
+        if len(last.b):
+            np.dot(scratch.output_delta, scratch.ones, out=last.b)
+        above = scratch.output_delta.T
+        for level in range(len(self._layers) - 2, -1, -1):
+            delta, w_above = scratch.deltas[level], self._layers[level + 1].w
+            if level < len(board.deltas):
+                shares = board.deltas[level][turn]
+                np.dot(above, w_above.T, out=shares[self._member])
+                yield
+                _sum(shares[:, :, own[level + 1]], delta)
+            else:
+                np.dot(above, w_above.T, out=delta)
+            if self._recipe.dropout:
+                np.multiply(delta, scratch.kept[level], out=delta)
+            self._take_back(delta, scratch.outputs[level], scratch.positive[level])
+            np.dot(scratch.fed[level].T, delta, out=self._gradients[level].w)
+            np.dot(scratch.ones, delta, out=self._gradients[level].b)
+            above = delta
+        return loss
 
-    def _forward(self, fed: list[Floats], outputs: list[Floats], rng: np.random.Generator) -> None:
-        """Fill what each layer is fed and gives; the last layer's output stays logits."""
-        activate = IN_PLACE[self._network.hidden_activation][0]
-        for index, (w, b) in enumerate(self._weights):
-            output = outputs[index]
-            np.dot(fed[index], w, out=output)
-            np.add(output, b, out=output)
-            if index + 1 < len(fed):
-                activate(output)
-                if self._dropped:
-                    kept = self._kept[index][: len(output)]
-                    _draw_kept(kept, 1 - self._recipe.dropout, rng)
-                    np.multiply(output, kept, out=fed[index + 1])
+    def _thinned(self, scratch: "_Scratch", level: int, rng: np.random.Generator) -> Floats:
+        kept, dropped = scratch.kept[level], scratch.dropped[level]
+        _draw_kept(kept, 1 - self._recipe.dropout, rng)
+        np.multiply(scratch.outputs[level], kept, out=dropped)
+        return dropped
 
-    def _backward(self, fed: list[Floats], outputs: list[Floats], deltas: list[Floats]) -> None:
-        """Turn the last delta into all gradients, layer by layer."""
-        take_back = IN_PLACE[self._network.hidden_activation][1]
-        for index in range(len(fed) - 1, -1, -1):
-            delta, gradient = deltas[index], self._gradients[index]
-            np.dot(fed[index].T, delta, out=gradient.w)
-            np.dot(self._ones[: len(delta)], delta, out=gradient.b)
-            if index > 0:
-                below = deltas[index - 1]
-                np.dot(delta, self._weights[index].w.T, out=below)
-                if self._dropped:
-                    np.multiply(below, self._kept[index - 1][: len(delta)], out=below)
-                take_back(below, outputs[index - 1])
+    def _scratch_for(self, rows: int) -> "_Scratch":
+        if rows not in self._scratch:
+            units = [len(layer.b) for layer in self._layers[:-1]]
+            classes = self._network.classes
+            self._scratch[rows] = _Scratch(rows, units, classes, self._recipe.dropout > 0)
+        return self._scratch[rows]
 
 
-def _first(rows: int, buffers: list[Floats]) -> list[Floats]:
-    return [buffer[:rows] for buffer in buffers]
+class _Scratch:
+    """One part's own buffers for a pass: of each hidden layer (rows, units), and of the last."""
+
+    def __init__(self, rows: int, units: list[int], classes: int, dropout: bool) -> None:
+        self.fed: list[Floats] = []
+        self.outputs = [_floats(rows, count) for count in units]
+        self.deltas = [_floats(rows, count) for count in units]
+        self.kept = [_floats(rows, count) for count in units if dropout]
+        self.dropped = [_floats(rows, count) for count in units if dropout]
+        self.zeros = [np.zeros((rows, count), np.float32) for count in units]
+        self.positive = [np.empty((rows, count), np.bool_) for count in units]
+        self.logits, self.output_delta = _floats(classes, rows), _floats(classes, rows)
+        self.ones = np.ones(rows, np.float32)
+        self.top, self.sums = _floats(1, rows), _floats(1, rows)
+
+
+def _floats(*shape: int) -> Floats:
+    return np.empty(shape, np.float32)
+
+
+def _sum(shares: Floats, out: Floats) -> None:
+    """Add up, always in the same order; a reduction takes four times as long for two."""
+    np.copyto(out, shares[0])
+    for share in shares[1:]:
+        np.add(out, share, out=out)
+
+
+def _share(units: int, member: int, members: int) -> slice:
+    return slice(units * member // members, units * (member + 1) // members)
+
+
+def _layers_like(pieces: list[Array], vector: Floats) -> Weights:
+    """Return views into the vector, one after the other, of the shapes of the pieces."""
+    ends = np.cumsum([piece.size for piece in pieces])
+    views = [
+        part.reshape(piece.shape)
+        for part, piece in zip(np.split(vector, ends[:-1]), pieces, strict=True)
+    ]
+    return tuple(Layer(w, b) for w, b in zip(views[::2], views[1::2], strict=True))
 
 
 def _draw_kept(kept: Floats, share: float, rng: np.random.Generator) -> None:
@@ -113,55 +204,59 @@ def _draw_kept(kept: Floats, share: float, rng: np.random.Generator) -> None:
     np.divide(kept, share, out=kept)
 
 
-def _output_delta(
-    network: Network, loss: str, logits: Floats, targets: Floats, batch_rows: int, delta: Floats
-) -> float:
-    """Leave dL/dz of the last layer in `delta`; return the sum of the losses of the rows."""
+def _output_delta(network: Network, loss: str, scratch: _Scratch, targets: Floats) -> float:
+    """Leave dL/dz of the last layer in `output_delta`; return the sum of the losses."""
     if (network.output_activation, loss) == ("softmax", "cross_entropy"):
-        return _softmax_cross_entropy(logits, targets, batch_rows, delta)
+        return _softmax_cross_entropy(scratch, targets)
     output, (forward, backward) = network.output_activation, LOSSES[loss]
+    logits = scratch.logits.T
     probabilities = OUTPUT[output].forward(logits)
-    share = len(targets) / batch_rows
-    np.multiply(backward(output, probabilities, targets), share, out=delta)
-    return forward(output, logits, probabilities, targets) * len(targets)
+    np.copyto(scratch.output_delta.T, backward(output, probabilities, targets.T))
+    return forward(output, logits, probabilities, targets.T) * len(logits)
 
 
-def _softmax_cross_entropy(
-    logits: Floats, targets: Floats, batch_rows: int, delta: Floats
-) -> float:
-    """The two in one, since both need the same exponentials; `logits` is used up."""
-    np.subtract(logits, logits.max(axis=1, keepdims=True), out=logits)
+def _softmax_cross_entropy(scratch: _Scratch, targets: Floats) -> float:
+    """The two in one, since both need the same exponentials; the logits are used up."""
+    logits, delta = scratch.logits, scratch.output_delta
+    np.maximum.reduce(logits, axis=0, out=scratch.top, keepdims=True)
+    np.subtract(logits, scratch.top, out=logits)
     np.exp(logits, out=delta)
-    sums = delta.sum(axis=1, keepdims=True)
-    loss = float(np.log(sums).sum()) - float(np.vdot(targets, logits))
-    np.divide(delta, sums, out=delta)
+    np.add.reduce(delta, axis=0, out=scratch.sums, keepdims=True)
+    np.divide(delta, scratch.sums, out=delta)
     np.subtract(delta, targets, out=delta)
-    np.multiply(delta, 1 / batch_rows, out=delta)
-    return loss
+    np.multiply(delta, 1 / len(scratch.ones), out=delta)
+    np.log(scratch.sums, out=scratch.top)
+    return float(np.dot(scratch.top[0], scratch.ones)) - float(np.vdot(targets, logits))
 
 
-def _relu(z: Floats) -> None:
-    np.maximum(z, 0, out=z)
+def _relu(z: Floats, zeros: Floats) -> None:
+    # NumPy takes three times as long with a number in place of the zeros.
+    np.maximum(z, zeros, out=z)
 
 
-def _relu_backward(grad: Floats, a: Floats) -> None:
-    np.multiply(grad, a > 0, out=grad)
+def _relu_backward(grad: Floats, a: Floats, positive: npt.NDArray[np.bool_]) -> None:
+    np.greater(a, 0, out=positive)
+    np.multiply(grad, positive, out=grad)
 
 
-def _in_place(name: str) -> tuple[Callable[[Floats], None], Callable[[Floats, Floats], None]]:
+Activate = Callable[[Floats, Floats], None]
+TakeBack = Callable[[Floats, Floats, npt.NDArray[np.bool_]], None]
+
+
+def _in_place(name: str) -> tuple[Activate, TakeBack]:
     """The textbook's pair with its results copied; only ReLU is worth more."""
     forward, backward = HIDDEN[name]
 
-    def activate(z: Floats) -> None:
+    def activate(z: Floats, zeros: Floats) -> None:
         np.copyto(z, forward(z))
 
-    def take_back(grad: Floats, a: Floats) -> None:
+    def take_back(grad: Floats, a: Floats, positive: npt.NDArray[np.bool_]) -> None:
         np.copyto(grad, backward(grad, a))
 
     return activate, take_back
 
 
-IN_PLACE = {
+IN_PLACE: dict[str, tuple[Activate, TakeBack]] = {
     "relu": (_relu, _relu_backward),
     "sigmoid": _in_place("sigmoid"),
     "tanh": _in_place("tanh"),
