@@ -118,6 +118,30 @@ def test_two_halves_of_a_batch_side_by_side_give_what_one_thread_does(
     np.testing.assert_allclose(together.weights[0].w, alone.weights[0].w, atol=1e-3)
 
 
+def test_inputs_that_are_always_zero_change_nothing(
+    stripes: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = stripes.inputs.copy()
+    inputs.reshape(len(inputs), -1)[:, [0, 5, 6]] = 0
+    data = replace(stripes, inputs=inputs)
+    left_out = run(data, replace(RECIPE, averaging=0.9))
+    monkeypatch.setattr("mlpserve_trainer.fitting._alive", lambda *_: None)
+    computed = run(data, replace(RECIPE, averaging=0.9))
+    assert left_out.loss == pytest.approx(computed.loss, rel=1e-5)
+    np.testing.assert_allclose(left_out.weights[0].w, computed.weights[0].w, atol=1e-4)
+    start = State.fresh(NETWORK, RECIPE, 0).weights[:128].reshape(16, 8)
+    np.testing.assert_array_equal(left_out.weights[0].w[[0, 5, 6]], start[[0, 5, 6]])
+
+
+def test_weights_of_inputs_that_are_always_zero_decay_with_the_others(stripes: Dataset) -> None:
+    inputs = stripes.inputs.copy()
+    inputs.reshape(len(inputs), -1)[:, 5] = 0
+    recipe = replace(RECIPE, optimizer="adamw", weight_decay=0.1)
+    start = State.fresh(NETWORK, recipe, 0).weights[:128].reshape(16, 8)
+    decayed = run(replace(stripes, inputs=inputs), recipe).weights[0].w
+    assert (np.abs(decayed[5]) < np.abs(start[5])).all()
+
+
 def test_divergence_in_the_other_half_is_reported_as_well(
     stripes: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

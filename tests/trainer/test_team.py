@@ -1,29 +1,30 @@
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 
-from mlpserve_trainer.team import Work, in_turns, side_by_side
+from mlpserve_trainer.team import Team, Work, in_turns, side_by_side
 
-BOTH = pytest.mark.parametrize("team", [in_turns, side_by_side])
-Team = Callable[[Sequence[Work]], None]
+Run = Callable[[Sequence[Work]], object]
+EVERY_WAY = pytest.mark.parametrize("run", [in_turns, side_by_side, Team().run])
 
 
-@BOTH
+@EVERY_WAY
 @pytest.mark.parametrize("members", [1, 2, 3])
-def test_nobody_goes_on_before_all_have_come_to_the_meeting(team: Team, members: int) -> None:
+def test_nobody_goes_on_before_all_have_come_to_the_meeting(run: Run, members: int) -> None:
     steps, seen = [0] * members, []
 
     def work(member: int) -> Iterator[None]:
-        for step in range(1, 50):
+        for step in range(1, 400):
             steps[member] = step
             yield
             seen.append(min(steps) >= step)
             yield
 
-    team([work(member) for member in range(members)])
-    assert seen == [True] * 49 * members
+    run([work(member) for member in range(members)])
+    assert seen == [True] * 399 * members
 
 
 def test_the_members_work_side_by_side() -> None:
@@ -97,13 +98,47 @@ def test_in_turns_is_one_thread() -> None:
     assert threads == {threading.current_thread()}
 
 
-@BOTH
-def test_what_numpy_does_about_overflow_is_what_the_caller_said(team: Team) -> None:
+@EVERY_WAY
+def test_what_numpy_does_about_overflow_is_what_the_caller_said(run: Run) -> None:
     def work() -> Iterator[None]:
         yield
         np.multiply(np.float32(1e30), np.float32(1e30))
 
     with np.errstate(over="ignore"):
-        team([work(), work()])
+        run([work(), work()])
     with np.errstate(over="raise"), pytest.raises(FloatingPointError):
-        team([work(), work()])
+        run([work(), work()])
+
+
+@pytest.mark.parametrize("way", [in_turns, side_by_side])
+def test_works_can_be_left_and_taken_up_again_at_any_meeting(
+    way: Callable[[Sequence[Work], int | None], bool],
+) -> None:
+    steps = [0, 0]
+
+    def work(member: int) -> Iterator[None]:
+        for _ in range(10):
+            steps[member] += 1
+            yield
+
+    works = [work(0), work(1)]
+    assert way(works, 3)
+    assert steps == [3, 3]
+    assert way(works, 7)
+    assert not way(works, 1)
+    assert steps == [10, 10]
+
+
+def test_a_team_goes_the_way_that_is_faster() -> None:
+    ways: list[bool] = []
+
+    def work() -> Iterator[None]:
+        for _ in range(2000):
+            alone = threading.active_count() == threads
+            ways.append(alone)
+            time.sleep(0 if alone else 0.002)
+            yield
+
+    threads = threading.active_count()
+    Team().run([work(), work()])
+    assert sum(ways) > 0.9 * len(ways)

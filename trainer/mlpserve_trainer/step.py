@@ -60,6 +60,7 @@ class Board:
 class Part:
     """The weights that one member of a team owns, and their gradient.
 
+    * `alive`: the inputs that it is given, of those that the network has; all, if not said.
     * `positions`: (own,) where they are in the vector of all parameters, as in `layers_of`.
     * `weights`: (own,) to be filled and changed by the caller.
     * `gradient`: (own,) where `backward` leaves that of a batch's mean loss.
@@ -67,10 +68,19 @@ class Part:
     A pass is `forward`, a meeting, `backward`; both yield where all parts have to come that far.
     """
 
-    def __init__(self, network: Network, recipe: Recipe, member: int = 0, members: int = 1) -> None:
+    def __init__(
+        self,
+        network: Network,
+        recipe: Recipe,
+        member: int = 0,
+        members: int = 1,
+        alive: npt.NDArray[np.intp] | None = None,
+    ) -> None:
         self._network, self._recipe, self._member = network, recipe, member
-        self._own = [_share(units, member, members) for units in network.layer_sizes[:-1]]
-        places = layers_of(network, np.arange(network.parameters, dtype=np.float64))
+        places = list(layers_of(network, np.arange(network.parameters, dtype=np.float64)))
+        if alive is not None:
+            places[0] = Layer(places[0].w[alive], places[0].b)
+        self._own = [_share(len(w), member, members) for w, _ in places]
         pieces = [
             piece
             for (w, b), own in zip(places[:-1], self._own[1:], strict=True)

@@ -1,25 +1,58 @@
-"""Several works side by side, on threads that meet at every `yield`.
+"""Several works that meet at every `yield`: side by side on threads, or in turns on one.
 
 NumPy lets go of Python's lock in its loops and in BLAS, so threads are enough. A step meets
 thousands of times a second, and the others are a few microseconds away then: asking again and
-again for a moment costs a tenth of what it costs to be woken up.
+again for a moment costs a tenth of what it costs to be woken up. On a machine that is busy with
+other things the threads wait for one another instead, and one alone is faster.
 """
 
 import contextvars
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from queue import SimpleQueue
 from threading import Thread
 from typing import TypeAlias
 
-__all__ = ["Work", "cores", "in_turns", "side_by_side"]
+__all__ = ["Team", "Work", "cores", "in_turns", "side_by_side"]
 
-# What one member does; it yields where all have to come that far before any goes on.
+# What one member does; it yields where all have to come that far before any goes on. All works
+# of a team have as many meetings.
 Work: TypeAlias = Iterator[None]
+# Does works for so many meetings, or to their end; gives whether there is more to do.
+Way: TypeAlias = Callable[[Sequence[Work], int | None], bool]
 
 # How often a member asks for the others before it sleeps until they come: some 50 µs.
 ASKS = 60
+# Meetings before it is looked at how fast they were, and meetings the other way to compare, after
+# so many such stretches.
+STRETCH, TRIAL, STRETCHES = 128, 8, 8
+
+
+class Team:
+    """Does works in whichever way is the faster one just now, by trying."""
+
+    def __init__(self) -> None:
+        # Seconds a meeting, when last tried.
+        self._pace: dict[Way, float] = {side_by_side: 0.0, in_turns: 0.0}
+        self._stretches = 0
+
+    def run(self, works: Sequence[Work]) -> None:
+        """Do the works to their end; raises what they raise."""
+        more = True
+        while more:
+            way, other = sorted(self._pace, key=self._pace.__getitem__)
+            more = self._timed(way, works, STRETCH if self._pace[way] else TRIAL)
+            self._stretches += 1
+            if more and self._stretches % STRETCHES == 0:
+                more = self._timed(other, works, TRIAL)
+
+    def _timed(self, way: "Way", works: Sequence[Work], meetings: int) -> bool:
+        started = time.perf_counter()
+        more = way(works, meetings)
+        self._pace[way] = (time.perf_counter() - started) / meetings
+        return more
 
 
 def cores() -> int:
@@ -30,29 +63,35 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def in_turns(works: Sequence[Work]) -> None:
-    """Do all of the works on this thread, one after the other between two meetings."""
-    unfinished = list(works)
-    while unfinished:
-        unfinished = [work for work in unfinished if next(work, work) is None]
+def in_turns(works: Sequence[Work], meetings: int | None = None) -> bool:
+    """Do all of the works on this thread, one after the other, for so many meetings or to the end.
+
+    Returns whether there is more to do.
+    """
+    # Only a work that has ended gives something else than None.
+    rounds = iter(lambda: {next(work, work) for work in works} == {None}, False)
+    return sum(islice(rounds, meetings)) == meetings
 
 
-def side_by_side(works: Sequence[Work]) -> None:
-    """Do each of the works on a thread of its own, the first on this one.
+def side_by_side(works: Sequence[Work], meetings: int | None = None) -> bool:
+    """Do each of the works on a thread of its own, the first on this one, as `in_turns` does.
 
     What one of them raises is raised here; the others end at their next meeting. The threads
     have ended, in any case, when this returns.
     """
-    meetings = _Meetings(len(works))
+    meeting = _Meeting(len(works))
     failures: list[BaseException] = []
 
-    def do(member: int) -> None:
+    def do(member: int) -> int:
+        met = 0
         try:
-            for _ in works[member]:
-                if not meetings.wait(member):
-                    return
+            for _ in islice(works[member], meetings):
+                met += 1
+                if not meeting.wait(member):
+                    break
         finally:
-            meetings.leave(member)
+            meeting.leave(member)
+        return met
 
     def do_elsewhere(member: int) -> None:
         try:
@@ -73,17 +112,18 @@ def side_by_side(works: Sequence[Work]) -> None:
     try:
         for thread in threads:
             thread.start()
-        do(0)
+        met = do(0)
     finally:
-        meetings.leave(0)
+        meeting.leave(0)
         for thread in threads:
             if thread.ident is not None:
                 thread.join()
     if failures:
         raise failures[0]
+    return met == meetings
 
 
-class _Meetings:
+class _Meeting:
     """Where members wait for one another: a queue from each to each."""
 
     def __init__(self, members: int) -> None:
