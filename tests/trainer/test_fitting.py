@@ -104,7 +104,7 @@ def test_without_smoothing_targets_are_one_hot() -> None:
     np.testing.assert_array_equal(smoothed_targets(3, 0.0), np.eye(3))
 
 
-def test_two_halves_of_a_batch_side_by_side_give_what_one_thread_does(
+def test_two_parts_of_a_network_side_by_side_give_what_one_thread_does(
     stripes: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = run(stripes, RECIPE)
@@ -142,7 +142,7 @@ def test_weights_of_inputs_that_are_always_zero_decay_with_the_others(stripes: D
     assert (np.abs(decayed[5]) < np.abs(start[5])).all()
 
 
-def test_divergence_in_the_other_half_is_reported_as_well(
+def test_divergence_on_two_threads_is_reported_as_well(
     stripes: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlpserve_trainer.fitting.WORTH_SHARING", 0)

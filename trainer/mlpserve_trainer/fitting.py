@@ -121,7 +121,7 @@ class _Fitting:
             network = replace(network, layer_sizes=(len(alive), *network.layer_sizes[1:]))
             flat = training.inputs.reshape(len(training), -1)
             # Not by an index, which would leave the rows in pieces.
-            training = replace(training, inputs=np.take(flat, alive, axis=1))
+            training = replace(training, inputs=flat.take(alive, axis=1))
         self._feeds = [feed_for(recipe, training, math.ceil(most / members)) for _ in self._parts]
         counts = {most, len(training) % most or most}
         self._boards = {rows: Board(network, members, rows) for rows in counts}

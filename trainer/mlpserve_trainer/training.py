@@ -158,7 +158,7 @@ def fitted(
     state = checkpoint.load() if checkpoint and resume else None
     if state:
         logger.info("going on after epoch %d", state.epochs)
-    # One thread in each product: two halves of a batch side by side are faster than one product
+    # One thread in each product: two parts of the network side by side are faster than one product
     # on two threads, and the weights do not depend on the number of cores (docs/training.md).
     with threadpool_limits(1, user_api="blas"):
         epochs = fit(network, recipe, parts.training, parts.validation, seed, state)
