@@ -43,7 +43,7 @@ from benchmarks.compare.rounds import (
     wait_until_right,
 )
 from benchmarks.compare.servers import Server, mlpserve
-from benchmarks.compare.workload import Workload, make
+from benchmarks.compare.workload import Workload, challenge, make
 
 RESULTS = Path(__file__).parent / "results" / "costs.json"
 TOKEN = "the-second-of-two-tokens-is-the-one-shown"
@@ -101,6 +101,12 @@ def _flags(*flags: str) -> Prepare:
 
 _METRICS = ("--metrics-listen", "127.0.0.1:0")
 
+
+def _shadow(call: Call, folder: Path) -> tuple[list[str], Call]:
+    challenge(folder.parent / "store")
+    return ["--shadow", "challenger"], call
+
+
 # Whoever adds something that can be switched on adds a line.
 CONFIGURATIONS = (
     Configuration("nothing", _nothing),
@@ -109,6 +115,7 @@ CONFIGURATIONS = (
     Configuration("TLS", _tls),
     Configuration("TLS and tokens", _both),
     Configuration("metrics", _flags(*_METRICS)),
+    Configuration("shadow", _shadow),
     Configuration("access log of 1 %", _flags("--access-log", "0.01")),
     Configuration("access log of every call", _flags("--access-log", "1")),
     Configuration("traces of 1 %", _flags("--traces", "0.01")),

@@ -20,7 +20,7 @@ from mlpserve_model import (
     scale_pixels,
 )
 
-__all__ = ["BATCH_ROWS", "NETWORK", "Workload", "make"]
+__all__ = ["BATCH_ROWS", "NETWORK", "Workload", "challenge", "make"]
 
 BATCH_ROWS = 1000
 NETWORK = Network((784, 128, 10))
@@ -78,6 +78,14 @@ def make(folder: Path, network: Network = NETWORK) -> Workload:
     )
     _write(workload, network, rng.random((8, 784), dtype=np.float32))
     return workload
+
+
+def challenge(folder: Path) -> None:
+    """Publish other weights into the store, as challenger."""
+    store, rng = Store(folder, "mnist"), np.random.default_rng(1)
+    golden = rng.random((8, NETWORK.inputs), dtype=np.float32)
+    version = store.publish(_draft(NETWORK), initialise(NETWORK, rng), golden).version
+    store.move_alias("challenger", version, expected=None, event="promote", reason="benchmark")
 
 
 def _write(workload: Workload, network: Network, golden: Float32) -> None:

@@ -56,13 +56,14 @@ class Server:
         data = DataPlane(
             self._manager, settings.max_batch, settings.max_rows, observer, self._shadow
         )
+        self._waiting = Waiting(settings.max_waiting, settings.max_wait_seconds)
         make = _transport(settings.transport)
         self._transport = make(
             data,
             Catalog(self._manager),
             self._health,
             self._access,
-            Waiting(settings.max_waiting, settings.max_wait_seconds),
+            self._waiting,
             share_port=settings.worker > 0,
             observer=observer,
         )
@@ -127,7 +128,7 @@ class Server:
 
     def _is_busy(self) -> bool:
         """Whether calls pile up: long before any is refused."""
-        return self._transport.waiting * 4 >= self.settings.max_waiting
+        return self._transport.waiting * 4 >= self._waiting.limit
 
     def _poll(self) -> bool:
         try:

@@ -1,5 +1,6 @@
 """A shadow is compared with the served version, off the path of the answers."""
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -195,9 +196,9 @@ def test_when_too_many_rows_wait_the_newest_are_dropped(
     setup = set_up()
     for _ in range(100):  # nobody compares yet
         setup.predict(x)
-    assert setup.tally.dropped == 6000 - 1020
+    assert setup.tally.dropped == 6000 - 2040
     setup.shadow.start()
-    eventually(lambda: setup.tally.compared() == 1020)
+    eventually(lambda: setup.tally.compared() == 2040)
 
 
 def test_the_shadow_follows_its_alias(
@@ -340,22 +341,25 @@ def test_when_calls_pile_up_the_sample_goes_first_and_every_call_is_answered(
         shadow="challenger",
         shadow_rows=AS_MANY_AS_THERE_ARE,
         max_waiting=400,
+        max_wait_seconds=60,
         metrics_listen="127.0.0.1:0",
     )
     eventually(stubs.serving)
     eventually(lambda: stubs.scrape()("mlpserve_shadow_info", version="2") == 1)
-    predict = StoredModel.predict
+    predict, release = StoredModel.predict, threading.Event()
 
-    def slow(self: StoredModel, x: Any) -> Any:
-        time.sleep(0.05)
+    def held_up(self: StoredModel, x: Any) -> Any:
+        assert release.wait(20)
         return predict(self, x)
 
-    monkeypatch.setattr(StoredModel, "predict", slow)
+    monkeypatch.setattr(StoredModel, "predict", held_up)
     instance = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[12], data=bytes(48))
     request = pb.PredictRequest(instance=instance)
-    channels = [grpc.insecure_channel(stubs.address, OWN_CONNECTION) for _ in range(3)]
+    channels = [grpc.insecure_channel(stubs.address, OWN_CONNECTION) for _ in range(4)]
     clients = [PredictionServiceStub(channel) for channel in channels]
-    calls = [client.Predict.future(request) for client in clients for _ in range(70)]
+    calls = [client.Predict.future(request) for client in clients for _ in range(90)]
+    time.sleep(1)  # until they have arrived
+    release.set()
     answers = [call.result(timeout=30) for call in calls]
     for channel in channels:
         channel.close()
