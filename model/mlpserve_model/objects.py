@@ -13,7 +13,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import obstore
-from obstore.exceptions import BaseError, NotModifiedError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotModifiedError,
+    PreconditionError,
+)
 from obstore.store import from_url
 
 from mlpserve_model.backend import Conflict
@@ -32,6 +37,7 @@ _CLIENT_VARIABLES = (
     *("allow_http", "allow_invalid_certificates", "connect_timeout", "pool_idle_timeout"),
     *("proxy_ca_certificate", "proxy_excludes", "proxy_url", "timeout", "user_agent"),
 )
+_S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _RETRY: dict[str, Any] = {
     "max_retries": 3,
     "retry_timeout": timedelta(seconds=10),
@@ -116,11 +122,11 @@ class Objects:
         with _foreign():
             try:
                 result = obstore.put(self._store, name, data, mode=mode, use_multipart=False)
-            except BaseError:
+            except BaseError as error:
                 now = self.find(name)
                 if now is not None and now.data == data:
                     return now
-                if now != instead_of:
+                if now != instead_of or isinstance(error, AlreadyExistsError | PreconditionError):
                     raise Conflict(name) from None
                 raise
             return Found(data, _tag(result))
@@ -149,6 +155,9 @@ def open_objects(location: Bucket, model: str, environment: Mapping[str, str]) -
         for name in _CLIENT_VARIABLES
         if (variable := prefix + name.upper()) in environment
     }
+    plain = _unencrypted(environment) if location.scheme == "s3" else None
+    if plain and client.get("allow_http", "").lower() not in ("1", "true"):
+        raise StoreError(f"{plain} is not encrypted: AWS_ALLOW_HTTP=true allows that")
     address = f"{location}/{model}"
     try:
         options: Any = {"client_options": _CLIENT | client, "retry_config": _RETRY}
@@ -156,6 +165,12 @@ def open_objects(location: Bucket, model: str, environment: Mapping[str, str]) -
     except (BaseError, ValueError, TypeError) as error:
         raise StoreError(f"cannot use {location}: {_said(error)}") from error
     return Objects(store, address)
+
+
+def _unencrypted(environment: Mapping[str, str]) -> str | None:
+    """The endpoint that S3's client would refuse in words that help nobody."""
+    named = (environment.get(name, "") for name in _S3_ENDPOINTS)
+    return next((endpoint for endpoint in named if endpoint.startswith("http://")), None)
 
 
 def _tag(meta: Mapping[str, Any]) -> Tag:

@@ -44,7 +44,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         proxy = cast("Proxy", self.server)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fault = proxy.note(f"{self.command} {_key(self.path)}")
+        request = f"{self.command} {_key(self.path)}"
+        fault = proxy.note(request)
         if fault == "503":
             self._answer(503, [], b"<Error><Code>SlowDown</Code></Error>")
         elif fault == "hang":
@@ -54,6 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
         else:
             status, headers, data = proxy.forward(self.command, self.path, body, self.headers)
+            proxy.before_answer(request)
             if fault == "lost answer":
                 self._reset()
             elif fault == "partial":
@@ -104,7 +106,10 @@ def _key(path: str) -> str:
 
 
 class Proxy(ThreadingHTTPServer):
-    """Passes requests on. `fault` is asked of each what goes wrong with it."""
+    """Passes requests on. `fault` is asked of each what goes wrong with it.
+
+    `before_answer` may hold back the answer of one that has been obeyed.
+    """
 
     daemon_threads = True
     request_queue_size = 100
@@ -115,6 +120,7 @@ class Proxy(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.answers: list[int] = []
         self.fault: Callable[[str], str | None] = lambda request: None
+        self.before_answer: Callable[[str], object] = lambda request: None
         self.closing = threading.Event()
         self._mutex = threading.Lock()
         self._one_write = threading.Lock()
@@ -129,7 +135,7 @@ class Proxy(ThreadingHTTPServer):
         """Count a request; say what goes wrong with it."""
         with self._mutex:
             self.requests.append(request)
-            return self.fault(request)
+        return self.fault(request)
 
     def forward(
         self, method: str, path: str, body: bytes, headers: Any
