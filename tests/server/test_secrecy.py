@@ -99,7 +99,10 @@ def test_nothing_that_callers_send_and_no_token_gets_into_log_and_metrics(
             except grpc.RpcError as error:
                 failed = error
                 assert failed.code() == grpc.StatusCode.UNAUTHENTICATED
-        tokens.write_text(f"# rotated\n{TOKEN}\n{MARK}\n")  # and one that is too short
+        new = tmp_path / "new"
+        new.touch(mode=0o600)
+        new.write_text(f"# rotated\n{TOKEN}\n{MARK}\n")  # and one that is too short
+        new.replace(tokens)
         refusal = server.event("new credentials refused, the old ones stay")
     time.sleep(1.5)  # by then everything is on the page
     with urlopen(metrics, timeout=10) as page:

@@ -316,7 +316,7 @@ def test_half_of_a_new_pair_keeps_the_old_one_and_is_logged_once(
     cert, key = authority.issue()
     halves = (cert.read_bytes()[:300], b"", cert.read_bytes())  # the last: with the key of the old
     for number, half in enumerate(halves, 1):
-        pair.cert.write_bytes(half)  # in its place, as a careless copy does
+        pair.write(pair.cert, half)
         eventually(lambda: len(refusals(caplog)) == number)  # noqa: B023  # called at once
         time.sleep(0.2)  # ten looks
         assert len(refusals(caplog)) == number
