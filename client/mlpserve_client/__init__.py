@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from mlpserve_client._settings import Tls
     from mlpserve_client._sync import Client
 
+    __version__: str
+
 __all__ = [
     "AsyncClient",
     "BatchPrediction",
@@ -73,6 +75,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("mlpserve")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(f"{__name__}.{_HOMES.get(name, '_errors')}")

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from mlpserve_client import __version__
 from mlpserve_client._errors import MlpserveError, SettingsError
 from mlpserve_client._settings import DEFAULT_TARGET, DEFAULT_TIMEOUT, Tls, read_token, resolve
 
@@ -50,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=_VARIABLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    text = f"mlpserve-client {__version__}"
+    top.add_argument("--version", action="version", version=text, help="print the version")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text, add in (
         ("predict", "classify images and arrays", _add_predict),

@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from mlpserve_model.errors import ModelRejected, StoreError, VersionNotFound
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> SettingsParser:
     parser = SettingsParser(prog="mlpserve-models", description="Look after the store of models.")
+    parser.add_version()
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[Store, Namespace], int], text: str) -> SettingsParser:
@@ -72,8 +74,14 @@ def _list(store: Store, settings: Namespace) -> int:
     if settings.json:
         _print_json(rows)
     else:
-        print("\n".join(map(_line, rows)) or f"no versions of {store.model} in {settings.store}")
+        print("\n".join(map(_line, rows)) or _nothing(store, settings))
     return 0
+
+
+def _nothing(store: Store, settings: Namespace) -> str:
+    text = f"no versions of {store.model} in {settings.store}"
+    missing = isinstance(settings.store, Path) and not settings.store.is_dir()
+    return f"{text}: there is no such folder" if missing else text
 
 
 def _show(store: Store, settings: Namespace) -> int:

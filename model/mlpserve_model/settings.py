@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,6 +38,11 @@ class SettingsParser(argparse.ArgumentParser):
             default = "" if unset else f"default: {action.default}; "
             action.help = f"{action.help or ''} [{default}{variable}]".replace("%", "%%").strip()
         return action
+
+    def add_version(self) -> None:
+        """Add --version, which prints it and ends."""
+        text = f"{self.prog} {version('mlpserve')}"
+        self.add_argument("--version", action="version", version=text, help="print the version")
 
     def add_store(self) -> None:
         """Add --store and --model."""

@@ -187,6 +187,7 @@ def settings_parser() -> SettingsParser:
     parser = SettingsParser(
         prog="mlpserve-server", description="Serve the accepted version of a model over gRPC."
     )
+    parser.add_version()
     parser.add_store()
     defaults = Settings(store=Path("models"), workers=usable_cores())
     for name, option in _OPTIONS.items():

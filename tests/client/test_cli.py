@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+import mlpserve_client
 from mlpserve_client._cli import main
 from mlpserve_client.testing import ModelServer, serve
 from mlpserve_server.app import Server
@@ -159,6 +160,13 @@ def test_a_model_is_described(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert main(["model", "--version", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["class_names"] == list("0123456789")
+
+
+def test_the_command_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"mlpserve-client {mlpserve_client.__version__}\n"
 
 
 def test_an_unknown_version_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:

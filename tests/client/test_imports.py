@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -42,6 +43,10 @@ def test_every_public_name_is_there() -> None:
     assert dir(mlpserve_client) == mlpserve_client.__all__
     for name in mlpserve_client.__all__:
         assert getattr(mlpserve_client, name).__doc__
+
+
+def test_the_package_says_its_version() -> None:
+    assert mlpserve_client.__version__ == version("mlpserve")
 
 
 def test_another_name_is_an_attribute_error() -> None:

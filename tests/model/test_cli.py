@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,7 +82,23 @@ def test_list_as_json_holds_what_a_script_needs(models: Command, three: None, st
     }  # fmt: skip
 
 
+def test_list_of_a_store_that_is_not_there_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", "--store", str(tmp_path / "gone")]) == 0
+    out = capsys.readouterr().out
+    assert out == f"no versions of mnist in {tmp_path / 'gone'}: there is no such folder\n"
+
+
+def test_the_command_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"mlpserve-models {version('mlpserve')}\n"
+
+
 def test_list_of_an_empty_store_says_so(models: Command, store: Store) -> None:
+    store.folder.mkdir(parents=True)
     assert models("list").out == f"no versions of tiny in {store.folder.parent}\n"
     assert models("list", "--json").json == []
 

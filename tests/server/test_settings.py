@@ -1,6 +1,7 @@
 """The server's settings: what is wrong is said before anything starts."""
 
 import math
+from importlib.metadata import version
 
 import pytest
 
@@ -118,3 +119,10 @@ def test_a_worker_is_made_by_its_parent_and_not_by_the_environment(
 ) -> None:
     monkeypatch.setenv("MLPSERVE_WORKER", "2")
     assert read_settings([]).worker == 0
+
+
+def test_the_command_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        read_settings(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"mlpserve-server {version('mlpserve')}\n"

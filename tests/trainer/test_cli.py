@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -323,3 +324,10 @@ def test_a_reader_that_has_seen_enough_ends_a_training_cleanly(store: Store) -> 
         err = process.stderr.read()
     assert (process.returncode, err) == (0, "")
     assert store.aliases() == {CHAMPION: 1}
+
+
+def test_the_command_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"mlpserve-trainer {version('mlpserve')}\n"

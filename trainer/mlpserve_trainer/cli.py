@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 
 from mlpserve_model import Store, StoreError
@@ -68,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> SettingsParser:
     parser = SettingsParser(prog="mlpserve-trainer", description="Train networks and publish them.")
-    parser.add_argument("--version", action="version", version=version("mlpserve"))
+    parser.add_version()
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> SettingsParser:
