@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
@@ -42,6 +42,27 @@ def test_a_draining_server_is_not_ready_yet_answers(publish: Any, run: Any) -> N
         assert next(states).status == health_pb2.HealthCheckResponse.NOT_SERVING
         answer = PredictionServiceStub(channel).Predict(REQUEST, timeout=5)
         assert answer.model.version == 1
+        watch.cancel()
+    server.process.communicate(timeout=20)
+    assert server.process.returncode == 0
+
+
+def test_a_watch_flips_at_the_start_and_at_the_drain_and_not_at_a_swap(
+    publish: Any, run: Any
+) -> None:
+    server = run("--drain-seconds", "1")
+    address = server.event("listening")["address"]
+    with grpc.insecure_channel(address) as channel:
+        request = health_pb2.HealthCheckRequest(service="mlpserve.v1.PredictionService")
+        watch = health_pb2_grpc.HealthStub(channel).Watch(request, timeout=60)
+        states = (state.status for state in watch)
+        assert next(states) == health_pb2.HealthCheckResponse.NOT_SERVING
+        for seed in (0, 1, 2):
+            version = publish(seed=seed)
+            assert server.event("serving")["version"] == version
+        server.process.send_signal(signal.SIGTERM)
+        assert next(states) == health_pb2.HealthCheckResponse.SERVING  # once, for all three
+        assert next(states) == health_pb2.HealthCheckResponse.NOT_SERVING
         watch.cancel()
     server.process.communicate(timeout=20)
     assert server.process.returncode == 0
