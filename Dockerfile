@@ -86,7 +86,7 @@ ENV MLPSERVE_LISTEN=0.0.0.0:50051
 # Calls; metrics, when MLPSERVE_METRICS_LISTEN asks for them.
 EXPOSE 50051 9464
 # Healthy is ready: a model answers. Asked often at first, so that `up --wait` ends soon.
-HEALTHCHECK --start-period=20s --start-interval=1s --interval=10s --timeout=5s --retries=3 \
+HEALTHCHECK --start-period=60s --start-interval=1s --interval=10s --timeout=10s --retries=3 \
     CMD ["mlpserve-client", "health"]
 ENTRYPOINT ["mlpserve-server"]
 ARG VERSION REVISION=unknown

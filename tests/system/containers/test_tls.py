@@ -82,7 +82,7 @@ def test_certificates_and_tokens_are_rotated_without_a_failed_call(
                 return False
             return True
 
-        seconds = stack.wait_for(taken_up, 10)
+        seconds = stack.wait_for(taken_up, 30)
 
     events = stack.events("server-tls")
     print(
@@ -100,6 +100,6 @@ def test_certificates_and_tokens_are_rotated_without_a_failed_call(
             return True
         return False
 
-    stack.wait_for(withdrawn, 10)
+    stack.wait_for(withdrawn, 30)
     with caller(stack, new) as client:
         assert client.model().ref.version == 1
