@@ -1,6 +1,7 @@
 """ModelInfer of the Open Inference Protocol: between its messages and the data plane's arrays."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,44 +133,48 @@ def encode(
     probabilities: NDArray[np.float32], manifest: Manifest, requests: Sequence[Asked]
 ) -> list[bytes]:
     """A ModelInferResponse for each request, whose rows (rows, classes) come in order."""
-    heads: dict[Any, bytes] = {}
     responses, first = [], 0
     for asked in requests:
         part = probabilities[first : first + asked.rows]
         first += asked.rows
-        values = {name: OUTPUTS[name].values(part) for name in asked.outputs}
-        if not asked.raw:
-            responses.append(_typed_response(manifest, asked, values))
-            continue
-        # Messages put end to end are one message, by the definition of the encoding: the part
-        # that is the same for many is encoded once.
-        key = (asked.rows, asked.outputs)
-        if key not in heads:
-            heads[key] = _head(manifest, values).SerializeToString()
-        raw = [array.tobytes() for array in values.values()]
-        tail = _Response(id=asked.id, raw_output_contents=raw).SerializeToString()
-        responses.append(heads[key] + tail)
+        values = [OUTPUTS[name].values(part) for name in asked.outputs]
+        head = _head(manifest.model, manifest.version, part.shape, asked.outputs)
+        if asked.raw:
+            # Messages put end to end are one message, by the definition of the encoding.
+            raw = [array.tobytes() for array in values]
+            responses.append(
+                head + _Response(id=asked.id, raw_output_contents=raw).SerializeToString()
+            )
+        else:
+            responses.append(_typed_response(head, asked, values))
     return responses
 
 
-def _typed_response(manifest: Manifest, asked: Asked, values: dict[str, NDArray[Any]]) -> bytes:
-    message = _head(manifest, values)
-    message.id = asked.id
-    for output in message.outputs:
-        contents = getattr(output.contents, OUTPUTS[output.name].contents)
-        contents.extend(values[output.name].ravel().tolist())
-    return message.SerializeToString()
-
-
-def _head(manifest: Manifest, values: dict[str, NDArray[Any]]) -> _Response:
-    """The response but for the id and the values."""
-    outputs = [
-        _Response.InferOutputTensor(name=name, datatype=OUTPUTS[name].datatype, shape=array.shape)
-        for name, array in values.items()
+@lru_cache(maxsize=256)  # a few sizes of batches, for versions that answer by turns
+def _head(model: str, version: int, shape: tuple[int, int], outputs: tuple[str, ...]) -> bytes:
+    """A response but for its id and values: what is the same for many is encoded once."""
+    rows, classes = shape
+    one = np.zeros((1, classes), np.float32)
+    described = [
+        _Response.InferOutputTensor(
+            name=name,
+            datatype=OUTPUTS[name].datatype,
+            shape=[rows, *OUTPUTS[name].values(one).shape[1:]],
+        )
+        for name in outputs
     ]
     return _Response(
-        model_name=manifest.model, model_version=str(manifest.version), outputs=outputs
-    )
+        model_name=model, model_version=str(version), outputs=described
+    ).SerializeToString()
+
+
+def _typed_response(head: bytes, asked: Asked, values: Sequence[NDArray[Any]]) -> bytes:
+    message = _Response.FromString(head)
+    message.id = asked.id
+    for output, array in zip(message.outputs, values, strict=True):
+        contents = getattr(output.contents, OUTPUTS[output.name].contents)
+        contents.extend(array.ravel().tolist())
+    return message.SerializeToString()
 
 
 def _raw(message: inference_pb2.ModelInferRequest) -> bytes:
