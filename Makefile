@@ -134,6 +134,10 @@ bench-overload: install  ## five times the capacity, and the largest batches bes
 bench-costs: install  ## what TLS, tokens and the like cost a call
 	$(BIN)/python benchmarks/costs.py
 
+.PHONY: bench-recipes
+bench-recipes: install  ## test accuracy and time of every recipe on MNIST, three seeds: half an hour
+	$(BIN)/python benchmarks/recipes.py
+
 .PHONY: bench-training
 bench-training: install  ## training beside PyTorch, JAX and scikit-learn
 	$(BIN)/python benchmarks/training.py

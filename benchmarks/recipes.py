@@ -191,7 +191,8 @@ def draw(runs: dict[str, list[Run]], path: Path) -> None:
                 textcoords="offset points",
                 va="center",
             )
-        axis.set_xscale("log")
+        axis.set_xscale("log", subs=[3])
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.set(xlabel="processor seconds of training", ylabel="right on the test images, %")
         axis.margins(x=0.25, y=0.15)
         figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
