@@ -57,7 +57,8 @@ def test_every_setting_stands_in_the_document_with_its_default() -> None:
     shown = {
         action.option_strings[-1]: "" if action.default is None else str(action.default)
         for action in settings_parser()._actions
-        if action.help != argparse.SUPPRESS and "--help" not in action.option_strings
+        if action.help != argparse.SUPPRESS
+        and not {"--help", "--version"} & set(action.option_strings)
     }
     shown["--workers"] = "the usable cores"
     assert described == shown
