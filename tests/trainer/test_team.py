@@ -136,7 +136,7 @@ def test_a_team_goes_the_way_that_is_faster() -> None:
         for _ in range(2000):
             alone = threading.active_count() == threads
             ways.append(alone)
-            time.sleep(0 if alone else 0.002)
+            time.sleep(0 if alone else 0.02)
             yield
 
     threads = threading.active_count()

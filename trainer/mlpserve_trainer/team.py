@@ -25,17 +25,18 @@ Way: TypeAlias = Callable[[Sequence[Work], int | None], bool]
 
 # How often a member asks for the others before it sleeps until they come: some 50 µs.
 ASKS = 60
-# Meetings before it is looked at how fast they were, and meetings the other way to compare, after
-# so many such stretches.
-STRETCH, TRIAL, STRETCHES = 128, 8, 8
+# Meetings before it is looked at how fast they were, and after how many such stretches the other
+# way is tried.
+STRETCH, STRETCHES = 128, 8
 
 
 class Team:
     """Does works in whichever way is the faster one just now, by trying."""
 
     def __init__(self) -> None:
-        # Seconds a meeting, when last tried.
-        self._pace: dict[Way, float] = {side_by_side: 0.0, in_turns: 0.0}
+        # Seconds a meeting, when last tried. The first trial, in turns, pays for memory that nobody
+        # has touched yet; the other way would be judged by it until it is tried again.
+        self._pace: dict[Way, float] = {in_turns: 0.0, side_by_side: 0.0}
         self._stretches = 0
 
     def run(self, works: Sequence[Work]) -> None:
@@ -43,10 +44,10 @@ class Team:
         more = True
         while more:
             way, other = sorted(self._pace, key=self._pace.__getitem__)
-            more = self._timed(way, works, STRETCH if self._pace[way] else TRIAL)
+            more = self._timed(way, works, STRETCH if self._pace[way] else TRIALS[way])
             self._stretches += 1
             if more and self._stretches % STRETCHES == 0:
-                more = self._timed(other, works, TRIAL)
+                more = self._timed(other, works, TRIALS[other])
 
     def _timed(self, way: "Way", works: Sequence[Work], meetings: int) -> bool:
         started = time.perf_counter()
@@ -121,6 +122,10 @@ def side_by_side(works: Sequence[Work], meetings: int | None = None) -> bool:
     if failures:
         raise failures[0]
     return met == meetings
+
+
+# Meetings in a trial: it takes threads a while to start.
+TRIALS: dict[Way, int] = {in_turns: 8, side_by_side: 64}
 
 
 class _Meeting:
