@@ -144,10 +144,11 @@ class Journal(Observer):
 
     def _run(self) -> None:
         while not self._closing.wait(_TICK_SECONDS):
-            self._look()
-        self._look()
+            self.look()
+        self.look()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Take up what was put down since the last look; the thread's part."""
         try:
             if self._report:
                 report = [*self._call_counts(), *self._row_counts(), *self._notes()]
