@@ -113,7 +113,7 @@ class SmallVolume:
 
     def __init__(self, stack: Any) -> None:
         self._stack = stack
-        volume = f"{stack.name}_models"
+        volume = self.name = f"{stack.name}_models"
         size = (
             "--opt",
             "type=tmpfs",
@@ -142,7 +142,8 @@ def small(stack: Any) -> Iterator[SmallVolume]:
         yield small
     finally:
         stack.compose("down")
-        stack.docker("rm", "--force", "--volumes", small.keeper)
+        stack.docker("rm", "--force", small.keeper)
+        stack.docker("volume", "rm", small.name)  # not compose's own, which would remove it
 
 
 def refused(stack: Any, *flags: str) -> str:
