@@ -4,7 +4,7 @@
 
 One worker, in front of it a generator that sends when the time has come, whatever became of the
 calls before. `--hidden` is a network that is slow enough for the generator to be faster. Loaded
-means: at a tenth of the capacity, which is what 16 calls in flight reach; then at so many times
+means: at a tenth of the capacity, which is what 4 calls in flight reach; then at so many times
 the capacity; then at a tenth again. The same at a tenth beside a client that sends batches of
 the largest size without a pause, to 784-128-10. The load runs on the same cores as the server.
 """
@@ -42,7 +42,7 @@ OK, RESOURCE_EXHAUSTED = 0, 8
 LARGEST_BATCH = 8192
 CONNECTIONS = 32
 TIMEOUT_MS = 5000
-IN_FLIGHT = Shape(16, 1)
+IN_FLIGHT = Shape(4, 1)
 
 
 class Answers(NamedTuple):
@@ -82,7 +82,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--hidden", default="4096,4096", help="the slow network's hidden layers")
     parser.add_argument("--times", type=float, default=5, help="times the capacity")
     parser.add_argument("--transport", default="auto", help="as the server has it")
-    parser.add_argument("--max-wait-seconds", type=float, default=0.01, help="as the server has it")
+    parser.add_argument(
+        "--max-wait-seconds", type=float, default=0.005, help="as the server has it"
+    )
     parser.add_argument("--seconds", type=float, default=5, help="length of a phase")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
     return parser.parse_args()

@@ -9,7 +9,7 @@ from mlpserve_server.errors import Overloaded
 __all__ = ["Rows", "Waiting"]
 
 # So many calls may always wait: what a few clients keep in flight is no overload.
-ALWAYS = 16
+ALWAYS = 4
 _SMOOTHING = 1 / 8
 
 

@@ -37,7 +37,7 @@ _READING_INFERS = 32
 # A larger one is a batch, and answered in steps.
 _SMALL_BYTES = 16 << 10
 # Fewer calls at once say nothing of the pace under load, where more share the work.
-_ENOUGH = 8
+_ENOUGH = 4
 # To hear of a cancelled call costs an event, which comes a moment later: calls are asked only
 # after work as long as this, behind which they had to wait, and for a while.
 _LONG_WORK_SECONDS, _HEARING_SECONDS, _WHILE_SECONDS = 0.005, 0.001, 0.02

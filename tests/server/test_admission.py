@@ -24,7 +24,7 @@ def test_so_many_may_always_wait_however_slow_the_model() -> None:
 
 
 def test_never_more_wait_than_is_set() -> None:
-    assert paced(Waiting(10, seconds=0.01), 60) == 10
+    assert paced(Waiting(3, seconds=0.01), 60) == 3
     assert paced(Waiting(30, seconds=0.01), 1e-6) == 30
     assert paced(Waiting(30, seconds=0.01), 0) == 30
 
