@@ -41,6 +41,7 @@ def requests_of_publishing(proxy: Any, publish: Any, store: Store) -> list[str]:
     return list(proxy.requests)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_request_that_fails_leaves_a_whole_version_or_none(

@@ -246,7 +246,8 @@ class Callers:
 
 
 @pytest.mark.parametrize(
-    ("workers", "step", "mutual"), [("1", "put", False), ("2", "turn_to", True)]
+    ("workers", "step", "mutual"),
+    [("1", "put", False), pytest.param("2", "turn_to", True, marks=pytest.mark.slow)],
 )
 def test_a_hundred_rotations_under_load_fail_no_connection(
     publish: Any,
