@@ -11,6 +11,8 @@ import pytest
 
 from mlpserve_model import CHAMPION, Store
 
+pytestmark = pytest.mark.slow
+
 TRAINER = str(Path(sys.executable).with_name("mlpserve-trainer"))
 
 
