@@ -7,6 +7,8 @@ BIN := .venv/bin
 LOCKS := deploy/locks
 RUN_LOCKS := $(LOCKS)/client.txt $(LOCKS)/server.txt $(LOCKS)/trainer.txt
 NO_ENGINE := not slow and not compose and not operations and not swarm
+# Most tests wait for processes of their own: more at once than there are cores.
+SPREAD := --numprocesses 4 --dist worksteal
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 
 .PHONY: help
@@ -45,7 +47,7 @@ demo: .venv/run.stamp  ## train, publish, serve, call, swap: the whole loop in a
 
 .PHONY: test
 test: install  ## the test suite
-	$(BIN)/python -m pytest -m "$(NO_ENGINE)"
+	$(BIN)/python -m pytest -m "$(NO_ENGINE)" $(SPREAD)
 
 .PHONY: test-slow
 test-slow: install  ## the longer tests: kills, soaks, the real MNIST
@@ -72,7 +74,7 @@ test-swarm: install  ## a rolling update on a Docker Swarm of one node, under lo
 
 .PHONY: test-oldest
 test-oldest: .venv-oldest/stamp  ## the tests with the oldest libraries supported
-	.venv-oldest/bin/python -m pytest -m "$(NO_ENGINE)" \
+	.venv-oldest/bin/python -m pytest -m "$(NO_ENGINE)" $(SPREAD) \
 		tests/model tests/server tests/client --ignore tests/client/test_types.py
 
 # Triton's client: it wants an older protobuf than ours.
