@@ -129,10 +129,12 @@ class Loop:
                 log.exception("the direct transport failed at an event")
 
     def _hear_of_cancelled(self) -> None:
-        if waiting := [call for call, _ in (*self._singles, *self._infers)]:
-            for call in waiting:
-                call.watch()
-            self._queue.take(_HEARING_SECONDS, _MOST_EVENTS)
+        waiting = [call for call, _ in (*self._singles, *self._infers)]
+        for call in waiting:
+            call.watch()
+        until = time.monotonic() + _HEARING_SECONDS
+        while waiting and (left := until - time.monotonic()) > 0:
+            self._queue.take(left, _MOST_EVENTS)
 
     def _patience(self) -> float:
         """How long to wait for an event: not at all while there is work."""

@@ -1,6 +1,7 @@
 """What gRPC promises of a call, on both transports."""
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -104,6 +105,7 @@ def test_a_call_that_was_cancelled_is_not_computed(gate: Gate, busy: list[Any], 
     for call in calls:
         call.cancel()
     assert stubs.serving()
+    time.sleep(0.05)  # as long as it takes before anyone looks: see loop.py
     gate.opened.set()
     assert all(call.result(timeout=20) for call in busy)
     stubs.prediction.Predict(predict_request(0))
