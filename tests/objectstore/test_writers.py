@@ -32,8 +32,6 @@ import numpy as np
 from mlpserve_model import *
 from mlpserve_model import bucket
 
-pytestmark = pytest.mark.slow
-
 bucket.LEASE_SECONDS = float(sys.argv[4])
 root, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 rng = np.random.default_rng(seed)
@@ -128,6 +126,7 @@ def test_a_publisher_killed_before_a_request_leaves_whole_versions_or_none(
     kill_at_requests(5, address, store, publish, proxy, short_lease)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_publisher_killed_before_any_request_leaves_whole_versions_or_none(
     address: str,
