@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,8 @@ def test_the_server_accepts_its_settings_and_ends_within_its_grace(
 def test_the_trainer_accepts_its_command(overlay: str, tmp_path: Path) -> None:
     manifests = render(overlay)
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("MLPSERVE_")}
-    command = ["mlpserve-trainer", *container(manifests, "trainer")["args"], "--dataset", "digits"]
+    program = str(Path(sys.executable).with_name("mlpserve-trainer"))
+    command = [program, *container(manifests, "trainer")["args"], "--dataset", "digits"]
     command += ["--epochs", "1", "--store", str(tmp_path / "models")]
     variables = environment(manifests, "trainer") | {"MLPSERVE_CACHE_DIR": str(tmp_path / "cache")}
 
