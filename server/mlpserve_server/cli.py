@@ -7,10 +7,10 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from types import FrameType
 
 from mlpserve_model import StoreError
 from mlpserve_model.log import set_up
+from mlpserve_model.signals import heard
 from mlpserve_server.memory import keep_freed_memory
 from mlpserve_server.settings import Settings, read_settings
 from mlpserve_server.workers import PortTaken, supervise, unshareable
@@ -93,12 +93,13 @@ def _stop_with_parent(stop: threading.Event) -> None:
 def _stop_on_signals() -> threading.Event:
     """An event that SIGTERM and SIGINT set; a second signal does not wait for the drain."""
     stop = threading.Event()
+    signals = heard((signal.SIGTERM, signal.SIGINT))
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            sys.exit(1)
+    def listen() -> None:
+        signals.recv(1)
         stop.set()
+        signals.recv(1)
+        os._exit(1)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    threading.Thread(target=listen, name="signals", daemon=True).start()
     return stop

@@ -34,21 +34,28 @@ class Process:
     def __init__(self, store: Path, address: str) -> None:
         self.address = address
         self._arguments = ["--store", str(store), "--listen", address, "--poll-seconds", "0.05"]
+        self._log = store.with_name(f"{address.rpartition(':')[2]}.log")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         run = "import sys; from mlpserve_server.cli import main; sys.exit(main())"
-        command = [sys.executable, "-c", run, *self._arguments]
+        command = [sys.executable, "-X", "faulthandler", "-c", run, *self._arguments]
         # One worker: then the process is all there is to kill.
         environ = {**os.environ, "MLPSERVE_WORKERS": "1"}
-        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environ)
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(command, stderr=log, env=environ)
         with Client(self.address) as client:
             client.wait_until_ready(30)
 
     def end(self, how: signal.Signals = signal.SIGKILL) -> int:
         assert self._process
         self._process.send_signal(how)
-        return self._process.wait(30)
+        try:
+            return self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGABRT)  # then it says where each thread is
+            self._process.wait(30)
+            raise AssertionError(f"it did not end:\n{self._log.read_text()}") from None
 
     def __enter__(self) -> "Process":
         with ExitStack() as stack:

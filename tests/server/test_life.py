@@ -1,7 +1,10 @@
 """Starting, draining, stopping and too much work."""
 
+import ctypes
 import signal
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -23,6 +26,30 @@ def test_a_signal_drains_and_ends_with_0(publish: Any, run: Any, number: int) ->
     server = run("--drain-seconds", "0.1")
     server.event("serving")
     assert server.end(number) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signals to one thread are sent Linux's way")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_signal_that_another_thread_takes_ends_the_server_too(
+    publish: Any, run: Any, workers: str
+) -> None:
+    publish()
+    server = run("--drain-seconds", "0.1", "--workers", workers)
+    server.event("serving")
+    process = server.process.pid
+    others = [int(task.name) for task in Path(f"/proc/{process}/task").iterdir()]
+    others.remove(process)
+    assert ctypes.CDLL(None).tgkill(process, others[0], signal.SIGTERM) == 0
+    assert server.process.wait(20) == 0
+
+
+def test_a_second_signal_does_not_wait_for_the_drain(publish: Any, run: Any) -> None:
+    publish()
+    server = run("--drain-seconds", "60")
+    server.event("serving")
+    server.process.send_signal(signal.SIGTERM)
+    server.event("draining")
+    assert server.end(signal.SIGINT) == 1
 
 
 def test_a_draining_server_is_not_ready_yet_answers(publish: Any, run: Any) -> None:

@@ -2,18 +2,18 @@
 
 import logging
 import os
-import signal
+import socket
 import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from mlpserve_model import Store, StoreError
+from mlpserve_model.signals import heard
 from mlpserve_trainer.interrupts import STOP_SIGNALS
 from mlpserve_trainer.retraining.metrics import Metrics
 from mlpserve_trainer.retraining.run import Ended, Job, Run
@@ -73,20 +73,15 @@ class Schedule:
         The first signal interrupts a run, which leaves its checkpoint, and waits for its end; the
         second ends everything at once. With `now` the first run is not waited for.
         """
-        signals: SimpleQueue[int] = SimpleQueue()
-        before = [signal.signal(s, lambda number, _: signals.put(number)) for s in STOP_SIGNALS]
-        try:
-            self._scheduler.start()
-            if now or self._was_interrupted():
-                self._entry.modify(next_run_time=_now())
-            else:
-                self._announce()
-            while _taken(signals, LOOK_AGAIN_SECONDS) is None:
-                self._scheduler.wakeup()
-            return self._stop(signals)
-        finally:
-            for number, handler in zip(STOP_SIGNALS, before, strict=True):
-                signal.signal(number, handler or signal.SIG_DFL)
+        signals = heard(STOP_SIGNALS)
+        self._scheduler.start()
+        if now or self._was_interrupted():
+            self._entry.modify(next_run_time=_now())
+        else:
+            self._announce()
+        while _taken(signals, LOOK_AGAIN_SECONDS) is None:
+            self._scheduler.wakeup()
+        return self._stop(signals)
 
     def condition(self) -> Condition:
         """Look at itself: not healthy when it missed a time, or a run has hung."""
@@ -177,7 +172,7 @@ class Schedule:
         due: datetime | None = getattr(self._entry, "next_run_time", None)
         return due
 
-    def _stop(self, signals: "SimpleQueue[int]") -> int:
+    def _stop(self, signals: socket.socket) -> int:
         with self._mutex:
             self._stopping = True
             run = self._run
@@ -195,10 +190,11 @@ class Schedule:
         return 0
 
 
-def _taken(signals: "SimpleQueue[int]", seconds: float) -> int | None:
+def _taken(signals: socket.socket, seconds: float) -> int | None:
+    signals.settimeout(seconds)
     try:
-        return signals.get(timeout=seconds)
-    except Empty:
+        return signals.recv(1)[0]
+    except TimeoutError:
         return None
 
 
