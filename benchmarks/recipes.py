@@ -123,7 +123,8 @@ class _Clock:
 
 
 def _clocks() -> tuple[float, float]:
-    return time.perf_counter(), time.process_time()
+    # The processes of ended epochs count as children.
+    return time.perf_counter(), sum(os.times()[:4])
 
 
 def _digest(recipe: Recipe) -> str:

@@ -3,9 +3,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy import ndimage
 
 from mlpserve_trainer import Recipe
-from mlpserve_trainer.augmentation import GROUP, Warp
+from mlpserve_trainer.augmentation import GROUP, Move, Warp, augmentation_for
 from mlpserve_trainer.feed import feed_for
 from mlpserve_trainer.split import Examples
 
@@ -52,6 +53,32 @@ def test_a_shift_moves_the_centre_by_no_more_than_it_says() -> None:
     moved = centres(warped(pictures(GROUP * 50), shift=2.0)) - 14
     assert 1.8 < np.abs(moved).max() <= 2.0 + 1e-4
     assert abs(moved.mean()) < 0.3
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("count", [GROUP, 3 * GROUP + 5])
+def test_moved_pictures_are_what_interpolation_makes_of_them(seed: int, count: int) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (count, 12, 9), dtype=np.uint8)
+    examples = Examples(images, np.zeros(count, np.int64), 255)
+    out = np.empty((count, 108), np.float32)
+    rows = np.arange(count)
+    move = augmentation_for(Recipe(shift=2.5), examples, count + 3)
+    assert isinstance(move, Move)
+    move(out, rows, np.random.default_rng(seed))
+    farthest = 2.5 * 9 / SIDE
+    moves = np.random.default_rng(seed).uniform(-farthest, farthest, (-(-count // GROUP), 2))
+    for image, moved, (across, down) in zip(
+        images, out.reshape(images.shape), moves[rows // GROUP], strict=True
+    ):
+        expected = ndimage.shift(image / 255, (-down, -across), order=1, mode="nearest")
+        np.testing.assert_allclose(moved, expected, atol=1e-5)
+
+
+def test_pictures_that_only_move_a_little_take_the_short_way() -> None:
+    for shift, side, expected in ((0.3, SIDE, Move), (1.5, SIDE, Warp), (1.5, SIDE // 2, Move)):
+        examples = Examples(np.zeros((1, side, side), np.uint8), np.zeros(1, np.int64), 255)
+        assert type(augmentation_for(Recipe(shift=shift), examples, 1)) is expected
+    assert type(augmentation_for(Recipe(shift=0.3, shear=0.1), pictures(1), 1)) is Warp
 
 
 def test_scaling_changes_the_size_and_not_the_centre() -> None:

@@ -212,8 +212,19 @@ def test_help_shows_every_default_with_its_variable(capsys: pytest.CaptureFixtur
     assert "[MLPSERVE_LEARNING_RATE]" in out
 
 
-def test_ctrl_c_ends_with_130_and_publishes_nothing(store: Store) -> None:
-    program = "import sys; from mlpserve_trainer.cli import main; sys.exit(main())"
+@pytest.mark.parametrize(
+    ("number", "before"),
+    [
+        (signal.SIGINT, ""),
+        (signal.SIGTERM, ""),
+        # As a shell's script starts what it does not wait for.
+        (signal.SIGTERM, "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "),
+    ],
+)
+def test_a_signal_to_stop_ends_with_130_and_publishes_nothing(
+    store: Store, number: int, before: str
+) -> None:
+    program = f"{before}import sys; from mlpserve_trainer.cli import main; sys.exit(main())"
     arguments = ["train", "--dataset", "digits", "--epochs", "1000000"]
     process = subprocess.Popen(
         [sys.executable, "-c", program, *arguments], stderr=subprocess.PIPE, text=True
@@ -222,7 +233,7 @@ def test_ctrl_c_ends_with_130_and_publishes_nothing(store: Store) -> None:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
         assert any("epoch 2 of" in line for line in lines)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         rest = process.stderr.read()
     assert process.returncode == 130
     assert re.search(

@@ -11,6 +11,7 @@ from mlpserve_model import Network, initialise, loss_and_gradients
 from mlpserve_trainer import Recipe, TrainingDiverged
 from mlpserve_trainer.datasets import Dataset
 from mlpserve_trainer.evaluation import accuracy
+from mlpserve_trainer.feed import first_used, rarest_first
 from mlpserve_trainer.fitting import Epoch, batches, fit, smoothed_targets
 from mlpserve_trainer.split import Examples, split
 from mlpserve_trainer.state import State
@@ -125,12 +126,47 @@ def test_inputs_that_are_always_zero_change_nothing(
     inputs.reshape(len(inputs), -1)[:, [0, 5, 6]] = 0
     data = replace(stripes, inputs=inputs)
     left_out = run(data, replace(RECIPE, averaging=0.9))
-    monkeypatch.setattr("mlpserve_trainer.fitting._alive", lambda *_: None)
+    monkeypatch.setattr("mlpserve_trainer.fitting._given", lambda *_: None)
     computed = run(data, replace(RECIPE, averaging=0.9))
     assert left_out.loss == pytest.approx(computed.loss, rel=1e-5)
     np.testing.assert_allclose(left_out.weights[0].w, computed.weights[0].w, atol=1e-4)
     start = State.fresh(NETWORK, RECIPE, 0).weights[:128].reshape(16, 8)
     np.testing.assert_array_equal(left_out.weights[0].w[[0, 5, 6]], start[[0, 5, 6]])
+
+
+@pytest.mark.parametrize("sizes", [(16, 3), (16, 8, 3), (16, 8, 6, 3)])
+@pytest.mark.parametrize("knobs", [{}, {"weight_decay": 0.01}, {"batch_size": 1}], ids=str)
+def test_inputs_that_a_batch_does_not_use_are_spared_and_change_nothing(
+    stripes: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    sizes: tuple[int, ...],
+    knobs: dict[str, float],
+) -> None:
+    monkeypatch.setattr("mlpserve_trainer.fitting.WORTH_SHARING", 0)
+    inputs = stripes.inputs.reshape(-1, 16).copy()
+    for column, one_in in ((9, 2), (2, 40), (14, 70), (5, 1000)):
+        inputs[np.arange(len(inputs)) % one_in > 0, column] = 0
+    rows = Examples(inputs, stripes.labels, 255)
+    network, recipe = Network(sizes), replace(RECIPE, epochs=2).override(knobs)
+    *_, spared = fit(network, recipe, rows, rows, seed=1)
+    monkeypatch.setattr("mlpserve_trainer.fitting._given", lambda *_: None)
+    *_, computed = fit(network, recipe, rows, rows, seed=1)
+    assert spared.loss == pytest.approx(computed.loss, rel=1e-4)
+    for one, other in zip(spared.weights, computed.weights, strict=True):
+        np.testing.assert_allclose(one.w, other.w, atol=2e-3)
+
+
+def test_rare_inputs_come_first_and_those_that_no_row_uses_not_at_all() -> None:
+    rows = (np.arange(640)[:, None] % np.array([4, 1, 640, 64]) == 0).astype(np.uint8)
+    rows[:, 2] = 0
+    kept, whole = (rarest_first(rows, 32, with_unused=unused) for unused in (False, True))
+    assert kept is not None
+    assert whole is not None
+    assert (kept.tolist(), whole.tolist()) == ([3, 0, 1], [2, 3, 0, 1])
+    np.testing.assert_array_equal(
+        first_used(rows[:66, kept]), [0, *[2, 2, 2, 1] * 15, 2, 2, 2, 0, 2]
+    )
+    assert rarest_first(rows[:, :2], 32, with_unused=False) is None  # every batch uses both
 
 
 def test_weights_of_inputs_that_are_always_zero_decay_with_the_others(stripes: Dataset) -> None:

@@ -39,10 +39,10 @@ class Whole:
 
     def run(self, inputs: npt.NDArray[np.float32], targets: npt.NDArray[np.float32]) -> float:
         """Leave the gradient of the mean loss of the rows; return the mean loss."""
-        board = Board(self.network, self.members, len(inputs))
+        board = Board(self.network, self.members, len(inputs), together=True)
         losses: list[float] = []
         for turn in range(TURNS):
-            board.inputs[turn][:] = inputs
+            board.inputs[0][turn][:] = inputs
             losses.clear()
             in_turns([self._pass(part, board, turn, targets, losses) for part in self.parts])
         assert len(set(losses)) == 1

@@ -1,11 +1,16 @@
-import threading
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlpserve_trainer.team import Team, Work, in_turns, side_by_side
+from mlpserve_trainer import TrainerError
+from mlpserve_trainer.team import Team, Work, in_turns, shared, side_by_side
 
 Run = Callable[[Sequence[Work]], object]
 EVERY_WAY = pytest.mark.parametrize("run", [in_turns, side_by_side, Team().run])
@@ -14,44 +19,102 @@ EVERY_WAY = pytest.mark.parametrize("run", [in_turns, side_by_side, Team().run])
 @EVERY_WAY
 @pytest.mark.parametrize("members", [1, 2, 3])
 def test_nobody_goes_on_before_all_have_come_to_the_meeting(run: Run, members: int) -> None:
-    steps, seen = [0] * members, []
+    steps, seen = shared(members), shared(members)
 
     def work(member: int) -> Iterator[None]:
         for step in range(1, 400):
             steps[member] = step
             yield
-            seen.append(min(steps) >= step)
+            seen[member] += steps.min() >= step
             yield
 
     run([work(member) for member in range(members)])
-    assert seen == [True] * 399 * members
+    assert seen.tolist() == [399] * members
 
 
-def test_the_members_work_side_by_side() -> None:
-    met = threading.Barrier(2, timeout=10)
-
-    def work() -> Iterator[None]:
-        met.wait()
-        yield
-
-    side_by_side([work(), work()])
-    assert not met.broken
-
-
-@pytest.mark.parametrize("culprit", [0, 1])
-def test_an_error_ends_all_works_and_is_raised(culprit: int) -> None:
-    passed = []
+@EVERY_WAY
+def test_what_is_done_after_the_last_meeting_is_done(run: Run) -> None:
+    done = shared(2)
 
     def work(member: int) -> Iterator[None]:
         yield
-        if member == culprit:
-            raise ValueError("no luck")
+        time.sleep(0.2 * member)
+        done[member] = 1
+
+    run([work(0), work(1)])
+    assert done.tolist() == [1, 1]
+
+
+def test_the_members_work_side_by_side_in_processes_of_their_own() -> None:
+    processes = shared(3)
+
+    def work(member: int) -> Iterator[None]:
+        processes[member] = os.getpid() % 2**20
+        while not processes.all():
+            time.sleep(0.01)
         yield
-        passed.append(member)
+
+    assert side_by_side([work(0), work(1), work(2)]) == 1
+    assert processes[0] == os.getpid() % 2**20
+    assert len(set(processes.tolist())) == 3
+
+
+def test_in_turns_is_one_process() -> None:
+    processes = set()
+
+    def work() -> Iterator[None]:
+        processes.add(os.getpid())
+        yield
+
+    assert in_turns([work(), work(), work()]) == 1
+    assert processes == {os.getpid()}
+
+
+@pytest.mark.parametrize("run", [in_turns, side_by_side])
+def test_an_error_of_the_first_work_is_raised_and_ends_the_others(run: Run) -> None:
+    passed = shared(1)
+
+    def fails() -> Iterator[None]:
+        yield
+        raise ValueError("no luck")
+
+    def waits() -> Iterator[None]:
+        yield
+        yield
+        passed[0] = 1
 
     with pytest.raises(ValueError, match="no luck"):
-        side_by_side([work(0), work(1)])
-    assert passed == []
+        run([fails(), waits()])
+    assert not passed[0]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_error_of_another_work_is_named_and_ends_the_first(late: bool) -> None:
+    passed = []
+
+    def fails() -> Iterator[None]:
+        yield
+        if late:
+            yield
+        raise ValueError("no luck")
+
+    def waits() -> Iterator[None]:
+        yield
+        yield
+        passed.append(True)
+
+    with pytest.raises(TrainerError, match=r"ValueError\('no luck'\)"):
+        side_by_side([waits(), fails()])
+    assert passed == [True] * late
+
+
+def test_a_process_that_is_killed_is_missed() -> None:
+    def dies() -> Iterator[None]:
+        yield
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(TrainerError, match="a process of the training"):
+        side_by_side([_patient(), dies(), _patient()])
 
 
 def test_an_interruption_does_not_wait_for_one_who_never_comes() -> None:
@@ -59,43 +122,57 @@ def test_an_interruption_does_not_wait_for_one_who_never_comes() -> None:
         yield
         raise KeyboardInterrupt
 
-    def patient() -> Iterator[None]:
-        while True:
+    def sleeps() -> Iterator[None]:
+        yield
+        time.sleep(60)
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side([interrupted(), sleeps()])
+    assert time.monotonic() - started < 30
+
+
+def test_only_the_first_member_hears_a_signal_to_stop() -> None:
+    meetings = shared(1)
+
+    def work(member: int) -> Iterator[None]:
+        for _ in range(50):
+            if member:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGTERM)
+                meetings[0] += 1
             yield
 
-    with pytest.raises(KeyboardInterrupt):
-        side_by_side([interrupted(), patient()])
+    side_by_side([work(0), work(1)])
+    assert meetings[0] == 50
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_no_thread_is_left_behind(fails: bool) -> None:
-    threads = []
-
-    def work() -> Iterator[None]:
-        threads.append(threading.current_thread())
+def test_nobody_outlives_a_parent_that_is_killed() -> None:
+    script = """
+import os, sys, time
+from mlpserve_trainer.team import side_by_side
+def work(member):
+    if member:
+        os.write(1, b"%d\\n" % os.getpid())
+    while True:
+        time.sleep(0.001)
         yield
-        if fails:
-            raise ValueError
+side_by_side([work(0), work(1), work(2)])
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        children = [int(process.stdout.readline()) for _ in range(2)]
+        process.kill()
+        process.wait()
+        # At its end they let go of their standard output, which is this pipe.
+        assert process.stdout.read() == b""
+    assert len(set(children)) == 2
 
-    try:
-        side_by_side([work(), work(), work()])
-    except ValueError:
-        assert fails
-    assert [thread.is_alive() for thread in threads] == [
-        thread is threading.current_thread() for thread in threads
-    ]
-    assert len(set(threads)) == 3
 
-
-def test_in_turns_is_one_thread() -> None:
-    threads = set()
-
-    def work() -> Iterator[None]:
-        threads.add(threading.current_thread())
-        yield
-
-    in_turns([work(), work(), work()])
-    assert threads == {threading.current_thread()}
+def test_nothing_is_left_open() -> None:
+    before = list(Path("/proc/self/fd").iterdir())
+    side_by_side([iter([None]), iter([None]), iter([None])])
+    assert len(list(Path("/proc/self/fd").iterdir())) == len(before)
 
 
 @EVERY_WAY
@@ -106,15 +183,15 @@ def test_what_numpy_does_about_overflow_is_what_the_caller_said(run: Run) -> Non
 
     with np.errstate(over="ignore"):
         run([work(), work()])
-    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+    with (
+        np.errstate(over="raise"),
+        pytest.raises((FloatingPointError, TrainerError), match="overflow"),
+    ):
         run([work(), work()])
 
 
-@pytest.mark.parametrize("way", [in_turns, side_by_side])
-def test_works_can_be_left_and_taken_up_again_at_any_meeting(
-    way: Callable[[Sequence[Work], int | None], bool],
-) -> None:
-    steps = [0, 0]
+def test_works_can_be_left_and_taken_up_again_at_any_meeting() -> None:
+    steps = shared(2)
 
     def work(member: int) -> Iterator[None]:
         for _ in range(10):
@@ -122,23 +199,41 @@ def test_works_can_be_left_and_taken_up_again_at_any_meeting(
             yield
 
     works = [work(0), work(1)]
-    assert way(works, 3)
-    assert steps == [3, 3]
-    assert way(works, 7)
-    assert not way(works, 1)
-    assert steps == [10, 10]
+    assert in_turns(works, 3) == 3
+    assert steps.tolist() == [3, 3]
+    assert in_turns(works, 2) == 2
+    assert side_by_side(works) == 5
+    assert steps.tolist() == [10, 10]
 
 
-def test_a_team_goes_the_way_that_is_faster() -> None:
-    ways: list[bool] = []
+@pytest.mark.parametrize("slow", ["alone", "together"])
+def test_a_team_goes_the_way_that_is_faster(slow: str) -> None:
+    here, team, meetings = os.getpid(), Team(), shared(2)
 
-    def work() -> Iterator[None]:
-        for _ in range(2000):
-            alone = threading.active_count() == threads
-            ways.append(alone)
-            time.sleep(0 if alone else 0.02)
+    def work(member: int) -> Iterator[None]:
+        for _ in range(40):
+            alone = member == 1 and os.getpid() == here
+            meetings[int(alone)] += member
+            time.sleep(0.005 if alone == (slow == "alone") else 0)
             yield
 
-    threads = threading.active_count()
-    Team().run([work(), work()])
-    assert sum(ways) > 0.9 * len(ways)
+    for _ in range(6):
+        team.run([work(0), work(1)])
+    together, alone = meetings
+    assert (alone < 50) if slow == "alone" else (together <= 50)
+
+
+def _patient() -> Iterator[None]:
+    while True:
+        yield
+
+
+def children() -> str:
+    return Path("/proc/thread-self/children").read_text()
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    before = children()
+    yield
+    assert children() == before

@@ -4,6 +4,7 @@ __all__ = [
     "CheckpointDamaged",
     "DataError",
     "DatasetUnavailable",
+    "TeamBroken",
     "TrainerError",
     "TrainingDiverged",
     "UsageError",
@@ -28,6 +29,10 @@ class DatasetUnavailable(TrainerError):
 
 class CheckpointDamaged(TrainerError):
     """The checkpoint of this training cannot be read."""
+
+
+class TeamBroken(TrainerError):
+    """One of the processes that train together has failed or was ended."""
 
 
 class TrainingDiverged(TrainerError):

@@ -1,7 +1,7 @@
 """Fitting: mini-batch gradient descent, one epoch at a time."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,14 +11,14 @@ import numpy.typing as npt
 from mlpserve_model.network import Network, Weights
 from mlpserve_trainer.errors import TrainingDiverged
 from mlpserve_trainer.evaluation import accuracy
-from mlpserve_trainer.feed import feed_for
+from mlpserve_trainer.feed import feed_for, first_used, rarest_first
 from mlpserve_trainer.optimizers import OPTIMIZERS
 from mlpserve_trainer.recipe import Recipe
 from mlpserve_trainer.schedules import rate_share
 from mlpserve_trainer.split import Examples
 from mlpserve_trainer.state import State
 from mlpserve_trainer.step import TURNS, Board, Part, layers_of
-from mlpserve_trainer.team import Team, Work, cores, in_turns
+from mlpserve_trainer.team import Team, Work, in_turns, shared
 
 __all__ = ["Epoch", "batches", "fit", "smoothed_targets"]
 
@@ -59,17 +59,18 @@ def fit(
 
     All randomness of an epoch comes from `seed` and its number, so a training that goes on from
     a `state` comes to the same weights, bit for bit, as one that was never interrupted. Of a
-    training that was over, the last epoch comes once more. Without `side_by_side`, or with one
-    core, the parts of the network take turns on one thread, for the same weights.
+    training that was over, the last epoch comes once more. The parts of the network are trained
+    side by side in two processes; without `side_by_side`, or with one core, they take turns in
+    this one, for the same weights.
 
-    Raises TrainingDiverged when the loss is no longer finite.
+    Raises TrainingDiverged when the loss is no longer finite, TeamBroken when a process is lost.
     """
     state = state or State.fresh(network, recipe, seed)
     if _is_over(recipe, state):
         yield _last_epoch(network, state)
     members = _members(network, recipe, training)
     fitting = _Fitting(network, recipe, training, state, members)
-    run = Team().run if side_by_side and members > 1 and cores() > 1 else in_turns
+    run = Team().run if side_by_side else in_turns
     while not _is_over(recipe, state):
         loss, rate = fitting.run_epoch(seed, run)
         reached = accuracy(network, layers_of(network, state.current), validation)
@@ -115,17 +116,24 @@ class _Fitting:
         self._recipe, self._training, self._state = recipe, training, state
         self._targets = smoothed_targets(network.classes, recipe.label_smoothing)
         most = min(recipe.batch_size, len(training))
-        alive = _alive(recipe, training)
-        self._parts = [Part(network, recipe, member, members, alive) for member in range(members)]
-        if alive is not None:
-            network = replace(network, layer_sizes=(len(alive), *network.layer_sizes[1:]))
+        inputs = _given(recipe, training)
+        self._parts = [Part(network, recipe, member, members, inputs) for member in range(members)]
+        self._first_used = np.zeros(len(training), np.intp)
+        if inputs is not None:
+            network = replace(network, layer_sizes=(len(inputs), *network.layer_sizes[1:]))
             flat = training.inputs.reshape(len(training), -1)
             # Not by an index, which would leave the rows in pieces.
-            training = replace(training, inputs=flat.take(alive, axis=1))
-        self._feeds = [feed_for(recipe, training, math.ceil(most / members)) for _ in self._parts]
+            training = replace(training, inputs=flat.take(inputs, axis=1))
+            if len(network.layer_sizes) > 2:
+                self._first_used = first_used(training.inputs)
+        # Each feeds itself with whole batches, unless that is much work.
+        self._together = recipe.augments and training.are_pictures
+        share = math.ceil(most / members) if self._together else most
+        self._feeds = [feed_for(recipe, training, share) for _ in self._parts]
         counts = {most, len(training) % most or most}
-        self._boards = {rows: Board(network, members, rows) for rows in counts}
-        self._norms = np.zeros((TURNS, members))
+        self._boards = {rows: Board(network, members, rows, self._together) for rows in counts}
+        self._norms = shared(TURNS, members)
+        self._owned = [_Owned(state, part) for part in self._parts]
         self._steps = math.ceil(len(training) / recipe.batch_size)
 
     def run_epoch(self, seed: int, run: Callable[[Sequence[Work]], object]) -> tuple[float, float]:
@@ -136,15 +144,19 @@ class _Fitting:
         )
         order = orders.permutation(len(self._training))
         rates = [self._rate(done * self._steps + step) for step in range(self._steps)]
+        starts = range(0, len(order), self._recipe.batch_size)
+        zeros = np.minimum.reduceat(self._first_used[order], starts).tolist()
         losses: list[float] = []
         # Overflow is what divergence looks like from inside; it is reported in words.
         with np.errstate(all="ignore"):
             run(
                 [
-                    self._pass(member, order, rates, rng, losses)
+                    self._pass(member, order, zip(rates, zeros, strict=True), rng, losses)
                     for member, rng in enumerate(generators)
                 ]
             )
+        for owned in self._owned:
+            owned.give_back()
         return math.fsum(losses) / len(order), rates[-1]
 
     def _rate(self, step: int) -> float:
@@ -156,58 +168,64 @@ class _Fitting:
         self,
         member: int,
         order: npt.NDArray[np.intp],
-        rates: list[float],
+        steps: Iterable[tuple[float, int]],
         rng: np.random.Generator,
         losses: list[float],
     ) -> Work:
-        """One member's work in an epoch; the first one writes the `losses` down."""
+        """One member's work in an epoch; the first one writes the `losses` down.
+
+        Of each step there are its rate, and how many of the first inputs no row of it uses.
+        """
         part, done = self._parts[member], self._state.epochs * self._steps
-        owned = _Owned(self._state, part)
         labels = batches(self._training.labels[order], self._recipe.batch_size)
         boards = self._feeding(member, order, rng)
-        board = next(boards)
+        # What all read has to be there a meeting before.
+        ahead = next(boards) if self._together else None
         yield
-        for step, (rate, answers) in enumerate(zip(rates, labels, strict=True)):
-            turn = step % TURNS
-            yield from part.forward(board, turn, rng)
-            following = next(boards, board)
+        for step, ((rate, zeros), answers) in enumerate(zip(steps, labels, strict=True)):
+            turn, board = step % TURNS, ahead or next(boards)
+            yield from part.forward(board, turn, rng, zeros)
+            if ahead:
+                ahead = next(boards, board)
             targets = self._targets.take(answers, axis=1)
             yield
             loss = yield from part.backward(board, turn, targets)
-            if not math.isfinite(loss):
-                where = f"epoch {self._state.epochs + 1}, step {step + 1}"
-                raise TrainingDiverged(_advice(self._recipe, loss / board.rows, where))
             if member == 0:
+                if not math.isfinite(loss):
+                    where = f"epoch {self._state.epochs + 1}, step {step + 1}"
+                    raise TrainingDiverged(_advice(self._recipe, loss / board.rows, where))
                 losses.append(loss)
             if self._recipe.clip_norm:
                 self._norms[turn, member] = np.linalg.norm(part.gradient)
                 yield
                 _shorten(part.gradient, self._norms[turn], self._recipe.clip_norm)
-            owned.update(done + step + 1, rate, self._recipe)
-            board = following
-        owned.give_back()
+            self._owned[member].update(done + step + 1, rate, self._recipe)
 
     def _feeding(
         self, member: int, order: npt.NDArray[np.intp], rng: np.random.Generator
     ) -> Iterator[Board]:
-        """Put this member's share of one batch after the other on a board; yield the boards."""
-        feed, members = self._feeds[member], len(self._parts)
+        """Put one batch after the other on a board, or this member's share; yield the boards."""
+        feed, members = self._feeds[member], len(self._parts) if self._together else 1
         for step, rows in enumerate(batches(order, self._recipe.batch_size)):
             board, each = self._boards[len(rows)], -(-len(rows) // members)
-            own = slice(member * each, (member + 1) * each)
-            feed(board.inputs[step % TURNS][own], rows[own], rng)
+            first = member * each if self._together else 0
+            own = slice(first, first + each)
+            feed(board.inputs[member][step % TURNS][own], rows[own], rng)
             yield board
 
 
 class _Owned:
-    """What one member holds of the state while an epoch runs, cut into blocks."""
+    """What one member holds of the state while epochs run, cut into blocks."""
 
     def __init__(self, state: State, part: Part) -> None:
         self._state, self._part = state, part
         part.weights[:] = state.weights[part.positions]
-        # Not by an index, which would leave the slots interleaved.
-        self._memory = np.take(state.memory, part.positions, axis=1)
-        self._average = part.weights if state.average is None else state.average[part.positions]
+        self._memory = shared(len(state.memory), len(part.positions))
+        np.take(state.memory, part.positions, axis=1, out=self._memory)
+        self._average = part.weights
+        if state.average is not None:
+            self._average = shared(len(part.positions))
+            self._average[:] = state.average[part.positions]
         count = math.ceil(len(part.weights) / BLOCK)
         edges = np.linspace(0, len(part.weights), count + 1).astype(int).tolist()
         self._blocks = [
@@ -254,16 +272,17 @@ def _move_average(
     np.add(average, scratch, out=average)
 
 
-def _alive(recipe: Recipe, training: Examples) -> npt.NDArray[np.intp] | None:
-    """The inputs that are not zero in every row, or None for all of them.
+def _given(recipe: Recipe, training: Examples) -> npt.NDArray[np.intp] | None:
+    """The order in which the parts get the inputs, or None for that in which they come.
 
-    The others change no product, and their weights have no gradient: where nothing else moves
-    those, they need no computing. They are one in twelve of MNIST's pixels.
+    An input that is zero changes no product, and its weights have no gradient. So those that no
+    row uses are left out, where nothing else moves their weights; and a batch spares those at
+    the front that none of its rows uses. Bent pictures may use any.
     """
-    if recipe.weight_decay or (recipe.augments and training.are_pictures):
+    if recipe.augments and training.are_pictures:
         return None
-    used = training.inputs.reshape(len(training), -1).any(axis=0)
-    return None if used.all() or not used.any() else np.flatnonzero(used)
+    rows = training.inputs.reshape(len(training), -1)
+    return rarest_first(rows, recipe.batch_size, with_unused=recipe.weight_decay > 0)
 
 
 def _members(network: Network, recipe: Recipe, training: Examples) -> int:

@@ -14,12 +14,21 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM do whatever SIGINT does at that moment."""
+    """Let SIGTERM do whatever SIGINT does at that moment, and interrupt where that does nothing.
+
+    A shell's script starts what it does not wait for with SIGINT ignored.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
     # Only the main thread may set handlers.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ from mlpserve_model.losses import LOSSES
 from mlpserve_model.network import Layer, Network, Weights
 from mlpserve_model.types import Array
 from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.team import shared
 
 __all__ = ["TURNS", "Board", "Part", "layers_of"]
 
@@ -42,27 +43,32 @@ def layers_of(network: Network, vector: Array) -> Weights:
 class Board:
     """What the parts of a network show each other in a pass over `rows` rows.
 
-    * `inputs`: of each turn, (rows, inputs), which somebody fills before `forward`.
+    * `inputs`: of each part and turn, (rows, inputs), filled before `forward`. With `together` all
+      parts have the same, and each may fill some of it. Without, each has one of its own for all
+      turns: memory that another core has touched takes longer to read and to write.
     * `activations`, `deltas`: of each hidden layer but the last and each turn, (rows, units) put
       together, and (parts, rows, units) to be summed.
     * `logits`: of each turn, (parts, classes, rows), to be summed.
     """
 
-    def __init__(self, network: Network, parts: int, rows: int) -> None:
+    def __init__(self, network: Network, parts: int, rows: int, together: bool) -> None:
         self.rows = rows
-        self.inputs = list(_floats(TURNS, rows, network.inputs))
+        if together:
+            self.inputs = [list(shared(TURNS, rows, network.inputs))] * parts
+        else:
+            self.inputs = [[_floats(rows, network.inputs)] * TURNS for _ in range(parts)]
         between = network.layer_sizes[1:-2]
-        self.activations = [list(_floats(TURNS, rows, units)) for units in between]
-        self.deltas = [list(_floats(TURNS, parts, rows, units)) for units in between]
-        self.logits = list(_floats(TURNS, parts, network.classes, rows))
+        self.activations = [list(shared(TURNS, rows, units)) for units in between]
+        self.deltas = [list(shared(TURNS, parts, rows, units)) for units in between]
+        self.logits = list(shared(TURNS, parts, network.classes, rows))
 
 
 class Part:
     """The weights that one member of a team owns, and their gradient.
 
-    * `alive`: the inputs that it is given, of those that the network has; all, if not said.
+    * `inputs`: what it is given of the network's inputs, in this order; all, if not said.
     * `positions`: (own,) where they are in the vector of all parameters, as in `layers_of`.
-    * `weights`: (own,) to be filled and changed by the caller.
+    * `weights`: (own,) to be filled and changed by the caller; other processes see them.
     * `gradient`: (own,) where `backward` leaves that of a batch's mean loss.
 
     A pass is `forward`, a meeting, `backward`; both yield where all parts have to come that far.
@@ -74,12 +80,12 @@ class Part:
         recipe: Recipe,
         member: int = 0,
         members: int = 1,
-        alive: npt.NDArray[np.intp] | None = None,
+        inputs: npt.NDArray[np.intp] | None = None,
     ) -> None:
         self._network, self._recipe, self._member = network, recipe, member
         places = list(layers_of(network, np.arange(network.parameters, dtype=np.float64)))
-        if alive is not None:
-            places[0] = Layer(places[0].w[alive], places[0].b)
+        if inputs is not None:
+            places[0] = Layer(places[0].w[inputs], places[0].b)
         self._own = [_share(len(w), member, members) for w, _ in places]
         pieces = [
             piece
@@ -89,20 +95,27 @@ class Part:
         # Only the first part adds the last layer's biases.
         pieces += [places[-1].w[self._own[-1]], places[-1].b[: 0 if member else None]]
         self.positions = np.concatenate([piece.ravel() for piece in pieces]).astype(np.intp)
-        self.weights, self.gradient = (np.zeros(len(self.positions), np.float32) for _ in "wg")
+        self.weights = shared(len(self.positions))
+        self.gradient = np.zeros(len(self.positions), np.float32)
         self._layers = _layers_like(pieces, self.weights)
         self._gradients = _layers_like(pieces, self.gradient)
         self._activate, self._take_back = IN_PLACE[network.hidden_activation]
         self._scratch: dict[int, _Scratch] = {}
 
-    def forward(self, board: Board, turn: int, rng: np.random.Generator) -> Iterator[None]:
-        """Go from the inputs to this part's share of the logits; `rng` is of the dropout."""
+    def forward(
+        self, board: Board, turn: int, rng: np.random.Generator, zeros: int = 0
+    ) -> Iterator[None]:
+        """Go from the inputs to this part's share of the logits.
+
+        `rng` is of the dropout. Where the first `zeros` inputs are 0 in all of these rows, they
+        need no computing in the first of several layers.
+        """
         scratch = self._scratch_for(board.rows)
-        fed, scratch.fed = board.inputs[turn], []
+        fed, scratch.fed = board.inputs[self._member][turn][:, zeros:], []
         for level, (w, b) in enumerate(self._layers[:-1]):
             scratch.fed.append(fed)
             a = scratch.outputs[level]
-            np.dot(fed, w, out=a)
+            np.matmul(fed, w[-fed.shape[1] :], out=a)  # np.dot would copy a part of the inputs
             np.add(a, b, out=a)
             self._activate(a, scratch.zeros[level])
             fed = self._thinned(scratch, level, rng) if self._recipe.dropout else a
@@ -144,8 +157,10 @@ class Part:
             if self._recipe.dropout:
                 np.multiply(delta, scratch.kept[level], out=delta)
             self._take_back(delta, scratch.outputs[level], scratch.positive[level])
-            np.dot(scratch.fed[level].T, delta, out=self._gradients[level].w)
-            np.dot(scratch.ones, delta, out=self._gradients[level].b)
+            fed, gradient = scratch.fed[level], self._gradients[level]
+            np.matmul(fed.T, delta, out=gradient.w[-fed.shape[1] :])
+            gradient.w[: -fed.shape[1]] = 0
+            np.dot(scratch.ones, delta, out=gradient.b)
             above = delta
         return loss
 

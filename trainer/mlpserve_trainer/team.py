@@ -1,59 +1,74 @@
-"""Several works that meet at every `yield`: side by side on threads, or in turns on one.
+"""Several works that meet at every `yield`: side by side in processes, or in turns in one.
 
-NumPy lets go of Python's lock in its loops and in BLAS, so threads are enough. A step meets
-thousands of times a second, and the others are a few microseconds away then: asking again and
-again for a moment costs a tenth of what it costs to be woken up. On a machine that is busy with
-other things the threads wait for one another instead, and one alone is faster.
+A step of a training meets thousands of times a second, after some forty calls of NumPy. Threads
+would have to win Python's lock back after every one of those, and lose a quarter of their time
+over it; forked processes have a lock each. What a work writes for others has to lie in `shared`
+memory: everything else that it changes is gone with its process.
 """
 
-import contextvars
+import math
+import mmap
 import os
+import signal
+import socket
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
-from queue import SimpleQueue
-from threading import Thread
-from typing import TypeAlias
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from itertools import combinations, islice
+from typing import NoReturn, TypeAlias
 
-__all__ = ["Team", "Work", "cores", "in_turns", "side_by_side"]
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve_trainer.errors import TeamBroken
+from mlpserve_trainer.interrupts import held_back
+
+__all__ = ["Team", "Work", "cores", "in_turns", "shared", "side_by_side"]
 
 # What one member does; it yields where all have to come that far before any goes on. All works
 # of a team have as many meetings.
 Work: TypeAlias = Iterator[None]
-# Does works for so many meetings, or to their end; gives whether there is more to do.
-Way: TypeAlias = Callable[[Sequence[Work], int | None], bool]
 
-# How often a member asks for the others before it sleeps until they come: some 50 µs.
-ASKS = 60
-# Meetings before it is looked at how fast they were, and after how many such stretches the other
-# way is tried.
-STRETCH, STRETCHES = 128, 8
+# What each member has to each other one.
+Lines: TypeAlias = dict[int, socket.socket]
+
+# How often a member asks for another before it sleeps until that one comes: a fraction of a
+# millisecond. To be woken up costs ten times what asking costs.
+ASKS = 300
+# Meetings that tell how fast it goes in turns, and after how many runs both ways are tried again.
+TRIAL, RUNS = 8, 8
+_HERE, _GONE = b"\1", b"\0"  # what members tell each other; the reason follows
 
 
 class Team:
-    """Does works in whichever way is the faster one just now, by trying."""
+    """Does works in whichever way was the faster one lately: others may need the cores too.
+
+    In turns where there is one core, or a system whose BLAS may not survive a fork.
+    """
 
     def __init__(self) -> None:
-        # Seconds a meeting, when last tried. The first trial, in turns, pays for memory that nobody
-        # has touched yet; the other way would be judged by it until it is tried again.
-        self._pace: dict[Way, float] = {in_turns: 0.0, side_by_side: 0.0}
-        self._stretches = 0
+        self._in_turns, self._side_by_side = 0.0, 0.0  # seconds a meeting; 0: try it
+        self._runs = 0
 
     def run(self, works: Sequence[Work]) -> None:
-        """Do the works to their end; raises what they raise."""
-        more = True
-        while more:
-            way, other = sorted(self._pace, key=self._pace.__getitem__)
-            more = self._timed(way, works, STRETCH if self._pace[way] else TRIALS[way])
-            self._stretches += 1
-            if more and self._stretches % STRETCHES == 0:
-                more = self._timed(other, works, TRIALS[other])
-
-    def _timed(self, way: "Way", works: Sequence[Work], meetings: int) -> bool:
-        started = time.perf_counter()
-        more = way(works, meetings)
-        self._pace[way] = (time.perf_counter() - started) / meetings
-        return more
+        """Do the works to their end; raises what they raise, and TeamBroken."""
+        if len(works) == 1 or cores() == 1 or sys.platform != "linux":
+            in_turns(works)
+            return
+        if self._runs % RUNS == 0:
+            started = time.perf_counter()
+            if in_turns(works, TRIAL) < TRIAL:
+                return
+            self._in_turns, self._side_by_side = (time.perf_counter() - started) / TRIAL, 0.0
+        self._runs += 1
+        if self._side_by_side > self._in_turns:
+            in_turns(works)
+        else:
+            started = time.perf_counter()
+            meetings = side_by_side(works)
+            self._side_by_side = (time.perf_counter() - started) / max(meetings, 1)
 
 
 def cores() -> int:
@@ -64,97 +79,103 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def in_turns(works: Sequence[Work], meetings: int | None = None) -> bool:
-    """Do all of the works on this thread, one after the other, for so many meetings or to the end.
+def shared(*shape: int) -> npt.NDArray[np.float32]:
+    """Return zeros that forked processes share."""
+    count = math.prod(shape)
+    memory = mmap.mmap(-1, max(count, 1) * 4)
+    return np.frombuffer(memory, np.float32, count).reshape(shape)
 
-    Returns whether there is more to do.
-    """
+
+def in_turns(works: Sequence[Work], meetings: int | None = None) -> int:
+    """Do all works here, in turns, for so many meetings or to the end; return how many."""
     # Only a work that has ended gives something else than None.
     rounds = iter(lambda: {next(work, work) for work in works} == {None}, False)
-    return sum(islice(rounds, meetings)) == meetings
+    return sum(islice(rounds, meetings))
 
 
-def side_by_side(works: Sequence[Work], meetings: int | None = None) -> bool:
-    """Do each of the works on a thread of its own, the first on this one, as `in_turns` does.
+def side_by_side(works: Sequence[Work]) -> int:
+    """Do each of the works to its end in a process of its own, the first here.
 
-    What one of them raises is raised here; the others end at their next meeting. The threads
-    have ended, in any case, when this returns.
+    Returns how many meetings there were. Raises what the first work raises, and TeamBroken for
+    any other. Their processes have ended, in any case, when this returns.
     """
-    meeting = _Meeting(len(works))
-    failures: list[BaseException] = []
-
-    def do(member: int) -> int:
-        met = 0
+    members = range(len(works))
+    with ExitStack() as stack:
+        lines: list[Lines] = [{} for _ in members]
+        for one, other in combinations(members, 2):
+            pair = socket.socketpair()
+            lines[one][other], lines[other][one] = map(stack.enter_context, pair)
+        children = [_forked(works[member], lines, member) for member in members[1:]]
+        _keep(lines, 0)
         try:
-            for _ in islice(works[member], meetings):
-                met += 1
-                if not meeting.wait(member):
-                    break
+            return _attend(works[0], lines[0])
+        except BaseException:
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+            raise
         finally:
-            meeting.leave(member)
-        return met
+            for child in children:
+                os.waitpid(child, 0)
 
-    def do_elsewhere(member: int) -> None:
-        try:
-            do(member)
-        except BaseException as error:  # raised again below, for whoever asked for the works
-            failures.append(error)
 
-    # In this thread's context, which says what NumPy does about overflow.
-    threads = [
-        Thread(
-            target=contextvars.copy_context().run,
-            args=(do_elsewhere, member),
-            name=f"mlpserve-team-{member}",
-            daemon=True,
-        )
-        for member in range(1, len(works))
-    ]
+def _forked(work: Work, lines: Sequence[Lines], member: int) -> int:
+    # Signals to stop are for the first member alone, and stay held back in the others.
+    with held_back(), warnings.catch_warnings():
+        # A child of a process with threads may wait for ever for a lock of theirs: this one asks
+        # for none but BLAS's, and BLAS knows of forks.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork() or _live(work, lines, member)
+
+
+def _live(work: Work, lines: Sequence[Lines], member: int) -> NoReturn:
+    """Do the work, and end this process."""
     try:
-        for thread in threads:
-            thread.start()
-        met = do(0)
+        _keep(lines, member)
+        _attend(work, lines[member])
+    except TeamBroken:
+        pass  # whoever has broken it says why
+    except BaseException as error:
+        lines[member][0].send(_GONE + repr(error).encode()[:4096])
     finally:
-        meeting.leave(0)
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
-    if failures:
-        raise failures[0]
-    return met == meetings
+        os._exit(0)
 
 
-# Meetings in a trial: it takes threads a while to start.
-TRIALS: dict[Way, int] = {in_turns: 8, side_by_side: 64}
+def _keep(lines: Sequence[Lines], member: int) -> None:
+    """Close the lines of all but this member: or it would not show on them that one has died."""
+    for other in {*range(len(lines))} - {member}:
+        for line in lines[other].values():
+            line.close()
 
 
-class _Meeting:
-    """Where members wait for one another: a queue from each to each."""
-
-    def __init__(self, members: int) -> None:
-        # queues[a][b] holds what a was told by b: True came to the meeting, False left.
-        self._queues: list[dict[int, SimpleQueue[bool]]] = [
-            {other: SimpleQueue() for other in range(members) if other != member}
-            for member in range(members)
-        ]
-
-    def wait(self, member: int) -> bool:
-        """Wait for all others; return whether they came."""
-        self._tell(member, True)
-        return all(_next(queue) for queue in self._queues[member].values())
-
-    def leave(self, member: int) -> None:
-        """Keep nobody waiting any longer."""
-        self._tell(member, False)
-
-    def _tell(self, member: int, comes: bool) -> None:
-        for other in self._queues[member]:
-            self._queues[other][member].put(comes)
+def _attend(work: Work, lines: Lines) -> int:
+    """Do a work and meet the others at every yield and at the end; return how many yields."""
+    meetings = 0
+    for _ in work:
+        meetings += 1
+        _meet(lines)
+    _meet(lines)  # what they did after the last yield is done as well
+    return meetings
 
 
-def _next(queue: "SimpleQueue[bool]") -> bool:
+def _meet(lines: Lines) -> None:
+    for line in lines.values():
+        with suppress(OSError):  # of one who is gone there may still be the reason to read
+            line.send(_HERE)
+    for line in lines.values():
+        if _heard(line, 1) != _HERE:
+            reason = _heard(line, 4096).decode() or "it was ended from outside"
+            raise TeamBroken(f"a process of the training failed: {reason}")
+
+
+def _heard(line: socket.socket, most: int) -> bytes:
+    """Return what another one says, up to so many bytes; nothing when it is gone."""
     for _ in range(ASKS):
-        if not queue.empty():
-            break
-        time.sleep(0)  # lets go of Python's lock
-    return queue.get()
+        try:
+            return line.recv(most, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            continue
+        except OSError:
+            return b""
+    with suppress(OSError):
+        return line.recv(most)
+    return b""
