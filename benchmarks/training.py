@@ -41,7 +41,7 @@ TARGET = 0.98
 SPRINT_EPOCHS = 4
 PRODUCTS = ("matrix products, two halves", "matrix products, 2 BLAS threads",
     "matrix products, 1 thread")  # fmt: skip
-OURS = ("mlpserve", "mlpserve, 1 thread", "mlpserve sprint")
+OURS = ("mlpserve", "mlpserve, 1 process", "mlpserve sprint")
 PEERS = ("JAX, jitted scans", "JAX, step by step", "PyTorch eager, fused Adam, 2 threads",
     "PyTorch eager, fused Adam, 1 thread", "PyTorch compiled, fused Adam, 2 threads",
     "PyTorch sprint", "scikit-learn, 2 BLAS threads", "scikit-learn, 1 BLAS thread")  # fmt: skip

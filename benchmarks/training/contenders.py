@@ -81,7 +81,7 @@ def _run(
     }
 
 
-def mlpserve(sprint: bool, threads: int = 2) -> Callable[[Data], Callable[[int, int], Training]]:
+def mlpserve(sprint: bool, processes: int = 2) -> Callable[[Data], Callable[[int, int], Training]]:
     def prepare(data: Data) -> Callable[[int, int], Training]:
         from mlpserve_model import Network
         from mlpserve_trainer import Recipe, load_recipe
@@ -102,7 +102,7 @@ def mlpserve(sprint: bool, threads: int = 2) -> Callable[[Data], Callable[[int, 
 
         def timed(w: Any, g: Any, memory: Any, step: int, rate: float, recipe: Recipe) -> None:
             update(w, g, memory, step, rate, recipe)
-            # Of the two threads the later one counts.
+            # Of two processes the first one's, which the other one meets in every step.
             ends[step] = time.perf_counter()
 
         OPTIMIZERS["adam"] = OPTIMIZERS["adam"]._replace(update=timed)
@@ -110,7 +110,7 @@ def mlpserve(sprint: bool, threads: int = 2) -> Callable[[Data], Callable[[int, 
         def train(seed: int, epochs: int) -> Training:
             recipe = load_recipe("quick", epochs=epochs, **adam, **(fast if sprint else plain))
             with threadpool_limits(1, user_api="blas"):
-                for epoch in fit(network, recipe, training, few, seed, side_by_side=threads > 1):
+                for epoch in fit(network, recipe, training, few, seed, side_by_side=processes > 1):
                     yield partial(accuracy, network, epoch.weights, test)
 
         return train
@@ -298,7 +298,7 @@ CONTENDERS: dict[str, Callable[[Data], Callable[[int, int], Training]]] = {
     "matrix products, 2 BLAS threads": products(2, 1),
     "matrix products, 1 thread": products(1, 1),
     "mlpserve": mlpserve(sprint=False),
-    "mlpserve, 1 thread": mlpserve(sprint=False, threads=1),
+    "mlpserve, 1 process": mlpserve(sprint=False, processes=1),
     "mlpserve sprint": mlpserve(sprint=True),
     "JAX, jitted scans": jax_scan(scan=True),
     "JAX, step by step": jax_scan(scan=False),

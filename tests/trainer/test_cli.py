@@ -225,16 +225,20 @@ def test_a_signal_to_stop_ends_with_130_and_publishes_nothing(
     store: Store, number: int, before: str
 ) -> None:
     program = f"{before}import sys; from mlpserve_trainer.cli import main; sys.exit(main())"
-    arguments = ["train", "--dataset", "digits", "--epochs", "1000000"]
+    # Wide enough to be trained by two processes.
+    arguments = ["train", "--dataset", "digits", "--epochs", "1000000", "--hidden", "1024"]
     process = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     with process:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
         assert any("epoch 2 of" in line for line in lines)
-        process.send_signal(number)
-        rest = process.stderr.read()
+        os.killpg(process.pid, number)  # as a terminal does
+        rest = process.stderr.read()  # to the end, so no other process is left
     assert process.returncode == 130
     assert re.search(
         "mlpserve-trainer: interrupted: nothing was published; "
@@ -305,9 +309,13 @@ def test_one_row_a_class_is_too_few(
 
 def test_sigterm_ends_a_training_as_ctrl_c_does(store: Store) -> None:
     program = "import sys; from mlpserve_trainer.cli import main; sys.exit(main())"
-    arguments = ["train", "--dataset", "digits", "--epochs", "1000000"]
+    # Wide enough to be trained by two processes.
+    arguments = ["train", "--dataset", "digits", "--epochs", "1000000", "--hidden", "1024"]
     process = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     with process:
         assert process.stderr is not None
