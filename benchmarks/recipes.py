@@ -182,7 +182,7 @@ def draw(runs: dict[str, list[Run]], path: Path) -> None:
         figure = Figure(figsize=(6.4, 3.0))
         axis = figure.subplots()
         for name, some in runs.items():
-            times = [one["processor_seconds"] for one in some]
+            times = [one["seconds"] for one in some]
             right = [one["test_accuracy"] * 100 for one in some]
             axis.plot(times, right, "o", color=BLUE, ms=5, alpha=0.7, mew=0)
             axis.annotate(
@@ -194,7 +194,7 @@ def draw(runs: dict[str, list[Run]], path: Path) -> None:
             )
         axis.set_xscale("log", subs=[3])
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.set(xlabel="processor seconds of training", ylabel="right on the test images, %")
+        axis.set(xlabel="seconds of training on two cores", ylabel="right on the test images, %")
         axis.margins(x=0.25, y=0.15)
         figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
 
