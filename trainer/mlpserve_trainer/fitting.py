@@ -12,7 +12,7 @@ from mlpserve_model.network import Network, Weights
 from mlpserve_trainer.errors import TrainingDiverged
 from mlpserve_trainer.evaluation import accuracy
 from mlpserve_trainer.feed import feed_for, first_used, rarest_first
-from mlpserve_trainer.optimizers import OPTIMIZERS
+from mlpserve_trainer.owned import Owned
 from mlpserve_trainer.recipe import Recipe
 from mlpserve_trainer.schedules import rate_share
 from mlpserve_trainer.split import Examples
@@ -24,8 +24,6 @@ __all__ = ["Epoch", "batches", "fit", "smoothed_targets"]
 
 # Multiplications in a pass below which two threads cost more than they save.
 WORTH_SHARING = 2**22
-# Parameters that an optimizer goes through at a time: its passes over them stay in the cache.
-BLOCK = 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +131,7 @@ class _Fitting:
         counts = {most, len(training) % most or most}
         self._boards = {rows: Board(network, members, rows, self._together) for rows in counts}
         self._norms = shared(TURNS, members)
-        self._owned = [_Owned(state, part) for part in self._parts]
+        self._owned = [Owned(state, part) for part in self._parts]
         self._steps = math.ceil(len(training) / recipe.batch_size)
 
     def run_epoch(self, seed: int, run: Callable[[Sequence[Work]], object]) -> tuple[float, float]:
@@ -214,42 +212,6 @@ class _Fitting:
             yield board
 
 
-class _Owned:
-    """What one member holds of the state while epochs run, cut into blocks."""
-
-    def __init__(self, state: State, part: Part) -> None:
-        self._state, self._part = state, part
-        part.weights[:] = state.weights[part.positions]
-        self._memory = shared(len(state.memory), len(part.positions))
-        np.take(state.memory, part.positions, axis=1, out=self._memory)
-        self._average = part.weights
-        if state.average is not None:
-            self._average = shared(len(part.positions))
-            self._average[:] = state.average[part.positions]
-        count = math.ceil(len(part.weights) / BLOCK)
-        edges = np.linspace(0, len(part.weights), count + 1).astype(int).tolist()
-        self._blocks = [
-            (part.weights[block], part.gradient[block], list(self._memory[:, block]), block)
-            for block in map(slice, edges[:-1], edges[1:])
-        ]
-
-    def update(self, step: int, rate: float, recipe: Recipe) -> None:
-        """Let the optimizer change the weights by the gradient, which is used up."""
-        update = OPTIMIZERS[recipe.optimizer].update
-        for w, g, memory, block in self._blocks:
-            update(w, g, memory, step, rate, recipe)
-            if self._state.average is not None:
-                _move_average(self._average[block], w, recipe.averaging, g)
-
-    def give_back(self) -> None:
-        """Write into the state what the epoch has come to."""
-        state, positions = self._state, self._part.positions
-        state.weights[positions] = self._part.weights
-        state.memory[:, positions] = self._memory
-        if state.average is not None:
-            state.average[positions] = self._average
-
-
 def _shorten(gradient: npt.NDArray[np.float32], norms: npt.NDArray[Any], longest: float) -> None:
     """Shorten a gradient, whose parts have these norms, to `longest`.
 
@@ -258,18 +220,6 @@ def _shorten(gradient: npt.NDArray[np.float32], norms: npt.NDArray[Any], longest
     length = float(np.linalg.norm(norms))
     if length > longest:
         np.multiply(gradient, longest / length, out=gradient)
-
-
-def _move_average(
-    average: npt.NDArray[np.float32],
-    weights: npt.NDArray[np.float32],
-    kept: float,
-    scratch: npt.NDArray[np.float32],
-) -> None:
-    """Average <- kept · average + (1 - kept) · weights: Polyak's averaging, exponential."""
-    np.subtract(weights, average, out=scratch)
-    np.multiply(scratch, 1 - kept, out=scratch)
-    np.add(average, scratch, out=average)
 
 
 def _given(recipe: Recipe, training: Examples) -> npt.NDArray[np.intp] | None:
