@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Sequence
@@ -27,14 +28,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # gRPC's core writes a log of its own, in another form, unless it is told not to before it
     # is imported; what matters of it reaches ours as an error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    stop = _stop_on_signals()
+    with heard((signal.SIGTERM, signal.SIGINT)) as signals:
+        stop = _stop_on(signals)
+        return _run(settings, sys.argv[1:] if arguments is None else arguments, stop)
+
+
+def _run(settings: Settings, arguments: Sequence[str], stop: threading.Event) -> int:
     if settings.workers == 1:
         return _serve(settings, stop)
     if reason := unshareable(settings.listen):
         log.warning("one worker instead of several", extra={"reason": reason})
         return _serve(settings, stop)
     try:
-        return supervise(settings, sys.argv[1:] if arguments is None else arguments, stop)
+        return supervise(settings, arguments, stop)
     except PortTaken as error:
         log.error("cannot start", extra={"reason": str(error)})
         return 1
@@ -90,16 +96,16 @@ def _stop_with_parent(stop: threading.Event) -> None:
     stop.set()
 
 
-def _stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and SIGINT set; a second signal does not wait for the drain."""
+def _stop_on(signals: socket.socket) -> threading.Event:
+    """An event that the first signal sets; the second one does not wait for the drain."""
     stop = threading.Event()
-    signals = heard((signal.SIGTERM, signal.SIGINT))
 
     def listen() -> None:
-        signals.recv(1)
-        stop.set()
-        signals.recv(1)
-        os._exit(1)
+        with suppress(OSError):  # closed, as nothing comes either: it is over
+            if signals.recv(1):
+                stop.set()
+                if signals.recv(1):
+                    os._exit(1)
 
     threading.Thread(target=listen, name="signals", daemon=True).start()
     return stop

@@ -15,6 +15,7 @@ from mlpserve_trainer.feed import first_used, rarest_first
 from mlpserve_trainer.fitting import Epoch, batches, fit, smoothed_targets
 from mlpserve_trainer.split import Examples, split
 from mlpserve_trainer.state import State
+from mlpserve_trainer.team import side_by_side
 
 NETWORK = Network((16, 8, 3))
 RECIPE = Recipe(batch_size=32, epochs=5, learning_rate=0.01)
@@ -105,7 +106,7 @@ def test_without_smoothing_targets_are_one_hot() -> None:
     np.testing.assert_array_equal(smoothed_targets(3, 0.0), np.eye(3))
 
 
-def test_two_parts_of_a_network_side_by_side_give_what_one_thread_does(
+def test_two_parts_of_a_network_give_what_the_whole_does(
     stripes: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = run(stripes, RECIPE)
@@ -117,6 +118,43 @@ def test_two_parts_of_a_network_side_by_side_give_what_one_thread_does(
     np.testing.assert_array_equal(in_turns.weights[0].w, together.weights[0].w)
     assert together.loss == pytest.approx(alone.loss, rel=1e-4)
     np.testing.assert_allclose(together.weights[0].w, alone.weights[0].w, atol=1e-3)
+
+
+@pytest.mark.parametrize("hidden", [(), (8,), (9, 7)], ids=str)
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"dropout": 0.3},
+        {"clip_norm": 0.1},
+        {"averaging": 0.9},
+        {"weight_decay": 0.01, "optimizer": "adamw"},
+        {"patience": 1},
+        {"shift": 1.0},
+        {"rotation": 5.0, "elastic": 0.5},
+    ],
+    ids=str,
+)
+def test_two_processes_come_to_the_same_bits_as_one(
+    stripes: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    knobs: dict[str, float],
+    hidden: tuple[int, ...],
+) -> None:
+    monkeypatch.setattr("mlpserve_trainer.fitting.WORTH_SHARING", 0)
+    monkeypatch.setattr("mlpserve_trainer.fitting.Team.run", lambda _, works: side_by_side(works))
+    network, recipe = Network((16, *hidden, 3)), replace(RECIPE, epochs=3).override(knobs)
+    rows = Examples(stripes.inputs[:97], stripes.labels[:97], 255)  # one in the last batch
+    *_, together = fit(network, recipe, rows, rows, seed=2)
+    *_, in_turns = fit(network, recipe, rows, rows, seed=2, side_by_side=False)
+    ours, theirs = together.state, in_turns.state
+    assert (ours.losses, ours.accuracies) == (theirs.losses, theirs.accuracies)
+    for one, other in (
+        (ours.weights, theirs.weights),
+        (ours.memory, theirs.memory),
+        (ours.chosen, theirs.chosen),
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_inputs_that_are_always_zero_change_nothing(
@@ -178,7 +216,7 @@ def test_weights_of_inputs_that_are_always_zero_decay_with_the_others(stripes: D
     assert (np.abs(decayed[5]) < np.abs(start[5])).all()
 
 
-def test_divergence_on_two_threads_is_reported_as_well(
+def test_divergence_of_two_parts_is_reported_as_well(
     stripes: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlpserve_trainer.fitting.WORTH_SHARING", 0)

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from mlpserve_trainer import TrainerError
-from mlpserve_trainer.team import Team, Work, in_turns, shared, side_by_side
+from mlpserve_trainer.team import TRIAL, Team, Work, in_turns, shared, side_by_side
 
 Run = Callable[[Sequence[Work]], object]
 EVERY_WAY = pytest.mark.parametrize("run", [in_turns, side_by_side, Team().run])
@@ -117,6 +118,33 @@ def test_a_process_that_is_killed_is_missed() -> None:
         side_by_side([_patient(), dies(), _patient()])
 
 
+def test_children_that_the_system_sees_off_are_not_missed() -> None:
+    script = """
+import signal
+from mlpserve_trainer.team import side_by_side
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print(side_by_side([iter([None]), iter([None])]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_without_another_process_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refused)
+    with pytest.raises(TrainerError, match="Resource temporarily unavailable"):
+        side_by_side([_patient(), _patient()])
+
+
+def test_shared_memory_that_is_not_there_is_missing_memory() -> None:
+    with pytest.raises(MemoryError):
+        shared(2**60)
+
+
 def test_an_interruption_does_not_wait_for_one_who_never_comes() -> None:
     def interrupted() -> Iterator[None]:
         yield
@@ -207,20 +235,22 @@ def test_works_can_be_left_and_taken_up_again_at_any_meeting() -> None:
 
 
 @pytest.mark.parametrize("slow", ["alone", "together"])
-def test_a_team_goes_the_way_that_is_faster(slow: str) -> None:
+def test_a_team_goes_the_way_that_is_faster(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlpserve_trainer.team.cores", lambda: 2)
     here, team, meetings = os.getpid(), Team(), shared(2)
 
-    def work(member: int) -> Iterator[None]:
+    def second() -> Iterator[None]:
         for _ in range(40):
-            alone = member == 1 and os.getpid() == here
-            meetings[int(alone)] += member
-            time.sleep(0.005 if alone == (slow == "alone") else 0)
+            alone = os.getpid() == here
+            meetings[int(alone)] += 1
+            time.sleep(0.02 if alone == (slow == "alone") else 0)
             yield
 
     for _ in range(6):
-        team.run([work(0), work(1)])
-    together, alone = meetings
-    assert (alone < 50) if slow == "alone" else (together <= 50)
+        team.run([iter([None] * 40), second()])
+    together, alone = meetings.tolist()
+    assert together + alone == 240
+    assert alone == TRIAL if slow == "alone" else together <= 40
 
 
 def _patient() -> Iterator[None]:

@@ -102,6 +102,8 @@ class Warp:
 
     def __call__(self, out: Floats, rows: npt.NDArray[np.intp], rng: np.random.Generator) -> None:
         """Fill `out` (n, pixels) with these pictures, warped; the last group may be short."""
+        if not len(rows):  # the share of one who has none in a short batch
+            return
         groups = math.ceil(len(rows) / GROUP)
         whole = np.resize(rows, groups * GROUP)
         raw, source = self._raw[:groups], self._source[:groups]

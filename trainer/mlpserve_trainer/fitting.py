@@ -22,7 +22,7 @@ from mlpserve_trainer.team import Team, Work, in_turns, shared
 
 __all__ = ["Epoch", "batches", "fit", "smoothed_targets"]
 
-# Multiplications in a pass below which two threads cost more than they save.
+# Multiplications in a pass below which two processes cost more than they save.
 WORTH_SHARING = 2**22
 
 

@@ -1,4 +1,4 @@
-"""Forward and backward at speed: each thread owns some units, and buffers are made once.
+"""Forward and backward at speed: each part owns some units, and buffers are made once.
 
 Hidden layers are cut by their units, the last layer by its inputs. So every weight has one owner,
 and nobody else needs its gradient or its optimizer's memory; a network with one hidden layer

@@ -80,9 +80,12 @@ def cores() -> int:
 
 
 def shared(*shape: int) -> npt.NDArray[np.float32]:
-    """Return zeros that forked processes share."""
+    """Return zeros that forked processes share; raises MemoryError."""
     count = math.prod(shape)
-    memory = mmap.mmap(-1, max(count, 1) * 4)
+    try:
+        memory = mmap.mmap(-1, max(count, 1) * 4)
+    except OSError as error:
+        raise MemoryError(f"{count * 4} bytes of shared memory: {error.strerror}") from error
     return np.frombuffer(memory, np.float32, count).reshape(shape)
 
 
@@ -99,32 +102,42 @@ def side_by_side(works: Sequence[Work]) -> int:
     Returns how many meetings there were. Raises what the first work raises, and TeamBroken for
     any other. Their processes have ended, in any case, when this returns.
     """
-    members = range(len(works))
+    members, children = range(len(works)), list[int]()
     with ExitStack() as stack:
+        stack.callback(_see_the_end_of, children)  # when the lines are closed, which ends them
         lines: list[Lines] = [{} for _ in members]
-        for one, other in combinations(members, 2):
-            pair = socket.socketpair()
-            lines[one][other], lines[other][one] = map(stack.enter_context, pair)
-        children = [_forked(works[member], lines, member) for member in members[1:]]
+        try:
+            for one, other in combinations(members, 2):
+                pair = socket.socketpair()
+                lines[one][other], lines[other][one] = map(stack.enter_context, pair)
+            # Signals to stop are for the first member alone, and stay held back in the others.
+            with held_back():
+                for member in members[1:]:
+                    children.append(_fork() or _live(works[member], lines, member))
+        except OSError as error:
+            raise TeamBroken(f"no second process to train with: {error.strerror}") from error
         _keep(lines, 0)
         try:
             return _attend(works[0], lines[0])
         except BaseException:
             for child in children:
-                os.kill(child, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
             raise
-        finally:
-            for child in children:
-                os.waitpid(child, 0)
 
 
-def _forked(work: Work, lines: Sequence[Lines], member: int) -> int:
-    # Signals to stop are for the first member alone, and stay held back in the others.
-    with held_back(), warnings.catch_warnings():
-        # A child of a process with threads may wait for ever for a lock of theirs: this one asks
-        # for none but BLAS's, and BLAS knows of forks.
+def _see_the_end_of(children: Sequence[int]) -> None:
+    for child in children:
+        with suppress(ChildProcessError):  # where SIGCHLD is ignored the system does
+            os.waitpid(child, 0)
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # A child of a process with threads may wait for ever for a lock of theirs: these ask for
+        # none but BLAS's, and BLAS knows of forks.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork() or _live(work, lines, member)
+        return os.fork()
 
 
 def _live(work: Work, lines: Sequence[Lines], member: int) -> NoReturn:

@@ -73,15 +73,15 @@ class Schedule:
         The first signal interrupts a run, which leaves its checkpoint, and waits for its end; the
         second ends everything at once. With `now` the first run is not waited for.
         """
-        signals = heard(STOP_SIGNALS)
-        self._scheduler.start()
-        if now or self._was_interrupted():
-            self._entry.modify(next_run_time=_now())
-        else:
-            self._announce()
-        while _taken(signals, LOOK_AGAIN_SECONDS) is None:
-            self._scheduler.wakeup()
-        return self._stop(signals)
+        with heard(STOP_SIGNALS) as signals:
+            self._scheduler.start()
+            if now or self._was_interrupted():
+                self._entry.modify(next_run_time=_now())
+            else:
+                self._announce()
+            while _taken(signals, LOOK_AGAIN_SECONDS) is None:
+                self._scheduler.wakeup()
+            return self._stop(signals)
 
     def condition(self) -> Condition:
         """Look at itself: not healthy when it missed a time, or a run has hung."""
