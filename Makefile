@@ -122,7 +122,7 @@ lock: .venv/dev.stamp  ## resolve the newest allowed dependencies into deploy/lo
 	$(BIN)/python deploy/lock.py
 
 .PHONY: bench
-bench: bench-serving bench-overload bench-costs bench-training  ## measure serving and training, with the peers that are installed
+bench: bench-serving bench-overload bench-costs bench-client bench-training  ## measure serving and training, with the peers that are installed
 
 .PHONY: bench-serving
 bench-serving: install  ## serving beside C++ gRPC and other model servers; --install gets them
@@ -135,6 +135,10 @@ bench-overload: install  ## five times the capacity, and the largest batches bes
 .PHONY: bench-costs
 bench-costs: install  ## what TLS, tokens and the like cost a call
 	$(BIN)/python benchmarks/costs.py
+
+.PHONY: bench-client
+bench-client: install  ## what the client costs a large batch
+	$(BIN)/python benchmarks/client.py
 
 .PHONY: bench-recipes
 bench-recipes: install  ## test accuracy and time of every recipe on MNIST, three seeds: half an hour

@@ -1,24 +1,18 @@
-"""A million rows: memory stays bounded, and the client is no slower than the server."""
+"""A million rows: memory stays bounded."""
 
 import subprocess
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from statistics import median
-from typing import Any
 
-import grpc
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
-from mlpserve_client import Client, _batches
+from mlpserve_client import Client
 
 ROWS = 1_000_000
 SERVER = """
@@ -104,42 +98,3 @@ def test_a_stream_of_a_million_rows_needs_next_to_no_memory(
     print(f"{count / elapsed:,.0f} rows/s, {rise[0]:.0f} MB above")
     assert count == ROWS
     assert rise[0] < 40
-
-
-def test_a_large_batch_is_as_fast_as_requests_of_the_best_size(
-    target: str, rows: npt.NDArray[np.uint8]
-) -> None:
-    some = np.array(rows[:50_000])
-    with Client(target) as client, grpc.insecure_channel(target) as channel:
-        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
-        ways: dict[str, Callable[[], object]] = {"client": lambda: client.predict_batch(some)}
-        for size in (334, 668, 1337, 2675):
-            ways[f"raw, {size} rows a request"] = partial(raw, stub, some, size)
-        rates: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(9):  # in turn, so that all see the same disturbances
-            for way, call in ways.items():
-                started = time.perf_counter()
-                call()
-                rates[way].append(len(some) / (time.perf_counter() - started))
-
-    for way, measured in rates.items():
-        print(f"{way}: {median(measured):,.0f} rows/s")
-    ours, *theirs = map(median, rates.values())
-    print(f"ratio to the best: {ours / max(theirs):.2f}")
-    assert ours > 0.9 * max(theirs)
-
-
-def raw(stub: Any, rows: npt.NDArray[np.uint8], size: int) -> None:
-    """The same work by hand: as many in flight, nothing checked, nothing gathered."""
-    waiting: deque[Any] = deque()
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        tensor = prediction_pb2.Tensor(
-            dtype=prediction_pb2.DATA_TYPE_UINT8, shape=part.shape, data=part.tobytes()
-        )
-        request = prediction_pb2.BatchPredictRequest(instances=tensor)
-        waiting.append(stub.BatchPredict.future(request, timeout=60))
-        if len(waiting) >= _batches._IN_FLIGHT:
-            waiting.popleft().result()
-    while waiting:
-        waiting.popleft().result()

@@ -7,7 +7,7 @@ rows; the next batch has other warps and other company.
 """
 
 import math
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mlpserve_trainer.recipe import Recipe
 from mlpserve_trainer.split import Examples
 
-__all__ = ["Augmentation", "Move", "Warp", "augmentation_for"]
+__all__ = ["Move", "Warp", "augmentation_for"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -27,7 +27,7 @@ ELASTIC_WIDTH = 1 / 7
 SIDE = 28
 
 
-def augmentation_for(recipe: Recipe, examples: Examples, most_rows: int) -> "Augmentation":
+def augmentation_for(recipe: Recipe, examples: Examples, most_rows: int) -> "Move | Warp":
     """Return what gathers pictures (n, height, width) as the recipe wants them bent.
 
     `most_rows` is how many are asked for at once, at most.
@@ -156,9 +156,6 @@ class Warp:
             np.take(flat, (first + offset).ravel(), axis=0, out=corner, mode="clip")
             np.multiply(corner, weight.reshape(-1, 1), out=corner)
             np.add(total, corner, out=total)
-
-
-Augmentation: TypeAlias = Move | Warp
 
 
 def _unit(examples: Examples) -> float:

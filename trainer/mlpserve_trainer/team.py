@@ -25,7 +25,7 @@ import numpy.typing as npt
 from mlpserve_trainer.errors import TeamBroken
 from mlpserve_trainer.interrupts import held_back
 
-__all__ = ["Team", "Work", "cores", "in_turns", "shared", "side_by_side"]
+__all__ = ["Team", "Work", "in_turns", "shared", "side_by_side"]
 
 # What one member does; it yields where all have to come that far before any goes on. All works
 # of a team have as many meetings.
