@@ -23,7 +23,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.style import context
 
-from mlpserve_model.log import set_up
+from mlpserve_model.process.log import set_up
 from mlpserve_trainer import Recipe, load_recipe
 from mlpserve_trainer.checkpoint import Checkpoint
 from mlpserve_trainer.datasets import Dataset, Places, load

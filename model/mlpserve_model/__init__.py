@@ -7,8 +7,9 @@ from mlpserve_model.errors import (
     StoreError,
     VersionNotFound,
 )
-from mlpserve_model.manifest import Dataset, FileInfo, Gate, Manifest
-from mlpserve_model.network import (
+from mlpserve_model.format.manifest import Dataset, FileInfo, Gate, Manifest
+from mlpserve_model.format.version_files import StoredModel
+from mlpserve_model.nn.network import (
     Layer,
     Network,
     Weights,
@@ -17,8 +18,7 @@ from mlpserve_model.network import (
     loss_and_gradients,
     scale_pixels,
 )
-from mlpserve_model.store import CHAMPION, Store
-from mlpserve_model.stored import StoredModel
+from mlpserve_model.store.store import CHAMPION, Store
 
 __all__ = [
     "CHAMPION",

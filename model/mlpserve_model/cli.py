@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlpserve_model.errors import ModelRejected, StoreError, VersionNotFound
-from mlpserve_model.manifest import Manifest
-from mlpserve_model.settings import SettingsParser, at_least
-from mlpserve_model.store import CHAMPION, Store
+from mlpserve_model.format.manifest import Manifest
+from mlpserve_model.process.arguments import SettingsParser, at_least
+from mlpserve_model.store.store import CHAMPION, Store
 
 __all__ = ["main"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mlpserve_model import Store
-from mlpserve_model.cached import CachedStore
+from mlpserve_model.store.cache import CachedStore
 from mlpserve_server.access import Access
 from mlpserve_server.admission import Waiting
 from mlpserve_server.catalog import Catalog

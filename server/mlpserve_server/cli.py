@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from mlpserve_model import StoreError
-from mlpserve_model.log import set_up
-from mlpserve_model.signals import heard
+from mlpserve_model.process.log import set_up
+from mlpserve_model.process.signals import heard
 from mlpserve_server.memory import keep_freed_memory
 from mlpserve_server.settings import Settings, read_settings
 from mlpserve_server.workers import PortTaken, supervise, unshareable

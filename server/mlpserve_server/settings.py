@@ -11,9 +11,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from mlpserve_model.location import Location
-from mlpserve_model.records import ALIAS
-from mlpserve_model.settings import SettingsParser, at_least
+from mlpserve_model.format.records import ALIAS
+from mlpserve_model.process.arguments import SettingsParser, at_least
+from mlpserve_model.store.location import Location
 from mlpserve_server.cpus import usable_cores
 
 __all__ = ["TRANSPORTS", "Settings", "read_settings", "settings_parser", "user_cache"]

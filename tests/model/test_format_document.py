@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mlpserve_model import Store, manifest, stored
-from mlpserve_model.activations import HIDDEN, OUTPUT
-from mlpserve_model.records import ALIAS
-from mlpserve_model.strict_json import MAX_DEPTH
+from mlpserve_model import Store
+from mlpserve_model.format import manifest
+from mlpserve_model.format import version_files as stored
+from mlpserve_model.format.records import ALIAS
+from mlpserve_model.format.strict_json import MAX_DEPTH
+from mlpserve_model.nn.activations import HIDDEN, OUTPUT
 
 TEXT = (Path(__file__).parents[2] / "docs" / "model-format.md").read_text()
 (EXAMPLE,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)

@@ -9,8 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from mlpserve_model import Layer, Network, Weights, loss_and_gradients
-from mlpserve_model.activations import HIDDEN, OUTPUT, Activation, relu
-from mlpserve_model.losses import LOSSES
+from mlpserve_model.nn.activations import HIDDEN, OUTPUT, Activation, relu
+from mlpserve_model.nn.losses import LOSSES
 
 Float64 = NDArray[np.float64]
 STEP = 1e-6
@@ -93,7 +93,7 @@ def test_the_check_catches_the_known_slips(slip: str, monkeypatch: pytest.Monkey
         monkeypatch.setitem(HIDDEN, "sigmoid", Activation(relu, lambda grad, a: grad))
     else:
         monkeypatch.setattr(
-            "mlpserve_model.network._layer_gradient",
+            "mlpserve_model.nn.network._layer_gradient",
             lambda below, delta: Layer(below.T @ delta, delta.mean(axis=0)),
         )
     with pytest.raises(AssertionError):

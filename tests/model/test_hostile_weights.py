@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from mlpserve_model import Manifest, ModelRejected, Network, Store, Weights
-from mlpserve_model.arrays import decode, encode, encode_weights, weight_shapes
+from mlpserve_model.format.arrays import decode, encode, encode_weights, weight_shapes
 
 Members = list[tuple[str, bytes]]
 MEMBERS = ("w1", "b1", "w2", "b2")

@@ -8,7 +8,7 @@ import pytest
 
 from mlpserve_model import Store, StoreError
 from mlpserve_model.cli import main
-from mlpserve_model.location import Bucket, parse_location
+from mlpserve_model.store.location import Bucket, parse_location
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlpserve_model.log import FORMATS, set_up
+from mlpserve_model.process.log import FORMATS, set_up
 
 HOSTILE = 'a\nb\r\n{"level": "error"}\x1b[2J\u2028\x00" x=1 \ud800' + "y" * 1000
 

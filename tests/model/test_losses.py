@@ -8,8 +8,8 @@ import pytest
 from numpy.testing import assert_allclose
 from sklearn.metrics import log_loss
 
-from mlpserve_model.activations import OUTPUT
-from mlpserve_model.losses import LOSSES
+from mlpserve_model.nn.activations import OUTPUT
+from mlpserve_model.nn.losses import LOSSES
 
 Rows = list[list[float]]
 LOGITS: Rows = [[0.3, -1.2, 2.0], [4.0, 0.0, -3.0]]

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from mlpserve_model import Manifest, ModelRejected, Store, StoredModel, stored
-from mlpserve_model.arrays import decode_weights, encode_weights
-from mlpserve_model.manifest import FileInfo
+from mlpserve_model import Manifest, ModelRejected, Store, StoredModel
+from mlpserve_model.format import version_files as stored
+from mlpserve_model.format.arrays import decode_weights, encode_weights
+from mlpserve_model.format.manifest import FileInfo
 
 FILES = ("model.npz", "golden.npz", "manifest.json")
 DEFAULT, MANY = 5_000, 100_000

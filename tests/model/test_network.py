@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from mlpserve_model import Layer, Network, Weights, forward, initialise, scale_pixels
-from mlpserve_model.activations import HIDDEN, OUTPUT
+from mlpserve_model.nn.activations import HIDDEN, OUTPUT
 
 # What scikit-learn calls our activations.
 SKLEARN = {"relu": "relu", "sigmoid": "logistic", "tanh": "tanh"}

@@ -9,10 +9,10 @@ import pytest
 import mlpserve_model
 
 MODULES = (
-    "mlpserve_model", "mlpserve_model.activations", "mlpserve_model.arrays", "mlpserve_model.cli",
-    "mlpserve_model.errors", "mlpserve_model.files", "mlpserve_model.log", "mlpserve_model.losses",
-    "mlpserve_model.manifest", "mlpserve_model.network", "mlpserve_model.settings",
-    "mlpserve_model.store", "mlpserve_model.stored", "mlpserve_model.types",
+    "mlpserve_model", "mlpserve_model.nn.activations", "mlpserve_model.format.arrays", "mlpserve_model.cli",
+    "mlpserve_model.errors", "mlpserve_model.store.atomic_files", "mlpserve_model.process.log", "mlpserve_model.nn.losses",
+    "mlpserve_model.format.manifest", "mlpserve_model.nn.network", "mlpserve_model.process.arguments",
+    "mlpserve_model.store.store", "mlpserve_model.format.version_files", "mlpserve_model.nn.types",
 )  # fmt: skip
 
 

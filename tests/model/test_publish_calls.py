@@ -28,7 +28,7 @@ os.access("/end-of-publishing", os.F_OK)
 
 # The broken twin: files grow under their final names.
 WITHOUT_TEMPORARY_NAMES = """
-from mlpserve_model import files
+from mlpserve_model.store import atomic_files as files
 
 def write_in_place(path, data):
     with path.open("wb", buffering=0) as file:

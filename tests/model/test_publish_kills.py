@@ -45,7 +45,7 @@ for _ in range(count):
 # The broken twin: files grow under their final names.
 WITHOUT_TEMPORARY_NAMES = """
 import os
-from mlpserve_model import files
+from mlpserve_model.store import atomic_files as files
 
 def write_in_place(path, data):
     step = max(len(data) // 20, 1)

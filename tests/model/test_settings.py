@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlpserve_model.settings import SettingsParser, at_least
+from mlpserve_model.process.arguments import SettingsParser, at_least
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sys
 # In a process of its own, which other signals may be sent to.
 SCRIPT = """
 import signal, threading
-from mlpserve_model.signals import heard
+from mlpserve_model.process.signals import heard
 
 waits = threading.Event()
 other = threading.Thread(target=waits.wait)

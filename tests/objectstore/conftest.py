@@ -19,7 +19,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from mlpserve_model import CHAMPION, Dataset, Gate, Manifest, Network, Store, bucket, initialise
+from mlpserve_model import CHAMPION, Dataset, Gate, Manifest, Network, Store, initialise
+from mlpserve_model.store import object_backend as bucket
 
 NETWORK = Network((12, 8, 3))
 DRAFT = Manifest(

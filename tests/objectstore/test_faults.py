@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mlpserve_model import CHAMPION, Store, StoreError, bucket
+from mlpserve_model import CHAMPION, Store, StoreError
+from mlpserve_model.store import object_backend as bucket
 
 KINDS = ("503", "reset", "lost answer", "partial", "hang")
 

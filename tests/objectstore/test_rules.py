@@ -18,10 +18,10 @@ from mlpserve_model import (
     Store,
     StoreError,
     VersionNotFound,
-    bucket,
     initialise,
 )
 from mlpserve_model.cli import main
+from mlpserve_model.store import object_backend as bucket
 
 
 def names(store: Store) -> list[str]:

@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mlpserve.v1 import model_pb2, prediction_pb2_grpc
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store
-from mlpserve_model.location import parse_location
+from mlpserve_model.store.location import parse_location
 from mlpserve_server.app import Server
 from mlpserve_server.settings import Settings
 

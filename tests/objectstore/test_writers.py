@@ -11,17 +11,10 @@ from typing import Any
 
 import pytest
 
-from mlpserve_model import (
-    CHAMPION,
-    AliasConflict,
-    Store,
-    StoreBusy,
-    StoreError,
-    VersionNotFound,
-    bucket,
-)
-from mlpserve_model.backend import Conflict
-from mlpserve_model.objects import Objects
+from mlpserve_model import CHAMPION, AliasConflict, Store, StoreBusy, StoreError, VersionNotFound
+from mlpserve_model.store import object_backend as bucket
+from mlpserve_model.store.backend import Conflict
+from mlpserve_model.store.object_client import Objects
 
 from .test_faults import assert_whole, requests_of_publishing
 
@@ -30,7 +23,7 @@ PUBLISHER = """
 import sys
 import numpy as np
 from mlpserve_model import *
-from mlpserve_model import bucket
+from mlpserve_model.store import object_backend as bucket
 
 bucket.LEASE_SECONDS = float(sys.argv[4])
 root, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

@@ -12,8 +12,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from mlpserve_model import Store, StoreError
-from mlpserve_model.log import set_up
-from mlpserve_model.settings import SettingsParser, at_least
+from mlpserve_model.process.arguments import SettingsParser, at_least
+from mlpserve_model.process.log import set_up
 from mlpserve_trainer.datasets import DATASETS, Places
 from mlpserve_trainer.datasets.idx import has_images
 from mlpserve_trainer.errors import TrainerError, UsageError

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model.network import Network, Weights, forward
+from mlpserve_model.nn.network import Network, Weights, forward
 from mlpserve_trainer.datasets.dataset import Labels
 from mlpserve_trainer.split import Examples
 

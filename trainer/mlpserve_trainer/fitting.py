@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model.network import Network, Weights
+from mlpserve_model.nn.network import Network, Weights
 from mlpserve_trainer.errors import TrainingDiverged
 from mlpserve_trainer.evaluation import accuracy
 from mlpserve_trainer.feed import feed_for, first_used, rarest_first

@@ -4,7 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
-from mlpserve_model.settings import SettingsParser, at_least
+from mlpserve_model.process.arguments import SettingsParser, at_least
 from mlpserve_trainer.datasets import parts_of
 from mlpserve_trainer.errors import UsageError
 from mlpserve_trainer.gate import Rules

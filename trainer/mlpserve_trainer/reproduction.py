@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlpserve_model import Manifest, Store, Weights
-from mlpserve_model.arrays import encode_weights
+from mlpserve_model.format.arrays import encode_weights
 from mlpserve_trainer.datasets import Dataset, Places, load
 from mlpserve_trainer.datasets.joined import used_files
 from mlpserve_trainer.errors import DataError

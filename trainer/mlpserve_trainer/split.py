@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model.network import scale_pixels
+from mlpserve_model.nn.network import scale_pixels
 from mlpserve_trainer.datasets import Dataset
 from mlpserve_trainer.datasets.dataset import Inputs, Labels
 from mlpserve_trainer.errors import DataError

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model.network import Network, initialise
+from mlpserve_model.nn.network import Network, initialise
 from mlpserve_trainer.optimizers import OPTIMIZERS
 from mlpserve_trainer.recipe import Recipe
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Generator, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model.activations import HIDDEN, OUTPUT
-from mlpserve_model.losses import LOSSES
-from mlpserve_model.network import Layer, Network, Weights
-from mlpserve_model.types import Array
+from mlpserve_model.nn.activations import HIDDEN, OUTPUT
+from mlpserve_model.nn.losses import LOSSES
+from mlpserve_model.nn.network import Layer, Network, Weights
+from mlpserve_model.nn.types import Array
 from mlpserve_trainer.recipe import Recipe
 from mlpserve_trainer.team import shared
 

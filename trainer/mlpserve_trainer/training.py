@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from mlpserve_model import CHAMPION, Gate, Manifest, Network, Store
 from mlpserve_model import Dataset as DatasetFacts
-from mlpserve_model.location import Location
+from mlpserve_model.store.location import Location
 from mlpserve_trainer.calibration import cooled, expected_error, fit_temperature
 from mlpserve_trainer.checkpoint import Checkpoint
 from mlpserve_trainer.datasets import Dataset, Places, load

@@ -18,7 +18,7 @@ from multiprocessing import connection, get_context, parent_process
 from typing import Any
 
 from mlpserve_model import StoreError
-from mlpserve_model.log import set_up
+from mlpserve_model.process.log import set_up
 from mlpserve_trainer.errors import CheckpointDamaged, TrainerError
 from mlpserve_trainer.interrupts import STOP_SIGNALS, held_back, interruptible_once
 from mlpserve_trainer.training import Outcome, TrainSettings, train

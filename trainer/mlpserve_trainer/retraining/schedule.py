@@ -13,7 +13,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from mlpserve_model import Store, StoreError
-from mlpserve_model.signals import heard
+from mlpserve_model.process.signals import heard
 from mlpserve_trainer.interrupts import STOP_SIGNALS
 from mlpserve_trainer.retraining.metrics import Metrics
 from mlpserve_trainer.retraining.run import Ended, Job, Run

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpserve_model import arrays
 from mlpserve_model.errors import ModelRejected
-from mlpserve_model.manifest import GOLDEN_FILE, MODEL_FILE, FileInfo, Manifest
-from mlpserve_model.network import Network, Weights, forward
-from mlpserve_model.types import Array
+from mlpserve_model.format import arrays
+from mlpserve_model.format.manifest import GOLDEN_FILE, MODEL_FILE, FileInfo, Manifest
+from mlpserve_model.nn.network import Network, Weights, forward
+from mlpserve_model.nn.types import Array
 
 __all__ = [
     "GOLDEN_TOLERANCE",

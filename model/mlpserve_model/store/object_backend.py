@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from mlpserve_model.backend import VERSION, Conflict
-from mlpserve_model.lease import LOCK_FILE, Lease
-from mlpserve_model.location import Bucket
-from mlpserve_model.manifest import MANIFEST_FILE, FileInfo
-from mlpserve_model.objects import Found, Objects, open_objects
-from mlpserve_model.records import ALIASES_FILE, actor
+from mlpserve_model.format.manifest import MANIFEST_FILE, FileInfo
+from mlpserve_model.format.records import ALIASES_FILE, actor
+from mlpserve_model.store.backend import VERSION, Conflict
+from mlpserve_model.store.lease import LOCK_FILE, Lease
+from mlpserve_model.store.location import Bucket
+from mlpserve_model.store.object_client import Found, Objects, open_objects
 
 __all__ = ["ObjectBackend", "open_backend"]
 

@@ -5,13 +5,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlpserve_model.errors import ModelRejected, StoreError, VersionNotFound
-from mlpserve_model.files import make_folder, write_atomic
-from mlpserve_model.folder import Folder
-from mlpserve_model.location import Bucket
-from mlpserve_model.manifest import MANIFEST_FILE, Manifest
-from mlpserve_model.records import ALIASES_FILE, encode_aliases
-from mlpserve_model.store import Store
-from mlpserve_model.stored import StoredModel, read_model
+from mlpserve_model.format.manifest import MANIFEST_FILE, Manifest
+from mlpserve_model.format.records import ALIASES_FILE, encode_aliases
+from mlpserve_model.format.version_files import StoredModel, read_model
+from mlpserve_model.store.atomic_files import make_folder, write_atomic
+from mlpserve_model.store.folder_backend import Folder
+from mlpserve_model.store.location import Bucket
+from mlpserve_model.store.store import Store
 
 __all__ = ["CachedStore"]
 

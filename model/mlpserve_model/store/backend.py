@@ -4,7 +4,7 @@ import re
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from mlpserve_model.manifest import FileInfo
+from mlpserve_model.format.manifest import FileInfo
 
 __all__ = ["VERSION", "Backend", "Conflict"]
 

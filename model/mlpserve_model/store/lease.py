@@ -11,10 +11,10 @@ import random
 import secrets
 import time
 
-from mlpserve_model.backend import Conflict
 from mlpserve_model.errors import StoreBusy
-from mlpserve_model.objects import Found, Objects
-from mlpserve_model.records import actor
+from mlpserve_model.format.records import actor
+from mlpserve_model.store.backend import Conflict
+from mlpserve_model.store.object_client import Found, Objects
 
 __all__ = ["LOCK_FILE", "Lease"]
 

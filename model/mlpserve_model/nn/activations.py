@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlpserve_model.types import Array
+from mlpserve_model.nn.types import Array
 
 __all__ = ["HIDDEN", "OUTPUT", "Activation"]
 

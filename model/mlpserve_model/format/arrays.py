@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpserve_model.errors import ModelRejected
-from mlpserve_model.network import Layer, Network, Weights
+from mlpserve_model.nn.network import Layer, Network, Weights
 
 __all__ = ["decode", "decode_weights", "encode", "encode_weights", "largest_size"]
 

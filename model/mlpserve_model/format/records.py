@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from mlpserve_model import strict_json
+from mlpserve_model.format import strict_json
 
 __all__ = [
     "ALIAS",

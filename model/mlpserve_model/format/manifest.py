@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from mlpserve_model import strict_json
 from mlpserve_model.errors import ModelRejected
-from mlpserve_model.network import Network
+from mlpserve_model.format import strict_json
+from mlpserve_model.nn.network import Network
 
 __all__ = [
     "FORMAT",

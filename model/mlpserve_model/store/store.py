@@ -17,13 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlpserve_model.backend import Backend, Conflict
 from mlpserve_model.errors import AliasConflict, ModelRejected, StoreError, VersionNotFound
-from mlpserve_model.folder import Folder
-from mlpserve_model.location import Bucket, parse_location
-from mlpserve_model.manifest import MANIFEST_FILE, MAX_BYTES, NAME, FileInfo, Manifest
-from mlpserve_model.network import Weights
-from mlpserve_model.records import (
+from mlpserve_model.format.manifest import MANIFEST_FILE, MAX_BYTES, NAME, FileInfo, Manifest
+from mlpserve_model.format.records import (
     ALIAS,
     ALIASES_FILE,
     HISTORY_FILE,
@@ -33,8 +29,12 @@ from mlpserve_model.records import (
     encode_aliases,
     encode_event,
 )
-from mlpserve_model.stored import StoredModel, compare, model_files, read_model
-from mlpserve_model.types import Array
+from mlpserve_model.format.version_files import StoredModel, compare, model_files, read_model
+from mlpserve_model.nn.network import Weights
+from mlpserve_model.nn.types import Array
+from mlpserve_model.store.backend import Backend, Conflict
+from mlpserve_model.store.folder_backend import Folder
+from mlpserve_model.store.location import Bucket, parse_location
 
 __all__ = ["CHAMPION", "Store"]
 
@@ -284,7 +284,7 @@ def _open(root: Path | Bucket, model: str) -> Backend:
         return Folder(root / model)
     # Imported here: who has the store on a volume needs no client of object stores.
     try:
-        from mlpserve_model.bucket import open_backend
+        from mlpserve_model.store.object_backend import open_backend
     except ModuleNotFoundError as error:
         raise StoreError(
             f"{root} needs the client of object stores: pip install 'mlpserve[object-store]' "

@@ -21,10 +21,10 @@ from obstore.exceptions import (
 )
 from obstore.store import from_url
 
-from mlpserve_model.backend import Conflict
 from mlpserve_model.errors import ModelRejected, StoreError
-from mlpserve_model.location import Bucket
-from mlpserve_model.manifest import FileInfo
+from mlpserve_model.format.manifest import FileInfo
+from mlpserve_model.store.backend import Conflict
+from mlpserve_model.store.location import Bucket
 
 __all__ = ["Entry", "Found", "Objects", "open_objects"]
 

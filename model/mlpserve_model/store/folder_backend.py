@@ -10,9 +10,9 @@ import shutil
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from mlpserve_model import files
-from mlpserve_model.backend import VERSION, Conflict
-from mlpserve_model.manifest import MANIFEST_FILE, FileInfo
+from mlpserve_model.format.manifest import MANIFEST_FILE, FileInfo
+from mlpserve_model.store import atomic_files as files
+from mlpserve_model.store.backend import VERSION, Conflict
 
 __all__ = ["Folder"]
 

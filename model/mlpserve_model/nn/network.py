@@ -12,9 +12,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpserve_model.activations import HIDDEN, OUTPUT
-from mlpserve_model.losses import LOSSES
-from mlpserve_model.types import Array
+from mlpserve_model.nn.activations import HIDDEN, OUTPUT
+from mlpserve_model.nn.losses import LOSSES
+from mlpserve_model.nn.types import Array
 
 __all__ = [
     "Layer",

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mlpserve_model.errors import StoreError
-from mlpserve_model.location import Location, parse_location
-from mlpserve_model.log import FORMATS, LEVELS
+from mlpserve_model.process.log import FORMATS, LEVELS
+from mlpserve_model.store.location import Location, parse_location
 
 __all__ = ["PREFIX", "SettingsParser", "at_least"]
 

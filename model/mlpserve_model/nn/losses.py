@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mlpserve_model.activations import OUTPUT
-from mlpserve_model.types import Array
+from mlpserve_model.nn.activations import OUTPUT
+from mlpserve_model.nn.types import Array
 
 __all__ = ["LOSSES"]
 
