@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 
 from mlpserve_model import Dataset, Gate, Manifest, Network
-from mlpserve_server.access_log import AccessLog
-from mlpserve_server.journal import Journal
-from mlpserve_server.metrics import Report
-from mlpserve_server.observer import Exchange, Observer
-from mlpserve_server.totals import Totals
+from mlpserve_server.observability.access_log import AccessLog
+from mlpserve_server.observability.aggregation import Totals
+from mlpserve_server.observability.metrics import Report
+from mlpserve_server.observability.observer import Exchange, Observer
+from mlpserve_server.observability.recorder import Journal
 
 CALLS, ROUNDS, AT_ONCE = 40_000, 5, 1000
 GROUPS = (1, 8, 16, 64)

@@ -92,7 +92,7 @@ def serve(
 
     """
     try:
-        from mlpserve_server.app import Server
+        from mlpserve_server.server import Server
         from mlpserve_server.settings import Settings
     except ImportError as error:
         raise ImportError("mlpserve_client.testing needs a server: mlpserve[server]") from error

@@ -12,9 +12,9 @@ from contextlib import suppress
 from mlpserve_model import StoreError
 from mlpserve_model.process.log import set_up
 from mlpserve_model.process.signals import heard
-from mlpserve_server.memory import keep_freed_memory
 from mlpserve_server.settings import Settings, read_settings
-from mlpserve_server.workers import PortTaken, supervise, unshareable
+from mlpserve_server.supervisor import PortTaken, supervise, unshareable
+from mlpserve_server.system.memory import keep_freed_memory
 
 __all__ = ["main"]
 
@@ -57,10 +57,10 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
     try:
         from threadpoolctl import threadpool_limits
 
-        from mlpserve_server.app import Server
-        from mlpserve_server.telemetry import TelemetryError
-        from mlpserve_server.transport import TransportError
-        from mlpserve_server.watched import CredentialsError
+        from mlpserve_server.observability.telemetry import TelemetryError
+        from mlpserve_server.security.files import CredentialsError
+        from mlpserve_server.server import Server
+        from mlpserve_server.transport.standard import TransportError
     except ModuleNotFoundError as error:
         return _incomplete(error)
 

@@ -14,7 +14,7 @@ from typing import Any
 from mlpserve_model.format.records import ALIAS
 from mlpserve_model.process.arguments import SettingsParser, at_least
 from mlpserve_model.store.location import Location
-from mlpserve_server.cpus import usable_cores
+from mlpserve_server.system.cpus import usable_cores
 
 __all__ = ["TRANSPORTS", "Settings", "read_settings", "settings_parser", "user_cache"]
 

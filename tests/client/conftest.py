@@ -18,7 +18,7 @@ from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_client import AsyncClient, Client
 from mlpserve_client.testing import ModelServer, serve
 from mlpserve_model import Store
-from mlpserve_server.app import Server
+from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
 
 

@@ -12,7 +12,7 @@ import pytest
 from mlpserve_client import Client, InvalidInputError, MlpserveError, _batches
 from mlpserve_client.testing import ModelServer, serve
 from mlpserve_model import Store
-from mlpserve_server.app import Server
+from mlpserve_server.server import Server
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -14,7 +14,7 @@ from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_client.testing import ModelServer
 from mlpserve_server import errors
-from mlpserve_server.status import CODES
+from mlpserve_server.transport.status import CODES
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "api.md").read_text()

@@ -22,7 +22,7 @@ import pytest
 import mlpserve_client
 from mlpserve_client._cli import main
 from mlpserve_client.testing import ModelServer, serve
-from mlpserve_server.app import Server
+from mlpserve_server.server import Server
 
 COMMAND = [
     sys.executable,

@@ -22,7 +22,7 @@ from mlpserve_client import (
     _batches,
 )
 from mlpserve_client.testing import ModelServer
-from mlpserve_server.app import Server
+from mlpserve_server.server import Server
 
 IMAGE = np.zeros((28, 28), dtype=np.uint8)
 

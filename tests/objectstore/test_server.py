@@ -19,7 +19,7 @@ from mlpserve.v1 import model_pb2, prediction_pb2_grpc
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store
 from mlpserve_model.store.location import parse_location
-from mlpserve_server.app import Server
+from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
 
 INSTANCE = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(range(12)))

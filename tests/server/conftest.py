@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from mlpserve.open_inference import inference_pb2_grpc
 from mlpserve.v1 import model_pb2_grpc, prediction_pb2_grpc
 from mlpserve_model import CHAMPION, Dataset, Gate, Manifest, Network, Store, initialise
-from mlpserve_server.app import Server
+from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
 
 READINESS = "mlpserve.v1.PredictionService"

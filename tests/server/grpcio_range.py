@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mlpserve_server.core import SUPPORTED
+from mlpserve_server.transport.grpc_core import SUPPORTED
 
 PACKAGES = ("grpcio", "grpcio-health-checking", "grpcio-reflection", "grpcio-status")
 TESTS = [f"tests/server/test_{name}.py" for name in ("calls", "predictions", "life")]

@@ -1,6 +1,6 @@
 import pytest
 
-from mlpserve_server.admission import ALWAYS, Rows, Waiting
+from mlpserve_server.dataplane.admission import ALWAYS, Rows, Waiting
 from mlpserve_server.errors import Overloaded
 
 

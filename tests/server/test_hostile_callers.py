@@ -103,8 +103,8 @@ def test_idle_reflection_and_half_open_calls_do_not_stop_health(stubs: Any) -> N
 def test_a_request_that_never_comes_is_refused_in_the_end(
     stubs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlpserve_server.intake.TOO_SLOW_SECONDS", 0.5)
-    monkeypatch.setattr("mlpserve_server.intake.SLOW_SECONDS", 0.1)
+    monkeypatch.setattr("mlpserve_server.transport.request_reader.TOO_SLOW_SECONDS", 0.5)
+    monkeypatch.setattr("mlpserve_server.transport.request_reader.SLOW_SECONDS", 0.1)
     go = threading.Event()
 
     def nothing() -> Iterator[bytes]:

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from mlpserve_model import Store
-from mlpserve_server.app import Server
-from mlpserve_server.core import unsupported
-from mlpserve_server.direct import DirectTransport
 from mlpserve_server.errors import ModelNotFound, ModelRefused
-from mlpserve_server.manager import ModelManager
+from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
-from mlpserve_server.transport import StandardTransport, TransportError
+from mlpserve_server.transport.direct import DirectTransport
+from mlpserve_server.transport.grpc_core import unsupported
+from mlpserve_server.transport.standard import StandardTransport, TransportError
 
 
 def version_of(manager: ModelManager) -> int | None:
@@ -36,7 +36,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_damaged_version_is_held_back_after_every_try(
     store: Store, publish: Any, loads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlpserve_server.manager._RETRY_SECONDS", 1000)
+    monkeypatch.setattr("mlpserve_server.lifecycle.manager._RETRY_SECONDS", 1000)
     first, second = publish(), publish(seed=1)
     (store.path(second) / "model.npz").write_bytes(b"damaged")
     manager = ModelManager(store, "champion", 3)
@@ -51,7 +51,7 @@ def test_a_damaged_version_is_held_back_after_every_try(
 def test_a_damaged_version_is_tried_again_after_a_while(
     store: Store, publish: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlpserve_server.manager._RETRY_SECONDS", 0)
+    monkeypatch.setattr("mlpserve_server.lifecycle.manager._RETRY_SECONDS", 0)
     version = publish()
     path = store.path(version) / "model.npz"
     good = path.read_bytes()
@@ -106,7 +106,7 @@ def test_auto_falls_back_to_the_standard_transport_and_direct_says_why_it_cannot
     assert unsupported() is None
     with Server(settings) as server:
         assert isinstance(server._transport, DirectTransport)
-    monkeypatch.setattr("mlpserve_server.core.SUPPORTED", ((9, 0), (9, 1)))
+    monkeypatch.setattr("mlpserve_server.transport.grpc_core.SUPPORTED", ((9, 0), (9, 1)))
     with Server(settings) as server:
         assert type(server._transport) is StandardTransport
     assert "using the standard transport" in caplog.text

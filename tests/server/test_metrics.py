@@ -13,8 +13,8 @@ import pytest
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store
-from mlpserve_server.metrics import METRICS
-from mlpserve_server.totals import MAX_VERSIONS, Totals
+from mlpserve_server.observability.aggregation import MAX_VERSIONS, Totals
+from mlpserve_server.observability.metrics import METRICS
 
 ANYWHERE = "127.0.0.1:0"
 

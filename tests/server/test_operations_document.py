@@ -9,10 +9,10 @@ from pathlib import Path
 
 import mlpserve_model
 import mlpserve_server
-from mlpserve_server.journal import LONGEST_CLASS, MAX_CLASSES
-from mlpserve_server.metrics import METHODS, METRICS
+from mlpserve_server.observability.aggregation import MAX_VERSIONS
+from mlpserve_server.observability.metrics import METHODS, METRICS
+from mlpserve_server.observability.recorder import LONGEST_CLASS, MAX_CLASSES
 from mlpserve_server.settings import settings_parser
-from mlpserve_server.totals import MAX_VERSIONS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
 CODE = [Path(str(package.__file__)).parent for package in (mlpserve_server, mlpserve_model)]

@@ -5,8 +5,8 @@ from importlib.metadata import version
 
 import pytest
 
-from mlpserve_server.cpus import quota, usable_cores
 from mlpserve_server.settings import read_settings
+from mlpserve_server.system.cpus import quota, usable_cores
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from mlpserve_model import Network, Store, StoredModel
-from mlpserve_server import shadow as shadow_module
-from mlpserve_server.dataplane import DataPlane, complete
-from mlpserve_server.manager import ModelManager
-from mlpserve_server.observer import Observer
-from mlpserve_server.shadow import DIFFERENCE, DROPPED, ROWS, Shadow, compare
+from mlpserve_server.dataplane.predictions import DataPlane, complete
+from mlpserve_server.lifecycle import shadow as shadow_module
+from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.lifecycle.shadow import DIFFERENCE, DROPPED, ROWS, Shadow, compare
+from mlpserve_server.observability.observer import Observer
 
 AS_MANY_AS_THERE_ARE = 1e9
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mlpserve_server.tokens import Tokens, read_tokens
-from mlpserve_server.watched import CredentialsError
+from mlpserve_server.security.files import CredentialsError
+from mlpserve_server.security.tokens import Tokens, read_tokens
 from tests.server.test_tokens import SECOND, TOKEN, bearer
 
 

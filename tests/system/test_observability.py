@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from mlpserve_server.metrics import METRICS
+from mlpserve_server.observability.metrics import METRICS
 from mlpserve_trainer.retraining.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]

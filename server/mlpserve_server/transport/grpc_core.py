@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from mlpserve_server.observer import Exchange
+from mlpserve_server.observability.observer import Exchange
 
 __all__ = ["SUPPORTED", "Call", "Queue", "unsupported"]
 

@@ -18,18 +18,18 @@ from grpc_status import rpc_status
 
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2, prediction_pb2
-from mlpserve_server.access import Access
-from mlpserve_server.addresses import obstacle
-from mlpserve_server.admission import Waiting
-from mlpserve_server.catalog import Catalog
-from mlpserve_server.dataplane import DataPlane, Steps, complete
+from mlpserve_server.dataplane.admission import Waiting
+from mlpserve_server.dataplane.catalog import Catalog
+from mlpserve_server.dataplane.oip_catalog import OpenCatalog
+from mlpserve_server.dataplane.predictions import DataPlane, Steps, complete
 from mlpserve_server.errors import Overloaded
-from mlpserve_server.guard import Guard
-from mlpserve_server.health import Health
-from mlpserve_server.observer import Observer
-from mlpserve_server.observing import Observing, current_call
-from mlpserve_server.open_catalog import OpenCatalog
-from mlpserve_server.status import status_of
+from mlpserve_server.observability.observer import Observer
+from mlpserve_server.security.credentials import Access
+from mlpserve_server.system.ports import obstacle
+from mlpserve_server.transport.guard import Guard
+from mlpserve_server.transport.health import Health
+from mlpserve_server.transport.interceptors import Observing, current_call
+from mlpserve_server.transport.status import status_of
 
 __all__ = [
     "INFERENCE_SERVICE",

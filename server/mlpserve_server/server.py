@@ -7,18 +7,18 @@ from types import TracebackType
 
 from mlpserve_model import Store
 from mlpserve_model.store.cache import CachedStore
-from mlpserve_server.access import Access
-from mlpserve_server.admission import Waiting
-from mlpserve_server.catalog import Catalog
-from mlpserve_server.core import unsupported
-from mlpserve_server.dataplane import DataPlane
-from mlpserve_server.direct import DirectTransport
-from mlpserve_server.health import NOT_SERVING, SERVING, Health
-from mlpserve_server.manager import ModelManager
+from mlpserve_server.dataplane.admission import Waiting
+from mlpserve_server.dataplane.catalog import Catalog
+from mlpserve_server.dataplane.predictions import DataPlane
+from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.lifecycle.shadow import Shadow
+from mlpserve_server.observability.telemetry import Telemetry
+from mlpserve_server.security.credentials import Access
 from mlpserve_server.settings import Settings, user_cache
-from mlpserve_server.shadow import Shadow
-from mlpserve_server.telemetry import Telemetry
-from mlpserve_server.transport import PREDICTION_SERVICE, StandardTransport, TransportError
+from mlpserve_server.transport.direct import DirectTransport
+from mlpserve_server.transport.grpc_core import unsupported
+from mlpserve_server.transport.health import NOT_SERVING, SERVING, Health
+from mlpserve_server.transport.standard import PREDICTION_SERVICE, StandardTransport, TransportError
 
 __all__ = ["Server"]
 

@@ -15,7 +15,7 @@ from mlpserve_model import (
     VersionNotFound,
 )
 from mlpserve_server.errors import ModelNotFound, ModelRefused, NotInMemory, NotReady
-from mlpserve_server.observer import Observer
+from mlpserve_server.observability.observer import Observer
 
 __all__ = ["LATEST", "ModelManager"]
 

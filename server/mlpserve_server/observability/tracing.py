@@ -17,9 +17,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from mlpserve_server.journal import Record
-from mlpserve_server.metrics import CODES
-from mlpserve_server.observer import Exchange
+from mlpserve_server.observability.metrics import CODES
+from mlpserve_server.observability.observer import Exchange
+from mlpserve_server.observability.recorder import Record
 
 __all__ = ["Traces"]
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
-from mlpserve_server.reports import Sums, follow
+from mlpserve_server.observability.pipe import Sums, follow
 from mlpserve_server.settings import Settings
 
 __all__ = ["PortTaken", "supervise", "unshareable"]
@@ -147,7 +147,9 @@ def _shown(address: str | None) -> Iterator[Sums | None]:
     if not address:
         yield None
         return
-    from mlpserve_server.exposition import Endpoint  # only who wants metrics waits for it
+    from mlpserve_server.observability.endpoint import (
+        Endpoint,  # only who wants metrics waits for it
+    )
 
     with closing(Endpoint(address)) as endpoint:
         yield endpoint.totals

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 import grpc
 import numpy as np
 
-from mlpserve_server.access_log import AccessLog
-from mlpserve_server.journal import Journal, Listener
-from mlpserve_server.manager import ModelManager
-from mlpserve_server.metrics import Report
-from mlpserve_server.observer import Observer
-from mlpserve_server.reports import reporter
+from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.observability.access_log import AccessLog
+from mlpserve_server.observability.metrics import Report
+from mlpserve_server.observability.observer import Observer
+from mlpserve_server.observability.pipe import reporter
+from mlpserve_server.observability.recorder import Journal, Listener
 from mlpserve_server.settings import Settings
-from mlpserve_server.transport import StandardTransport
+from mlpserve_server.transport.standard import StandardTransport
 
 if TYPE_CHECKING:
-    from mlpserve_server.exposition import Endpoint
+    from mlpserve_server.observability.endpoint import Endpoint
 
 __all__ = ["Telemetry", "TelemetryError"]
 
@@ -61,7 +61,9 @@ class Telemetry:
         if line := self._settings.metrics_line:
             self._send = reporter(socket.socket(fileno=line))
         elif self._settings.metrics_listen:
-            from mlpserve_server.exposition import Endpoint  # only who wants it waits for it
+            from mlpserve_server.observability.endpoint import (
+                Endpoint,  # only who wants it waits for it
+            )
 
             endpoint = self._endpoint = Endpoint(self._settings.metrics_listen)
             self._send = lambda report: endpoint.totals.add(0, report)
@@ -102,7 +104,7 @@ def _listeners(settings: Settings) -> list[Listener]:
         listeners.append(AccessLog(settings.access_log))
     if settings.traces:
         try:
-            from mlpserve_server.traces import Traces
+            from mlpserve_server.observability.tracing import Traces
         except ModuleNotFoundError as error:
             text = f"traces need {error.name}: pip install 'mlpserve[telemetry]'"
             raise TelemetryError(text) from error

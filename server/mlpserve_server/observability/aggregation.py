@@ -17,7 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from mlpserve_server.metrics import METRICS, OTHER, Metric, Report
+from mlpserve_server.observability.metrics import METRICS, OTHER, Metric, Report
 
 __all__ = ["Totals"]
 

@@ -2,9 +2,9 @@
 
 from mlpserve.v1 import model_pb2
 from mlpserve_model import Manifest, ModelRejected, StoreError, VersionNotFound
-from mlpserve_server import codec
+from mlpserve_server.dataplane import codec
 from mlpserve_server.errors import InvalidInput, ModelNotFound, NotReady
-from mlpserve_server.manager import ModelManager
+from mlpserve_server.lifecycle.manager import ModelManager
 
 __all__ = ["Catalog"]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import prediction_pb2
 from mlpserve_model import Manifest
-from mlpserve_server import codec
+from mlpserve_server.dataplane import codec
 from mlpserve_server.errors import InvalidInput, ModelNotFound
 
 __all__ = [

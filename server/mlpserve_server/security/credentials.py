@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 
 import grpc
 
-from mlpserve_server.certificates import Certificates, Files
+from mlpserve_server.security.certificates import Certificates, Files
+from mlpserve_server.security.files import Watched
+from mlpserve_server.security.tokens import read_tokens
 from mlpserve_server.settings import Settings
-from mlpserve_server.tokens import read_tokens
-from mlpserve_server.watched import Watched
 
 __all__ = ["Access", "Admits"]
 

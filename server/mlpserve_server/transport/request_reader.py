@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from mlpserve_server.core import Call
+from mlpserve_server.transport.grpc_core import Call
 
 __all__ = ["TOO_SLOW_SECONDS", "Intake"]
 

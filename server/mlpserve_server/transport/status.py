@@ -19,7 +19,7 @@ from mlpserve_server.errors import (
     TooSlow,
     Unauthenticated,
 )
-from mlpserve_server.observer import Exchange
+from mlpserve_server.observability.observer import Exchange
 
 __all__ = ["Refusal", "refusal_of", "status_of"]
 

@@ -12,9 +12,9 @@ import grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_status import rpc_status
 
-from mlpserve_server.access import Admits
 from mlpserve_server.errors import Unauthenticated
-from mlpserve_server.status import status_of
+from mlpserve_server.security.credentials import Admits
+from mlpserve_server.transport.status import status_of
 
 __all__ = ["Guard"]
 

@@ -3,9 +3,9 @@
 import logging
 import random
 
-from mlpserve_server.journal import Record
-from mlpserve_server.metrics import METHODS, OTHER
-from mlpserve_server.observer import Exchange
+from mlpserve_server.observability.metrics import METHODS, OTHER
+from mlpserve_server.observability.observer import Exchange
+from mlpserve_server.observability.recorder import Record
 
 __all__ = ["AccessLog"]
 

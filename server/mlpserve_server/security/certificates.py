@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from mlpserve_server.watched import CredentialsError, Watched, read_private, read_public
+from mlpserve_server.security.files import CredentialsError, Watched, read_private, read_public
 
 __all__ = ["Certificates", "Files"]
 

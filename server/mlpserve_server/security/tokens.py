@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from hmac import compare_digest
 from pathlib import Path
 
-from mlpserve_server.watched import CredentialsError, read_private
+from mlpserve_server.security.files import CredentialsError, read_private
 
 __all__ = ["Tokens", "read_tokens"]
 

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from mlpserve.v1 import prediction_pb2
 from mlpserve_model import Manifest, StoredModel
-from mlpserve_server import codec, open_inference
-from mlpserve_server.admission import Rows
+from mlpserve_server.dataplane import codec
+from mlpserve_server.dataplane import oip_codec as open_inference
+from mlpserve_server.dataplane.admission import Rows
 from mlpserve_server.errors import Abandoned
-from mlpserve_server.manager import ModelManager
-from mlpserve_server.observer import Observer
-from mlpserve_server.shadow import Shadow
+from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.lifecycle.shadow import Shadow
+from mlpserve_server.observability.observer import Observer
 
 __all__ = ["Answer", "DataPlane", "Steps", "complete"]
 

@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 import grpc
 
-from mlpserve_server.access import Admits
-from mlpserve_server.admission import Waiting
-from mlpserve_server.core import Call, Queue
-from mlpserve_server.dataplane import Answer, DataPlane, Steps, complete
+from mlpserve_server.dataplane.admission import Waiting
+from mlpserve_server.dataplane.predictions import Answer, DataPlane, Steps, complete
 from mlpserve_server.errors import Abandoned, NotInMemory, TooSlow, Unauthenticated
-from mlpserve_server.intake import TOO_SLOW_SECONDS, Intake
-from mlpserve_server.observer import Observer
-from mlpserve_server.status import Refusal, refusal_of
-from mlpserve_server.transport import INFERENCE_SERVICE, PREDICTION_SERVICE, too_many
+from mlpserve_server.observability.observer import Observer
+from mlpserve_server.security.credentials import Admits
+from mlpserve_server.transport.grpc_core import Call, Queue
+from mlpserve_server.transport.request_reader import TOO_SLOW_SECONDS, Intake
+from mlpserve_server.transport.standard import INFERENCE_SERVICE, PREDICTION_SERVICE, too_many
+from mlpserve_server.transport.status import Refusal, refusal_of
 
 __all__ = ["Loop"]
 

@@ -4,8 +4,8 @@ import logging
 
 from prometheus_client import CollectorRegistry, start_http_server
 
-from mlpserve_server.totals import Totals
-from mlpserve_server.workers import PortTaken
+from mlpserve_server.observability.aggregation import Totals
+from mlpserve_server.supervisor import PortTaken
 
 __all__ = ["Endpoint"]
 

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpserve_model import Manifest
-from mlpserve_server.metrics import CODES, METHODS, METRICS, OTHER, Report
-from mlpserve_server.observer import Exchange, Observer
-from mlpserve_server.outcomes import rows_and_version
+from mlpserve_server.observability.metrics import CODES, METHODS, METRICS, OTHER, Report
+from mlpserve_server.observability.observer import Exchange, Observer
+from mlpserve_server.observability.outcomes import rows_and_version
 
 __all__ = ["Journal", "Listener", "Record"]
 

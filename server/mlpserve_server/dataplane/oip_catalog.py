@@ -7,8 +7,9 @@ import numpy as np
 
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2
-from mlpserve_server import codec, open_inference
-from mlpserve_server.catalog import Catalog
+from mlpserve_server.dataplane import codec
+from mlpserve_server.dataplane import oip_codec as open_inference
+from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.errors import ModelNotFound, ModelRefused, NotReady
 
 __all__ = ["OpenCatalog"]

@@ -6,14 +6,14 @@ matrix product, and never waits for more. Everything else stays on the standard 
 server, on the same port.
 """
 
-from mlpserve_server.access import Access
-from mlpserve_server.admission import Waiting
-from mlpserve_server.catalog import Catalog
-from mlpserve_server.dataplane import DataPlane
-from mlpserve_server.health import Health
-from mlpserve_server.loop import Loop
-from mlpserve_server.observer import Observer
-from mlpserve_server.transport import StandardTransport
+from mlpserve_server.dataplane.admission import Waiting
+from mlpserve_server.dataplane.catalog import Catalog
+from mlpserve_server.dataplane.predictions import DataPlane
+from mlpserve_server.observability.observer import Observer
+from mlpserve_server.security.credentials import Access
+from mlpserve_server.transport.event_loop import Loop
+from mlpserve_server.transport.health import Health
+from mlpserve_server.transport.standard import StandardTransport
 
 __all__ = ["DirectTransport"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from mlpserve_server.observer import Exchange, Metadata, Observer
+from mlpserve_server.observability.observer import Exchange, Metadata, Observer
 
 __all__ = ["Observing", "current_call"]
 

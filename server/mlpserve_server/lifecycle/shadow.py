@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpserve_model import StoredModel
-from mlpserve_server.manager import ModelManager
-from mlpserve_server.observer import Observer
+from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.observability.observer import Observer
 
 __all__ = ["Shadow", "compare"]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from mlpserve_server.metrics import Report
+from mlpserve_server.observability.metrics import Report
 
 __all__ = ["Sums", "follow", "reporter"]
 
