@@ -25,12 +25,12 @@ from matplotlib.style import context
 
 from mlpserve_model.process.log import set_up
 from mlpserve_trainer import Recipe, load_recipe
-from mlpserve_trainer.checkpoint import Checkpoint
 from mlpserve_trainer.datasets import Dataset, Places, load
-from mlpserve_trainer.evaluation import evaluate
-from mlpserve_trainer.fitting import Epoch
-from mlpserve_trainer.progress import log_epochs
-from mlpserve_trainer.split import split
+from mlpserve_trainer.datasets.split import split
+from mlpserve_trainer.evaluation.scores import evaluate
+from mlpserve_trainer.fitting.checkpoint import Checkpoint
+from mlpserve_trainer.fitting.fit import Epoch
+from mlpserve_trainer.fitting.progress import log_epochs
 from mlpserve_trainer.training import default_cache_dir, fitted, network_for
 
 HERE = Path(__file__).parent

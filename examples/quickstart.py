@@ -23,7 +23,7 @@ import numpy as np
 from mlpserve_client import Client
 from mlpserve_trainer import Rules, TrainSettings, load_recipe, train
 from mlpserve_trainer.datasets import Places, load
-from mlpserve_trainer.split import Examples, split
+from mlpserve_trainer.datasets.split import Examples, split
 
 SHADES = " .:-=+*#%@"
 

@@ -85,10 +85,10 @@ def mlpserve(sprint: bool, processes: int = 2) -> Callable[[Data], Callable[[int
     def prepare(data: Data) -> Callable[[int, int], Training]:
         from mlpserve_model import Network
         from mlpserve_trainer import Recipe, load_recipe
-        from mlpserve_trainer.evaluation import accuracy
-        from mlpserve_trainer.fitting import fit
-        from mlpserve_trainer.optimizers import OPTIMIZERS
-        from mlpserve_trainer.split import Examples
+        from mlpserve_trainer.datasets.split import Examples
+        from mlpserve_trainer.evaluation.scores import accuracy
+        from mlpserve_trainer.fitting.fit import fit
+        from mlpserve_trainer.fitting.optimizers import OPTIMIZERS
 
         training = Examples(data.raw, data.labels, 255)
         few, test = training.take(slice(100)), Examples(data.test_raw, data.test_labels, 255)

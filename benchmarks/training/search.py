@@ -21,9 +21,9 @@ from threadpoolctl import threadpool_limits
 
 from mlpserve_trainer import Recipe
 from mlpserve_trainer.datasets import Dataset, Places, load
-from mlpserve_trainer.evaluation import evaluate
-from mlpserve_trainer.fitting import fit
-from mlpserve_trainer.split import split
+from mlpserve_trainer.datasets.split import split
+from mlpserve_trainer.evaluation.scores import evaluate
+from mlpserve_trainer.fitting.fit import fit
 from mlpserve_trainer.training import default_cache_dir, network_for
 
 VALIDATION = 1 / 6

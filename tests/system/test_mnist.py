@@ -12,7 +12,7 @@ import pytest
 
 from mlpserve_client import Client
 from mlpserve_trainer.datasets import Places, load
-from mlpserve_trainer.split import split
+from mlpserve_trainer.datasets.split import split
 
 FOLDER = Path(
     os.environ.get("MLPSERVE_DATA_DIR") or Path(__file__).parents[3] / "shared" / "data" / "mnist"

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from mlpserve_server.observability.metrics import METRICS
-from mlpserve_trainer.retraining.metrics import Metrics
+from mlpserve_trainer.schedule.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"

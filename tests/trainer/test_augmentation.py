@@ -6,9 +6,9 @@ import pytest
 from scipy import ndimage
 
 from mlpserve_trainer import Recipe
-from mlpserve_trainer.augmentation import GROUP, Move, Warp, augmentation_for
-from mlpserve_trainer.feed import feed_for
-from mlpserve_trainer.split import Examples
+from mlpserve_trainer.datasets.split import Examples
+from mlpserve_trainer.fitting.augmentation import GROUP, Move, Warp, augmentation_for
+from mlpserve_trainer.fitting.batch_loader import feed_for
 
 Floats = npt.NDArray[np.float32]
 SIDE = 28

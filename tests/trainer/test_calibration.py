@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mlpserve_model import Network, forward, initialise
-from mlpserve_trainer.calibration import (
+from mlpserve_trainer.evaluation.calibration import (
     BINS,
     cooled,
     expected_error,

@@ -11,10 +11,10 @@ import pytest
 
 from mlpserve_model import Store
 from mlpserve_trainer import TrainerError, TrainSettings, load_recipe, train
-from mlpserve_trainer.checkpoint import Checkpoint
 from mlpserve_trainer.datasets import Dataset
-from mlpserve_trainer.fitting import Epoch
-from mlpserve_trainer.progress import log_epochs
+from mlpserve_trainer.fitting.checkpoint import Checkpoint
+from mlpserve_trainer.fitting.fit import Epoch
+from mlpserve_trainer.fitting.progress import log_epochs
 
 PROGRAM = "import sys; from mlpserve_trainer.cli import main; sys.exit(main())"
 

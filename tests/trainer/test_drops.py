@@ -12,7 +12,7 @@ import pytest
 
 from mlpserve_trainer import DataError
 from mlpserve_trainer.datasets import Dataset
-from mlpserve_trainer.datasets.drops import read_drops
+from mlpserve_trainer.datasets.drop_folder import read_drops
 
 Put = Callable[..., Path]
 

@@ -4,7 +4,8 @@ from sklearn.metrics import log_loss, precision_recall_fscore_support
 
 from mlpserve_model import Network, initialise
 from mlpserve_trainer.datasets import Dataset
-from mlpserve_trainer.evaluation import (
+from mlpserve_trainer.datasets.split import Examples
+from mlpserve_trainer.evaluation.scores import (
     Evaluation,
     accuracy,
     class_scores,
@@ -12,7 +13,6 @@ from mlpserve_trainer.evaluation import (
     probabilities,
     report,
 )
-from mlpserve_trainer.split import Examples
 
 RNG = np.random.default_rng(6)
 LABELS = RNG.integers(0, 4, 200)
@@ -67,6 +67,6 @@ def test_answers_do_not_depend_on_how_rows_are_cut_into_chunks(
     weights = initialise(network, np.random.default_rng(7))
     part = Examples(stripes.inputs, stripes.labels, 255)
     whole = probabilities(network, weights, part)
-    monkeypatch.setattr("mlpserve_trainer.evaluation.CHUNK_ROWS", 7)
+    monkeypatch.setattr("mlpserve_trainer.evaluation.scores.CHUNK_ROWS", 7)
     np.testing.assert_allclose(probabilities(network, weights, part), whole, rtol=1e-5)
     assert accuracy(network, weights, part) == np.mean(whole.argmax(axis=1) == part.labels)

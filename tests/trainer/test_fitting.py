@@ -10,12 +10,12 @@ import pytest
 from mlpserve_model import Network, initialise, loss_and_gradients
 from mlpserve_trainer import Recipe, TrainingDiverged
 from mlpserve_trainer.datasets import Dataset
-from mlpserve_trainer.evaluation import accuracy
-from mlpserve_trainer.feed import first_used, rarest_first
-from mlpserve_trainer.fitting import Epoch, batches, fit, smoothed_targets
-from mlpserve_trainer.split import Examples, split
-from mlpserve_trainer.state import State
-from mlpserve_trainer.team import side_by_side
+from mlpserve_trainer.datasets.split import Examples, split
+from mlpserve_trainer.evaluation.scores import accuracy
+from mlpserve_trainer.fitting.batch_loader import first_used, rarest_first
+from mlpserve_trainer.fitting.fit import Epoch, batches, fit, smoothed_targets
+from mlpserve_trainer.fitting.parallel.lockstep import side_by_side
+from mlpserve_trainer.fitting.state import State
 
 NETWORK = Network((16, 8, 3))
 RECIPE = Recipe(batch_size=32, epochs=5, learning_rate=0.01)
@@ -110,7 +110,7 @@ def test_two_parts_of_a_network_give_what_the_whole_does(
     stripes: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = run(stripes, RECIPE)
-    monkeypatch.setattr("mlpserve_trainer.fitting.WORTH_SHARING", 0)
+    monkeypatch.setattr("mlpserve_trainer.fitting.fit.WORTH_SHARING", 0)
     together = run(stripes, RECIPE)
     parts = split(stripes, RECIPE.validation_fraction)
     rows = (parts.training, parts.validation)
@@ -141,8 +141,10 @@ def test_two_processes_come_to_the_same_bits_as_one(
     knobs: dict[str, float],
     hidden: tuple[int, ...],
 ) -> None:
-    monkeypatch.setattr("mlpserve_trainer.fitting.WORTH_SHARING", 0)
-    monkeypatch.setattr("mlpserve_trainer.fitting.Team.run", lambda _, works: side_by_side(works))
+    monkeypatch.setattr("mlpserve_trainer.fitting.fit.WORTH_SHARING", 0)
+    monkeypatch.setattr(
+        "mlpserve_trainer.fitting.fit.Team.run", lambda _, works: side_by_side(works)
+    )
     network, recipe = Network((16, *hidden, 3)), replace(RECIPE, epochs=3).override(knobs)
     rows = Examples(stripes.inputs[:97], stripes.labels[:97], 255)  # one in the last batch
     *_, together = fit(network, recipe, rows, rows, seed=2)
@@ -164,7 +166,7 @@ def test_inputs_that_are_always_zero_change_nothing(
     inputs.reshape(len(inputs), -1)[:, [0, 5, 6]] = 0
     data = replace(stripes, inputs=inputs)
     left_out = run(data, replace(RECIPE, averaging=0.9))
-    monkeypatch.setattr("mlpserve_trainer.fitting._given", lambda *_: None)
+    monkeypatch.setattr("mlpserve_trainer.fitting.fit._given", lambda *_: None)
     computed = run(data, replace(RECIPE, averaging=0.9))
     assert left_out.loss == pytest.approx(computed.loss, rel=1e-5)
     np.testing.assert_allclose(left_out.weights[0].w, computed.weights[0].w, atol=1e-4)
@@ -180,14 +182,14 @@ def test_inputs_that_a_batch_does_not_use_are_spared_and_change_nothing(
     sizes: tuple[int, ...],
     knobs: dict[str, float],
 ) -> None:
-    monkeypatch.setattr("mlpserve_trainer.fitting.WORTH_SHARING", 0)
+    monkeypatch.setattr("mlpserve_trainer.fitting.fit.WORTH_SHARING", 0)
     inputs = stripes.inputs.reshape(-1, 16).copy()
     for column, one_in in ((9, 2), (2, 40), (14, 70), (5, 1000)):
         inputs[np.arange(len(inputs)) % one_in > 0, column] = 0
     rows = Examples(inputs, stripes.labels, 255)
     network, recipe = Network(sizes), replace(RECIPE, epochs=2).override(knobs)
     *_, spared = fit(network, recipe, rows, rows, seed=1)
-    monkeypatch.setattr("mlpserve_trainer.fitting._given", lambda *_: None)
+    monkeypatch.setattr("mlpserve_trainer.fitting.fit._given", lambda *_: None)
     *_, computed = fit(network, recipe, rows, rows, seed=1)
     assert spared.loss == pytest.approx(computed.loss, rel=1e-4)
     for one, other in zip(spared.weights, computed.weights, strict=True):
@@ -219,7 +221,7 @@ def test_weights_of_inputs_that_are_always_zero_decay_with_the_others(stripes: D
 def test_divergence_of_two_parts_is_reported_as_well(
     stripes: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlpserve_trainer.fitting.WORTH_SHARING", 0)
+    monkeypatch.setattr("mlpserve_trainer.fitting.fit.WORTH_SHARING", 0)
     recipe = Recipe(batch_size=32, epochs=50, optimizer="sgd", learning_rate=1e30)
     with pytest.raises(TrainingDiverged, match="lower --learning-rate"):
         run(stripes, recipe)

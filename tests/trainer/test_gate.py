@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlpserve_trainer.gate import (
+from mlpserve_trainer.release.gate import (
     Check,
     Signature,
     accuracy_floor,

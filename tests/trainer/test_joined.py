@@ -12,9 +12,9 @@ from mlpserve_trainer import DataError, TrainSettings, UsageError, load_recipe, 
 from mlpserve_trainer.cli import main
 from mlpserve_trainer.datasets import Dataset, Places, load
 from mlpserve_trainer.datasets.idx import write_idx
-from mlpserve_trainer.gate import Rules
+from mlpserve_trainer.datasets.split import split
+from mlpserve_trainer.release.gate import Rules
 from mlpserve_trainer.reproduction import reproduce
-from mlpserve_trainer.split import split
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 
 from mlpserve_trainer import Recipe
-from mlpserve_trainer.optimizers import OPTIMIZERS
+from mlpserve_trainer.fitting.optimizers import OPTIMIZERS
 
 Doubles = npt.NDArray[np.float64]
 RECIPE = Recipe(momentum=0.9, weight_decay=0.1)

@@ -34,7 +34,7 @@ def test_what_comes_out_otherwise_is_measured(
     settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(settings)
-    monkeypatch.setattr("mlpserve_trainer.optimizers.BETA1", 0.8999)
+    monkeypatch.setattr("mlpserve_trainer.fitting.optimizers.BETA1", 0.8999)
     monkeypatch.setattr("mlpserve_trainer.training.version", lambda name: "0")
     result = again(settings)
     assert not result.identical

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from mlpserve_trainer.schedules import rate_share
+from mlpserve_trainer.fitting.learning_rates import rate_share
 
 
 @pytest.mark.parametrize(

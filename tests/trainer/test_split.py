@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 
 from mlpserve_trainer.datasets import Dataset
-from mlpserve_trainer.split import Examples, split, stratified
+from mlpserve_trainer.datasets.split import Examples, split, stratified
 
 
 def test_a_fifth_of_every_class_is_held_out() -> None:

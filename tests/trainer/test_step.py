@@ -7,8 +7,8 @@ import pytest
 
 from mlpserve_model import Network, initialise, loss_and_gradients
 from mlpserve_trainer import Recipe
-from mlpserve_trainer.step import TURNS, Board, Part, layers_of
-from mlpserve_trainer.team import in_turns
+from mlpserve_trainer.fitting.parallel.lockstep import in_turns
+from mlpserve_trainer.fitting.parallel.shard import TURNS, Board, Part, layers_of
 
 RNG = np.random.default_rng(1)
 INPUTS = RNG.random((30, 12), dtype=np.float32)

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from mlpserve_trainer import TrainerError
-from mlpserve_trainer.team import TRIAL, Team, Work, in_turns, shared, side_by_side
+from mlpserve_trainer.fitting.parallel.lockstep import (
+    TRIAL,
+    Team,
+    Work,
+    in_turns,
+    shared,
+    side_by_side,
+)
 
 Run = Callable[[Sequence[Work]], object]
 EVERY_WAY = pytest.mark.parametrize("run", [in_turns, side_by_side, Team().run])
@@ -121,7 +128,7 @@ def test_a_process_that_is_killed_is_missed() -> None:
 def test_children_that_the_system_sees_off_are_not_missed() -> None:
     script = """
 import signal
-from mlpserve_trainer.team import side_by_side
+from mlpserve_trainer.fitting.parallel.lockstep import side_by_side
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 print(side_by_side([iter([None]), iter([None])]))
 """
@@ -178,7 +185,7 @@ def test_only_the_first_member_hears_a_signal_to_stop() -> None:
 def test_nobody_outlives_a_parent_that_is_killed() -> None:
     script = """
 import os, sys, time
-from mlpserve_trainer.team import side_by_side
+from mlpserve_trainer.fitting.parallel.lockstep import side_by_side
 def work(member):
     if member:
         os.write(1, b"%d\\n" % os.getpid())
@@ -236,7 +243,7 @@ def test_works_can_be_left_and_taken_up_again_at_any_meeting() -> None:
 
 @pytest.mark.parametrize("slow", ["alone", "together"])
 def test_a_team_goes_the_way_that_is_faster(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlpserve_trainer.team.cores", lambda: 2)
+    monkeypatch.setattr("mlpserve_trainer.fitting.parallel.lockstep.cores", lambda: 2)
     here, team, meetings = os.getpid(), Team(), shared(2)
 
     def second() -> Iterator[None]:

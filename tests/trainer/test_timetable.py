@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mlpserve_trainer.cli import main
-from mlpserve_trainer.retraining.timetable import timetable
+from mlpserve_trainer.schedule.triggers import timetable
 
 
 def times(cron: str, start: str, count: int, zone: str = "UTC") -> list[str]:

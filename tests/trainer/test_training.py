@@ -19,8 +19,8 @@ from mlpserve_trainer import (
     train,
 )
 from mlpserve_trainer.datasets import Dataset
-from mlpserve_trainer.progress import Watch, log_epochs, show_bar
-from mlpserve_trainer.publishing import golden_rows
+from mlpserve_trainer.fitting.progress import Watch, log_epochs, show_bar
+from mlpserve_trainer.release.publish import golden_rows
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from mlpserve_model import CHAMPION, Store
 from mlpserve_trainer import Outcome, TrainSettings, load_recipe, train
 from mlpserve_trainer.cli import main
 from mlpserve_trainer.datasets import Dataset
-from mlpserve_trainer.gate import Rules
+from mlpserve_trainer.release.gate import Rules
 
 
 @pytest.fixture

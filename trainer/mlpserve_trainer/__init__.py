@@ -14,8 +14,8 @@ from mlpserve_trainer.errors import (
 )
 
 try:
-    from mlpserve_trainer.gate import Rules
     from mlpserve_trainer.recipe import Recipe, load_recipe, recipe_names
+    from mlpserve_trainer.release.gate import Rules
     from mlpserve_trainer.training import Outcome, TrainSettings, train
 except ModuleNotFoundError as error:
     raise ImportError(

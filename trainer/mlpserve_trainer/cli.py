@@ -17,6 +17,7 @@ from mlpserve_model.process.log import set_up
 from mlpserve_trainer.datasets import DATASETS, Places
 from mlpserve_trainer.datasets.idx import has_images
 from mlpserve_trainer.errors import TrainerError, UsageError
+from mlpserve_trainer.fitting.progress import Watch, log_epochs, show_bar
 from mlpserve_trainer.flags import (
     add_places,
     add_schedule_flags,
@@ -25,7 +26,6 @@ from mlpserve_trainer.flags import (
     train_settings,
 )
 from mlpserve_trainer.interrupts import terminable
-from mlpserve_trainer.progress import Watch, log_epochs, show_bar
 from mlpserve_trainer.recipe import load_recipe, recipe_names
 from mlpserve_trainer.reproduction import reproduce
 from mlpserve_trainer.sweep import BACKENDS, load_sweep, run_sweep, table
@@ -119,11 +119,11 @@ def _train(options: argparse.Namespace) -> int:
 
 def _schedule(options: argparse.Namespace) -> int:
     # Imported here: what no other command needs.
-    from mlpserve_trainer.retraining.health import listening
-    from mlpserve_trainer.retraining.metrics import Metrics
-    from mlpserve_trainer.retraining.run import Job
-    from mlpserve_trainer.retraining.schedule import Schedule
-    from mlpserve_trainer.retraining.timetable import timetable
+    from mlpserve_trainer.schedule.health import listening
+    from mlpserve_trainer.schedule.metrics import Metrics
+    from mlpserve_trainer.schedule.scheduler import Schedule
+    from mlpserve_trainer.schedule.triggers import timetable
+    from mlpserve_trainer.schedule.worker import Job
 
     settings = replace(train_settings(options), unless_unchanged=not options.always)
     if options.run_timeout < 1:

@@ -7,8 +7,8 @@ from pathlib import Path
 from mlpserve_model.process.arguments import SettingsParser, at_least
 from mlpserve_trainer.datasets import parts_of
 from mlpserve_trainer.errors import UsageError
-from mlpserve_trainer.gate import Rules
 from mlpserve_trainer.recipe import load_recipe, recipe_knobs
+from mlpserve_trainer.release.gate import Rules
 from mlpserve_trainer.training import TrainSettings, default_cache_dir
 
 __all__ = ["add_places", "add_schedule_flags", "add_train_flags", "flag", "train_settings"]

@@ -8,11 +8,11 @@ import numpy as np
 from mlpserve_model import Manifest, Store, Weights
 from mlpserve_model.format.arrays import encode_weights
 from mlpserve_trainer.datasets import Dataset, Places, load
-from mlpserve_trainer.datasets.joined import used_files
+from mlpserve_trainer.datasets.combined import used_files
+from mlpserve_trainer.datasets.split import split
 from mlpserve_trainer.errors import DataError
-from mlpserve_trainer.progress import Watch, log_epochs
+from mlpserve_trainer.fitting.progress import Watch, log_epochs
 from mlpserve_trainer.recipe import Recipe
-from mlpserve_trainer.split import split
 from mlpserve_trainer.training import fitted, library_versions, network_for
 
 __all__ = ["Reproduction", "reproduce"]

@@ -30,10 +30,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mlpserve_trainer.datasets import Dataset, Places, load
+from mlpserve_trainer.datasets.split import split
 from mlpserve_trainer.errors import TrainingDiverged, UsageError
-from mlpserve_trainer.fitting import fit
+from mlpserve_trainer.fitting.fit import fit
 from mlpserve_trainer.recipe import Recipe, load_recipe
-from mlpserve_trainer.split import split
 from mlpserve_trainer.training import network_for
 
 __all__ = ["BACKENDS", "Score", "Sweep", "load_sweep", "run_sweep", "table"]

@@ -15,19 +15,19 @@ from threadpoolctl import threadpool_limits
 from mlpserve_model import CHAMPION, Gate, Manifest, Network, Store
 from mlpserve_model import Dataset as DatasetFacts
 from mlpserve_model.store.location import Location
-from mlpserve_trainer.calibration import cooled, expected_error, fit_temperature
-from mlpserve_trainer.checkpoint import Checkpoint
 from mlpserve_trainer.datasets import Dataset, Places, load
-from mlpserve_trainer.evaluation import accuracy, evaluate, probabilities, report
-from mlpserve_trainer.findings import findings
-from mlpserve_trainer.fitting import Epoch, fit
-from mlpserve_trainer.gate import Rules
-from mlpserve_trainer.page import Page
-from mlpserve_trainer.progress import Watch, log_epochs
-from mlpserve_trainer.publishing import Challenger, publish
+from mlpserve_trainer.datasets.split import Split, split
+from mlpserve_trainer.evaluation.calibration import cooled, expected_error, fit_temperature
+from mlpserve_trainer.evaluation.scores import accuracy, evaluate, probabilities, report
+from mlpserve_trainer.fitting.checkpoint import Checkpoint
+from mlpserve_trainer.fitting.fit import Epoch, fit
+from mlpserve_trainer.fitting.progress import Watch, log_epochs
 from mlpserve_trainer.recipe import Recipe, load_recipe
-from mlpserve_trainer.split import Split, split
-from mlpserve_trainer.unchanged import trained_before
+from mlpserve_trainer.release.fingerprint import trained_before
+from mlpserve_trainer.release.gate import Rules
+from mlpserve_trainer.release.publish import Challenger, publish
+from mlpserve_trainer.report.analysis import findings
+from mlpserve_trainer.report.html import Page
 
 __all__ = [
     "Outcome",

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from mlpserve_trainer.datasets import npz, openml
+from mlpserve_trainer.datasets.combined import Part, join, parse_parts
 from mlpserve_trainer.datasets.dataset import Dataset, encode_labels
 from mlpserve_trainer.datasets.idx import IdxFolder, has_images, read_folder
-from mlpserve_trainer.datasets.joined import Part, join, parse_parts
 from mlpserve_trainer.errors import DataError, DatasetUnavailable, UsageError
 
 __all__ = ["DATASETS", "Places", "Source", "load", "parts_of"]

@@ -9,16 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model.nn.network import Network, Weights
+from mlpserve_trainer.datasets.split import Examples
 from mlpserve_trainer.errors import TrainingDiverged
-from mlpserve_trainer.evaluation import accuracy
-from mlpserve_trainer.feed import feed_for, first_used, rarest_first
-from mlpserve_trainer.owned import Owned
+from mlpserve_trainer.evaluation.scores import accuracy
+from mlpserve_trainer.fitting.batch_loader import feed_for, first_used, rarest_first
+from mlpserve_trainer.fitting.learning_rates import rate_share
+from mlpserve_trainer.fitting.parallel.lockstep import Team, Work, in_turns, shared
+from mlpserve_trainer.fitting.parallel.shard import TURNS, Board, Part, layers_of
+from mlpserve_trainer.fitting.parallel.shard_state import Owned
+from mlpserve_trainer.fitting.state import State
 from mlpserve_trainer.recipe import Recipe
-from mlpserve_trainer.schedules import rate_share
-from mlpserve_trainer.split import Examples
-from mlpserve_trainer.state import State
-from mlpserve_trainer.step import TURNS, Board, Part, layers_of
-from mlpserve_trainer.team import Team, Work, in_turns, shared
 
 __all__ = ["Epoch", "batches", "fit", "smoothed_targets"]
 

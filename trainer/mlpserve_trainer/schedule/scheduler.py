@@ -15,8 +15,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from mlpserve_model import Store, StoreError
 from mlpserve_model.process.signals import heard
 from mlpserve_trainer.interrupts import STOP_SIGNALS
-from mlpserve_trainer.retraining.metrics import Metrics
-from mlpserve_trainer.retraining.run import Ended, Job, Run
+from mlpserve_trainer.schedule.metrics import Metrics
+from mlpserve_trainer.schedule.worker import Ended, Job, Run
 
 __all__ = ["Condition", "Schedule"]
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from mlpserve_model import Manifest
 from mlpserve_trainer.errors import CheckpointDamaged
-from mlpserve_trainer.fitting import Epoch
-from mlpserve_trainer.state import State
+from mlpserve_trainer.fitting.fit import Epoch
+from mlpserve_trainer.fitting.state import State
 
 __all__ = ["Checkpoint"]
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_trainer.augmentation import augmentation_for
+from mlpserve_trainer.datasets.split import Examples
+from mlpserve_trainer.fitting.augmentation import augmentation_for
 from mlpserve_trainer.recipe import Recipe
-from mlpserve_trainer.split import Examples
 
 __all__ = ["Feed", "feed_for", "first_used", "rarest_first"]
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model import Manifest
-from mlpserve_trainer import figures
-from mlpserve_trainer.findings import Findings, Mistake
+from mlpserve_trainer.report import figures
+from mlpserve_trainer.report.analysis import Findings, Mistake
 
 __all__ = ["Page"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlpserve_trainer.datasets.dataset import Dataset, Origin, known_labels, rows_digest
-from mlpserve_trainer.datasets.drops import Drop, read_drop, read_drops
+from mlpserve_trainer.datasets.drop_folder import Drop, read_drop, read_drops
 from mlpserve_trainer.errors import DataError, UsageError
 
 __all__ = ["Part", "join", "parse_parts", "used_files"]

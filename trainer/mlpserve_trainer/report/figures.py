@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_trainer.calibration import Reliability
-from mlpserve_trainer.state import State
+from mlpserve_trainer.evaluation.calibration import Reliability
+from mlpserve_trainer.fitting.state import State
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,7 +13,7 @@ from socketserver import ThreadingTCPServer
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from mlpserve_trainer.errors import TrainerError, UsageError
-from mlpserve_trainer.retraining.schedule import Condition
+from mlpserve_trainer.schedule.scheduler import Condition
 
 __all__ = ["listening"]
 

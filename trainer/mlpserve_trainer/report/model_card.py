@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model import Manifest
-from mlpserve_trainer.findings import Findings
+from mlpserve_trainer.report.analysis import Findings
 
 __all__ = ["model_card"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model.nn.network import Network, initialise
-from mlpserve_trainer.optimizers import OPTIMIZERS
+from mlpserve_trainer.fitting.optimizers import OPTIMIZERS
 from mlpserve_trainer.recipe import Recipe
 
 __all__ = ["State"]

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_trainer.optimizers import OPTIMIZERS
+from mlpserve_trainer.fitting.optimizers import OPTIMIZERS
+from mlpserve_trainer.fitting.parallel.lockstep import shared
+from mlpserve_trainer.fitting.parallel.shard import Part
+from mlpserve_trainer.fitting.state import State
 from mlpserve_trainer.recipe import Recipe
-from mlpserve_trainer.state import State
-from mlpserve_trainer.step import Part
-from mlpserve_trainer.team import shared
 
 __all__ = ["Owned"]
 

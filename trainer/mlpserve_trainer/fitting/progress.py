@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 
-from mlpserve_trainer.fitting import Epoch
+from mlpserve_trainer.fitting.fit import Epoch
 
 __all__ = ["Watch", "log_epochs", "show_bar"]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Summary
 
-from mlpserve_trainer.retraining.run import Ended
+from mlpserve_trainer.schedule.worker import Ended
 
 __all__ = ["Metrics"]
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from mlpserve_model.nn.network import Network, Weights, forward
 from mlpserve_trainer.datasets.dataset import Labels
-from mlpserve_trainer.split import Examples
+from mlpserve_trainer.datasets.split import Examples
 
 __all__ = [
     "ClassScores",

@@ -18,8 +18,8 @@ from mlpserve_model.nn.activations import HIDDEN, OUTPUT
 from mlpserve_model.nn.losses import LOSSES
 from mlpserve_model.nn.network import Layer, Network, Weights
 from mlpserve_model.nn.types import Array
+from mlpserve_trainer.fitting.parallel.lockstep import shared
 from mlpserve_trainer.recipe import Recipe
-from mlpserve_trainer.team import shared
 
 __all__ = ["TURNS", "Board", "Part", "layers_of"]
 

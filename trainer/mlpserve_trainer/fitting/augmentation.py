@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve_trainer.datasets.split import Examples
 from mlpserve_trainer.recipe import Recipe
-from mlpserve_trainer.split import Examples
 
 __all__ = ["Move", "Warp", "augmentation_for"]
 

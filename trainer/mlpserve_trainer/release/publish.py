@@ -20,10 +20,10 @@ from mlpserve_model import (
     VersionNotFound,
     Weights,
 )
-from mlpserve_trainer.card import model_card
 from mlpserve_trainer.datasets.dataset import Labels
-from mlpserve_trainer.evaluation import Evaluation, evaluate, report
-from mlpserve_trainer.gate import (
+from mlpserve_trainer.datasets.split import Examples
+from mlpserve_trainer.evaluation.scores import Evaluation, evaluate, report
+from mlpserve_trainer.release.gate import (
     Check,
     Rules,
     Signature,
@@ -32,8 +32,8 @@ from mlpserve_trainer.gate import (
     no_worse,
     same_signature,
 )
-from mlpserve_trainer.page import Page
-from mlpserve_trainer.split import Examples
+from mlpserve_trainer.report.html import Page
+from mlpserve_trainer.report.model_card import model_card
 
 __all__ = ["Challenger", "golden_rows", "publish"]
 

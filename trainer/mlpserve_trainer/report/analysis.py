@@ -6,16 +6,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model import Network, Weights
-from mlpserve_trainer.calibration import (
+from mlpserve_trainer.datasets.split import Examples, Split
+from mlpserve_trainer.evaluation.calibration import (
     Reliability,
     expected_error,
     fit_temperature,
     reliability,
     scaled,
 )
-from mlpserve_trainer.evaluation import ClassScores, class_scores, probabilities
-from mlpserve_trainer.split import Examples, Split
-from mlpserve_trainer.state import State
+from mlpserve_trainer.evaluation.scores import ClassScores, class_scores, probabilities
+from mlpserve_trainer.fitting.state import State
 
 __all__ = ["Findings", "Mistake", "findings"]
 
