@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve.v1 import model_pb2, prediction_pb2
-from mlpserve_client import _wire
-from mlpserve_client._core import Core, Selector
+from mlpserve_client import _messages as _wire
+from mlpserve_client._calls import Core, Selector
 from mlpserve_client._errors import BatchTooLargeError, InvalidInputError, ServerError
 from mlpserve_client._images import Fitter
 from mlpserve_client._inputs import as_instances, has_images, is_image

@@ -12,13 +12,13 @@ import grpc
 
 from mlpserve_client import _channel, _health
 from mlpserve_client._batches import Batches
-from mlpserve_client._core import Core
+from mlpserve_client._calls import Core
 from mlpserve_client._errors import ClientClosedError
-from mlpserve_client._process import check_not_forked
+from mlpserve_client._fork import check_not_forked
+from mlpserve_client._messages import selector
 from mlpserve_client._results import BatchPrediction, ModelVersion, Prediction
 from mlpserve_client._settings import Settings, Tls, resolve
 from mlpserve_client._transport import Method, Request_contra, Response_co, bind
-from mlpserve_client._wire import selector
 
 if TYPE_CHECKING:
     from mlpserve_client._inputs import Instance, Instances

@@ -20,14 +20,14 @@ import numpy.typing as npt
 import pytest
 
 import mlpserve_client
-from mlpserve_client._cli import main
+from mlpserve_client._cli.main import main
 from mlpserve_client.testing import ModelServer, serve
 from mlpserve_server.server import Server
 
 COMMAND = [
     sys.executable,
     "-c",
-    "import sys; from mlpserve_client._cli import main; sys.exit(main())",
+    "import sys; from mlpserve_client._cli.main import main; sys.exit(main())",
 ]
 COMMANDS = ("predict", "models", "model", "health", "bench")
 VARIABLES = (

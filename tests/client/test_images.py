@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from mlpserve_client import InvalidInputError
-from mlpserve_client._core import Core
+from mlpserve_client._calls import Core
 from mlpserve_client._images import fit
 from mlpserve_client.testing import serve
 

@@ -18,8 +18,8 @@ from mlpserve_client import (
     OverloadedError,
     ServerError,
     _channel,
-    _core,
 )
+from mlpserve_client import _calls as _core
 
 Code = grpc.StatusCode
 Fail = Callable[[int, Any], object]

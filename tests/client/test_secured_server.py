@@ -19,7 +19,7 @@ TOKEN = "the-token-of-these-tests"
 PROGRAM = [
     sys.executable,
     "-c",
-    "import sys; from mlpserve_client._cli import main; sys.exit(main())",
+    "import sys; from mlpserve_client._cli.main import main; sys.exit(main())",
 ]
 COMMANDS = (["predict", "--demo"], ["models"], ["model"], ["health"])
 

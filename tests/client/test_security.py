@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from mlpserve_client import ConnectionFailedError, SettingsError, Tls, UnauthenticatedError
-from mlpserve_client._cli import main
+from mlpserve_client._cli.main import main
 
 INPUT = [0.0, 1.0]
 

@@ -22,7 +22,7 @@ from mlpserve_client import (
     ServerError,
     UnauthenticatedError,
 )
-from mlpserve_client._status import translate
+from mlpserve_client._error_mapping import translate
 
 
 class Failed(grpc.RpcError):

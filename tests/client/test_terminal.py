@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mlpserve_client import ModelRef, Prediction
-from mlpserve_client import _demo as demo
-from mlpserve_client._terminal import Progress, bars, beside, picture, table
+from mlpserve_client._cli import demo
+from mlpserve_client._cli.terminal import Progress, bars, beside, picture, table
 
 
 def prediction(probabilities: list[float]) -> Prediction:

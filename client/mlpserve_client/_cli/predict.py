@@ -11,11 +11,13 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_client import _demo, _files, _images
+from mlpserve_client import _images
+from mlpserve_client._cli import demo as _demo
+from mlpserve_client._cli import files as _files
+from mlpserve_client._cli.terminal import Progress, bars, beside, picture
 from mlpserve_client._errors import InvalidInputError, SettingsError
 from mlpserve_client._results import ModelVersion, Prediction
 from mlpserve_client._sync import Client
-from mlpserve_client._terminal import Progress, bars, beside, picture
 
 Array: TypeAlias = npt.NDArray[Any]
 

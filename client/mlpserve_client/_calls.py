@@ -11,8 +11,11 @@ from typing import Any
 import grpc
 
 from mlpserve.v1 import model_pb2, prediction_pb2
-from mlpserve_client import _health, _wire
+from mlpserve_client import _health
+from mlpserve_client import _messages as _wire
 from mlpserve_client._channel import READINESS
+from mlpserve_client._diagnosis import Lookout
+from mlpserve_client._error_mapping import code_of, translate
 from mlpserve_client._errors import (
     ClientClosedError,
     ConnectionFailedError,
@@ -21,12 +24,10 @@ from mlpserve_client._errors import (
     NotReadyError,
     OverloadedError,
 )
+from mlpserve_client._fork import check_not_forked, is_forked
 from mlpserve_client._images import Fitter
-from mlpserve_client._lookout import Lookout
-from mlpserve_client._process import check_not_forked, is_forked
 from mlpserve_client._results import ModelRef, ModelVersion, Prediction
 from mlpserve_client._settings import Settings, check_timeout
-from mlpserve_client._status import code_of, translate
 from mlpserve_client._transport import (
     GET_MODEL,
     LIST_MODELS,

@@ -82,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
         token=arguments.token_file and read_token(arguments.token_file),
     )
     # Only now: --help and wrong usage need neither gRPC nor NumPy.
-    from mlpserve_client._commands import COMMANDS
+    from mlpserve_client._cli.commands import COMMANDS
     from mlpserve_client._sync import Client
 
     with Client(

@@ -6,10 +6,11 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
-from mlpserve_client import _bench, _predicting
+from mlpserve_client._cli import bench as _bench
+from mlpserve_client._cli import predict as _predicting
+from mlpserve_client._cli.terminal import table
 from mlpserve_client._results import ModelVersion
 from mlpserve_client._sync import Client
-from mlpserve_client._terminal import table
 
 Command = Callable[[Client, Namespace], int]
 
