@@ -1,6 +1,7 @@
 """What the package offers, and what importing it does."""
 
 import importlib
+import pkgutil
 import subprocess
 import sys
 
@@ -8,12 +9,9 @@ import pytest
 
 import mlpserve_model
 
-MODULES = (
-    "mlpserve_model", "mlpserve_model.nn.activations", "mlpserve_model.format.arrays", "mlpserve_model.cli",
-    "mlpserve_model.errors", "mlpserve_model.store.atomic_files", "mlpserve_model.process.log", "mlpserve_model.nn.losses",
-    "mlpserve_model.format.manifest", "mlpserve_model.nn.network", "mlpserve_model.process.arguments",
-    "mlpserve_model.store.store", "mlpserve_model.format.version_files", "mlpserve_model.nn.types",
-)  # fmt: skip
+MODULES = [
+    module.name for module in pkgutil.walk_packages(mlpserve_model.__path__, "mlpserve_model.")
+]
 
 
 def test_the_packages_names_are_these() -> None:
@@ -27,7 +25,7 @@ def test_the_packages_names_are_these() -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_every_public_name_is_there(name: str) -> None:
     module = importlib.import_module(name)
-    assert all(hasattr(module, public) for public in module.__all__)
+    assert all(hasattr(module, public) for public in getattr(module, "__all__", ()))
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def quoted(cell: str) -> set[str]:
 
 def calls_of_the_log() -> Iterator[tuple[str, str, ast.Call]]:
     """Event, level and call of everything that the server and the store log."""
-    for path in chain.from_iterable(folder.glob("*.py") for folder in CODE):
+    for path in chain.from_iterable(folder.rglob("*.py") for folder in CODE):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
                 case ast.Call(

@@ -8,7 +8,7 @@ import pytest
 
 from mlpserve_server.security.files import CredentialsError
 from mlpserve_server.security.tokens import Tokens, read_tokens
-from tests.server.test_tokens import SECOND, TOKEN, bearer
+from tests.server.security.test_tokens import SECOND, TOKEN, bearer
 
 
 @pytest.mark.parametrize(

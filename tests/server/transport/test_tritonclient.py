@@ -13,7 +13,7 @@ from google.protobuf.descriptor import Descriptor
 
 from mlpserve.open_inference import inference_pb2
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PYTHON = ROOT / ".venv-triton" / "bin" / "python"
 USER = Path(__file__).with_name("triton_user.py")
 

@@ -9,7 +9,7 @@ import pytest
 
 from mlpserve_model import CHAMPION, Store
 
-UNITS = Path(__file__).parents[2] / "deploy/systemd"
+UNITS = Path(__file__).parents[3] / "deploy/systemd"
 COMMAND = "/opt/mlpserve/bin/mlpserve-trainer"
 PROGRAM = "import sys; from mlpserve_trainer.cli import main; sys.exit(main())"
 

@@ -41,7 +41,7 @@ def _result(version: str) -> str:
         paths = [folder, os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         test = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "direct", *TESTS]
-        root = Path(__file__).parents[2]
+        root = Path(__file__).parents[3]
         tested = subprocess.run(test, cwd=root, env=environment, check=False)
         return "failed" if tested.returncode else "passed"
 

@@ -16,7 +16,7 @@ from mlpserve_model.format.records import ALIAS
 from mlpserve_model.format.strict_json import MAX_DEPTH
 from mlpserve_model.nn.activations import HIDDEN, OUTPUT
 
-TEXT = (Path(__file__).parents[2] / "docs" / "model-format.md").read_text()
+TEXT = (Path(__file__).parents[3] / "docs" / "model-format.md").read_text()
 (EXAMPLE,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
