@@ -37,6 +37,7 @@ def main() -> None:
     compile_lock("trainer", "pyproject.toml", "--extra", "trainer", *store, *like_dev)
     compile_lock("proto", "--group", "proto")
     compile_lock("triton", "--group", "triton")
+    compile_lock("fuzz", "--group", "fuzz")
     oldest = ("--all-extras", "--group", "build", "--group", "test")
     compile_lock("oldest", "pyproject.toml", *oldest, "--resolution", "lowest-direct")
 
