@@ -18,12 +18,9 @@ from mlpserve_server.settings import Settings
 
 __all__ = ["PortTaken", "supervise", "unshareable"]
 
-# A worker is this very command; flags given last win.
-_COMMAND = [
-    sys.executable,
-    "-c",
-    "import sys; from mlpserve_server.cli import main; sys.exit(main())",
-]
+# A worker is this very command; flags given last win. With -P it imports nothing from the current
+# folder.
+_COMMAND = [sys.executable, "-P", "-m", "mlpserve_server"]
 _CANNOT_START = (1, 2)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds before a worker is replaced
 _STEADY_SECONDS = 10.0  # whoever lived this long starts with the first pause again

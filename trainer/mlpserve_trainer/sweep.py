@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from mlpserve_model.process.children import safe_path
 from mlpserve_trainer.datasets import Dataset, Places, load
 from mlpserve_trainer.datasets.split import split
 from mlpserve_trainer.errors import TrainingDiverged, UsageError
@@ -113,7 +114,7 @@ def run_sweep(
     missing = [trial for trial in wanted if _key(*trial) not in done]
     logger.info("%d trainings, %d of them done before", len(wanted), len(wanted) - len(missing))
     results.parent.mkdir(parents=True, exist_ok=True)
-    with _backend(backend, scheduler), results.open("a", encoding="utf-8") as file:
+    with safe_path(), _backend(backend, scheduler), results.open("a", encoding="utf-8") as file:
         parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
         lines: Any = parallel(delayed(_trial)(*trial, places) for trial in missing)
         for line in lines:

@@ -18,6 +18,7 @@ from multiprocessing import connection, get_context, parent_process
 from typing import Any
 
 from mlpserve_model import StoreError
+from mlpserve_model.process.children import safe_path
 from mlpserve_model.process.log import set_up
 from mlpserve_trainer.errors import CheckpointDamaged, TrainerError
 from mlpserve_trainer.interrupts import STOP_SIGNALS, held_back, interruptible_once
@@ -67,7 +68,7 @@ class Run:
         self._answers, answers = context.Pipe(duplex=False)
         self._process = context.Process(target=_work, args=(job, answers), name="training")
         self._started = time.monotonic()
-        with held_back():
+        with held_back(), safe_path():
             self._process.start()
         answers.close()
 
