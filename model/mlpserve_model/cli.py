@@ -15,7 +15,7 @@ from mlpserve_model.format.manifest import Manifest
 from mlpserve_model.process.arguments import SettingsParser, at_least
 from mlpserve_model.store.store import CHAMPION, Store
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 _Found = TypeVar("_Found")
 _MOST_DIGITS = 18  # of a version
@@ -23,7 +23,7 @@ _MOST_DIGITS = 18  # of a version
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 done, 1 failed, 2 wrong usage."""
-    settings = _parser().parse_args(arguments)
+    settings = parser().parse_args(arguments)
     try:
         code: int = settings.run(Store(settings.store, settings.model), settings)
         sys.stdout.flush()
@@ -39,10 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> SettingsParser:
-    parser = SettingsParser(prog="mlpserve-models", description="Look after the store of models.")
-    parser.add_version()
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> SettingsParser:
+    """Describe the commands and their flags."""
+    program = SettingsParser(prog="mlpserve-models", description="Look after the store of models.")
+    program.add_version()
+    commands = program.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[Store, Namespace], int], text: str) -> SettingsParser:
         sub: SettingsParser = commands.add_parser(name, help=text, description=text)
@@ -65,7 +66,7 @@ def _parser() -> SettingsParser:
     verify.add_argument("version", nargs="*", help="only these numbers or aliases")
     prune = command("prune", _prune, "remove old versions; those with an alias stay")
     prune.add_argument("--keep", type=at_least(1, int), default=10, help="how many newest stay")
-    return parser
+    return program
 
 
 def _list(store: Store, settings: Namespace) -> int:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {"mlpserve", "mlpserve_model", "mlpserve_server", "mlpserve_trainer", "mlpserve_client"}
-SOURCES = [ROOT / f for f in ("proto", "model", "server", "trainer", "client")]
+PARTS = ("model", "server", "trainer", "client", "cli")
+PACKAGES = {"mlpserve", *(f"mlpserve_{part}" for part in PARTS)}
+SOURCES = [ROOT / folder for folder in ("proto", *PARTS)]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def _metadata(wheel: Path, name: str) -> str:
         return archive.read(path).decode()
 
 
-def test_the_wheel_holds_the_five_packages_and_nothing_else(names: list[str]) -> None:
+def test_the_wheel_holds_these_packages_and_nothing_else(names: list[str]) -> None:
     folders = {name.split("/")[0] for name in names}
     assert {f for f in folders if not f.endswith(".dist-info")} == PACKAGES
     assert len(folders) == len(PACKAGES) + 1
@@ -58,11 +59,12 @@ def test_the_wheel_holds_no_leftovers(names: list[str]) -> None:
     assert not [n for n in names if "__pycache__" in n or n.endswith((".pyc", ".orig", ".tmp"))]
 
 
-def test_the_wheel_is_pure_python_and_installs_the_four_commands(wheel: Path) -> None:
+def test_the_wheel_is_pure_python_and_installs_the_commands(wheel: Path) -> None:
     assert wheel.name.endswith("-py3-none-any.whl")
     entries = _metadata(wheel, "entry_points.txt")
     for command in ("trainer", "server", "models", "client"):
         assert f"mlpserve-{command} = mlpserve_" in entries
+    assert "mlpserve = mlpserve_cli.main:main" in entries
 
 
 def test_without_extras_only_the_clients_libraries_are_required(wheel: Path) -> None:

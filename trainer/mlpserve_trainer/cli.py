@@ -31,7 +31,7 @@ from mlpserve_trainer.reproduction import reproduce
 from mlpserve_trainer.sweep import BACKENDS, load_sweep, run_sweep, table
 from mlpserve_trainer.training import Outcome, TrainSettings, champion_of, train
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +40,10 @@ DONE, FAILED, WRONG_USAGE, REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code (0 done, 1 failed, 2 wrong usage, 3 rejected)."""
-    parser = _parser()
-    options, unknown = parser.parse_known_args(arguments)
+    program = parser()
+    options, unknown = program.parse_known_args(arguments)
     if unknown:
-        parser.error(_unknown_flag(unknown[0], vars(options)))
+        program.error(_unknown_flag(unknown[0], vars(options)))
     try:
         with terminable():
             code = int(options.run(options))
@@ -65,10 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> SettingsParser:
-    parser = SettingsParser(prog="mlpserve-trainer", description="Train networks and publish them.")
-    parser.add_version()
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> SettingsParser:
+    """Describe the commands and their flags."""
+    program = SettingsParser(
+        prog="mlpserve-trainer", description="Train networks and publish them."
+    )
+    program.add_version()
+    commands = program.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> SettingsParser:
         sub: SettingsParser = commands.add_parser(name, help=text, description=text)
@@ -81,7 +84,7 @@ def _parser() -> SettingsParser:
     _add_sweep_flags(command("sweep", _sweep, "compare recipes on validation data"))
     add_places(command("datasets", _list_datasets, "list the data sets"))
     command("recipes", _list_recipes, "list the recipes")
-    return parser
+    return program
 
 
 def _add_reproduce_flags(parser: SettingsParser) -> None:
