@@ -23,6 +23,7 @@ __all__ = [
     "forward",
     "initialise",
     "loss_and_gradients",
+    "pre_activation",
     "scale_pixels",
 ]
 
@@ -98,8 +99,8 @@ def forward(network: Network, weights: Weights, x: Array) -> Array:
     hidden = HIDDEN[network.hidden_activation].forward
     a = x
     for layer in weights[:-1]:
-        a = hidden(_pre_activation(layer, a))
-    return OUTPUT[network.output_activation].forward(_pre_activation(weights[-1], a))
+        a = hidden(pre_activation(layer, a))
+    return OUTPUT[network.output_activation].forward(pre_activation(weights[-1], a))
 
 
 def loss_and_gradients(
@@ -118,8 +119,8 @@ def loss_and_gradients(
 
     activations = [x]
     for layer in weights[:-1]:
-        activations.append(hidden.forward(_pre_activation(layer, activations[-1])))
-    logits = _pre_activation(weights[-1], activations[-1])
+        activations.append(hidden.forward(pre_activation(layer, activations[-1])))
+    logits = pre_activation(weights[-1], activations[-1])
     probabilities = OUTPUT[output].forward(logits)
 
     delta = loss_backward(output, probabilities, targets)
@@ -137,7 +138,8 @@ def scale_pixels(pixels: NDArray[np.uint8], maximum: float) -> NDArray[np.float3
     return np.multiply(pixels, np.float32(1 / maximum), dtype=np.float32)
 
 
-def _pre_activation(layer: Layer, a: Array) -> Array:
+def pre_activation(layer: Layer, a: Array) -> Array:
+    """Return a @ w + b: (rows, units) of `a` (rows, inputs)."""
     z: Array = a @ layer.w
     z += layer.b  # into the product, which is ours: no second array of its size
     return z
