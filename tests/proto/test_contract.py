@@ -8,19 +8,25 @@ from google.rpc import error_details_pb2
 from google.rpc import status_pb2 as google_status_pb2
 
 from mlpserve.open_inference import inference_pb2
-from mlpserve.v1 import model_pb2, prediction_pb2, status_pb2
+from mlpserve.v1 import explanation_pb2, feedback_pb2, model_pb2, prediction_pb2, status_pb2
 
 MESSAGES: dict[Any, str] = {
     prediction_pb2.Tensor: "dtype=1 enum DataType, shape=2 repeated int64, data=3 bytes",
-    prediction_pb2.PredictRequest: "instance=1 Tensor, model=2 ModelSelector",
+    prediction_pb2.PredictRequest: (
+        "instance=1 Tensor, model=2 ModelSelector, receipt=3 bool, known_class_names=4 fixed64"
+    ),
     prediction_pb2.PredictResponse: (
-        "label=1 int32, probabilities=2 repeated float, model=3 ModelRef"
+        "label=1 int32, probabilities=2 repeated float, model=3 ModelRef, receipt=4 bytes, "
+        "class_names=5 repeated string"
     ),
-    prediction_pb2.BatchPredictRequest: "instances=1 Tensor, model=2 ModelSelector",
+    prediction_pb2.BatchPredictRequest: (
+        "instances=1 Tensor, model=2 ModelSelector, receipts=3 bool, known_class_names=4 fixed64"
+    ),
     prediction_pb2.BatchPredictResponse: (
-        "labels=1 repeated int32, probabilities=2 Tensor, model=3 ModelRef"
+        "labels=1 repeated int32, probabilities=2 Tensor, model=3 ModelRef, "
+        "receipts=4 repeated bytes, class_names=5 repeated string"
     ),
-    model_pb2.ModelSelector: "version=1 int64, alias=2 string",
+    model_pb2.ModelSelector: "version=1 int64, alias=2 string, name=3 string",
     model_pb2.ModelRef: "name=1 string, version=2 int64, digest=3 string",
     model_pb2.ModelVersion: (
         "ref=1 ModelRef, state=2 enum State, state_reason=3 string, aliases=4 repeated string, "
@@ -30,20 +36,33 @@ MESSAGES: dict[Any, str] = {
     model_pb2.ModelVersion.MetricsEntry: "key=1 string, value=2 double",
     model_pb2.GetModelVersionRequest: "model=1 ModelSelector",
     model_pb2.GetModelVersionResponse: "model_version=1 ModelVersion",
-    model_pb2.ListModelVersionsRequest: "page_size=1 int32, page_token=2 string",
+    model_pb2.ListModelVersionsRequest: "page_size=1 int32, page_token=2 string, name=3 string",
     model_pb2.ListModelVersionsResponse: (
         "model_versions=1 repeated ModelVersion, next_page_token=2 string"
     ),
+    model_pb2.ListModelsRequest: "page_size=1 int32, page_token=2 string",
+    model_pb2.ListModelsResponse: "models=1 repeated ModelVersion, next_page_token=2 string",
+    explanation_pb2.ExplainRequest: (
+        "instances=1 Tensor, model=2 ModelSelector, label=3 int32, baseline=4 Tensor, "
+        "activations=5 bool"
+    ),
+    explanation_pb2.ExplainResponse: (
+        "attributions=1 Tensor, labels=2 repeated int32, scores=3 repeated float, "
+        "baseline_scores=4 repeated float, activations=5 repeated Tensor, model=6 ModelRef"
+    ),
+    feedback_pb2.Report: (
+        "receipt=1 bytes, class_name=2 string, right=3 bool, instance=4 Tensor, note=5 string"
+    ),
+    feedback_pb2.ReportRequest: "reports=1 repeated Report",
+    feedback_pb2.ReportResponse: "recorded=1 int32, known=2 int32",
 }
+MODULES = (prediction_pb2, model_pb2, explanation_pb2, feedback_pb2)
+# Each method takes NAMERequest and answers with NAMEResponse.
 SERVICES = {
-    "PredictionService": {
-        "Predict": ("PredictRequest", "PredictResponse"),
-        "BatchPredict": ("BatchPredictRequest", "BatchPredictResponse"),
-    },
-    "ModelService": {
-        "GetModelVersion": ("GetModelVersionRequest", "GetModelVersionResponse"),
-        "ListModelVersions": ("ListModelVersionsRequest", "ListModelVersionsResponse"),
-    },
+    "PredictionService": {"Predict", "BatchPredict"},
+    "ModelService": {"GetModelVersion", "ListModelVersions", "ListModels"},
+    "ExplanationService": {"Explain"},
+    "FeedbackService": {"Report"},
 }
 MIRRORS: dict[Any, Any] = {
     status_pb2.ErrorStatus: google_status_pb2.Status,
@@ -80,7 +99,7 @@ def test_a_message_has_its_fields_with_their_numbers_and_types(message: Any) -> 
 
 def test_there_are_no_other_messages() -> None:
     ours = {m.DESCRIPTOR.full_name for m in MESSAGES}
-    for module in (model_pb2, prediction_pb2):
+    for module in MODULES:
         assert {m.full_name for m in module.DESCRIPTOR.message_types_by_name.values()} <= ours
 
 
@@ -100,14 +119,38 @@ def test_a_selector_holds_a_version_or_an_alias() -> None:
     selector.alias = "champion"
     assert selector.WhichOneof("selector") == "alias"
     assert not selector.HasField("version")
+    selector.name = "letters"  # which model is chosen apart from which version
+    assert selector.WhichOneof("selector") == "alias"
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_a_service_has_its_methods_and_none_streams(name: str) -> None:
-    module = prediction_pb2 if name == "PredictionService" else model_pb2
-    methods = module.DESCRIPTOR.services_by_name[name].methods
-    assert {m.name: (m.input_type.name, m.output_type.name) for m in methods} == SERVICES[name]
-    assert not any(m.client_streaming or m.server_streaming for m in methods)
+def test_a_report_names_the_class_or_says_whether_the_answer_was_right() -> None:
+    report = feedback_pb2.Report(class_name="7")
+    assert report.WhichOneof("truth") == "class_name"
+    report.right = False
+    assert report.WhichOneof("truth") == "right"
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (prediction_pb2.PredictRequest, "known_class_names"),
+        (prediction_pb2.BatchPredictRequest, "known_class_names"),
+        (explanation_pb2.ExplainRequest, "label"),
+    ],
+)
+def test_a_zero_that_was_set_differs_from_an_unset_field(message: Any, field: str) -> None:
+    assert not message().HasField(field)
+    assert message.FromString(message(**{field: 0}).SerializeToString()).HasField(field)
+
+
+def test_the_services_have_their_methods_and_none_streams() -> None:
+    services = [s for module in MODULES for s in module.DESCRIPTOR.services_by_name.values()]
+    assert {s.name: {m.name for m in s.methods} for s in services} == SERVICES
+    for method in (m for service in services for m in service.methods):
+        assert method.input_type.name == f"{method.name}Request"
+        assert method.output_type.name == f"{method.name}Response"
+        assert not method.client_streaming
+        assert not method.server_streaming
 
 
 @pytest.mark.parametrize("mirror", MIRRORS, ids=lambda m: m.DESCRIPTOR.name)

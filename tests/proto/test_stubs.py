@@ -12,6 +12,8 @@ import grpc
 import pytest
 
 from mlpserve.v1 import (
+    explanation_pb2,
+    feedback_pb2,
     model_pb2,
     model_pb2_grpc,
     prediction_pb2,
@@ -114,5 +116,5 @@ def test_a_method_that_a_server_lacks_is_unimplemented(channel: grpc.Channel) ->
 
 
 def test_all_messages_are_in_one_package() -> None:
-    for module in (model_pb2, prediction_pb2, status_pb2):
+    for module in (explanation_pb2, feedback_pb2, model_pb2, prediction_pb2, status_pb2):
         assert module.DESCRIPTOR.package == "mlpserve.v1"

@@ -51,8 +51,10 @@ def test_every_module_is_in_the_wheel(names: list[str]) -> None:
 
 
 def test_the_wheel_holds_the_contract_and_its_stubs(names: list[str]) -> None:
-    for stem in ("v1/prediction", "v1/model", "v1/status", "open_inference/inference"):
-        assert {f"mlpserve/{stem}{end}" for end in (".proto", "_pb2.py", "_pb2.pyi")} <= set(names)
+    contracts = [p.relative_to(ROOT / "proto") for p in (ROOT / "proto").rglob("*.proto")]
+    assert contracts
+    for stem in (path.with_suffix("").as_posix() for path in contracts):
+        assert {f"{stem}{end}" for end in (".proto", "_pb2.py", "_pb2.pyi")} <= set(names)
 
 
 def test_the_wheel_holds_no_leftovers(names: list[str]) -> None:

@@ -22,31 +22,38 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
 class ModelSelector(google.protobuf.message.Message):
-    """Picks a version. Unset: what the server serves by default."""
+    """Selects a model and a version of it. Unset: what the server serves by default."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: builtins.int
     ALIAS_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
     version: builtins.int
     """A version number, 1 or more."""
     alias: builtins.str
     """A name that points at a version, such as "champion"."""
+    name: builtins.str
+    """Name of the model; empty for the server's default model. A server that does not know
+    this field answers with its only model, so a client that sets it MUST compare the name
+    in the answer with it. No server reads it yet.
+    """
     def __init__(
         self,
         *,
         version: builtins.int = ...,
         alias: builtins.str = ...,
+        name: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["alias", b"alias", "selector", b"selector", "version", b"version"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["alias", b"alias", "selector", b"selector", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alias", b"alias", "name", b"name", "selector", b"selector", "version", b"version"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["selector", b"selector"]) -> typing.Literal["version", "alias"] | None: ...
 
 global___ModelSelector = ModelSelector
 
 @typing.final
 class ModelRef(google.protobuf.message.Message):
-    """Which weights gave an answer."""
+    """Identifies the weights of an answer."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -54,6 +61,7 @@ class ModelRef(google.protobuf.message.Message):
     VERSION_FIELD_NUMBER: builtins.int
     DIGEST_FIELD_NUMBER: builtins.int
     name: builtins.str
+    """Name of the model."""
     version: builtins.int
     digest: builtins.str
     """"sha256:<hex>" of model.npz."""
@@ -82,26 +90,26 @@ class ModelVersion(google.protobuf.message.Message):
         STATE_LOADING: ModelVersion._State.ValueType  # 1
         """Being read and verified."""
         STATE_ACTIVE: ModelVersion._State.ValueType  # 2
-        """Answers requests that select nothing."""
+        """Answers requests that select no version."""
         STATE_STANDBY: ModelVersion._State.ValueType  # 3
         """Answers requests that select it."""
         STATE_REJECTED: ModelVersion._State.ValueType  # 4
         """Refused by the gate when it was trained."""
         STATE_FAILED: ModelVersion._State.ValueType  # 5
-        """Damaged, or its self-test gave other answers than it must."""
+        """Damaged, or it failed its self-test."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper): ...
     STATE_UNSPECIFIED: ModelVersion.State.ValueType  # 0
     STATE_LOADING: ModelVersion.State.ValueType  # 1
     """Being read and verified."""
     STATE_ACTIVE: ModelVersion.State.ValueType  # 2
-    """Answers requests that select nothing."""
+    """Answers requests that select no version."""
     STATE_STANDBY: ModelVersion.State.ValueType  # 3
     """Answers requests that select it."""
     STATE_REJECTED: ModelVersion.State.ValueType  # 4
     """Refused by the gate when it was trained."""
     STATE_FAILED: ModelVersion.State.ValueType  # 5
-    """Damaged, or its self-test gave other answers than it must."""
+    """Damaged, or it failed its self-test."""
 
     @typing.final
     class MetricsEntry(google.protobuf.message.Message):
@@ -129,11 +137,13 @@ class ModelVersion(google.protobuf.message.Message):
     METRICS_FIELD_NUMBER: builtins.int
     state: global___ModelVersion.State.ValueType
     state_reason: builtins.str
-    """Why the version is in this state, for people."""
+    """Why the version is in this state, as text for people."""
     @property
     def ref(self) -> global___ModelRef: ...
     @property
-    def aliases(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def aliases(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Aliases that point at this version."""
+
     @property
     def input_shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Shape of one instance, [28, 28] for MNIST."""
@@ -146,7 +156,7 @@ class ModelVersion(google.protobuf.message.Message):
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
     @property
     def metrics(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
-        """Figures measured when the version was trained, "accuracy" among them."""
+        """Metrics measured when the version was trained, "accuracy" among them."""
 
     def __init__(
         self,
@@ -205,17 +215,21 @@ class ListModelVersionsRequest(google.protobuf.message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
     page_size: builtins.int
-    """At most this many versions; 0 is the server's default of 50, and 200 is the most."""
+    """Maximum number of versions to return: 1 to 200, or 0 for the default of 50."""
     page_token: builtins.str
-    """next_page_token of the page before; empty for the first page."""
+    """next_page_token of the previous page; empty for the first page."""
+    name: builtins.str
+    """Name of the model; empty for the server's default model. No server reads it yet."""
     def __init__(
         self,
         *,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        name: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
 
 global___ListModelVersionsRequest = ListModelVersionsRequest
 
@@ -238,3 +252,47 @@ class ListModelVersionsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["model_versions", b"model_versions", "next_page_token", b"next_page_token"]) -> None: ...
 
 global___ListModelVersionsResponse = ListModelVersionsResponse
+
+@typing.final
+class ListModelsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """Maximum number of models to return: 1 to 200, or 0 for the default of 50."""
+    page_token: builtins.str
+    """next_page_token of the previous page; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+
+global___ListModelsRequest = ListModelsRequest
+
+@typing.final
+class ListModelsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page."""
+    @property
+    def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ModelVersion]:
+        """One for each model: the version being served. Where there is none, ref.version is 0 and
+        state and state_reason say why.
+        """
+
+    def __init__(
+        self,
+        *,
+        models: collections.abc.Iterable[global___ModelVersion] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["models", b"models", "next_page_token", b"next_page_token"]) -> None: ...
+
+global___ListModelsResponse = ListModelsResponse

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub(object):
-    """What is in the store and what of it is served. Read-only.
+    """Describes the versions in the store and which of them are served. Read-only.
     """
 
     def __init__(self, channel):
@@ -45,21 +45,34 @@ class ModelServiceStub(object):
                 request_serializer=mlpserve_dot_v1_dot_model__pb2.ListModelVersionsRequest.SerializeToString,
                 response_deserializer=mlpserve_dot_v1_dot_model__pb2.ListModelVersionsResponse.FromString,
                 _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/mlpserve.v1.ModelService/ListModels',
+                request_serializer=mlpserve_dot_v1_dot_model__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=mlpserve_dot_v1_dot_model__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer(object):
-    """What is in the store and what of it is served. Read-only.
+    """Describes the versions in the store and which of them are served. Read-only.
     """
 
     def GetModelVersion(self, request, context):
-        """One version: the selected one, or the one being served.
+        """Returns one version: the selected one, or the one being served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModelVersions(self, request, context):
-        """Every version in the store, newest first, a page at a time.
+        """Lists every version of a model in the store, newest first, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """Lists the models, in pages: of each the version being served, or why there is none.
+        Not offered by any server yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +91,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=mlpserve_dot_v1_dot_model__pb2.ListModelVersionsRequest.FromString,
                     response_serializer=mlpserve_dot_v1_dot_model__pb2.ListModelVersionsResponse.SerializeToString,
             ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=mlpserve_dot_v1_dot_model__pb2.ListModelsRequest.FromString,
+                    response_serializer=mlpserve_dot_v1_dot_model__pb2.ListModelsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'mlpserve.v1.ModelService', rpc_method_handlers)
@@ -87,7 +105,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService(object):
-    """What is in the store and what of it is served. Read-only.
+    """Describes the versions in the store and which of them are served. Read-only.
     """
 
     @staticmethod
@@ -134,6 +152,33 @@ class ModelService(object):
             '/mlpserve.v1.ModelService/ListModelVersions',
             mlpserve_dot_v1_dot_model__pb2.ListModelVersionsRequest.SerializeToString,
             mlpserve_dot_v1_dot_model__pb2.ListModelVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlpserve.v1.ModelService/ListModels',
+            mlpserve_dot_v1_dot_model__pb2.ListModelsRequest.SerializeToString,
+            mlpserve_dot_v1_dot_model__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

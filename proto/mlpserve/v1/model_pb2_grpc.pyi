@@ -18,38 +18,54 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class ModelServiceStub:
-    """What is in the store and what of it is served. Read-only."""
+    """Describes the versions in the store and which of them are served. Read-only."""
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     GetModelVersion: grpc.UnaryUnaryMultiCallable[
         mlpserve.v1.model_pb2.GetModelVersionRequest,
         mlpserve.v1.model_pb2.GetModelVersionResponse,
     ]
-    """One version: the selected one, or the one being served."""
+    """Returns one version: the selected one, or the one being served."""
 
     ListModelVersions: grpc.UnaryUnaryMultiCallable[
         mlpserve.v1.model_pb2.ListModelVersionsRequest,
         mlpserve.v1.model_pb2.ListModelVersionsResponse,
     ]
-    """Every version in the store, newest first, a page at a time."""
+    """Lists every version of a model in the store, newest first, in pages."""
+
+    ListModels: grpc.UnaryUnaryMultiCallable[
+        mlpserve.v1.model_pb2.ListModelsRequest,
+        mlpserve.v1.model_pb2.ListModelsResponse,
+    ]
+    """Lists the models, in pages: of each the version being served, or why there is none.
+    Not offered by any server yet.
+    """
 
 class ModelServiceAsyncStub:
-    """What is in the store and what of it is served. Read-only."""
+    """Describes the versions in the store and which of them are served. Read-only."""
 
     GetModelVersion: grpc.aio.UnaryUnaryMultiCallable[
         mlpserve.v1.model_pb2.GetModelVersionRequest,
         mlpserve.v1.model_pb2.GetModelVersionResponse,
     ]
-    """One version: the selected one, or the one being served."""
+    """Returns one version: the selected one, or the one being served."""
 
     ListModelVersions: grpc.aio.UnaryUnaryMultiCallable[
         mlpserve.v1.model_pb2.ListModelVersionsRequest,
         mlpserve.v1.model_pb2.ListModelVersionsResponse,
     ]
-    """Every version in the store, newest first, a page at a time."""
+    """Lists every version of a model in the store, newest first, in pages."""
+
+    ListModels: grpc.aio.UnaryUnaryMultiCallable[
+        mlpserve.v1.model_pb2.ListModelsRequest,
+        mlpserve.v1.model_pb2.ListModelsResponse,
+    ]
+    """Lists the models, in pages: of each the version being served, or why there is none.
+    Not offered by any server yet.
+    """
 
 class ModelServiceServicer(metaclass=abc.ABCMeta):
-    """What is in the store and what of it is served. Read-only."""
+    """Describes the versions in the store and which of them are served. Read-only."""
 
     @abc.abstractmethod
     def GetModelVersion(
@@ -57,7 +73,7 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: mlpserve.v1.model_pb2.GetModelVersionRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlpserve.v1.model_pb2.GetModelVersionResponse, collections.abc.Awaitable[mlpserve.v1.model_pb2.GetModelVersionResponse]]:
-        """One version: the selected one, or the one being served."""
+        """Returns one version: the selected one, or the one being served."""
 
     @abc.abstractmethod
     def ListModelVersions(
@@ -65,6 +81,16 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: mlpserve.v1.model_pb2.ListModelVersionsRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlpserve.v1.model_pb2.ListModelVersionsResponse, collections.abc.Awaitable[mlpserve.v1.model_pb2.ListModelVersionsResponse]]:
-        """Every version in the store, newest first, a page at a time."""
+        """Lists every version of a model in the store, newest first, in pages."""
+
+    @abc.abstractmethod
+    def ListModels(
+        self,
+        request: mlpserve.v1.model_pb2.ListModelsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mlpserve.v1.model_pb2.ListModelsResponse, collections.abc.Awaitable[mlpserve.v1.model_pb2.ListModelsResponse]]:
+        """Lists the models, in pages: of each the version being served, or why there is none.
+        Not offered by any server yet.
+        """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

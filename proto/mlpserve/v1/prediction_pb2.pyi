@@ -30,16 +30,18 @@ class _DataTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     DATA_TYPE_UINT8: _DataType.ValueType  # 1
     """Raw values, 0 to the model's input maximum (255 for MNIST)."""
     DATA_TYPE_FLOAT32: _DataType.ValueType  # 2
-    """Values already scaled to 0..1, little-endian."""
+    """Values scaled to 0..1."""
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
-    """The dtype fixes the scale: no client can normalise twice, or not at all."""
+    """Type of a tensor's values. It also fixes their scale, so that no client can
+    normalise twice, or not at all.
+    """
 
 DATA_TYPE_UNSPECIFIED: DataType.ValueType  # 0
 DATA_TYPE_UINT8: DataType.ValueType  # 1
 """Raw values, 0 to the model's input maximum (255 for MNIST)."""
 DATA_TYPE_FLOAT32: DataType.ValueType  # 2
-"""Values already scaled to 0..1, little-endian."""
+"""Values scaled to 0..1."""
 global___DataType = DataType
 
 @typing.final
@@ -72,6 +74,15 @@ class PredictRequest(google.protobuf.message.Message):
 
     INSTANCE_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
+    RECEIPT_FIELD_NUMBER: builtins.int
+    KNOWN_CLASS_NAMES_FIELD_NUMBER: builtins.int
+    receipt: builtins.bool
+    """Return a receipt, which a later report refers to. Not offered by any server yet."""
+    known_class_names: builtins.int
+    """Hash of the class names that the caller has: the first 8 bytes, little-endian, of the
+    SHA-256 of the names in UTF-8, joined by newlines; 0 if it has none. The answer carries
+    class_names where this differs from the hash of the model's names. Unset: never.
+    """
     @property
     def instance(self) -> global___Tensor:
         """[784] or [28, 28]: any shape whose product is the model's input size."""
@@ -83,9 +94,12 @@ class PredictRequest(google.protobuf.message.Message):
         *,
         instance: global___Tensor | None = ...,
         model: mlpserve.v1.model_pb2.ModelSelector | None = ...,
+        receipt: builtins.bool = ...,
+        known_class_names: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["instance", b"instance", "model", b"model"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["instance", b"instance", "model", b"model"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_known_class_names", b"_known_class_names", "instance", b"instance", "known_class_names", b"known_class_names", "model", b"model"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_known_class_names", b"_known_class_names", "instance", b"instance", "known_class_names", b"known_class_names", "model", b"model", "receipt", b"receipt"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_known_class_names", b"_known_class_names"]) -> typing.Literal["known_class_names"] | None: ...
 
 global___PredictRequest = PredictRequest
 
@@ -96,23 +110,37 @@ class PredictResponse(google.protobuf.message.Message):
     LABEL_FIELD_NUMBER: builtins.int
     PROBABILITIES_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
+    RECEIPT_FIELD_NUMBER: builtins.int
+    CLASS_NAMES_FIELD_NUMBER: builtins.int
     label: builtins.int
     """The class with the highest probability."""
+    receipt: builtins.bytes
+    """Signed record of this answer, if one was requested. Opaque to clients."""
     @property
     def probabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """One for each class."""
 
     @property
-    def model(self) -> mlpserve.v1.model_pb2.ModelRef: ...
+    def model(self) -> mlpserve.v1.model_pb2.ModelRef:
+        """The version that answered."""
+
+    @property
+    def class_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """class_names[label] is the name of a label. Empty unless known_class_names is set and
+        differs from the hash of these names.
+        """
+
     def __init__(
         self,
         *,
         label: builtins.int = ...,
         probabilities: collections.abc.Iterable[builtins.float] | None = ...,
         model: mlpserve.v1.model_pb2.ModelRef | None = ...,
+        receipt: builtins.bytes = ...,
+        class_names: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["model", b"model"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["label", b"label", "model", b"model", "probabilities", b"probabilities"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["class_names", b"class_names", "label", b"label", "model", b"model", "probabilities", b"probabilities", "receipt", b"receipt"]) -> None: ...
 
 global___PredictResponse = PredictResponse
 
@@ -122,6 +150,12 @@ class BatchPredictRequest(google.protobuf.message.Message):
 
     INSTANCES_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
+    RECEIPTS_FIELD_NUMBER: builtins.int
+    KNOWN_CLASS_NAMES_FIELD_NUMBER: builtins.int
+    receipts: builtins.bool
+    """Return a receipt for each instance. Not offered by any server yet."""
+    known_class_names: builtins.int
+    """As in PredictRequest."""
     @property
     def instances(self) -> global___Tensor:
         """[n, 784] or [n, 28, 28]: the first dimension counts the instances."""
@@ -133,9 +167,12 @@ class BatchPredictRequest(google.protobuf.message.Message):
         *,
         instances: global___Tensor | None = ...,
         model: mlpserve.v1.model_pb2.ModelSelector | None = ...,
+        receipts: builtins.bool = ...,
+        known_class_names: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["instances", b"instances", "model", b"model"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["instances", b"instances", "model", b"model"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_known_class_names", b"_known_class_names", "instances", b"instances", "known_class_names", b"known_class_names", "model", b"model"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_known_class_names", b"_known_class_names", "instances", b"instances", "known_class_names", b"known_class_names", "model", b"model", "receipts", b"receipts"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_known_class_names", b"_known_class_names"]) -> typing.Literal["known_class_names"] | None: ...
 
 global___BatchPredictRequest = BatchPredictRequest
 
@@ -146,6 +183,8 @@ class BatchPredictResponse(google.protobuf.message.Message):
     LABELS_FIELD_NUMBER: builtins.int
     PROBABILITIES_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
+    RECEIPTS_FIELD_NUMBER: builtins.int
+    CLASS_NAMES_FIELD_NUMBER: builtins.int
     @property
     def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """One for each instance, in order."""
@@ -155,15 +194,27 @@ class BatchPredictResponse(google.protobuf.message.Message):
         """[n, classes], DATA_TYPE_FLOAT32."""
 
     @property
-    def model(self) -> mlpserve.v1.model_pb2.ModelRef: ...
+    def model(self) -> mlpserve.v1.model_pb2.ModelRef:
+        """The version that answered."""
+
+    @property
+    def receipts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """One for each instance, in order, if they were requested."""
+
+    @property
+    def class_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """As in PredictResponse."""
+
     def __init__(
         self,
         *,
         labels: collections.abc.Iterable[builtins.int] | None = ...,
         probabilities: global___Tensor | None = ...,
         model: mlpserve.v1.model_pb2.ModelRef | None = ...,
+        receipts: collections.abc.Iterable[builtins.bytes] | None = ...,
+        class_names: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["model", b"model", "probabilities", b"probabilities"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["labels", b"labels", "model", b"model", "probabilities", b"probabilities"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["class_names", b"class_names", "labels", b"labels", "model", b"model", "probabilities", b"probabilities", "receipts", b"receipts"]) -> None: ...
 
 global___BatchPredictResponse = BatchPredictResponse

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class PredictionServiceStub(object):
-    """Classifies instances. No call changes anything, so every call may be retried.
+    """Classifies instances. Calls change nothing, so all of them may be retried.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class PredictionServiceStub(object):
 
 
 class PredictionServiceServicer(object):
-    """Classifies instances. No call changes anything, so every call may be retried.
+    """Classifies instances. Calls change nothing, so all of them may be retried.
     """
 
     def Predict(self, request, context):
@@ -59,7 +59,7 @@ class PredictionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def BatchPredict(self, request, context):
-        """Classifies many: all or nothing, rows in order, by one version.
+        """Classifies many instances with one version. All are answered, in order, or none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +87,7 @@ def add_PredictionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PredictionService(object):
-    """Classifies instances. No call changes anything, so every call may be retried.
+    """Classifies instances. Calls change nothing, so all of them may be retried.
     """
 
     @staticmethod

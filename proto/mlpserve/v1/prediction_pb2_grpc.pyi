@@ -18,7 +18,7 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class PredictionServiceStub:
-    """Classifies instances. No call changes anything, so every call may be retried."""
+    """Classifies instances. Calls change nothing, so all of them may be retried."""
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     Predict: grpc.UnaryUnaryMultiCallable[
@@ -31,10 +31,10 @@ class PredictionServiceStub:
         mlpserve.v1.prediction_pb2.BatchPredictRequest,
         mlpserve.v1.prediction_pb2.BatchPredictResponse,
     ]
-    """Classifies many: all or nothing, rows in order, by one version."""
+    """Classifies many instances with one version. All are answered, in order, or none."""
 
 class PredictionServiceAsyncStub:
-    """Classifies instances. No call changes anything, so every call may be retried."""
+    """Classifies instances. Calls change nothing, so all of them may be retried."""
 
     Predict: grpc.aio.UnaryUnaryMultiCallable[
         mlpserve.v1.prediction_pb2.PredictRequest,
@@ -46,10 +46,10 @@ class PredictionServiceAsyncStub:
         mlpserve.v1.prediction_pb2.BatchPredictRequest,
         mlpserve.v1.prediction_pb2.BatchPredictResponse,
     ]
-    """Classifies many: all or nothing, rows in order, by one version."""
+    """Classifies many instances with one version. All are answered, in order, or none."""
 
 class PredictionServiceServicer(metaclass=abc.ABCMeta):
-    """Classifies instances. No call changes anything, so every call may be retried."""
+    """Classifies instances. Calls change nothing, so all of them may be retried."""
 
     @abc.abstractmethod
     def Predict(
@@ -65,6 +65,6 @@ class PredictionServiceServicer(metaclass=abc.ABCMeta):
         request: mlpserve.v1.prediction_pb2.BatchPredictRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlpserve.v1.prediction_pb2.BatchPredictResponse, collections.abc.Awaitable[mlpserve.v1.prediction_pb2.BatchPredictResponse]]:
-        """Classifies many: all or nothing, rows in order, by one version."""
+        """Classifies many instances with one version. All are answered, in order, or none."""
 
 def add_PredictionServiceServicer_to_server(servicer: PredictionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
