@@ -1,126 +1,253 @@
-"""Files that survive a crash: whole under their final name, or not there at all."""
+"""Files that survive a crash, in folders where others may write too.
 
+A file gets its name when it is complete and on disk. The entries of a folder are reached through
+its descriptor: a name that has become a symbolic link, a FIFO or a device is refused, not followed.
+"""
+
+import errno
 import fcntl
 import io
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from mlpserve_model.errors import ModelRejected, StoreBusy
+from mlpserve_model.errors import StoreBusy
 
-__all__ = [
-    "append_line",
-    "fsync_folder",
-    "lock_file",
-    "make_folder",
-    "open_regular",
-    "read_bounded",
-    "write_atomic",
-]
+__all__ = ["Directory", "UnusableFile", "make_folder", "open_regular", "write_atomic"]
 
 _LOCK_POLL_SECONDS = 0.02
+# O_NONBLOCK: opening a FIFO would wait for its other end. O_NOCTTY: a terminal is not taken over.
+_SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class UnusableFile(Exception):
+    """The entry is not a regular file, or is larger than allowed; the message says which."""
+
+
+class Directory:
+    """An open folder whose entries are used without following a symbolic link.
+
+    Links in `path` itself are followed: it was named by the operator. Those in a folder `within`
+    another one are not, and raise NotADirectoryError. Use it as a context manager. Every method
+    raises OSError when the volume fails, and FileNotFoundError only when the entry is not there.
+    """
+
+    def __init__(self, path: Path, within: "Directory | None" = None) -> None:
+        self.path = path
+        if within is None:
+            self._descriptor = os.open(path, _FOLDER)
+        else:
+            flags = _FOLDER | os.O_NOFOLLOW
+            try:
+                self._descriptor = os.open(path.name, flags, dir_fd=within._descriptor)
+            except NotADirectoryError as error:
+                found = within.stat(path.name)
+                if found is not None and stat.S_ISLNK(found.st_mode):
+                    error.strerror = "Not a directory but a symbolic link, which is not followed"
+                raise
+
+    def __enter__(self) -> "Directory":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def folder(self, name: str, make: bool = False) -> "Directory":
+        """Open a folder in this one; with `make`, a missing one is made, with a durable name."""
+        try:
+            return Directory(self.path / name, within=self)
+        except FileNotFoundError:
+            if not make:
+                raise
+        with suppress(FileExistsError):
+            self.make(name)
+        return Directory(self.path / name, within=self)
+
+    def make(self, name: str) -> None:
+        """Make a folder with a durable name; raises FileExistsError when the name is taken."""
+        os.mkdir(name, dir_fd=self._descriptor)
+        self.sync()
+
+    def entries(self) -> list[os.DirEntry[str]]:
+        """List what is in the folder, in no order."""
+        with os.scandir(self._descriptor) as entries:
+            return list(entries)
+
+    def stat(self, name: str) -> os.stat_result | None:
+        """Return what `os.lstat` says of an entry, None only when it is not there."""
+        try:
+            return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def open(self, name: str) -> io.BufferedReader:
+        """Open a regular file for reading; raises UnusableFile for anything else."""
+        return os.fdopen(self._open(name, os.O_RDONLY), "rb")
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Return a file's bytes; raises UnusableFile above `limit` bytes, before reading them."""
+        with self.open(name) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise UnusableFile(f"{name} has {size} bytes, expected at most {limit}")
+            return file.read(limit)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """Give a file to fill, which replaces `name` once the block has ended without an error."""
+        temporary = f".{name}.{os.getpid()}.tmp"
+        self.remove(temporary)  # a process with our number may have died here
+        descriptor = self._create(temporary)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            self.rename(temporary, self, name)
+        except BaseException:
+            with suppress(OSError):
+                self.remove(temporary)
+            raise
+        self.sync()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace a file by these bytes in one step, durable when this returns."""
+        with self.writing(name) as file:
+            file.write(data)
+
+    def append(self, name: str, lines: bytes) -> None:
+        """Add whole lines to a file, durable when this returns; ends one torn by a crash first."""
+        descriptor = self._open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        with os.fdopen(descriptor, "ab+") as file:
+            end = file.seek(0, os.SEEK_END)
+            if end and os.pread(descriptor, 1, end - 1) != b"\n":
+                lines = b"\n" + lines
+            file.write(lines)
+            file.flush()
+            os.fsync(descriptor)
+        if not end:
+            self.sync()
+
+    def rename(self, name: str, target: "Directory", new_name: str) -> None:
+        """Move an entry, itself and not what it may point at, over any file of that name."""
+        source, destination = self._descriptor, target._descriptor
+        os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=destination)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if there is one."""
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._descriptor)
+
+    def remove_tree(self, name: str) -> None:
+        """Remove a folder and what is in it; raises OSError for a symbolic link."""
+        shutil.rmtree(name, dir_fd=self._descriptor)
+
+    def sync(self) -> None:
+        """Make the names in the folder durable."""
+        os.fsync(self._descriptor)
+
+    @contextmanager
+    def lock(self, name: str, timeout: float) -> Iterator[None]:
+        """Hold an exclusive lock on a file, which the kernel frees however this process ends.
+
+        Raises StoreBusy when another process holds it for longer than `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while (descriptor := self._try_lock(name)) is None:
+            if time.monotonic() > deadline:
+                raise StoreBusy(
+                    f"{self.path / name} is held by another process for more than {timeout:g} s"
+                )
+            time.sleep(_LOCK_POLL_SECONDS)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _try_lock(self, name: str) -> int | None:
+        """Return a descriptor that holds the lock until it is closed, or None if taken."""
+        descriptor = self._open(name, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException as error:
+            os.close(descriptor)
+            if isinstance(error, BlockingIOError):
+                return None
+            raise
+        return descriptor
+
+    def _open(self, name: str, flags: int) -> int:
+        """Return the descriptor of a regular file; others are not even opened."""
+        found = self.stat(name)
+        if found is not None:
+            _check_regular(name, found)
+        try:
+            descriptor = os.open(name, flags | _SAFE, 0o666, dir_fd=self._descriptor)
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # it was replaced since we looked
+                raise UnusableFile(f"{name} is not a regular file but a symbolic link") from error
+            raise
+        return _checked(name, descriptor)
+
+    def _create(self, name: str) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE
+        return os.open(name, flags, 0o666, dir_fd=self._descriptor)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file that is complete and on disk before it gets its name.
-
-    The name's own durability needs its folder synced too, which is done here as well.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_folder(path.parent)
+    """Write a file that is complete and on disk before it gets its name."""
+    with Directory(path.parent) as folder:
+        folder.write(path.name, data)
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def append_line(path: Path, line: bytes) -> None:
-    """Add one line and sync it, and the name of a new file; ends a line torn by a crash first."""
-    with path.open("ab+") as file:
-        end = file.seek(0, os.SEEK_END)
-        if end and _last_byte(file.fileno(), end) != b"\n":
-            line = b"\n" + line
-        file.write(line + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    if not end:
-        fsync_folder(path.parent)
-
-
-def make_folder(folder: Path) -> None:
+def make_folder(path: Path) -> None:
     """Make a folder, and those above it, with durable names."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        fsync_folder(folder.parent)
-
-
-def read_bounded(path: Path, limit: int) -> bytes:
-    """The file's bytes; raises ModelRejected above `limit` bytes, before reading them."""
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > limit:
-            raise ModelRejected(f"{path.name} has {size} bytes, expected at most {limit}")
-        return file.read(limit)
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        if path.parent == path:
+            raise
+        make_folder(path.parent)
+        with suppress(FileExistsError):
+            path.mkdir()
+    with Directory(path.parent) as parent:
+        parent.sync()
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """Open for reading what is a plain file; raises ModelRejected for a folder or a pipe."""
-    # A pipe would keep open() waiting for its writer, without O_NONBLOCK.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ModelRejected(f"{path.name} is not a regular file")
-    return open(descriptor, "rb")  # noqa: PTH123  # of a descriptor
+    """Open a file that the user named, links followed; raises UnusableFile for FIFOs and devices."""
+    _check_regular(path.name, path.stat())
+    descriptor = os.open(path, os.O_RDONLY | (_SAFE & ~os.O_NOFOLLOW))
+    return os.fdopen(_checked(path.name, descriptor), "rb")
 
 
-@contextmanager
-def lock_file(path: Path, timeout: float) -> Iterator[None]:
-    """Hold an exclusive lock that the kernel frees when this process ends, however it ends.
-
-    Raises StoreBusy when another process holds it for longer than `timeout` seconds.
-    """
-    deadline = time.monotonic() + timeout
-    while (descriptor := _try_lock(path)) is None:
-        if time.monotonic() > deadline:
-            raise StoreBusy(f"{path} is held by another process for more than {timeout:g} s")
-        time.sleep(_LOCK_POLL_SECONDS)
+def _checked(name: str, descriptor: int) -> int:
+    """The descriptor, closed again when it is not that of a regular file."""
     try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(path: Path) -> int | None:
-    """A descriptor that holds the lock on this file until it is closed, or None if taken."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
+        _check_regular(name, os.fstat(descriptor))
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _last_byte(descriptor: int, end: int) -> bytes:
-    return os.pread(descriptor, 1, end - 1)
+def _check_regular(name: str, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        raise UnusableFile(f"{name} is not a regular file but {kind}")

@@ -8,7 +8,6 @@ from mlpserve_model.errors import ModelRejected, StoreError, VersionNotFound
 from mlpserve_model.format.manifest import MANIFEST_FILE, Manifest
 from mlpserve_model.format.records import ALIASES_FILE, encode_aliases
 from mlpserve_model.format.version_files import StoredModel, read_model
-from mlpserve_model.store.atomic_files import make_folder, write_atomic
 from mlpserve_model.store.folder_backend import Folder
 from mlpserve_model.store.location import Bucket
 from mlpserve_model.store.store import Store
@@ -79,11 +78,7 @@ class CachedStore(Store):
         """Write these files into the folder, and make room when they are a version."""
         folder = Folder(self._kept.folder)
         try:
-            if version is not None and folder.holds(version):
-                folder.remove(version)  # it is damaged, or another one
-            for name, data in contents.items():
-                make_folder((folder.path / name).parent)
-                write_atomic(folder.path / name, data)
+            folder.keep(version, contents)
             if version is not None:
                 for old in self._to_forget(version):
                     folder.remove(old)

@@ -1,20 +1,23 @@
 """One model's versions in a folder of a shared volume.
 
 Readers need no lock and no write access. Writers agree through one lock file, which the
-kernel frees when its holder dies.
+kernel frees when its holder dies. The root may be a symbolic link; nothing below it is followed.
 """
 
 import hashlib
-import os
-import shutil
-from contextlib import AbstractContextManager, suppress
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from mlpserve_model.format.manifest import MANIFEST_FILE, FileInfo
-from mlpserve_model.store import atomic_files as files
+from mlpserve_model.errors import ModelRejected
+from mlpserve_model.format.manifest import MANIFEST_FILE, MAX_BYTES, FileInfo
+from mlpserve_model.store.atomic_files import Directory, UnusableFile, make_folder
 from mlpserve_model.store.backend import VERSION, Conflict
 
 __all__ = ["Folder"]
+
+_TEMPORARY = re.compile(r"\..*\.tmp", re.DOTALL)
 
 
 class Folder:
@@ -29,65 +32,86 @@ class Folder:
     def versions(self) -> list[int]:
         """As Backend says; none where there is no folder."""
         try:
-            names = [entry.name for entry in os.scandir(self.path)]
+            with self._open() as folder:
+                return sorted(v for v in _numbers(folder) if _holds(folder, v))
         except FileNotFoundError:
             return []
-        return [n for n in sorted(int(n) for n in names if VERSION.fullmatch(n)) if self.holds(n)]
 
     def holds(self, version: int) -> bool:
         """As Backend says."""
-        return (self._of(version) / MANIFEST_FILE).exists()
+        try:
+            with self._open() as folder:
+                return _holds(folder, version)
+        except FileNotFoundError:
+            return False
 
     def read(self, name: str, limit: int) -> bytes:
         """As Backend says; ModelRejected too for what is no regular file."""
-        return files.read_bounded(self.path / name, limit)
+        with self._folder_of(name) as (folder, file), _judging():
+            return folder.read(file, limit)
 
     def measure(self, name: str) -> FileInfo:
         """As Backend says; ModelRejected for what is no regular file."""
-        with files.open_regular(self.path / name) as file:
-            return FileInfo(hashlib.file_digest(file, "sha256").hexdigest(), file.tell())
+        with self._folder_of(name) as (folder, file), _judging(), folder.open(file) as opened:
+            return FileInfo(hashlib.file_digest(opened, "sha256").hexdigest(), opened.tell())
 
-    def lock(self, timeout: float) -> AbstractContextManager[None]:
+    @contextmanager
+    def lock(self, timeout: float) -> Iterator[None]:
         """As Backend says, making the folder."""
-        files.make_folder(self.path)
-        return files.lock_file(self.path / ".lock", timeout)
+        with self._made() as folder, _refusing(), folder.lock(".lock", timeout):
+            yield
 
     def sweep(self) -> None:
         """Remove versions without a manifest, and temporary files.
 
         Writers hold the lock while they write, and so does whoever sweeps.
         """
-        for path in list(self.path.iterdir()):
-            unborn = VERSION.fullmatch(path.name) and not (path / MANIFEST_FILE).exists()
-            if unborn and path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.match(".*.tmp"):
-                path.unlink(missing_ok=True)
+        with self._open() as folder:
+            for entry in folder.entries():
+                if not entry.is_dir(follow_symlinks=False):
+                    if _TEMPORARY.fullmatch(entry.name):
+                        folder.remove(entry.name)
+                elif VERSION.fullmatch(entry.name) and not _holds(folder, int(entry.name)):
+                    folder.remove_tree(entry.name)
 
     def claim(self) -> int:
         """Make the folder of the next version; the exclusive mkdir makes the number ours."""
-        taken = [int(p.name) for p in self.path.iterdir() if VERSION.fullmatch(p.name)]
-        version = max(taken, default=0) + 1
-        self._of(version).mkdir()
-        files.fsync_folder(self.path)
+        with self._open() as folder:
+            names = (entry.name for entry in folder.entries())
+            taken = [int(name) for name in names if VERSION.fullmatch(name)]
+            version = max(taken, default=0) + 1
+            folder.make(str(version))
         return version
+
+    def keep(self, version: int | None, contents: Mapping[str, bytes]) -> None:
+        """Write a copy's files in this order; those of a version replace what is there of it."""
+        with self._made() as folder:
+            if version is not None:
+                if folder.stat(str(version)) is not None:
+                    self.remove(version)
+                folder.make(str(version))
+            for name, data in contents.items():
+                self.write(name, data)
 
     def write(self, name: str, data: bytes) -> None:
         """As Backend says."""
-        files.write_atomic(self.path / name, data)
+        with self._folder_of(name) as (folder, file):
+            folder.write(file, data)
 
     def replace(self, name: str, data: bytes, before: bytes | None) -> None:
         """As Backend says; nobody else writes while we hold the lock."""
-        path, now = self.path / name, None
-        with suppress(FileNotFoundError):
-            now = path.read_bytes()
-        if now != before:
-            raise Conflict(name)
-        files.write_atomic(path, data)
+        with self._folder_of(name) as (folder, file):
+            now = None
+            with suppress(FileNotFoundError), _refusing():
+                now = folder.read(file, MAX_BYTES)
+            if now != before:
+                raise Conflict(name)
+            folder.write(file, data)
 
     def append(self, name: str, line: bytes) -> None:
         """As Backend says."""
-        files.append_line(self.path / name, line)
+        with self._folder_of(name) as (folder, file), _refusing():
+            folder.append(file, line + b"\n")
 
     def discard(self, version: int) -> None:
         """As Backend says: a failed publication leaves nothing; one killed is swept."""
@@ -95,10 +119,63 @@ class Folder:
 
     def remove(self, version: int) -> None:
         """As Backend says."""
-        folder = self._of(version)
-        (folder / MANIFEST_FILE).unlink(missing_ok=True)
-        files.fsync_folder(folder)
-        shutil.rmtree(folder)
+        with self._open() as folder:
+            with folder.folder(str(version)) as files:
+                files.remove(MANIFEST_FILE)
+                files.sync()
+            folder.remove_tree(str(version))
 
-    def _of(self, version: int) -> Path:
-        return self.path / str(version)
+    @contextmanager
+    def _open(self, make: bool = False) -> Iterator[Directory]:
+        """Give the model's folder; the root may be a link, the folder itself may not."""
+        with Directory(self.path.parent) as root, root.folder(self.path.name, make) as folder:
+            yield folder
+
+    def _made(self) -> AbstractContextManager[Directory]:
+        make_folder(self.path.parent)
+        return self._open(make=True)
+
+    @contextmanager
+    def _folder_of(self, name: str) -> Iterator[tuple[Directory, str]]:
+        """Give the folder and the last part of a name such as "7/model.npz" or "aliases.json"."""
+        version, _, file = name.rpartition("/")
+        with self._open() as folder:
+            if not version:
+                yield folder, file
+                return
+            with folder.folder(version) as files:
+                yield files, file
+
+
+def _numbers(folder: Directory) -> Iterator[int]:
+    """Give the numbers of the folders named like a version."""
+    for entry in folder.entries():
+        if VERSION.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+            yield int(entry.name)
+
+
+def _holds(folder: Directory, version: int) -> bool:
+    """Return False only when it is certain that the version has no manifest."""
+    try:
+        with folder.folder(str(version)) as files:
+            return files.stat(MANIFEST_FILE) is not None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+@contextmanager
+def _judging() -> Iterator[None]:
+    """What is wrong with a version's file rejects the version."""
+    try:
+        yield
+    except UnusableFile as error:
+        raise ModelRejected(str(error)) from error
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """A writer fails at a file that it must not touch."""
+    try:
+        yield
+    except UnusableFile as error:
+        raise OSError(str(error)) from error

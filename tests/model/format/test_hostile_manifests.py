@@ -1,5 +1,6 @@
 """Manifests and folders made to harm: each is refused with its reason, in little memory."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from mlpserve_model import Manifest, ModelRejected, Store, StoreError, VersionNotFound
+from tests.support.faults import fail_at
 
 Document = dict[str, Any]
 HASH = "0" * 64
@@ -189,7 +191,8 @@ def test_what_is_no_regular_file_is_rejected_without_waiting(
         path.mkdir()
     else:
         os.mkfifo(path)
-    assert rejection(lambda: store.load(1)) == f"{name} is not a regular file"
+    shown = {"folder": "a folder", "pipe": "a FIFO"}[kind]
+    assert rejection(lambda: store.load(1)) == f"{name} is not a regular file but {shown}"
 
 
 @pytest.mark.parametrize("name", ["model.npz", "golden.npz", "manifest.json"])
@@ -223,11 +226,9 @@ def test_a_version_that_is_not_there_is_not_found(store: Store, published: Manif
 
 
 def test_a_volume_that_cannot_be_read_says_nothing_about_the_version(
-    store: Store, published: Manifest, tmp_path: Any
+    store: Store, published: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = store.path(1) / "manifest.json"
-    manifest.unlink()
-    manifest.symlink_to(manifest)  # ELOOP, which root meets too
+    fail_at(monkeypatch, store.path(1) / "manifest.json", errno.EIO)
     with pytest.raises(StoreError, match=r"cannot read .*manifest.json") as caught:
         store.load(1)
     assert not isinstance(caught.value, ModelRejected | VersionNotFound)

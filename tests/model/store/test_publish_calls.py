@@ -28,14 +28,14 @@ os.access("/end-of-publishing", os.F_OK)
 
 # The broken twin: files grow under their final names.
 WITHOUT_TEMPORARY_NAMES = """
-from mlpserve_model.store import atomic_files as files
+from mlpserve_model.store.atomic_files import Directory
 
-def write_in_place(path, data):
-    with path.open("wb", buffering=0) as file:
+def write_in_place(self, name, data):
+    with (self.path / name).open("wb", buffering=0) as file:
         file.write(data[:50])
         file.write(data[50:])
 
-files.write_atomic = write_in_place
+Directory.write = write_in_place
 """
 
 

@@ -41,27 +41,29 @@ class Recorder:
 
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch, store: Store) -> Recorder:
-    recorder, fsync, replace_, mkdir = Recorder(), os.fsync, Path.replace, Path.mkdir
+    recorder, fsync, rename, mkdir = Recorder(), os.fsync, os.rename, os.mkdir
 
-    def named(path: Path) -> str:
+    def named(descriptor: int, name: str = "") -> str:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink() / name
         return path.relative_to(store.folder.parent).as_posix().replace(f".{os.getpid()}.", ".")
 
     def noted_fsync(descriptor: int) -> None:
-        recorder.note(f"fsync {named(Path(f'/proc/self/fd/{descriptor}').readlink())}")
+        recorder.note(f"fsync {named(descriptor)}")
         fsync(descriptor)
 
-    def noted_replace(self: Path, target: Path) -> Path:
-        recorder.note(f"rename {named(self)} {target.name}")
-        return replace_(self, target)
+    def noted_rename(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        recorder.note(f"rename {named(src_dir_fd, old)} {new}")
+        rename(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
-    def noted_mkdir(self: Path, *args: Any, **kwargs: Any) -> None:
-        recorder.note(f"mkdir {named(self)}")
-        mkdir(self, *args, **kwargs)
+    def noted_mkdir(name: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        if dir_fd is not None:  # not the root, which is there
+            recorder.note(f"mkdir {named(dir_fd, name)}")
+        mkdir(name, mode, dir_fd=dir_fd)
 
     store.folder.parent.mkdir()
     monkeypatch.setattr(os, "fsync", noted_fsync)
-    monkeypatch.setattr(Path, "replace", noted_replace)
-    monkeypatch.setattr(Path, "mkdir", noted_mkdir)
+    monkeypatch.setattr(os, "rename", noted_rename)
+    monkeypatch.setattr(os, "mkdir", noted_mkdir)
     return recorder
 
 

@@ -45,16 +45,16 @@ for _ in range(count):
 # The broken twin: files grow under their final names.
 WITHOUT_TEMPORARY_NAMES = """
 import os
-from mlpserve_model.store import atomic_files as files
+from mlpserve_model.store.atomic_files import Directory
 
-def write_in_place(path, data):
+def write_in_place(self, name, data):
     step = max(len(data) // 20, 1)
-    with path.open("wb", buffering=0) as file:
+    with (self.path / name).open("wb", buffering=0) as file:
         for start in range(0, len(data), step):
             file.write(data[start : start + step])
             os.fsync(file.fileno())
 
-files.write_atomic = write_in_place
+Directory.write = write_in_place
 """
 
 
@@ -163,9 +163,9 @@ def test_without_the_lock_publishers_at_once_are_caught(store: Store) -> None:
         "import contextlib, time\n"
         "from mlpserve_model import Store\n"
         "Store.lock = lambda self, timeout=0: contextlib.nullcontext()\n"
-        "from pathlib import Path\n"
-        "mkdir = Path.mkdir\n"
-        "Path.mkdir = lambda self, *a, **k: (time.sleep(0.01), mkdir(self, *a, **k))\n"
+        "import os\n"
+        "mkdir = os.mkdir\n"
+        "os.mkdir = lambda *a, **k: (time.sleep(0.01), mkdir(*a, **k))\n"
     )
     store.folder.mkdir(parents=True)
     children = [_start(unlocked + PUBLISHER, store.folder.parent, 10, seed) for seed in range(4)]

@@ -1,5 +1,6 @@
 """What the manager keeps, tries again and never drops."""
 
+import errno
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from mlpserve_server.settings import Settings
 from mlpserve_server.transport.direct import DirectTransport
 from mlpserve_server.transport.grpc_core import unsupported
 from mlpserve_server.transport.standard import StandardTransport, TransportError
+from tests.support.faults import fail_at
 
 
 def version_of(manager: ModelManager) -> int | None:
@@ -62,11 +64,11 @@ def test_a_damaged_version_is_tried_again_after_a_while(
     assert manager.poll()
 
 
-def test_a_version_that_cannot_be_read_leaves_the_one_before_it(store: Store, publish: Any) -> None:
+def test_a_version_that_cannot_be_read_leaves_the_one_before_it(
+    store: Store, publish: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = publish(), publish(seed=1)
-    path = store.path(second) / "model.npz"
-    path.unlink()
-    path.symlink_to(path)  # reading it is an error of the system's
+    fail_at(monkeypatch, store.path(second) / "model.npz", errno.EIO)
     manager = ModelManager(store, "champion", 3)
     manager.poll()
     assert version_of(manager) == first

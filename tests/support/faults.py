@@ -1,0 +1,36 @@
+"""A volume that fails: the system's calls at one path end with an error of its own."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+__all__ = ["fail_at"]
+
+_CALLS = ("open", "stat", "lstat", "unlink", "rename", "mkdir", "rmdir", "scandir")
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, path: Path, error: int, *calls: str) -> None:
+    """Let these calls of `os` fail at this path, as a damaged disk or a right that is missing does.
+
+    Root, who meets no missing right, meets this too. Without `calls`, all that look at the path.
+    """
+    for call in calls or _CALLS:
+        monkeypatch.setattr(os, call, _failing(getattr(os, call), path, error))
+
+
+def _failing(call: Any, path: Path, error: int) -> Any:
+    def failing(name: Any = ".", *args: Any, **kwargs: Any) -> Any:
+        if _place(name, kwargs.get("dir_fd", kwargs.get("src_dir_fd"))) == path:
+            raise OSError(error, os.strerror(error), str(path))
+        return call(name, *args, **kwargs)
+
+    return failing
+
+
+def _place(name: Any, folder: int | None) -> Path:
+    if isinstance(name, int):
+        return Path(f"/proc/self/fd/{name}").readlink()
+    above = Path() if folder is None else Path(f"/proc/self/fd/{folder}").readlink()
+    return above / Path(name)
