@@ -59,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
             proxy.before_answer(request)
             if fault == "lost answer":
                 self._reset()
-            elif fault == "partial":
+            elif fault == "partial" or proxy.tears(request):
                 self._answer(status, headers, data, cut=True)
             else:
                 self._answer(status, headers, data)
@@ -107,9 +107,11 @@ def _key(path: str) -> str:
 
 
 class Proxy(ThreadingHTTPServer):
-    """Passes requests on. `fault` is asked of each what goes wrong with it.
+    """Passes requests on. `fault` is asked of each, when it arrives, what goes wrong with it.
 
-    `before_answer` may hold back the answer of one that has been obeyed.
+    `before_answer` may hold back the answer of one that has been obeyed, and `tears` is asked
+    when the answer is there whether only half of it is sent: what it decides by has happened
+    before the answer was made, however long the request was on its way.
     """
 
     daemon_threads = True
@@ -122,6 +124,7 @@ class Proxy(ThreadingHTTPServer):
         self.answers: list[int] = []
         self.fault: Callable[[str], str | None] = lambda request: None
         self.before_answer: Callable[[str], object] = lambda request: None
+        self.tears: Callable[[str], bool] = lambda request: False
         self.closing = threading.Event()
         self._mutex = threading.Lock()
         self._one_write = threading.Lock()

@@ -140,18 +140,18 @@ def test_what_arrives_in_part_is_never_served(
     eventually(server.ready)
     promoted = threading.Event()
 
-    def tear(request: str) -> str | None:
+    def note(request: str) -> None:
         if request == "PUT tiny/aliases.json":
             promoted.set()
-        return "partial" if promoted.is_set() and request == f"GET tiny/{torn}" else None
 
-    proxy.fault = tear
+    proxy.fault = note
+    proxy.tears = lambda request: promoted.is_set() and request == f"GET tiny/{torn}"
     publish(seed=1)
     proxy.requests.clear()
     eventually(lambda: proxy.requests.count(f"GET tiny/{torn}") >= 5)
     assert server.version() == 1
     assert server.ready()
-    proxy.fault = works
+    proxy.tears = lambda request: False
     eventually(lambda: server.version() == 2)
 
 
