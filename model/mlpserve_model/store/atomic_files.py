@@ -231,7 +231,7 @@ def make_folder(path: Path) -> None:
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """Open a file that the user named, links followed; raises UnusableFile for FIFOs and devices."""
+    """Open a file that the user named, links followed; raises UnusableFile for other kinds."""
     _check_regular(path.name, path.stat())
     descriptor = os.open(path, os.O_RDONLY | (_SAFE & ~os.O_NOFOLLOW))
     return os.fdopen(_checked(path.name, descriptor), "rb")
