@@ -199,7 +199,8 @@ OPEN_MESSAGES: dict[Any, str] = {
     inference_pb2.ModelMetadataRequest: "name=1 string, version=2 string",
     inference_pb2.ModelMetadataResponse: (
         "name=1 string, versions=2 repeated string, platform=3 string, "
-        "inputs=4 repeated TensorMetadata, outputs=5 repeated TensorMetadata"
+        "inputs=4 repeated TensorMetadata, outputs=5 repeated TensorMetadata, "
+        "properties=6 repeated PropertiesEntry"
     ),
     inference_pb2.ModelMetadataResponse.TensorMetadata: (
         "name=1 string, datatype=2 string, shape=3 repeated int64"

@@ -1,5 +1,6 @@
 """What the Open Inference Protocol tells about server and models, bytes in and bytes out."""
 
+import json
 from collections.abc import Callable
 from importlib import metadata
 
@@ -72,6 +73,10 @@ class OpenCatalog:
             platform=PLATFORM,
             inputs=[_tensor(open_inference.INPUT, INPUT_DATATYPE, *described.input_shape)],
             outputs=_outputs(len(described.class_names)),
+            properties={
+                "digest": described.ref.digest,
+                "class_names": json.dumps(list(described.class_names)),
+            },
         )
         return response.SerializeToString()
 

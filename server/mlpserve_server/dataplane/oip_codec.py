@@ -1,6 +1,6 @@
 """ModelInfer of the Open Inference Protocol: between its messages and the data plane's arrays."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -183,7 +183,7 @@ def _raw(message: inference_pb2.ModelInferRequest) -> bytes:
             "raw_input_contents",
             f"{len(message.raw_input_contents)} raw contents, expected 1: one for each input",
         )
-    if message.inputs[0].HasField("contents"):
+    if message.inputs[0].contents.ByteSize():  # an empty one holds no value: MLServer sends it
         raise InvalidInput(
             f"{FIELD}.contents", "contents and raw_input_contents, expected one of them"
         )
@@ -217,11 +217,15 @@ def _wanted(message: inference_pb2.ModelInferRequest) -> tuple[str, ...]:
     return tuple(wanted)
 
 
-def _refuse_parameters(parameters: Any, field: str) -> None:
-    """They change where values lie, or what they are: nothing to be passed over in silence."""
-    if parameters:
-        name = next(iter(parameters))
-        raise InvalidInput(
-            f"{field}.parameters",
-            f"parameter {name[:63]!r}, expected none: values come and go in the messages",
-        )
+def _refuse_parameters(parameters: Mapping[str, Any], field: str) -> None:
+    """Raise InvalidInput for a parameter that changes where values lie or what they are.
+
+    Others are ignored, as the protocol asks: clients send hints of their own, such as
+    `binary_data_size` (KServe) and `content_type` (MLServer).
+    """
+    for name in parameters:
+        if name.startswith("shared_memory_") or name == "classification":
+            raise InvalidInput(
+                f"{field}.parameters",
+                f"parameter {name[:63]!r} is not supported: values are exchanged in the messages",
+            )

@@ -1,5 +1,6 @@
 """The Open Inference Protocol: right answers, by its rules, from the same model as Predict's."""
 
+import json
 import signal
 from concurrent import futures
 from importlib import metadata
@@ -12,7 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mlpserve.open_inference import inference_pb2 as pb
 from mlpserve.open_inference import inference_pb2_grpc
-from mlpserve.v1 import prediction_pb2
+from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_model import Gate
 
 DATATYPES = {"float32": "FP32", "uint8": "UINT8"}
@@ -277,6 +278,11 @@ def test_the_metadata_describe_what_infer_takes_and_gives(
     said = stubs.inference.ModelMetadata(pb.ModelMetadataRequest(name="mnist"))
 
     assert (said.name, list(said.versions), said.platform) == ("mnist", ["1"], "mlpserve_npz")
+    assert json.loads(said.properties["class_names"]) == ["circle", "square", "star"]
+    assert (
+        said.properties["digest"]
+        == stubs.models.GetModelVersion(model_pb2.GetModelVersionRequest()).model_version.ref.digest
+    )
     (tensor,) = said.inputs
     assert (tensor.name, tensor.datatype, list(tensor.shape)) == ("instances", "FP32", [-1, 3, 4])
     response = stubs.inference.ModelInfer(infer(x))
@@ -303,3 +309,26 @@ def test_abandoned_calls_cost_nobody_an_answer(stubs: Any, x: Any) -> None:
         for _ in range(50):
             pool.submit(lambda: stubs.inference.ModelInfer.future(infer(x)).cancel())
     assert stubs.inference.ModelInfer(infer(x)).model_version == "1"
+
+
+HINTS = {
+    "binary_data_size": pb.InferParameter(int64_param=48),  # KServe's client
+    "content_type": pb.InferParameter(string_param="np"),  # MLServer's codecs
+}
+
+
+def test_parameters_that_the_server_does_not_know_are_ignored(stubs: Any, x: Any) -> None:
+    plain = infer(x, outputs=wanted("labels"))
+    hinted = infer(x, outputs=wanted("labels"))
+    for part in (hinted, hinted.inputs[0], hinted.outputs[0]):
+        for name, value in HINTS.items():
+            part.parameters[name].CopyFrom(value)
+
+    assert stubs.inference.ModelInfer(hinted) == stubs.inference.ModelInfer(plain)
+
+
+def test_empty_contents_beside_raw_values_are_no_second_copy_of_them(stubs: Any, x: Any) -> None:
+    request = infer(x)
+    request.inputs[0].contents.SetInParent()  # as MLServer's converter leaves it
+
+    assert stubs.inference.ModelInfer(request) == stubs.inference.ModelInfer(infer(x))
