@@ -84,8 +84,9 @@ test-oldest: .venv-oldest/stamp  ## the tests with the oldest libraries supporte
 	@touch $@
 
 .PHONY: test-triton
-test-triton: install .venv-triton/stamp  ## the server with Triton's own client
-	$(BIN)/python -m pytest tests/server/transport/test_tritonclient.py
+test-triton: install .venv-triton/stamp  ## the server with the clients of Triton, KServe and MLServer
+	$(BIN)/python -m pytest tests/server/transport/test_tritonclient.py \
+		tests/server/transport/test_kserve.py
 
 .node/stamp:
 	npm install --silent --no-audit --no-fund --prefix .node \

@@ -113,7 +113,10 @@ def test_our_contract_is_a_part_of_tritons() -> None:
     messages = inference_pb2.DESCRIPTOR.message_types_by_name.values()
     ours = dict(pair for message in messages for pair in _fields(message))
     assert len(ours) > 50
-    assert ours.items() <= heard("contract", "").items()
+    theirs = heard("contract", "")
+    # KServe's protocol has the properties of a model, Triton's leaves their number unused.
+    beyond = {name for name, field in ours.items() if theirs.get(name) != field}
+    assert {name for name in beyond if "ropert" not in name} == set()
 
 
 def _fields(descriptor: Descriptor) -> Iterator[tuple[str, str]]:
