@@ -1,10 +1,17 @@
 """Every command can also be run as a module of its package."""
 
+import argparse
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
 import pytest
+
+from mlpserve_client._cli import main as client
+from mlpserve_model import cli as models
+from mlpserve_server.settings import read_settings, settings_parser
+from mlpserve_trainer import cli as trainer
 
 COMMANDS = {
     "mlpserve_client": "mlpserve-client",
@@ -19,3 +26,52 @@ def test_a_package_runs_as_its_command(package: str, command: str) -> None:
     run = [sys.executable, "-P", "-m", package, "--version"]
     ended = subprocess.run(run, capture_output=True, text=True, check=True)
     assert ended.stdout == f"{command} {version('mlpserve')}\n"
+
+
+def numbers(parser: argparse.ArgumentParser) -> Iterator[list[str]]:
+    """The words that lead up to a number, for every number that a command takes."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, sub in action.choices.items():
+                required = [a for a in sub._actions if a.required and a.option_strings]
+                rest = [f"{a.option_strings[-1]}=1" for a in required]
+                yield from ([name, *rest, *words] for words in numbers(sub))
+        elif is_number(action):
+            yield [f"{action.option_strings[-1]}="] if action.option_strings else [""]
+
+
+def is_number(action: argparse.Action) -> bool:
+    try:
+        return isinstance(action.type("1"), int | float) if callable(action.type) else False
+    except (ValueError, argparse.ArgumentTypeError):
+        return False
+
+
+NUMBERS = [
+    pytest.param(main, words, id=" ".join((command, *words)))
+    for command, main, parser in (
+        ("mlpserve-server", read_settings, settings_parser()),
+        ("mlpserve-trainer", trainer.main, trainer.parser()),
+        ("mlpserve-models", models.main, models.parser()),
+        ("mlpserve-client", client.main, client.parser()),
+    )
+    for words in numbers(parser)
+]
+
+
+@pytest.mark.parametrize("value", ["1e300", "9" * 20, "9" * 5000, "inf", "nan", "--"])
+@pytest.mark.parametrize(("main", "words"), NUMBERS)
+def test_every_number_has_an_upper_bound_that_is_checked_at_the_start(
+    main: Callable[[list[str]], object],
+    words: list[str],
+    value: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # To the last place: a number far beyond the bound is wrong usage, whatever else is right.
+    try:
+        code = main([*words[:-1], words[-1] + value])
+    except SystemExit as end:
+        code = end.code
+    error = capsys.readouterr().err
+    assert code == 2, error
+    assert words[-1].strip("-=").replace("-", "_") in error.replace("-", "_")

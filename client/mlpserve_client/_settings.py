@@ -13,7 +13,7 @@ DEFAULT_PORT = 50051
 DEFAULT_TARGET = f"localhost:{DEFAULT_PORT}"
 DEFAULT_TIMEOUT = 10.0
 
-_LONGEST_TIMEOUT = 1e9  # seconds; gRPC takes what is beyond its own range for the past
+MAX_TIMEOUT = 1e9  # seconds; gRPC takes what is beyond its own range for the past
 _TRUE, _FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
 
 
@@ -97,10 +97,9 @@ def check_timeout(seconds: float) -> None:
         SettingsError: as said.
 
     """
-    if not (isinstance(seconds, numbers.Real) and 0 < seconds <= _LONGEST_TIMEOUT):
+    if not (isinstance(seconds, numbers.Real) and 0 < seconds <= MAX_TIMEOUT):
         raise SettingsError(
-            f"a timeout is a number of seconds > 0 and at most {_LONGEST_TIMEOUT:.0f}, "
-            f"not {seconds!r}"
+            f"a timeout is a number of seconds > 0 and at most {MAX_TIMEOUT:.0f}, not {seconds!r}"
         )
 
 

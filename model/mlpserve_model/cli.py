@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from mlpserve_model.errors import ModelRejected, StoreError, VersionNotFound
 from mlpserve_model.format.manifest import Manifest
-from mlpserve_model.process.arguments import SettingsParser, at_least
+from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
 from mlpserve_model.store.store import CHAMPION, Store
 
 __all__ = ["main", "parser"]
@@ -56,16 +56,20 @@ def parser() -> SettingsParser:
     show = command("show", _show, "print everything about one version")
     show.add_argument("version", nargs="?", default=CHAMPION, help="a number or an alias")
     promote = command("promote", _promote, "point an alias at a version")
-    promote.add_argument("version", type=at_least(1, int))
+    promote.add_argument("version", type=between(1, MAX_VERSION, int))
     promote.add_argument("--alias", default=CHAMPION, help="the alias that moves")
     promote.add_argument("--reason", required=True, help="why, for the history")
     rollback = command("rollback", _rollback, "point champion back at an earlier version")
-    rollback.add_argument("--to", type=at_least(1, int), required=True, help="the version")
+    rollback.add_argument(
+        "--to", type=between(1, MAX_VERSION, int), required=True, help="the version"
+    )
     rollback.add_argument("--reason", required=True, help="why, for the history")
     verify = command("verify", _verify, "check files, digests and self-tests of all versions")
     verify.add_argument("version", nargs="*", help="only these numbers or aliases")
     prune = command("prune", _prune, "remove old versions; those with an alias stay")
-    prune.add_argument("--keep", type=at_least(1, int), default=10, help="how many newest stay")
+    prune.add_argument(
+        "--keep", type=between(1, 1_000_000, int), default=10, help="how many newest stay"
+    )
     return program
 
 

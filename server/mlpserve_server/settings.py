@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpserve_model.format.records import ALIAS
-from mlpserve_model.process.arguments import SettingsParser, at_least
+from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
 from mlpserve_model.store.location import Location
 from mlpserve_server.system.cpus import usable_cores
 
@@ -74,13 +74,6 @@ def _address(text: str) -> str:
     return text
 
 
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0 <= share <= 1:
-        raise ArgumentTypeError(f"{text} is not a share from 0 to 1")
-    return share
-
-
 def _is_socket_file(address: str) -> bool:
     return address.startswith("unix:") and address != "unix:"
 
@@ -98,13 +91,14 @@ def _is_host_and_port(address: str) -> bool:
 
 
 def _selection(text: str) -> str:
-    number = text.isascii() and text.isdecimal() and int(text) >= 1
-    if not number and not ALIAS.fullmatch(text):
+    # By its length first: Python refuses to read very long numbers.
+    number = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_VERSION))
+    if not (number and int(text) >= 1) and not ALIAS.fullmatch(text):
         raise ArgumentTypeError(f"{text!r} is neither a version number, nor an alias, nor latest")
     return text
 
 
-_COUNT, _SECONDS = at_least(1, int), at_least(0)
+_COUNT, _DAY = between(1, 1_000_000, int), 86400
 # As argparse takes them, but for the defaults, which are those of Settings.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "listen": {
@@ -112,9 +106,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "help": "host:port or unix:path, several with commas; port 0 is any free one",
     },
     "serve": {"type": _selection, "help": "an alias, a number, or latest"},
-    "poll_seconds": {"type": at_least(0.01), "help": "how often to look for another version"},
+    "poll_seconds": {"type": between(0.01, _DAY), "help": "how often to look for another version"},
     "standby": {
-        "type": at_least(0, int),
+        "type": between(0, 1000, int),
         "help": "versions kept in memory beside the served one",
     },
     "cache_dir": {
@@ -125,30 +119,36 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "type": _selection,
         "help": "an alias, a number, or latest: a sample of the live rows also goes through it",
     },
-    "shadow_rows": {"type": at_least(0.01), "help": "most rows a second that do, in each worker"},
+    "shadow_rows": {
+        "type": between(0.01, 1_000_000),
+        "help": "most rows a second that do, in each worker",
+    },
     "max_batch": {"type": _COUNT, "help": "most instances in one request"},
     "max_waiting": {
         "type": _COUNT,
         "help": "most calls waiting for a prediction; the rest is refused at once",
     },
     "max_wait_seconds": {
-        "type": at_least(0),
+        "type": between(0, 3600),
         "help": "a call that would wait longer behind others than about this is refused at once",
     },
     "max_rows": {
-        "type": _COUNT,
+        "type": between(1, 100_000_000, int),
         "help": "most rows of batches in flight; the rest is refused at once",
     },
     "drain_seconds": {
-        "type": _SECONDS,
+        "type": between(0, _DAY),
         "help": "on SIGTERM, how long to keep answering while not ready",
     },
-    "grace_seconds": {"type": _SECONDS, "help": "then, how long calls in flight may take"},
+    "grace_seconds": {
+        "type": between(0, _DAY),
+        "help": "then, how long calls in flight may take",
+    },
     "transport": {
         "choices": TRANSPORTS,
         "help": "direct is the fast one, standard grpcio's own; auto: direct where it is supported",
     },
-    "workers": {"type": _COUNT, "help": "processes that share the port"},
+    "workers": {"type": between(1, 1024, int), "help": "processes that share the port"},
     "tls_cert": {"type": Path, "help": "PEM file: our certificate and its chain; encrypts"},
     "tls_key": {"type": Path, "help": "PEM file: its private key"},
     "tls_client_ca": {
@@ -169,16 +169,16 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "help": "host:port where Prometheus gets the metrics of all workers; none unless it is set",
     },
     "access_log": {
-        "type": _share,
+        "type": between(0, 1),
         "help": "log this share of the calls, 0 to 1, and nothing of what they carry",
     },
     "traces": {
-        "type": _share,
+        "type": between(0, 1),
         "help": "send OpenTelemetry spans of this share of the calls, 0 to 1; a caller's own "
         "decision goes first; the extra telemetry",
     },
-    "worker": {"type": at_least(0, int), "help": SUPPRESS},
-    "metrics_line": {"type": at_least(0, int), "help": SUPPRESS},
+    "worker": {"type": between(0, 1024, int), "help": SUPPRESS},
+    "metrics_line": {"type": between(0, 2**31 - 1, int), "help": SUPPRESS},
 }
 
 

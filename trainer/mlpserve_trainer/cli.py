@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from mlpserve_model import Store, StoreError
-from mlpserve_model.process.arguments import SettingsParser, at_least
+from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
 from mlpserve_model.process.log import set_up
 from mlpserve_trainer.datasets import DATASETS, Places
 from mlpserve_trainer.datasets.idx import has_images
@@ -88,7 +88,9 @@ def parser() -> SettingsParser:
 
 
 def _add_reproduce_flags(parser: SettingsParser) -> None:
-    parser.add_argument("version", type=at_least(1, int), help="the number of the version")
+    parser.add_argument(
+        "version", type=between(1, MAX_VERSION, int), help="the number of the version"
+    )
     parser.add_store()
     parser.add_logging()
     add_places(parser)
@@ -103,7 +105,12 @@ def _add_sweep_flags(parser: SettingsParser) -> None:
     parser.add_argument(
         "--results", type=Path, help="where each result is added; else FILE with .jsonl at the end"
     )
-    parser.add_argument("--jobs", type=int, default=-1, help="trainings at a time; -1: every core")
+    parser.add_argument(
+        "--jobs",
+        type=between(-1, 1024, int),
+        default=-1,
+        help="trainings at a time; -1: every core",
+    )
     parser.add_argument("--backend", choices=BACKENDS, default="local", help="where they run")
     parser.add_argument("--scheduler", help="address of the Dask or Ray cluster; else one is made")
     parser.add_argument("--publish", action="store_true", help="train the best once more, publish")
@@ -129,8 +136,6 @@ def _schedule(options: argparse.Namespace) -> int:
     from mlpserve_trainer.schedule.worker import Job
 
     settings = replace(train_settings(options), unless_unchanged=not options.always)
-    if options.run_timeout < 1:
-        raise UsageError(f"--run-timeout needs a second or more, got {options.run_timeout:g} s")
     trigger = timetable(options.cron, options.every, options.time_zone, options.jitter)
     set_up(options.log_format, options.log_level)
     job = Job(settings, options.log_format, options.log_level, as_json=options.json)

@@ -2,9 +2,10 @@
 
 import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-from mlpserve_model.process.arguments import SettingsParser, at_least
+from mlpserve_model.process.arguments import SettingsParser, between
 from mlpserve_trainer.datasets import parts_of
 from mlpserve_trainer.errors import UsageError
 from mlpserve_trainer.recipe import load_recipe, recipe_knobs
@@ -13,7 +14,8 @@ from mlpserve_trainer.training import TrainSettings, default_cache_dir
 
 __all__ = ["add_places", "add_schedule_flags", "add_train_flags", "flag", "train_settings"]
 
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+DAY = 86400
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": DAY}
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 
@@ -31,17 +33,19 @@ def add_train_flags(parser: SettingsParser) -> None:
         help="where each epoch is kept until the training is over; else in the cache",
     )
     parser.add_argument("--recipe", default="quick", help="a name from `recipes`, or a .toml file")
-    parser.add_argument("--seed", type=_seed, default=0, help="of all randomness")
+    parser.add_argument(
+        "--seed", type=between(0, 2**63 - 1, int), default=0, help="of all randomness"
+    )
     for knob in recipe_knobs():
         choices = f", {' or '.join(knob.choices)}" if knob.choices else ""
         text = f"instead of the recipe's: {knob.help}{choices}"
         parser.add_argument(flag(knob.name), type=knob.parse, help=text, dest=knob.name)
     parser.add_argument(
-        "--min-accuracy", type=_share, default=Rules.min_accuracy, help="the gate's floor"
+        "--min-accuracy", type=between(0, 1), default=Rules.min_accuracy, help="the gate's floor"
     )
     parser.add_argument(
         "--margin",
-        type=_share,
+        type=between(0, 1),
         default=Rules.margin,
         help="how much less accurate than the champion the gate lets pass",
     )
@@ -68,10 +72,15 @@ def add_schedule_flags(parser: SettingsParser) -> None:
     """Add all that a training can be told, and when to run it."""
     add_train_flags(parser)
     parser.add_argument("--cron", help='when: "0 3 * * *", six fields with seconds first, @daily')
-    parser.add_argument("--every", type=_duration, help="or how often: 90s, 5m, 6h, 1d")
+    parser.add_argument(
+        "--every", type=_duration(1, 366 * DAY), help="or how often: 90s, 5m, 6h, 1d"
+    )
     parser.add_argument("--time-zone", default="UTC", help="of --cron, as Europe/Berlin")
     parser.add_argument(
-        "--jitter", type=_duration, default=0, help="each run starts up to so much later, at random"
+        "--jitter",
+        type=_duration(0, 366 * DAY),
+        default=0,
+        help="each run starts up to so much later, at random",
     )
     parser.add_argument("--now", action="store_true", help="run once at the start as well")
     parser.add_argument(
@@ -79,7 +88,7 @@ def add_schedule_flags(parser: SettingsParser) -> None:
     )
     parser.add_argument(
         "--run-timeout",
-        type=_duration,
+        type=_duration(1, 20 * DAY),  # the system waits for no more than 24 days at a time
         default="24h",
         help="a run that takes longer has hung and is ended",
     )
@@ -88,26 +97,22 @@ def add_schedule_flags(parser: SettingsParser) -> None:
     )
 
 
-def _duration(text: str) -> float:
-    """Return the seconds of 90, 90s, 5m, 6h or 1d."""
-    match = _DURATION.fullmatch(text)
-    if not match or float(match[1]) > 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration: expected 90s, 5m, 6h or 1d")
-    return float(match[1]) * UNITS[match[2]]
+def _duration(low: float, high: float) -> Callable[[str], float]:
+    def seconds(text: str) -> float:
+        """Return the seconds of 90, 90s, 5m, 6h or 1d."""
+        match = _DURATION.fullmatch(text)
+        if not match:
+            raise argparse.ArgumentTypeError(
+                f"invalid duration {text!r}: expected 90s, 5m, 6h or 1d"
+            )
+        value = float(match[1]) * UNITS[match[2]]
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(
+                f"{text} is not a duration from {low:g}s to {high / DAY:g}d"
+            )
+        return value
 
-
-def _share(text: str) -> float:
-    value: float = at_least(0)(text)
-    if value > 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to 1")
-    return value
-
-
-def _seed(text: str) -> int:
-    value: int = at_least(0, int)(text)
-    if value >= 2**63:
-        raise argparse.ArgumentTypeError(f"{text} is too large for a seed: it ends below 2**63")
-    return value
+    return seconds
 
 
 def add_places(parser: SettingsParser) -> None:

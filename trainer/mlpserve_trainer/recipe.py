@@ -27,19 +27,26 @@ def _knob(default: Any, text: str, fits: Callable[[Any], bool], expected: str) -
     return field(default=default, metadata={"help": text, "fits": fits, "expected": expected})
 
 
+# Far beyond what any training could use.
+MAX_FLOAT = 1e9
+MAX_COUNT = 2**31 - 1
+
+
 def _positive(value: float) -> bool:
-    return 0 < value < float("inf")
+    return 0 < value <= (MAX_COUNT if isinstance(value, int) else MAX_FLOAT)
 
 
 def _not_negative(value: float) -> bool:
-    return 0 <= value < float("inf")
+    return value == 0 or _positive(value)
 
 
 def _share(value: float) -> bool:
     return 0 <= value < 1
 
 
-SHARE, AMOUNT = "from 0 to 1", "0 or more"
+RATE = f"a number above 0, at most {MAX_FLOAT:g}"
+SHARE, AMOUNT = "from 0 to 1", f"0 or more, at most {MAX_FLOAT:g}"
+COUNT = f"a whole number above 0, at most {MAX_COUNT}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +63,7 @@ class Recipe:
         (128,),
         "hidden layers, as 128 or 512,512",
         lambda v: all(map(_positive, v)),
-        "sizes above 0",
+        f"sizes above 0, at most {MAX_COUNT}",
     )
     hidden_activation: str = _choice(
         "relu", "activation of the hidden layers", "relu", "sigmoid", "tanh"
@@ -67,17 +74,15 @@ class Recipe:
     loss: str = _choice("cross_entropy", "loss to minimise", "cross_entropy", "mean_squared_error")
     initialisation: str = _choice("he", "initial weights", "he", "xavier")
     optimizer: str = _choice("adam", "optimizer", "adam", "adamw", "nesterov", "sgd")
-    learning_rate: float = _knob(
-        0.002, "learning rate of the first step", _positive, "a number above 0"
-    )
+    learning_rate: float = _knob(0.002, "learning rate of the first step", _positive, RATE)
     momentum: float = _knob(0.0, "of sgd and nesterov", _share, SHARE)
     schedule: str = _choice(
         *("linear", "how the learning rate changes"),
         *("constant", "linear", "cosine", "one_cycle", "step"),
     )
     warmup: float = _knob(0.0, "share of the training in which the rate rises", _share, SHARE)
-    batch_size: int = _knob(128, "rows in one step", _positive, "a whole number above 0")
-    epochs: int = _knob(10, "passes over the data", _positive, "a whole number above 0")
+    batch_size: int = _knob(128, "rows in one step", _positive, COUNT)
+    epochs: int = _knob(10, "passes over the data", _positive, COUNT)
     weight_decay: float = _knob(0.0, "pull of the weights towards 0", _not_negative, AMOUNT)
     dropout: float = _knob(0.0, "share of hidden units silenced in a step", _share, SHARE)
     clip_norm: float = _knob(
@@ -98,7 +103,9 @@ class Recipe:
         "none", "temperature scaling folded into the last layer", "none", "temperature"
     )
     patience: int = _knob(
-        0, "epochs without a better validation accuracy that end it; 0: none", _not_negative, AMOUNT
+        0,
+        "epochs without a better validation accuracy that end it; 0: none",
+        *(_not_negative, f"0 or more, at most {MAX_COUNT}"),
     )
     validation_fraction: float = _knob(
         0.05, "share of the training data kept for validation", lambda v: 0 < v < 1, SHARE

@@ -9,7 +9,6 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 import numpy as np
 
-from mlpserve_client._errors import SettingsError
 from mlpserve_client._sync import Client
 
 _PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "p99.9": 99.9, "max": 100}
@@ -17,8 +16,6 @@ _PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "p99.9": 99.9, "max": 100}
 
 def bench(client: Client, arguments: Namespace) -> int:
     """Measure a server for a few seconds."""
-    if not arguments.seconds > 0 or arguments.threads < 1 or arguments.batch < 1:
-        raise SettingsError("--seconds, --threads and --batch must be more than 0")
     figures = measure(client, arguments.seconds, arguments.threads, arguments.batch)
     if arguments.json:
         print(json.dumps(figures))

@@ -7,11 +7,20 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from mlpserve_client import __version__
 from mlpserve_client._errors import MlpserveError, SettingsError
-from mlpserve_client._settings import DEFAULT_TARGET, DEFAULT_TIMEOUT, Tls, read_token, resolve
+from mlpserve_client._settings import (
+    DEFAULT_TARGET,
+    DEFAULT_TIMEOUT,
+    MAX_TIMEOUT,
+    Tls,
+    read_token,
+    resolve,
+)
 
+_MAX_VERSION = 10**18 - 1  # as in the store
 _VARIABLES = """\
 Every setting of a connection is also an environment variable; a flag wins over it:
   MLPSERVE_TARGET, MLPSERVE_TIMEOUT, MLPSERVE_TLS=1, MLPSERVE_TLS_CA, MLPSERVE_TLS_CERT,
@@ -45,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Describe the arguments."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="mlpserve-client",
         description="Calls a model server.",
         epilog=_VARIABLES,
@@ -71,6 +80,25 @@ def parser() -> argparse.ArgumentParser:
         add(command)
         _add_connection(command)
     return top
+
+
+class _Parser(argparse.ArgumentParser):
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        # Before Python 3.13 argparse drops the value of `--option=--` and goes on with a list.
+        if action.nargs is None and arg_strings == ["--"]:
+            return self._get_value(action, "--")
+        return super()._get_values(action, arg_strings)
+
+
+def _between(low: float, high: float, kind: type[int] | type[float]) -> Any:
+    def number(text: str) -> float:
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not a number from {low:g} to {high:g}")
+        return value
+
+    number.__name__ = kind.__name__  # argparse puts it into its message
+    return number
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -112,7 +140,7 @@ def _add_connection(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--timeout",
-        type=float,
+        type=_between(0, MAX_TIMEOUT, float),
         metavar="SECONDS",
         help=f"for each request [default {DEFAULT_TIMEOUT:g}; MLPSERVE_TIMEOUT]",
     )
@@ -134,7 +162,10 @@ def _add_connection(command: argparse.ArgumentParser) -> None:
 def _add_selector(command: argparse.ArgumentParser) -> None:
     group = command.add_mutually_exclusive_group()
     group.add_argument(
-        "--version", type=int, metavar="N", help="this version [default the one being served]"
+        "--version",
+        type=_between(1, _MAX_VERSION, int),
+        metavar="N",
+        help="this version [default the one being served]",
     )
     group.add_argument("--alias", metavar="NAME", help="the version that this alias points at")
 
@@ -177,18 +208,22 @@ def _add_health(command: argparse.ArgumentParser) -> None:
 
 def _add_bench(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--seconds", type=float, default=5.0, metavar="S", help="how long [default %(default)s]"
+        "--seconds",
+        type=_between(0.001, 86400, float),
+        default=5.0,
+        metavar="S",
+        help="how long [default %(default)s]",
     )
     command.add_argument(
         "--threads",
-        type=int,
+        type=_between(1, 1024, int),
         default=8,
         metavar="N",
         help="callers, each with one call at a time [default %(default)s]",
     )
     command.add_argument(
         "--batch",
-        type=int,
+        type=_between(1, 1_000_000, int),
         default=1,
         metavar="ROWS",
         help="rows a call; 1 calls Predict, more BatchPredict [default %(default)s]",

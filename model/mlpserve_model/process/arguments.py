@@ -16,9 +16,10 @@ from mlpserve_model.errors import StoreError
 from mlpserve_model.process.log import FORMATS, LEVELS
 from mlpserve_model.store.location import Location, parse_location
 
-__all__ = ["PREFIX", "SettingsParser", "at_least"]
+__all__ = ["MAX_VERSION", "PREFIX", "SettingsParser", "between"]
 
 PREFIX = "MLPSERVE_"
+MAX_VERSION = 10**18 - 1  # its folder has a name of 18 digits
 _TRUE, _FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
 
 
@@ -67,6 +68,14 @@ class SettingsParser(argparse.ArgumentParser):
         used = [v for v in map(_variable, self._actions) if v and v in os.environ]
         super().error(message + (f" (set in the environment: {', '.join(used)})" if used else ""))
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        # Before Python 3.13 argparse drops the value of `--option=--` and goes on with a list.
+        if action.nargs is None and arg_strings == ["--"]:
+            value = self._get_value(action, "--")
+            self._check_value(action, value)
+            return value
+        return super()._get_values(action, arg_strings)
+
     def _from_environment(self) -> list[str]:
         arguments = []
         for action in self._actions:
@@ -84,17 +93,27 @@ class SettingsParser(argparse.ArgumentParser):
         return [action.option_strings[-1]] if value.lower() in _TRUE else []
 
 
-def at_least(low: float, kind: type[int] | type[float] = float) -> Any:
-    """A parser of numbers of this kind that are finite and not below `low`."""
+def between(low: float, high: float, kind: type[int] | type[float] = float) -> Any:
+    """Return a parser of numbers of this kind from `low` to `high`.
+
+    Every number has an upper bound: beyond it a wait overflows the system's timers or a loop has no
+    end, which shows long after the start.
+    """
 
     def number(text: str) -> float:
         value = kind(text)
-        if not low <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not a number of at least {low:g}")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(
+                f"{text} is not a number from {_shown(low)} to {_shown(high)}"
+            )
         return value
 
     number.__name__ = kind.__name__  # argparse puts it into its message
     return number
+
+
+def _shown(bound: float) -> str:
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
 
 def _location(text: str) -> Location:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlpserve_model.process.arguments import SettingsParser, at_least
+from mlpserve_model.process.arguments import SettingsParser, between
 
 
 @pytest.fixture
@@ -13,9 +13,11 @@ def parser() -> SettingsParser:
     parser = SettingsParser(prog="a-command")
     parser.add_store()
     parser.add_logging()
-    parser.add_argument("--poll-seconds", type=at_least(0.01), default=1.0, help="how often")
-    parser.add_argument("--max-batch", type=at_least(1, int), default=8192, help="how many")
-    parser.add_argument("--seed", type=at_least(0, int), default=0, help="where chance begins")
+    parser.add_argument("--poll-seconds", type=between(0.01, 3600), default=1.0, help="how often")
+    parser.add_argument("--max-batch", type=between(1, 10_000, int), default=8192, help="how many")
+    parser.add_argument(
+        "--seed", type=between(0, 2**63 - 1, int), default=0, help="where chance begins"
+    )
     parser.add_argument("--transport", choices=["standard", "direct"], default="standard")
     parser.add_argument("--listen", action="append", help="where")
     parser.add_argument("-j", "--json", action="store_true", help="JSON, 100 % of it")
@@ -146,7 +148,7 @@ def test_subcommands_read_the_environment_too(
 ) -> None:
     parser = SettingsParser(prog="a-command")
     sub = parser.add_subparsers(required=True).add_parser("train")
-    sub.add_argument("--epochs", type=at_least(1, int), required=True)
+    sub.add_argument("--epochs", type=between(1, 10_000, int), required=True)
     monkeypatch.setenv("MLPSERVE_EPOCHS", "3")
     assert parser.parse_args(["train"]).epochs == 3
     assert parser.parse_args(["train", "--epochs", "5"]).epochs == 5

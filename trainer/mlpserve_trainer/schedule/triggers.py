@@ -47,8 +47,6 @@ def timetable(cron: str | None, every: float | None, zone_name: str, jitter: flo
     if (cron is None) == (every is None):
         raise UsageError('give one of --cron, as --cron "0 3 * * *", and --every, as --every 6h')
     if every is not None:
-        if every < 1:
-            raise UsageError(f"--every needs a second or more, got {every:g} s")
         every = cast(int, every)  # a part of a second is fine as well, which nobody says
         return IntervalTrigger(seconds=every, timezone=zone, jitter=jitter or None)
     assert cron is not None
