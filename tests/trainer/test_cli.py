@@ -174,7 +174,7 @@ def test_bad_data_ends_with_1_and_one_line(
 def test_a_diverging_learning_rate_ends_with_1(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("--optimizer", "sgd", "--learning-rate", "1e9") == 1
+    assert run("--optimizer", "sgd", "--learning-rate", "1e30") == 1
     assert "training diverged: the loss is" in capsys.readouterr().err
     assert store.versions() == []
 

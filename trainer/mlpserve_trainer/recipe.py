@@ -27,8 +27,8 @@ def _knob(default: Any, text: str, fits: Callable[[Any], bool], expected: str) -
     return field(default=default, metadata={"help": text, "fits": fits, "expected": expected})
 
 
-# Far beyond what any training could use.
-MAX_FLOAT = 1e9
+# Not far below what float32 holds, which the weights are.
+MAX_FLOAT = 1e30
 MAX_COUNT = 2**31 - 1
 
 

@@ -91,7 +91,7 @@ def test_weights_are_float32_to_the_end(stripes: Dataset) -> None:
 
 
 def test_a_rate_that_diverges_stops_with_advice(stripes: Dataset) -> None:
-    recipe = Recipe(batch_size=32, epochs=50, optimizer="sgd", learning_rate=1e9)
+    recipe = Recipe(batch_size=32, epochs=50, optimizer="sgd", learning_rate=1e30)
     with pytest.raises(TrainingDiverged, match=r"epoch \d+, step \d+; lower --learning-rate"):
         run(stripes, recipe)
 
@@ -222,7 +222,7 @@ def test_divergence_of_two_parts_is_reported_as_well(
     stripes: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlpserve_trainer.fitting.fit.WORTH_SHARING", 0)
-    recipe = Recipe(batch_size=32, epochs=50, optimizer="sgd", learning_rate=1e9)
+    recipe = Recipe(batch_size=32, epochs=50, optimizer="sgd", learning_rate=1e30)
     with pytest.raises(TrainingDiverged, match="lower --learning-rate"):
         run(stripes, recipe)
 
