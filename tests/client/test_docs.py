@@ -1,4 +1,4 @@
-"""docs/api.md names everything, says what the docstrings say, and its examples run."""
+"""The documents about the client name everything public, and their examples run."""
 
 import os
 import re
@@ -12,15 +12,17 @@ import pytest
 from PIL import Image
 
 import mlpserve_client
+from mlpserve_client import testing
 from mlpserve_client.testing import ModelServer
 
-RENDER = Path(__file__).with_name("render_api.py")
-DOCUMENT = Path(__file__).parents[2] / "docs" / "api.md"
-TEXT = DOCUMENT.read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+GUIDE = "client.md"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+def blocks(document: str, language: str) -> list[str]:
+    found = re.findall(rf"```{language}\n(.*?)```", (DOCS / document).read_text(), re.DOTALL)
+    assert found, document
+    return found
 
 
 @pytest.fixture
@@ -36,33 +38,27 @@ def folder(
     return tmp_path
 
 
-def test_the_reference_is_what_the_docstrings_say() -> None:
-    code = "import render_api; print(end=render_api.rendered())"
-
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=RENDER.parent, capture_output=True, text=True, check=True
-    )
-
-    assert done.stdout == TEXT, f"run {RENDER.name}"
-
-
-@pytest.mark.parametrize("name", [*mlpserve_client.__all__, "serve", "ModelServer"])
-def test_every_public_name_is_documented(name: str) -> None:
-    assert re.search(rf"^### `{name}\b", TEXT, re.MULTILINE)
+@pytest.mark.parametrize(
+    "name",
+    [f"mlpserve_client.{name}" for name in mlpserve_client.__all__]
+    + [f"mlpserve_client.testing.{name}" for name in testing.__all__],
+)
+def test_the_reference_has_every_public_name(name: str) -> None:
+    assert f"\n::: {name}\n" in (DOCS / "reference" / "python.md").read_text()
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_python_examples_run_in_order(server: ModelServer) -> None:
+@pytest.mark.parametrize("document", [GUIDE, "calls.md"])
+def test_the_python_examples_run_in_order(document: str, server: ModelServer) -> None:
     names: dict[str, Any] = {}
 
-    assert len(blocks("python")) > 5
-    for block in blocks("python"):
+    for block in blocks(document, "python"):
         exec(block.replace("localhost:50051", server.target), names)
 
 
 @pytest.mark.parametrize(
     "command",
-    [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()],
+    [line.removeprefix("$ ") for block in blocks(GUIDE, "console") for line in block.splitlines()],
 )
 def test_the_commands_run(folder: Path, command: str) -> None:
     done = subprocess.run(command, shell=True, cwd=folder, capture_output=True, timeout=60)

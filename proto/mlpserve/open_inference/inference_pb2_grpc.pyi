@@ -4,7 +4,7 @@ isort:skip_file
 The Open Inference Protocol, version 2, over gRPC: what clients of KServe and Triton speak.
 Package, names and numbers are those of its specification,
 https://github.com/kserve/open-inference-protocol; the words are ours. What this server makes
-of it, and where it goes beyond, is in docs/api.md.
+of it, and where it goes beyond, is in docs/calls.md.
 """
 
 import abc

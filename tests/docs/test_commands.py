@@ -1,0 +1,57 @@
+"""docs/reference/commands.md lists the commands that there are, and no flag that there is not."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlpserve_client._cli.main import main as client
+from mlpserve_model.cli import main as models
+from mlpserve_server.cli import main as server
+from mlpserve_trainer.cli import main as trainer
+
+TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "commands.md").read_text()
+PROGRAMS: dict[str, Callable[[list[str]], int]] = {
+    "mlpserve-trainer": trainer,
+    "mlpserve-server": server,
+    "mlpserve-models": models,
+    "mlpserve-client": client,
+}
+
+
+def section(program: str) -> str:
+    return TEXT.split(f"\n## {program}\n")[1].split("\n## ")[0]
+
+
+@pytest.fixture
+def help_of(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What a program prints for --help."""
+
+    def run(program: str, *command: str) -> str:
+        with pytest.raises(SystemExit):
+            PROGRAMS[program]([*command, "--help"])
+        return capsys.readouterr().out
+
+    return run
+
+
+def commands(text: str) -> set[str]:
+    """The commands that a program's help lists."""
+    return set(re.findall(r"^    ([a-z]\w*)(?: |$)", text.partition("COMMAND\n")[2], re.MULTILINE))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_document_lists_every_command(program: str, help_of: Callable[..., str]) -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", section(program), re.MULTILINE)
+    assert set(listed) == commands(help_of(program))
+    assert program == "mlpserve-server" or listed
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_flag_of_the_document_exists(program: str, help_of: Callable[..., str]) -> None:
+    helps = [
+        help_of(program, *filter(None, [name])) for name in (commands(help_of(program)) or [""])
+    ]
+    exist = set(re.findall(r"--[a-z-]+", "".join(helps)))
+    assert set(re.findall(r"`(--[a-z-]+)", section(program))) <= exist
