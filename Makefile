@@ -9,6 +9,7 @@ RUN_LOCKS := $(LOCKS)/client.txt $(LOCKS)/server.txt $(LOCKS)/trainer.txt
 NO_ENGINE := not slow and not compose and not operations and not swarm
 # Most tests wait for processes of their own: more at once than there are cores.
 SPREAD := --numprocesses 4 --dist worksteal
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 
 .PHONY: help
@@ -16,25 +17,26 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 .venv/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "mlpserve needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "mlpserve needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	@echo "creating .venv"
+	@$(PYTHON) -m venv .venv
 
 # What the trainer, the server and the client need, no more.
 .venv/run.stamp: $(RUN_LOCKS) pyproject.toml | .venv/bin/python
-	@echo "installing mlpserve into .venv"
+	@echo "installing mlpserve and its dependencies into .venv (once, about a minute)"
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes $(RUN_LOCKS:%=-r %) -r $(LOCKS)/build.txt
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # The tools for working on mlpserve, on top of that.
 .venv/dev.stamp: $(LOCKS)/dev.txt .venv/run.stamp
-	@echo "installing the development tools into .venv"
+	@echo "installing the development tools into .venv (once, a minute or two)"
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r $(LOCKS)/dev.txt
 	@touch $@
 
 # The stubs' generator: old on purpose, see pyproject.toml.
 .venv-proto/stamp: $(LOCKS)/proto.txt
-	$(PYTHON) -m venv .venv-proto
+	@$(PYTHON) -m venv .venv-proto
 	@.venv-proto/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $(LOCKS)/proto.txt
 	@touch $@
 
@@ -43,10 +45,16 @@ install: .venv/dev.stamp .venv-proto/stamp  ## make .venv with everything for de
 
 .PHONY: demo
 demo: .venv/run.stamp  ## train, publish, serve, call, swap: the whole loop in a minute
-	$(BIN)/python examples/quickstart.py
+	@$(BIN)/python examples/quickstart.py
+
+.PHONY: serve
+serve: .venv/run.stamp  ## serve ./models on port 50051; trains a version first if there is none
+	@$(BIN)/mlpserve-trainer train --unless-published
+	@$(BIN)/mlpserve-server
 
 .PHONY: test
-test: install  ## the test suite
+test: install  ## the test suite: real servers and processes, about five minutes on two cores
+	@echo "running the tests: about five minutes on two cores"
 	$(BIN)/python -m pytest -m "$(NO_ENGINE)" $(SPREAD)
 
 .PHONY: test-slow
@@ -102,12 +110,13 @@ test-grpcio: install  ## the direct transport with every version of grpcio that 
 	$(BIN)/python tests/server/transport/grpcio_range.py
 
 .PHONY: check
-check: install  ## lint, formatting, types, proto lint
+check: install  ## lint, formatting, types, proto lint, links of the documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright
 	cd proto && ../$(BIN)/buf lint
+	$(MKDOCS) build --quiet
 
 .PHONY: format
 format: install  ## format the code
@@ -155,6 +164,21 @@ sbom: install  ## write dist/sbom/: what each image holds, as CycloneDX
 	$(BIN)/python deploy/sbom.py dist/sbom \
 		$(foreach image,server trainer client,mlpserve-$(image):$${MLPSERVE_TAG:-latest})
 
+.PHONY: docs
+docs: install  ## build the documentation site into build/site
+	$(MKDOCS) build
+	@echo "open build/site/index.html"
+
 .PHONY: up
 up:  ## docker compose up: train once, then serve on port 50051
 	MLPSERVE_REVISION=$$(git rev-parse --short HEAD) docker compose up --build --wait
+
+.PHONY: down
+down:  ## stop and remove every container of the compose file; the models stay in their volume
+	docker compose --profile "*" down
+
+.PHONY: clean
+clean:  ## remove environments, caches and what was built; the models in ./models stay
+	rm -rf .venv .venv-proto .venv-oldest .venv-triton .node build dist .coverage
+	rm -rf .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
