@@ -31,7 +31,8 @@ from mlpserve_trainer.evaluation.scores import evaluate
 from mlpserve_trainer.fitting.checkpoint import Checkpoint
 from mlpserve_trainer.fitting.fit import Epoch
 from mlpserve_trainer.fitting.progress import log_epochs
-from mlpserve_trainer.training import default_cache_dir, fitted, network_for
+from mlpserve_trainer.fitting.run import fitted, network_for
+from mlpserve_trainer.training import default_cache_dir
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "recipes.json"

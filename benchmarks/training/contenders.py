@@ -89,6 +89,7 @@ def mlpserve(sprint: bool, processes: int = 2) -> Callable[[Data], Callable[[int
         from mlpserve_trainer.evaluation.scores import accuracy
         from mlpserve_trainer.fitting.fit import fit
         from mlpserve_trainer.fitting.optimizers import OPTIMIZERS
+        from mlpserve_trainer.fitting.parallel.engine import ParallelEngine, interleaved_engine
 
         training = Examples(data.raw, data.labels, 255)
         few, test = training.take(slice(100)), Examples(data.test_raw, data.test_labels, 255)
@@ -98,11 +99,12 @@ def mlpserve(sprint: bool, processes: int = 2) -> Callable[[Data], Callable[[int
         fast = {"learning_rate": SPRINT_RATE, "label_smoothing": SPRINT_SMOOTHING,
             "schedule": "cosine", "initialisation": "he"}  # fmt: skip
 
+        engine = ParallelEngine if processes > 1 else interleaved_engine
         update = OPTIMIZERS["adam"].update
 
-        def timed(w: Any, g: Any, memory: Any, step: int, rate: float, recipe: Recipe) -> None:
-            update(w, g, memory, step, rate, recipe)
-            # Of two processes the first one's, which the other one meets in every step.
+        def timed(w: Any, g: Any, state: Any, step: int, rate: float, recipe: Recipe) -> None:
+            update(w, g, state, step, rate, recipe)
+            # With two processes this is the first one's time; they share a barrier in each step.
             ends[step] = time.perf_counter()
 
         OPTIMIZERS["adam"] = OPTIMIZERS["adam"]._replace(update=timed)
@@ -110,7 +112,7 @@ def mlpserve(sprint: bool, processes: int = 2) -> Callable[[Data], Callable[[int
         def train(seed: int, epochs: int) -> Training:
             recipe = load_recipe("quick", epochs=epochs, **adam, **(fast if sprint else plain))
             with threadpool_limits(1, user_api="blas"):
-                for epoch in fit(network, recipe, training, few, seed, side_by_side=processes > 1):
+                for epoch in fit(network, recipe, training, few, seed, engine=engine):
                     yield partial(accuracy, network, epoch.weights, test)
 
         return train

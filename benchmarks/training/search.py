@@ -24,7 +24,9 @@ from mlpserve_trainer.datasets import Dataset, Places, load
 from mlpserve_trainer.datasets.split import split
 from mlpserve_trainer.evaluation.scores import evaluate
 from mlpserve_trainer.fitting.fit import fit
-from mlpserve_trainer.training import default_cache_dir, network_for
+from mlpserve_trainer.fitting.parallel.engine import interleaved_engine
+from mlpserve_trainer.fitting.run import network_for
+from mlpserve_trainer.training import default_cache_dir
 
 VALIDATION = 1 / 6
 
@@ -43,7 +45,7 @@ def validated(settings: dict[str, Any], data: Dataset) -> dict[str, float]:
     parts, started = split(data, recipe.validation_fraction), time.process_time()
     network, rows = network_for(recipe, data), (parts.training, parts.validation)
     with threadpool_limits(1, user_api="blas"):
-        *_, last = fit(network, recipe, *rows, settings.get("seed", 0), side_by_side=False)
+        *_, last = fit(network, recipe, *rows, settings.get("seed", 0), engine=interleaved_engine)
     seconds = round(time.process_time() - started)
     reached = evaluate(network, last.weights, parts.validation)
     return {

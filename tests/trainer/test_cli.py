@@ -242,7 +242,7 @@ def test_a_signal_to_stop_ends_with_130_and_publishes_nothing(
     assert process.returncode == 130
     assert re.search(
         "mlpserve-trainer: interrupted: nothing was published; "
-        r"the same command with --resume goes on after epoch \d+\n$",
+        r"the same command with --resume continues after epoch \d+\n$",
         rest,
     )
     assert "Traceback" not in rest
@@ -323,7 +323,7 @@ def test_sigterm_ends_a_training_as_ctrl_c_does(store: Store) -> None:
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
     assert process.returncode == 130
-    assert "the same command with --resume goes on after epoch" in rest
+    assert "the same command with --resume continues after epoch" in rest
     assert "Traceback" not in rest
 
 

@@ -4,7 +4,7 @@ __all__ = [
     "CheckpointDamaged",
     "DataError",
     "DatasetUnavailable",
-    "TeamBroken",
+    "ProcessLost",
     "TrainerError",
     "TrainingDiverged",
     "UsageError",
@@ -31,8 +31,8 @@ class CheckpointDamaged(TrainerError):
     """The checkpoint of this training cannot be read."""
 
 
-class TeamBroken(TrainerError):
-    """One of the processes that train together has failed or was ended."""
+class ProcessLost(TrainerError):
+    """One of the processes of a training failed or was killed."""
 
 
 class TrainingDiverged(TrainerError):

@@ -34,8 +34,9 @@ from mlpserve_trainer.datasets import Dataset, Places, load
 from mlpserve_trainer.datasets.split import split
 from mlpserve_trainer.errors import TrainingDiverged, UsageError
 from mlpserve_trainer.fitting.fit import fit
+from mlpserve_trainer.fitting.parallel.engine import interleaved_engine
+from mlpserve_trainer.fitting.run import network_for
 from mlpserve_trainer.recipe import Recipe, load_recipe
-from mlpserve_trainer.training import network_for
 
 __all__ = ["BACKENDS", "Score", "Sweep", "load_sweep", "run_sweep", "table"]
 
@@ -149,7 +150,7 @@ def _trial(recipe: Recipe, seed: int, places: Places) -> dict[str, Any]:
     try:
         # One thread for each training: the cores are shared by trainings, not by their parts.
         with threadpool_limits(1, user_api="blas"):
-            *_, last = fit(network, recipe, *rows, seed, side_by_side=False)
+            *_, last = fit(network, recipe, *rows, seed, engine=interleaved_engine)
         accuracy = last.validation_accuracy
     except TrainingDiverged:
         accuracy = 0.0

@@ -1,7 +1,6 @@
-"""The whole path: load -> split -> fit -> evaluate -> gate -> publish -> promote."""
+"""The training pipeline: load -> split -> fit -> evaluate -> gate -> publish -> promote."""
 
 import logging
-import math
 import platform
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -10,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from threadpoolctl import threadpool_limits
 
 from mlpserve_model import CHAMPION, Gate, Manifest, Network, Store
 from mlpserve_model import Dataset as DatasetFacts
 from mlpserve_model.store.location import Location
 from mlpserve_trainer.datasets import Dataset, Places, load
 from mlpserve_trainer.datasets.split import Split, split
-from mlpserve_trainer.evaluation.calibration import cooled, expected_error, fit_temperature
-from mlpserve_trainer.evaluation.scores import accuracy, evaluate, probabilities, report
+from mlpserve_trainer.evaluation.calibration import expected_error
+from mlpserve_trainer.evaluation.scores import accuracy, evaluate, report
 from mlpserve_trainer.fitting.checkpoint import Checkpoint
-from mlpserve_trainer.fitting.fit import Epoch, fit
 from mlpserve_trainer.fitting.progress import Watch, log_epochs
+from mlpserve_trainer.fitting.run import fitted, network_for
 from mlpserve_trainer.recipe import Recipe, load_recipe
 from mlpserve_trainer.release.fingerprint import trained_before
 from mlpserve_trainer.release.gate import Rules
@@ -34,9 +32,7 @@ __all__ = [
     "TrainSettings",
     "champion_of",
     "default_cache_dir",
-    "fitted",
     "library_versions",
-    "network_for",
     "train",
 ]
 
@@ -44,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 def default_cache_dir() -> Path:
-    """Return where fetched data sets are kept, as each system has it."""
+    """Return where fetched data sets are kept: in the system's folder for caches."""
     return platformdirs.user_cache_path("mlpserve")
 
 
@@ -52,16 +48,18 @@ def default_cache_dir() -> Path:
 class TrainSettings:
     """Everything that one training run depends on.
 
-    * `store`, `model`: where the version is published.
-    * `recipe`: what to train on, and how; see `load_recipe`.
-    * `seed`: of the initial weights and the order of the rows.
-    * `data_dir`: the folder or file that data sets `mnist`, `idx` and `npz` are read from.
-    * `cache_dir`: where MNIST is kept once it was fetched.
-    * `rules`: how strict the gate is.
-    * `checkpoint_dir`: where the state after each epoch is kept until it is published, if at all.
-    * `resume`: go on from the checkpoint of the same training, where there is one.
-    * `unless_unchanged`: train nothing when the champion or the newest version came of the same
-      data and recipe.
+    Attributes:
+        store: Where the version is published.
+        model: Name of the model in the store.
+        recipe: What to train on, and how; see `load_recipe`.
+        seed: Seed of the initial weights, the order of the rows, augmentation and dropout.
+        data_dir: Folder or file that the data sets `mnist`, `idx` and `npz` are read from.
+        cache_dir: Folder where MNIST is kept after it was fetched.
+        rules: How strict the gate is.
+        checkpoint_dir: Folder of the state after each epoch until publication; None for none.
+        resume: Whether to resume from the checkpoint of the same training, if there is one.
+        unless_unchanged: Whether to skip the training when the champion or the newest version
+            has the same data and recipe.
     """
 
     store: Location = Path("models")
@@ -78,14 +76,16 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a training run.
+    """The result of a training run.
 
-    * `version`: the number of the published version; when UNCHANGED, of the one before.
-    * `verdict`: PROMOTED, REJECTED, FORCED or UNCHANGED, for these `reasons`.
-    * `metrics`: accuracy and the rest, by name.
-    * `digest`: "sha256:<hex>" of the weights.
-    * `seconds`: from start to end.
-    * `report`: precision, recall and F1 of each class on the holdout, as a table.
+    Attributes:
+        version: Number of the published version; if UNCHANGED, of the earlier one.
+        verdict: PROMOTED, REJECTED, FORCED or UNCHANGED.
+        reasons: Why the verdict is what it is.
+        metrics: Accuracy, log loss and other figures, by name.
+        digest: "sha256:<hex>" of the weights.
+        seconds: Duration of the whole run.
+        report: Table of precision, recall and F1 of each class on the holdout.
     """
 
     version: int
@@ -97,24 +97,26 @@ class Outcome:
     report: str
 
     def facts(self) -> dict[str, Any]:
-        """Return all but the report, as it is printed for programs."""
+        """Return all fields but the report, as `--json` prints them."""
         return {key: value for key, value in asdict(self).items() if key != "report"}
 
 
 def champion_of(settings: TrainSettings) -> int | None:
-    """Return the version that is champion in the store, if there is one; raises StoreError."""
+    """Return the version that is champion, None if there is none; raises StoreError."""
     return Store(settings.store, settings.model).aliases().get(CHAMPION)
 
 
 def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
-    """Train a network, publish it, and promote it when it passes the gate.
+    """Train a network, publish it, and promote it if it passes the gate.
 
-    Nothing is printed; `watch` sees every epoch, and the log has the milestones.
-    Raises TrainerError when no version came of it, and StoreError when the store refuses.
+    Nothing is printed: `watch` receives every epoch, and milestones are logged.
+
+    Raises TrainerError when no version was published, and StoreError when the store cannot be
+    read or written.
     """
     started = time.perf_counter()
     store = Store(settings.store, settings.model)
-    # A store that cannot be written should say so now, not after the training.
+    # Fails now, rather than after the training, if the store is not writable.
     with store.lock():
         store.aliases()
     data = load(settings.recipe.dataset, Places(settings.data_dir, settings.cache_dir))
@@ -123,71 +125,31 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
     if settings.unless_unchanged and (before := trained_before(store, draft)):
         return _unchanged(before, time.perf_counter() - started)
     if settings.recipe.augments and not parts.training.are_pictures:
-        logger.info("trained on as they are: the inputs are no pictures of whole-number pixels")
+        logger.info("training without augmentation: the inputs are not uint8 images")
     challenger = _fit_challenger(settings, draft, parts, watch)
     manifest = publish(store, challenger, settings.rules)
     if settings.checkpoint_dir:
         Checkpoint.of(settings.checkpoint_dir, challenger.draft).remove()
-    logger.info(
-        "published version %d: %s", manifest.version, manifest.gate.verdict, extra=_facts(manifest)
-    )
+    _log_published(manifest)
+    table = report(challenger.evaluation, data.class_names)
+    return _outcome(manifest, time.perf_counter() - started, table)
+
+
+def _unchanged(before: Manifest, seconds: float) -> Outcome:
+    reason = f"data and recipe are those of version {before.version}"
+    logger.info("nothing to train: %s", reason)
+    return replace(_outcome(before, seconds), verdict="UNCHANGED", reasons=(reason,))
+
+
+def _outcome(manifest: Manifest, seconds: float, table: str = "") -> Outcome:
     return Outcome(
         version=manifest.version,
         verdict=manifest.gate.verdict,
         reasons=manifest.gate.reasons,
         metrics=dict(manifest.metrics),
         digest=manifest.digest,
-        seconds=time.perf_counter() - started,
-        report=report(challenger.evaluation, data.class_names),
-    )
-
-
-def fitted(
-    network: Network,
-    recipe: Recipe,
-    parts: Split,
-    seed: int,
-    watch: Watch,
-    checkpoint: Checkpoint | None = None,
-    resume: bool = False,
-) -> Epoch:
-    """Fit a network, saving every epoch where there is a checkpoint; return the last epoch.
-
-    Raises TrainerError when it diverges, or when the checkpoint cannot be read.
-    """
-    state = checkpoint.load() if checkpoint and resume else None
-    if state:
-        logger.info("going on after epoch %d", state.epochs)
-    # One thread in each product: two parts of the network side by side are faster than one product
-    # on two threads, and the weights do not depend on the number of cores (docs/training.md).
-    with threadpool_limits(1, user_api="blas"):
-        epochs = fit(network, recipe, parts.training, parts.validation, seed, state)
-        try:
-            *_, last = watch(checkpoint.saving(epochs) if checkpoint else epochs, recipe.epochs)
-        except KeyboardInterrupt as interrupt:
-            saved = checkpoint.load() if checkpoint else None
-            if saved is None:
-                raise
-            hint = f"the same command with --resume goes on after epoch {saved.epochs}"
-            raise KeyboardInterrupt(hint) from interrupt
-    if recipe.calibration == "temperature":
-        answers = probabilities(network, last.weights, parts.validation)
-        temperature = fit_temperature(answers, parts.validation.labels)
-        return replace(last, weights=cooled(last.weights, temperature))
-    return last
-
-
-def _unchanged(before: Manifest, seconds: float) -> Outcome:
-    reason = f"data and recipe are those of version {before.version}"
-    logger.info("nothing to train: %s", reason)
-    return Outcome(
-        version=before.version,
-        verdict="UNCHANGED",
-        reasons=(reason,),
-        metrics=dict(before.metrics),
-        digest=before.digest,
         seconds=seconds,
-        report="",
+        report=table,
     )
 
 
@@ -215,14 +177,8 @@ def _fit_challenger(
     return Challenger(draft, last.weights, parts.holdout, evaluation, Page(draft, facts))
 
 
-def network_for(recipe: Recipe, data: Dataset) -> Network:
-    """Return the network of a recipe, with as many inputs and classes as the data has."""
-    sizes = (math.prod(data.input_shape), *recipe.hidden, len(data.class_names))
-    return Network(sizes, recipe.hidden_activation, recipe.output_activation)
-
-
 def library_versions() -> dict[str, str]:
-    """Return the versions of what the weights depend on."""
+    """Return the versions of the libraries that the weights depend on."""
     return {"python": platform.python_version()} | {
         name: version(name) for name in ("mlpserve", "numpy")
     }
@@ -245,8 +201,9 @@ def _draft(settings: TrainSettings, network: Network, data: Dataset, parts: Spli
     )
 
 
-def _facts(manifest: Manifest) -> dict[str, object]:
-    return {
+def _log_published(manifest: Manifest) -> None:
+    facts = {
         "accuracy": round(manifest.metrics["accuracy"], 5),
         "reasons": "; ".join(manifest.gate.reasons),
     }
+    logger.info("published version %d: %s", manifest.version, manifest.gate.verdict, extra=facts)

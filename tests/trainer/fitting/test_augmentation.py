@@ -8,7 +8,7 @@ from scipy import ndimage
 from mlpserve_trainer import Recipe
 from mlpserve_trainer.datasets.split import Examples
 from mlpserve_trainer.fitting.augmentation import GROUP, Move, Warp, augmentation_for
-from mlpserve_trainer.fitting.batch_loader import feed_for
+from mlpserve_trainer.fitting.batch_loader import batch_loader
 
 Floats = npt.NDArray[np.float32]
 SIDE = 28
@@ -118,7 +118,7 @@ def test_small_pictures_are_moved_by_as_large_a_share() -> None:
     images[:, 5:9, 5:9] = 255
     examples = Examples(images, np.zeros(len(images), np.int64), 255)
     out = np.empty((len(images), images[0].size), np.float32)
-    feed_for(Recipe(shift=2.0), examples, len(images))(
+    batch_loader(Recipe(shift=2.0), examples, len(images))(
         out, np.arange(len(images)), np.random.default_rng(1)
     )
     moved = centres(np.pad(out.reshape(images.shape), ((0, 0), (0, 14), (0, 14)))) - 6.5
@@ -134,8 +134,8 @@ def test_small_pictures_are_moved_by_as_large_a_share() -> None:
     ],
     ids=["rows", "columns", "fractions"],
 )
-def test_inputs_that_are_no_pictures_are_fed_as_they_are(inputs: npt.NDArray[Any]) -> None:
+def test_inputs_that_are_not_images_are_loaded_as_they_are(inputs: npt.NDArray[Any]) -> None:
     examples = Examples(inputs, np.zeros(3, np.int64), 255)
     out = np.empty((2, 16), np.float32)
-    feed_for(Recipe(shift=2.0), examples, 2)(out, np.array([2, 0]), np.random.default_rng(1))
+    batch_loader(Recipe(shift=2.0), examples, 2)(out, np.array([2, 0]), np.random.default_rng(1))
     np.testing.assert_array_equal(out, examples.scaled(np.array([2, 0])))

@@ -40,7 +40,7 @@ def stop_after(count: int, settings: TrainSettings) -> None:
             if epoch.number == count:
                 raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match=f"--resume goes on after epoch {count}"):
+    with pytest.raises(KeyboardInterrupt, match=f"--resume continues after epoch {count}"):
         train(settings, watch)
 
 
@@ -123,7 +123,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert process.wait() == -signal.SIGKILL
     resumed = [*command[:3], *arguments, "--resume"]
     second = subprocess.run(resumed, env=environment, capture_output=True, text=True, check=True)
-    assert "going on after epoch" in second.stderr
+    assert "resuming after epoch" in second.stderr
     subprocess.run(command, env=environment, capture_output=True, check=True)
     store = Store(tmp_path / "store", "mnist")
     assert store.manifest(1).digest == store.manifest(2).digest

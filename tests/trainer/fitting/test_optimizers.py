@@ -24,9 +24,9 @@ def gradients(scale: float = 1.0) -> Iterator[Doubles]:
 
 def ours(name: str, recipe: Recipe = RECIPE, scale: float = 1.0) -> Doubles:
     w, optimizer = weights(), OPTIMIZERS[name]
-    memory = np.zeros((optimizer.slots, 20))
+    state = np.zeros((optimizer.state_vectors, 20))
     for step, (g, rate) in enumerate(zip(gradients(scale), RATES, strict=True), start=1):
-        optimizer.update(w, g, memory, step, rate, recipe)
+        optimizer.update(w, g, state, step, rate, recipe)
     return w
 
 
@@ -90,7 +90,7 @@ def test_without_momentum_sgd_and_nesterov_are_plain_descent() -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_parts_of_a_vector_can_be_updated_one_by_one(name: str) -> None:
     whole, parts, optimizer = weights(), weights(), OPTIMIZERS[name]
-    one, other = np.zeros((optimizer.slots, 20)), np.zeros((optimizer.slots, 20))
+    one, other = np.zeros((optimizer.state_vectors, 20)), np.zeros((optimizer.state_vectors, 20))
     for step, g in enumerate(gradients(), start=1):
         for part in (slice(0, 7), slice(7, 20)):
             update = (parts[part], g[part].copy(), other[:, part])
@@ -102,7 +102,7 @@ def test_the_parts_of_a_vector_can_be_updated_one_by_one(name: str) -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_float32_stays_float32(name: str) -> None:
     w, optimizer = weights().astype(np.float32), OPTIMIZERS[name]
-    before, memory = w.copy(), np.zeros((optimizer.slots, 20), np.float32)
-    optimizer.update(w, np.ones(20, np.float32), memory, 1, 0.1, RECIPE)
-    assert {w.dtype, memory.dtype} == {np.dtype(np.float32)}
+    before, state = w.copy(), np.zeros((optimizer.state_vectors, 20), np.float32)
+    optimizer.update(w, np.ones(20, np.float32), state, 1, 0.1, RECIPE)
+    assert {w.dtype, state.dtype} == {np.dtype(np.float32)}
     assert (w != before).all()

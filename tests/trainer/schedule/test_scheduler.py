@@ -196,7 +196,7 @@ def test_a_signal_leaves_a_checkpoint_and_the_next_start_goes_on(
     assert running.store.versions() == []
     with schedule("--every", "9d", *ENDLESS) as running:
         assert "taking it up again" in running.event("the last run")["event"]
-        assert int(running.event("going on after epoch")["event"].split()[-1]) >= 2
+        assert int(running.event("resuming after epoch")["event"].split()[-1]) >= 2
         assert running.stop(number) == 0
 
 

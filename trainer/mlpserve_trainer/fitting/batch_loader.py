@@ -1,6 +1,7 @@
-"""Feeding: rows of the data set on their way into a step, as the network takes them."""
+"""Batch loading: rows of the data set, converted to what the network takes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -9,55 +10,45 @@ from mlpserve_trainer.datasets.split import Examples
 from mlpserve_trainer.fitting.augmentation import augmentation_for
 from mlpserve_trainer.recipe import Recipe
 
-__all__ = ["Feed", "feed_for", "first_used", "rarest_first"]
+__all__ = ["BatchLoader", "augments", "batch_loader", "batches"]
 
 Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.intp]
 
-# One row in so many is enough to tell rare inputs from others.
-COUNTED = 16
-
-# Fills (n, inputs) with these n rows; the generator is that of the augmentation.
-Feed = Callable[[Floats, npt.NDArray[np.intp], np.random.Generator], object]
+# Fills (n, inputs) with the given n rows, drawing augmentation from the generator.
+BatchLoader: TypeAlias = Callable[[Floats, Rows, np.random.Generator], object]
 
 
-def feed_for(recipe: Recipe, examples: Examples, most_rows: int) -> Feed:
-    """Return the feed of one part of each batch, of at most `most_rows` rows.
+def batches(order: Rows, size: int) -> Iterator[Rows]:
+    """Cut the rows into batches of `size`; the last one may be smaller."""
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
 
-    Pictures are bent where the recipe augments; other inputs never are.
+
+def augments(recipe: Recipe, examples: Examples) -> bool:
+    """Return True if these examples are augmented: only images are, and only on request."""
+    return recipe.augments and examples.are_pictures
+
+
+def batch_loader(recipe: Recipe, examples: Examples, max_rows: int) -> BatchLoader:
+    """Return the loader for the examples, which are augmented if the recipe asks for it.
+
+    Args:
+        recipe: Says how images are augmented; other inputs never are.
+        examples: The rows to load from.
+        max_rows: Largest number of rows in one call.
     """
+    if augments(recipe, examples):
+        return augmentation_for(recipe, examples, max_rows)
     flat = examples.inputs.reshape(len(examples), -1)
-    if recipe.augments and examples.are_pictures:
-        return augmentation_for(recipe, examples, most_rows)
     if flat.dtype != np.uint8:
         return lambda out, rows, rng: np.take(flat, rows, axis=0, out=out, mode="clip")
-    raw = np.empty((most_rows, flat.shape[1]), np.uint8)
+    raw = np.empty((max_rows, flat.shape[1]), np.uint8)
     factor = np.float32(1 / examples.input_maximum)
 
-    def gather(out: Floats, rows: npt.NDArray[np.intp], rng: np.random.Generator) -> None:
-        # The mode spares a copy: the rows are known to exist.
+    def load(out: Floats, rows: Rows, rng: np.random.Generator) -> None:
+        # mode="clip" saves a copy; all rows exist, so nothing is clipped.
         np.take(flat, rows, axis=0, out=raw[: len(rows)], mode="clip")
         np.multiply(raw[: len(rows)], factor, out=out)
 
-    return gather
-
-
-def rarest_first(
-    rows: npt.NDArray[np.generic], batch_size: int, with_unused: bool
-) -> npt.NDArray[np.intp] | None:
-    """Return the inputs by how many of the rows (n, inputs) use them, which is to be not zero.
-
-    Those that no row uses come first too, or not at all: they are one in twelve of MNIST's. None
-    where every batch may be expected to use every input.
-    """
-    sample, used = rows[::COUNTED], np.asarray(rows.any(axis=0))
-    uses = np.count_nonzero(sample, axis=0)
-    if uses.min() * batch_size >= len(sample):
-        return None
-    order = np.argsort(uses, kind="stable")
-    return order if with_unused or not used.any() else order[used[order]]
-
-
-def first_used(rows: npt.NDArray[np.generic]) -> npt.NDArray[np.intp]:
-    """Return the first input (n,) that each of the rows (n, inputs) uses; for none, the first."""
-    first: npt.NDArray[np.intp] = np.argmax(rows != 0, axis=1)
-    return first
+    return load

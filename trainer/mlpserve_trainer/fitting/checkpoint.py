@@ -1,7 +1,7 @@
-"""Checkpoints: the state of a training after each epoch, so that a long one can go on.
+"""Checkpoints: the state of a training after each epoch, from which it can be resumed.
 
-A checkpoint is named for what the training is: model, recipe, seed, data and versions. Another
-training never finds it, and nothing has to be compared when it is read.
+The file name is derived from model, recipe, seed, data and library versions. Another training
+therefore has another file, and nothing has to be compared when a checkpoint is read.
 """
 
 import hashlib
@@ -19,32 +19,39 @@ import numpy as np
 from mlpserve_model import Manifest
 from mlpserve_trainer.errors import CheckpointDamaged
 from mlpserve_trainer.fitting.fit import Epoch
-from mlpserve_trainer.fitting.state import State
+from mlpserve_trainer.fitting.state import TrainingState
 
 __all__ = ["Checkpoint"]
 
 logger = logging.getLogger(__name__)
 
-_VECTORS = ("weights", "memory", "average", "best")
-_CURVES = ("losses", "accuracies", "rates")
+# Names in the file, with the attributes of the state that they hold.
+_VECTORS = {
+    "weights": "weights",
+    "memory": "optimizer_state",
+    "average": "average",
+    "best": "best",
+}
+_CURVES = {"losses": "losses", "accuracies": "accuracies", "rates": "learning_rates"}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The place of one training's checkpoint; the file is there once an epoch is done."""
+    """The file of one training's checkpoint, which exists once an epoch is complete."""
 
     path: Path
 
     @classmethod
     def of(cls, folder: Path, draft: Manifest) -> "Checkpoint":
-        """Return the place for the training that this draft describes."""
+        """Return the checkpoint of the training that the draft describes."""
         facts = [draft.dataset.digest, draft.dataset.split, dict(draft.recipe), draft.seed]
         text = json.dumps([*facts, dict(draft.libraries)], sort_keys=True)
         return cls(folder / f"{draft.model}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz")
 
-    def save(self, state: State) -> None:
-        """Replace the file in one step; raises OSError when the folder cannot be written."""
-        arrays = {name: getattr(state, name) for name in _VECTORS + _CURVES}
+    def save(self, state: TrainingState) -> None:
+        """Replace the file atomically; raises OSError when the folder is not writable."""
+        names = _VECTORS | _CURVES
+        arrays = {name: getattr(state, attribute) for name, attribute in names.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(".unfinished")
         with unfinished.open("wb") as file:
@@ -53,17 +60,17 @@ class Checkpoint:
             os.fsync(file.fileno())
         unfinished.replace(self.path)
 
-    def load(self) -> State | None:
-        """Return the state to go on from, None where there is no checkpoint.
+    def load(self) -> TrainingState | None:
+        """Return the state to resume from, None without a checkpoint.
 
         Raises CheckpointDamaged when the file cannot be read.
         """
         try:
-            # Opened here: NumPy leaves the file of a damaged archive open.
+            # Opened here, because NumPy leaves the file of a damaged archive open.
             with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = dict(file)
-            curves = {name: arrays.pop(name).tolist() for name in _CURVES}
-            return State(**arrays, **curves)
+            curves = {a: arrays.pop(name).tolist() for name, a in _CURVES.items()}
+            return TrainingState(**{_VECTORS[name]: a for name, a in arrays.items()}, **curves)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -72,14 +79,14 @@ class Checkpoint:
             ) from error
 
     def remove(self) -> None:
-        """Remove the file where there is one: its training is over."""
+        """Remove the file if there is one."""
         with suppress(OSError):
             self.path.unlink()
 
     def saving(self, epochs: Iterator[Epoch]) -> Iterator[Epoch]:
-        """Save the state of each epoch on its way through.
+        """Save the state after each epoch, and pass the epochs through.
 
-        A folder that cannot be written costs the checkpoints, with a warning, not the training.
+        If the folder is not writable, a warning is logged and the training continues.
         """
         writable = True
         for epoch in epochs:

@@ -1,15 +1,15 @@
-"""Schedules: the learning rate as a share of the recipe's, from the first step to the end."""
+"""Learning rate schedules: the rate in force as a fraction of the recipe's learning rate."""
 
 import math
 from collections.abc import Callable
 
-__all__ = ["SCHEDULES", "rate_share"]
+__all__ = ["SCHEDULES", "rate_fraction"]
 
 
 def one_cycle(progress: float) -> float:
-    """Rise from a 25th in the first 30 %, then fall to a 10,000th of that, both along a cosine.
+    """Return 1/25 rising to 1 at 30 %, then falling to 1/250,000, both along a cosine.
 
-    Smith and Topin, Super-convergence (2018), with the proportions that PyTorch made usual.
+    Smith and Topin, Super-convergence (2018), with the proportions that PyTorch uses.
     """
     rise, first, last = 0.3, 1 / 25, 1 / 25 / 10_000
     if progress < rise:
@@ -18,15 +18,17 @@ def one_cycle(progress: float) -> float:
 
 
 def step_down(progress: float) -> float:
-    """A tenth after one half, a hundredth after three quarters."""
+    """Return 1 in the first half, 0.1 in the third quarter, 0.01 in the last one."""
     return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
 
 
-def rate_share(schedule: str, warmup: float, progress: float) -> float:
-    """Return the share of the rate in force.
+def rate_fraction(schedule: str, warmup: float, progress: float) -> float:
+    """Return the learning rate in force as a fraction of the recipe's.
 
-    * `warmup`: the share of the training in which the rate first rises from 0 in a line.
-    * `progress`: from 0, the first step, to 1, the end.
+    Args:
+        schedule: A key of SCHEDULES.
+        warmup: Fraction of the training in which the rate first rises linearly from 0.
+        progress: From 0, the first step, to 1, the end of the training.
     """
     if progress < warmup:
         return progress / warmup

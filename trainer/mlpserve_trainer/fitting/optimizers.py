@@ -1,8 +1,8 @@
 """Optimizers: how a gradient changes the weights, in place and without temporaries.
 
-An update works on flat vectors, or on the same part of each: `w` the weights, `g` the gradient
-(used up as scratch space), `memory` the vectors that the optimizer remembers, zero before the
-first step. `step` counts from 1.
+An update works on flat vectors, or on the same slice of each: the weights `w`, the gradient `g`,
+which is overwritten as scratch space, and the `state` vectors that the optimizer keeps between
+steps, zero before the first one. `step` counts from 1.
 """
 
 import math
@@ -16,26 +16,31 @@ from mlpserve_trainer.recipe import Recipe
 
 __all__ = ["OPTIMIZERS", "Optimizer"]
 
-Memory = Sequence[Array] | Array
-Update = Callable[[Array, Array, Memory, int, float, Recipe], None]
+State = Sequence[Array] | Array
+Update = Callable[[Array, Array, State, int, float, Recipe], None]
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class Optimizer(NamedTuple):
-    """An update, and how many vectors it remembers."""
+    """An update rule.
 
-    slots: int
+    Attributes:
+        state_vectors: Number of vectors that it keeps between steps.
+        update: Changes the weights in place.
+    """
+
+    state_vectors: int
     update: Update
 
 
-def sgd(w: Array, g: Array, memory: Memory, step: int, rate: float, recipe: Recipe) -> None:
-    """Gradient descent with momentum: v <- momentum · v + g, w <- w - rate · v.
+def sgd(w: Array, g: Array, state: State, step: int, rate: float, recipe: Recipe) -> None:
+    """Step with momentum: v <- momentum · v + g, w <- w - rate · v.
 
-    Sutskever et al., On the importance of initialization and momentum (2013), with the rate
-    outside the velocity.
+    Sutskever et al., On the importance of initialization and momentum (2013), with the learning
+    rate outside the velocity v.
     """
-    (v,) = memory
+    (v,) = state
     _add_decay(w, g, recipe.weight_decay)
     np.multiply(v, recipe.momentum, out=v)
     np.add(v, g, out=v)
@@ -43,13 +48,13 @@ def sgd(w: Array, g: Array, memory: Memory, step: int, rate: float, recipe: Reci
     np.subtract(w, g, out=w)
 
 
-def nesterov(w: Array, g: Array, memory: Memory, step: int, rate: float, recipe: Recipe) -> None:
-    """Look ahead along the velocity: v <- momentum · v + g, w <- w - rate · (g + momentum · v).
+def nesterov(w: Array, g: Array, state: State, step: int, rate: float, recipe: Recipe) -> None:
+    """Step with the gradient ahead: v <- momentum · v + g, w <- w - rate · (g + momentum · v).
 
     Sutskever et al. (2013), section 2, as rewritten by Bengio et al., Advances in optimizing
-    recurrent networks (2012). The memory keeps momentum · v, which saves a temporary.
+    recurrent networks (2012). The state holds momentum · v, which saves a temporary.
     """
-    (v,) = memory
+    (v,) = state
     _add_decay(w, g, recipe.weight_decay)
     np.add(v, g, out=v)
     np.multiply(v, recipe.momentum, out=v)
@@ -58,34 +63,34 @@ def nesterov(w: Array, g: Array, memory: Memory, step: int, rate: float, recipe:
     np.subtract(w, g, out=w)
 
 
-def adam(w: Array, g: Array, memory: Memory, step: int, rate: float, recipe: Recipe) -> None:
-    """Adam, as in Kingma and Ba, Adam: a method for stochastic optimization (2015).
+def adam(w: Array, g: Array, state: State, step: int, rate: float, recipe: Recipe) -> None:
+    """Step as Adam does: Kingma and Ba, Adam: a method for stochastic optimization (2015).
 
-    The moments are kept without their factors 1 - beta, and without correction for bias: all
-    of that goes into the rate and into epsilon, as in the remark at the end of their section 2,
-    which leaves ten passes over the weights.
+    The moments are stored without the factors 1 - beta and without bias correction. Both go into
+    the learning rate and epsilon instead, as the remark at the end of section 2 suggests, which
+    leaves ten passes over the weights.
     """
     _add_decay(w, g, recipe.weight_decay)
-    _adam_step(w, g, memory, step, rate)
+    _adam_step(w, g, state, step, rate)
 
 
-def adamw(w: Array, g: Array, memory: Memory, step: int, rate: float, recipe: Recipe) -> None:
-    """Adam with the decay beside the gradient, not in it: w <- w - rate · decay · w.
+def adamw(w: Array, g: Array, state: State, step: int, rate: float, recipe: Recipe) -> None:
+    """Step as Adam does, with decay outside the gradient: w <- w - rate · decay · w.
 
     Loshchilov and Hutter, Decoupled weight decay regularization (2019), algorithm 2.
     """
     np.multiply(w, 1 - rate * recipe.weight_decay, out=w)
-    _adam_step(w, g, memory, step, rate)
+    _adam_step(w, g, state, step, rate)
 
 
 def _add_decay(w: Array, g: Array, decay: float) -> None:
-    """The gradient of ½ · decay · |w|²."""
+    """Add the gradient of ½ · decay · |w|² to `g`."""
     if decay:
         np.add(g, w * decay, out=g)
 
 
-def _adam_step(w: Array, g: Array, memory: Memory, step: int, rate: float) -> None:
-    mean, square = memory
+def _adam_step(w: Array, g: Array, state: State, step: int, rate: float) -> None:
+    mean, square = state
     mean_factor = (1 - BETA1) / (1 - BETA1**step)
     square_factor = math.sqrt((1 - BETA2) / (1 - BETA2**step))
     np.multiply(mean, BETA1, out=mean)

@@ -1,23 +1,24 @@
-"""Showing the training while it goes on: each function passes the epochs through."""
+"""Progress display: each function passes the epochs of a training through."""
 
 import logging
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from mlpserve_trainer.fitting.fit import Epoch
 
 __all__ = ["Watch", "log_epochs", "show_bar"]
 
-# Takes the epochs and how many there will be; gives the same epochs.
-Watch = Callable[[Iterator[Epoch], int], Iterator[Epoch]]
+# Takes the epochs and their planned number; yields the same epochs.
+Watch: TypeAlias = Callable[[Iterator[Epoch], int], Iterator[Epoch]]
 
 logger = logging.getLogger(__name__)
 
 
 def log_epochs(epochs: Iterator[Epoch], total: int) -> Iterator[Epoch]:
-    """Log one line an epoch, for output that is no terminal."""
+    """Log one line for each epoch, for output that is not a terminal."""
     started = time.monotonic()
-    # A resumed training's first epoch is not number 1.
+    # The first epoch of a resumed training is not number 1.
     for done, epoch in enumerate(epochs, start=1):
         elapsed = time.monotonic() - started
         logger.info(
@@ -35,7 +36,7 @@ def log_epochs(epochs: Iterator[Epoch], total: int) -> Iterator[Epoch]:
 
 def show_bar(epochs: Iterator[Epoch], total: int) -> Iterator[Epoch]:
     """Draw a progress bar on standard error, with loss, validation accuracy and time left."""
-    # Imported here: a tenth of a second that a quiet run does not need.
+    # Imported here, because it takes 0.1 s that a training without a terminal does not need.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeftColumn

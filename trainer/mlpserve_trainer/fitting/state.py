@@ -1,73 +1,94 @@
-"""What one epoch leaves to the next: everything a checkpoint has to hold."""
+"""The state of a training between two epochs: everything that a checkpoint holds."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model.nn.network import Network, initialise
+from mlpserve_model.nn.network import Layer, Network, Weights, initialise
+from mlpserve_model.nn.types import Array
 from mlpserve_trainer.fitting.optimizers import OPTIMIZERS
 from mlpserve_trainer.recipe import Recipe
 
-__all__ = ["State"]
+__all__ = ["TrainingState", "layers_of", "vector_of"]
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(eq=False)
-class State:
+class TrainingState:
     """A training between two epochs.
 
-    * `weights`: (parameters,) as the optimizer goes on with them.
-    * `memory`: (slots, parameters) of the optimizer.
-    * `average`: (parameters,) the running average, where the recipe wants one.
-    * `best`: (parameters,) of the best epoch so far, where the recipe has patience.
-    * `losses`, `accuracies`, `rates`: of each epoch so far, as Epoch has them.
+    Attributes:
+        weights: Parameters (parameters,) from which the optimizer continues.
+        optimizer_state: Vectors (vectors, parameters) that the optimizer keeps between steps.
+        average: Running average (parameters,) of the weights, if the recipe asks for one.
+        best: Parameters (parameters,) of the best epoch so far, if the recipe has patience.
+        losses: Mean training loss of each completed epoch.
+        accuracies: Validation accuracy after each completed epoch.
+        learning_rates: Last learning rate of each completed epoch.
     """
 
     weights: Floats
-    memory: Floats
+    optimizer_state: Floats
     average: Floats | None = None
     best: Floats | None = None
     losses: list[float] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)
+    learning_rates: list[float] = field(default_factory=list)
 
     @classmethod
-    def fresh(cls, network: Network, recipe: Recipe, seed: int) -> "State":
+    def initial(cls, network: Network, recipe: Recipe, seed: int) -> "TrainingState":
         """Return the state before the first epoch."""
         layers = initialise(network, np.random.default_rng(seed), recipe.initialisation)
-        weights = np.concatenate([array.ravel() for layer in layers for array in layer])
-        memory = np.zeros((OPTIMIZERS[recipe.optimizer].slots, len(weights)), np.float32)
+        weights = vector_of(layers)
+        vectors = OPTIMIZERS[recipe.optimizer].state_vectors
         average = weights.copy() if recipe.averaging else None
-        return cls(weights, memory, average)
+        return cls(weights, np.zeros((vectors, len(weights)), np.float32), average)
 
     @property
     def epochs(self) -> int:
-        """How many epochs are done."""
+        """Number of completed epochs."""
         return len(self.losses)
 
     @property
     def current(self) -> Floats:
-        """The weights that this epoch came to, averaged where the recipe wants it."""
+        """Parameters after the last epoch, averaged if the recipe asks for it."""
         return self.weights if self.average is None else self.average
 
     @property
     def chosen(self) -> Floats:
-        """The weights to keep if the training ended here."""
+        """Parameters to keep if the training ended here."""
         return self.current if self.best is None else self.best
 
-    def patient(self, patience: int) -> bool:
-        """Whether the best accuracy came within the last `patience` epochs, or is not looked at."""
+    def is_patient(self, patience: int) -> bool:
+        """Return True if the best epoch is among the last `patience` ones, or if that is 0."""
         if not patience or not self.accuracies:
             return True
         best = self.accuracies.index(max(self.accuracies))
         return self.epochs - 1 - best < patience
 
-    def add(self, loss: float, accuracy: float, rate: float, keep_best: bool) -> None:
-        """Take note of an epoch."""
+    def add_epoch(
+        self, loss: float, accuracy: float, learning_rate: float, keep_best: bool
+    ) -> None:
+        """Record a completed epoch; with `keep_best`, copy the weights if it is the best one."""
         if keep_best and accuracy > max(self.accuracies, default=-1.0):
             self.best = self.current.copy()
         self.losses.append(loss)
         self.accuracies.append(accuracy)
-        self.rates.append(rate)
+        self.learning_rates.append(learning_rate)
+
+
+def layers_of(network: Network, vector: Array) -> Weights:
+    """Return the layers as views into one vector (parameters,): w1, b1, w2, b2, ..."""
+    layers, start = [], 0
+    for inputs, units in network.layer_shapes:
+        middle, end = start + inputs * units, start + (inputs + 1) * units
+        layers.append(Layer(vector[start:middle].reshape(inputs, units), vector[middle:end]))
+        start = end
+    return tuple(layers)
+
+
+def vector_of(layers: Weights) -> Array:
+    """Return a new vector (parameters,) of all layers, in the order of `layers_of`."""
+    return np.concatenate([array.ravel() for layer in layers for array in layer])

@@ -15,7 +15,7 @@ from mlpserve_trainer.evaluation.calibration import (
     scaled,
 )
 from mlpserve_trainer.evaluation.scores import ClassScores, class_scores, probabilities
-from mlpserve_trainer.fitting.state import State
+from mlpserve_trainer.fitting.state import TrainingState
 
 __all__ = ["Findings", "Mistake", "findings"]
 
@@ -44,7 +44,7 @@ class Findings:
     * `mistakes`: the surest first.
     """
 
-    state: State
+    state: TrainingState
     weights: Weights
     holdout: Examples
     right: npt.NDArray[np.bool_]
@@ -75,7 +75,7 @@ class Findings:
         return {name: int(rows.sum()) for name, rows in counts.items()}
 
 
-def findings(network: Network, weights: Weights, parts: Split, state: State) -> Findings:
+def findings(network: Network, weights: Weights, parts: Split, state: TrainingState) -> Findings:
     """Measure a fitted network; the holdout is only looked at."""
     answers, labels = probabilities(network, weights, parts.holdout), parts.holdout.labels
     # Sigmoid outputs need not sum to 1, and confidence is about shares.

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve_trainer.evaluation.calibration import Reliability
-from mlpserve_trainer.fitting.state import State
+from mlpserve_trainer.fitting.state import TrainingState
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,12 +42,12 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def learning_curves(state: State) -> str:
+def learning_curves(state: TrainingState) -> str:
     """Loss, validation accuracy and learning rate of every epoch, a figure each."""
     curves = (
         ("loss on training data", state.losses, ORANGE),
         ("accuracy on validation data", state.accuracies, BLUE),
-        ("learning rate", state.rates, INK),
+        ("learning rate", state.learning_rates, INK),
     )
     return "".join(_curve(title, values, colour) for title, values, colour in curves)
 

@@ -4,7 +4,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,257 +14,281 @@ import pytest
 
 from mlpserve_trainer import TrainerError
 from mlpserve_trainer.fitting.parallel.lockstep import (
-    TRIAL,
-    Team,
-    Work,
-    in_turns,
+    BARRIER,
+    PROBE_STEPS,
+    Lockstep,
+    Steps,
+    Task,
+    run_forked,
+    run_interleaved,
     shared,
-    side_by_side,
 )
 
-Run = Callable[[Sequence[Work]], object]
-EVERY_WAY = pytest.mark.parametrize("run", [in_turns, side_by_side, Team().run])
+Run = Callable[[Sequence[Task]], Iterable[float]]
+EVERY_WAY = pytest.mark.parametrize("run", [run_interleaved, run_forked, Lockstep().run])
 
 
 @EVERY_WAY
 @pytest.mark.parametrize("members", [1, 2, 3])
-def test_nobody_goes_on_before_all_have_come_to_the_meeting(run: Run, members: int) -> None:
+def test_no_task_continues_before_all_have_reached_the_barrier(run: Run, members: int) -> None:
     steps, seen = shared(members), shared(members)
 
-    def work(member: int) -> Iterator[None]:
+    def task(member: int) -> Task:
         for step in range(1, 400):
             steps[member] = step
-            yield
+            yield BARRIER
             seen[member] += steps.min() >= step
-            yield
+            yield BARRIER
 
-    run([work(member) for member in range(members)])
+    list(run([task(member) for member in range(members)]))
     assert seen.tolist() == [399] * members
 
 
 @EVERY_WAY
-def test_what_is_done_after_the_last_meeting_is_done(run: Run) -> None:
+def test_what_follows_the_last_barrier_is_done(run: Run) -> None:
     done = shared(2)
 
-    def work(member: int) -> Iterator[None]:
-        yield
+    def task(member: int) -> Task:
+        yield BARRIER
         time.sleep(0.2 * member)
         done[member] = 1
 
-    run([work(0), work(1)])
+    list(run([task(0), task(1)]))
     assert done.tolist() == [1, 1]
 
 
-def test_the_members_work_side_by_side_in_processes_of_their_own() -> None:
+def test_forked_tasks_run_in_processes_of_their_own() -> None:
     processes = shared(3)
 
-    def work(member: int) -> Iterator[None]:
+    def task(member: int) -> Task:
         processes[member] = os.getpid() % 2**20
         while not processes.all():
             time.sleep(0.01)
-        yield
+        yield BARRIER
 
-    assert side_by_side([work(0), work(1), work(2)]) == 1
+    assert not list(run_forked([task(0), task(1), task(2)]))
     assert processes[0] == os.getpid() % 2**20
     assert len(set(processes.tolist())) == 3
 
 
-def test_in_turns_is_one_process() -> None:
+def test_interleaved_tasks_run_in_one_process() -> None:
     processes = set()
 
-    def work() -> Iterator[None]:
+    def task() -> Task:
         processes.add(os.getpid())
-        yield
+        yield BARRIER
 
-    assert in_turns([work(), work(), work()]) == 1
+    assert not list(run_interleaved([task(), task(), task()]))
     assert processes == {os.getpid()}
 
 
-@pytest.mark.parametrize("run", [in_turns, side_by_side])
-def test_an_error_of_the_first_work_is_raised_and_ends_the_others(run: Run) -> None:
+@pytest.mark.parametrize("run", [run_interleaved, run_forked])
+def test_an_error_of_the_first_task_is_raised_and_ends_the_others(run: Run) -> None:
     passed = shared(1)
 
-    def fails() -> Iterator[None]:
-        yield
+    def fails() -> Task:
+        yield BARRIER
         raise ValueError("no luck")
 
-    def waits() -> Iterator[None]:
-        yield
-        yield
+    def waits() -> Task:
+        yield BARRIER
+        yield BARRIER
         passed[0] = 1
 
     with pytest.raises(ValueError, match="no luck"):
-        run([fails(), waits()])
+        list(run([fails(), waits()]))
     assert not passed[0]
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_an_error_of_another_work_is_named_and_ends_the_first(late: bool) -> None:
+def test_an_error_of_another_task_is_named_and_ends_the_first(late: bool) -> None:
     passed = []
 
-    def fails() -> Iterator[None]:
-        yield
+    def fails() -> Task:
+        yield BARRIER
         if late:
-            yield
+            yield BARRIER
         raise ValueError("no luck")
 
-    def waits() -> Iterator[None]:
-        yield
-        yield
+    def waits() -> Task:
+        yield BARRIER
+        yield BARRIER
         passed.append(True)
 
-    with pytest.raises(TrainerError, match=r"ValueError\('no luck'\)"):
-        side_by_side([waits(), fails()])
+    with pytest.raises(TrainerError, match="ValueError: no luck"):
+        list(run_forked([waits(), fails()]))
     assert passed == [True] * late
 
 
-def test_a_process_that_is_killed_is_missed() -> None:
-    def dies() -> Iterator[None]:
-        yield
+def test_a_process_that_is_killed_is_noticed() -> None:
+    def dies() -> Task:
+        yield BARRIER
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(TrainerError, match="a process of the training"):
-        side_by_side([_patient(), dies(), _patient()])
+    with pytest.raises(TrainerError, match="a training process failed: it was killed"):
+        list(run_forked([_patient(), dies(), _patient()]))
 
 
-def test_children_that_the_system_sees_off_are_not_missed() -> None:
+def test_children_that_the_system_waits_for_are_no_error() -> None:
     script = """
 import signal
-from mlpserve_trainer.fitting.parallel.lockstep import side_by_side
+from mlpserve_trainer.fitting.parallel.lockstep import run_forked
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-print(side_by_side([iter([None]), iter([None])]))
+print(list(run_forked([iter([None, 1.0]), iter([None, 1.0])])))
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
     )
-    assert (done.stdout, done.stderr) == ("1\n", "")
+    assert (done.stdout, done.stderr) == ("[1.0]\n", "")
 
 
-def test_without_another_process_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_be_forked_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused() -> int:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(os, "fork", refused)
     with pytest.raises(TrainerError, match="Resource temporarily unavailable"):
-        side_by_side([_patient(), _patient()])
+        list(run_forked([_patient(), _patient()]))
 
 
-def test_shared_memory_that_is_not_there_is_missing_memory() -> None:
+def test_shared_memory_that_is_not_available_is_a_memory_error() -> None:
     with pytest.raises(MemoryError):
         shared(2**60)
 
 
-def test_an_interruption_does_not_wait_for_one_who_never_comes() -> None:
-    def interrupted() -> Iterator[None]:
-        yield
+def test_an_interruption_does_not_wait_for_the_other_tasks() -> None:
+    def interrupted() -> Task:
+        yield BARRIER
         raise KeyboardInterrupt
 
-    def sleeps() -> Iterator[None]:
-        yield
+    def sleeps() -> Task:
+        yield BARRIER
         time.sleep(60)
 
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        side_by_side([interrupted(), sleeps()])
+        list(run_forked([interrupted(), sleeps()]))
     assert time.monotonic() - started < 30
 
 
-def test_only_the_first_member_hears_a_signal_to_stop() -> None:
-    meetings = shared(1)
+def test_only_the_first_member_handles_a_signal_to_stop() -> None:
+    signals = shared(1)
 
-    def work(member: int) -> Iterator[None]:
+    def task(member: int) -> Task:
         for _ in range(50):
             if member:
                 os.kill(os.getpid(), signal.SIGINT)
                 os.kill(os.getpid(), signal.SIGTERM)
-                meetings[0] += 1
-            yield
+                signals[0] += 1
+            yield BARRIER
 
-    side_by_side([work(0), work(1)])
-    assert meetings[0] == 50
+    list(run_forked([task(0), task(1)]))
+    assert signals[0] == 50
 
 
-def test_nobody_outlives_a_parent_that_is_killed() -> None:
+def test_no_process_outlives_a_parent_that_is_killed() -> None:
     script = """
 import os, sys, time
-from mlpserve_trainer.fitting.parallel.lockstep import side_by_side
-def work(member):
+from mlpserve_trainer.fitting.parallel.lockstep import BARRIER, run_forked
+def task(member):
     if member:
         os.write(1, b"%d\\n" % os.getpid())
     while True:
         time.sleep(0.001)
-        yield
-side_by_side([work(0), work(1), work(2)])
+        yield BARRIER
+list(run_forked([task(0), task(1), task(2)]))
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
         assert process.stdout
         children = [int(process.stdout.readline()) for _ in range(2)]
         process.kill()
         process.wait()
-        # At its end they let go of their standard output, which is this pipe.
+        # They close their standard output, which is this pipe, when they end.
         assert process.stdout.read() == b""
     assert len(set(children)) == 2
 
 
 def test_nothing_is_left_open() -> None:
     before = list(Path("/proc/self/fd").iterdir())
-    side_by_side([iter([None]), iter([None]), iter([None])])
+    list(run_forked([iter([None]), iter([None]), iter([None])]))
     assert len(list(Path("/proc/self/fd").iterdir())) == len(before)
 
 
 @EVERY_WAY
-def test_what_numpy_does_about_overflow_is_what_the_caller_said(run: Run) -> None:
-    def work() -> Iterator[None]:
-        yield
+def test_tasks_handle_overflow_as_the_caller_does(run: Run) -> None:
+    def task() -> Task:
+        yield BARRIER
         np.multiply(np.float32(1e30), np.float32(1e30))
 
     with np.errstate(over="ignore"):
-        run([work(), work()])
+        list(run([task(), task()]))
     with (
         np.errstate(over="raise"),
         pytest.raises((FloatingPointError, TrainerError), match="overflow"),
     ):
-        run([work(), work()])
+        list(run([task(), task()]))
 
 
-def test_works_can_be_left_and_taken_up_again_at_any_meeting() -> None:
+def test_tasks_can_be_continued_after_any_step() -> None:
     steps = shared(2)
 
-    def work(member: int) -> Iterator[None]:
+    def task(member: int) -> Task:
         for _ in range(10):
             steps[member] += 1
-            yield
+            yield BARRIER
+            yield float(steps[member])
 
-    works = [work(0), work(1)]
-    assert in_turns(works, 3) == 3
+    tasks = [task(0), task(1)]
+    assert list(run_interleaved(tasks, 3)) == [1, 2, 3]
     assert steps.tolist() == [3, 3]
-    assert in_turns(works, 2) == 2
-    assert side_by_side(works) == 5
+    assert list(run_interleaved(tasks, 2)) == [4, 5]
+    assert list(run_forked(tasks)) == [6, 7, 8, 9, 10]
     assert steps.tolist() == [10, 10]
 
 
-@pytest.mark.parametrize("slow", ["alone", "together"])
-def test_a_team_goes_the_way_that_is_faster(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlpserve_trainer.fitting.parallel.lockstep.cores", lambda: 2)
-    here, team, meetings = os.getpid(), Team(), shared(2)
+@EVERY_WAY
+def test_the_results_of_the_first_task_are_passed_on(run: Run) -> None:
+    def task(member: int) -> Task:
+        for step in range(30):
+            yield BARRIER
+            yield float(step + 100 * member)
 
-    def second() -> Iterator[None]:
+    assert list(run([task(0), task(1)])) == list(range(30))
+
+
+@EVERY_WAY
+def test_tasks_that_are_abandoned_leave_nothing_behind(run: Callable[..., Steps]) -> None:
+    def task() -> Task:
+        while True:
+            yield BARRIER
+            yield 1.0
+
+    with closing(run([task(), task()])) as steps:
+        assert list(islice(steps, 20)) == [1.0] * 20
+
+
+@pytest.mark.parametrize("slow", ["interleaved", "forked"])
+def test_the_faster_way_is_taken(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlpserve_trainer.fitting.parallel.lockstep.cores", lambda: 2)
+    here, lockstep, steps = os.getpid(), Lockstep(), shared(2)
+
+    def second() -> Task:
         for _ in range(40):
-            alone = os.getpid() == here
-            meetings[int(alone)] += 1
-            time.sleep(0.02 if alone == (slow == "alone") else 0)
-            yield
+            interleaved = os.getpid() == here
+            steps[int(interleaved)] += 1
+            time.sleep(0.02 if interleaved == (slow == "interleaved") else 0)
+            yield 0.0
 
     for _ in range(6):
-        team.run([iter([None] * 40), second()])
-    together, alone = meetings.tolist()
-    assert together + alone == 240
-    assert alone == TRIAL if slow == "alone" else together <= 40
+        assert len(list(lockstep.run([iter([0.0] * 40), second()]))) == 40
+    forked, interleaved = steps.tolist()
+    assert forked + interleaved == 240
+    assert interleaved == PROBE_STEPS if slow == "interleaved" else forked <= 40
 
 
-def _patient() -> Iterator[None]:
+def _patient() -> Task:
     while True:
-        yield
+        yield BARRIER
 
 
 def children() -> str:

@@ -1,5 +1,4 @@
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -7,8 +6,9 @@ import pytest
 
 from mlpserve_model import Network, initialise, loss_and_gradients
 from mlpserve_trainer import Recipe
-from mlpserve_trainer.fitting.parallel.lockstep import in_turns
-from mlpserve_trainer.fitting.parallel.shard import TURNS, Board, Part, layers_of
+from mlpserve_trainer.fitting.parallel.lockstep import BARRIER, Task, run_interleaved
+from mlpserve_trainer.fitting.parallel.shard import SLOTS, Shard, SharedBuffers
+from mlpserve_trainer.fitting.state import layers_of, vector_of
 
 RNG = np.random.default_rng(1)
 INPUTS = RNG.random((30, 12), dtype=np.float32)
@@ -22,45 +22,46 @@ EVERY_KIND = list(
 )
 
 
-def vector_of(network: Network) -> npt.NDArray[np.float32]:
-    layers = initialise(network, np.random.default_rng(2))
-    return np.concatenate([array.ravel() for layer in layers for array in layer])
+def initial(network: Network) -> npt.NDArray[np.float32]:
+    return vector_of(initialise(network, np.random.default_rng(2))).astype(np.float32)
 
 
 class Whole:
-    """A network cut into parts that pass over the same rows on one thread."""
+    """A network cut into shards that pass over the same rows in one process."""
 
     def __init__(
         self, network: Network, vector: npt.NDArray[np.float32], recipe: Recipe, members: int = 1
     ) -> None:
         self.network, self.vector, self.members = network, vector, members
-        self.parts = [Part(network, recipe, member, members) for member in range(members)]
+        self.shards = [Shard(network, recipe, member, members) for member in range(members)]
         self.gradient = np.zeros_like(vector)
+        self.losses: list[float] = []
 
     def run(self, inputs: npt.NDArray[np.float32], targets: npt.NDArray[np.float32]) -> float:
         """Leave the gradient of the mean loss of the rows; return the mean loss."""
-        board = Board(self.network, self.members, len(inputs), together=True)
-        losses: list[float] = []
-        for turn in range(TURNS):
-            board.inputs[0][turn][:] = inputs
-            losses.clear()
-            in_turns([self._pass(part, board, turn, targets, losses) for part in self.parts])
-        assert len(set(losses)) == 1
-        return losses[0] / len(inputs)
+        buffers = SharedBuffers(self.network, self.members, len(inputs), shared_inputs=True)
+        for slot in range(SLOTS):
+            buffers.inputs[0][slot][:] = inputs
+            tasks = [self._pass(shard, buffers, slot, targets) for shard in self.shards]
+            self.losses.clear()
+            (loss,) = run_interleaved(tasks)
+        assert len(set(self.losses)) == 1  # every shard knows the loss
+        return loss / len(inputs)
 
     def _pass(
         self,
-        part: Part,
-        board: Board,
-        turn: int,
+        shard: Shard,
+        buffers: SharedBuffers,
+        slot: int,
         targets: npt.NDArray[np.float32],
-        losses: list[float],
-    ) -> Iterator[None]:
-        part.weights[:] = self.vector[part.positions]
-        yield from part.forward(board, turn, np.random.default_rng(3))
-        yield
-        losses.append((yield from part.backward(board, turn, targets.T)))
-        self.gradient[part.positions] = part.gradient
+    ) -> Task:
+        shard.weights[:] = self.vector[shard.positions]
+        yield from shard.forward(buffers, slot, np.random.default_rng(3))
+        yield BARRIER
+        loss = yield from shard.backward(buffers, slot, targets.T)
+        self.gradient[shard.positions] = shard.gradient
+        self.losses.append(loss)
+        yield loss
 
 
 def test_layers_are_views_of_the_vector_in_the_order_of_the_file() -> None:
@@ -81,7 +82,7 @@ def test_the_fast_step_computes_what_the_textbook_one_does(
     hidden: str, output: str, loss: str, members: int, between: tuple[int, ...]
 ) -> None:
     network = Network((12, *between, 4), hidden, output)
-    whole = Whole(network, vector_of(network), Recipe(loss=loss), members)
+    whole = Whole(network, initial(network), Recipe(loss=loss), members)
     weights = layers_of(network, whole.vector)
     expected_loss, expected = loss_and_gradients(network, weights, INPUTS, TARGETS, loss)
     assert whole.run(INPUTS, TARGETS) == pytest.approx(expected_loss, rel=1e-5)
@@ -93,14 +94,14 @@ def test_the_fast_step_computes_what_the_textbook_one_does(
 @pytest.mark.parametrize("members", [1, 2, 3])
 def test_every_weight_has_one_owner(members: int) -> None:
     network = Network((12, 9, 7, 4))
-    parts = [Part(network, Recipe(), member, members) for member in range(members)]
-    owned = np.concatenate([part.positions for part in parts])
+    shards = [Shard(network, Recipe(), member, members) for member in range(members)]
+    owned = np.concatenate([shard.positions for shard in shards])
     np.testing.assert_array_equal(np.sort(owned), np.arange(network.parameters))
 
 
-def test_a_part_serves_batches_of_any_size() -> None:
+def test_a_shard_serves_batches_of_any_size() -> None:
     network = Network((12, 9, 4))
-    whole = Whole(network, vector_of(network), Recipe(), members=2)
+    whole = Whole(network, initial(network), Recipe(), members=2)
     for rows in (30, 7, 1, 30):
         whole.run(INPUTS[:rows], TARGETS[:rows])
         weights = layers_of(network, whole.vector)
@@ -115,7 +116,7 @@ def test_the_gradient_with_dropout_is_that_of_the_thinned_network(
     hidden: str, between: tuple[int, ...], members: int
 ) -> None:
     network = Network((12, *between, 4), hidden)
-    vector = vector_of(network)
+    vector = initial(network)
     whole = Whole(network, vector, Recipe(dropout=0.4), members)
     whole.run(INPUTS, TARGETS)
     gradient = whole.gradient.copy()

@@ -1,9 +1,9 @@
-"""Several works that meet at every `yield`: side by side in processes, or in turns in one.
+"""Run tasks in lockstep: they meet at barriers, as forked processes or interleaved in one.
 
-A step of a training meets thousands of times a second, after some forty calls of NumPy. Threads
-would have to win Python's lock back after every one of those, and lose a quarter of their time
-over it; forked processes have a lock each. What a work writes for others has to lie in `shared`
-memory: everything else that it changes is gone with its process.
+The shards of a network meet at a barrier thousands of times a second, after some forty calls of
+NumPy each time. Threads would have to reacquire the interpreter lock after every one of these
+calls, which costs a quarter of the time. Forked processes have a lock each. What one task writes
+for another has to be in `shared` memory; all other changes are lost when its process ends.
 """
 
 import math
@@ -14,61 +14,68 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from itertools import combinations, islice
+from itertools import combinations
 from typing import NoReturn, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_trainer.errors import TeamBroken
+from mlpserve_trainer.errors import ProcessLost
 from mlpserve_trainer.interrupts import held_back
 
-__all__ = ["Team", "Work", "in_turns", "shared", "side_by_side"]
+__all__ = ["BARRIER", "Lockstep", "Steps", "Task", "run_forked", "run_interleaved", "shared"]
 
-# What one member does; it yields where all have to come that far before any goes on. All works
-# of a team have as many meetings.
-Work: TypeAlias = Iterator[None]
+# What a task yields for a barrier, which all tasks have to reach before any of them continues.
+BARRIER: None = None
 
-# What each member has to each other one.
-Lines: TypeAlias = dict[int, socket.socket]
+# One member's work. It yields BARRIER, and the result of each step; all tasks yield alike.
+Task: TypeAlias = Iterator[float | None]
 
-# How often a member asks for another before it sleeps until that one comes: a fraction of a
-# millisecond. To be woken up costs ten times what asking costs.
-ASKS = 300
-# Meetings that tell how fast it goes in turns, and after how many runs both ways are tried again.
-TRIAL, RUNS = 8, 8
-_HERE, _GONE = b"\1", b"\0"  # what members tell each other; the reason follows
+# Yields the results of the first task; returns how many there were.
+Steps: TypeAlias = Generator[float, None, int]
+
+# The sockets that connect one member to each of the others.
+Sockets: TypeAlias = dict[int, socket.socket]
+
+# How often a member polls for another before it blocks: a fraction of a millisecond. To be woken
+# up costs ten times as much as to poll.
+SPINS = 300
+# Steps by which the speed of interleaving is measured, and runs until both ways are measured again.
+PROBE_STEPS, RUNS_BETWEEN_PROBES = 8, 8
+READY, FAILED = b"\1", b"\0"  # messages between members; a reason follows FAILED
 
 
-class Team:
-    """Does works in whichever way was the faster one lately: others may need the cores too.
+class Lockstep:
+    """Runs tasks forked or interleaved, whichever was faster recently.
 
-    In turns where there is one core, or a system whose BLAS may not survive a fork.
+    Forked processes are slower where other programs need the cores. Tasks are always interleaved
+    where one core is usable, and on systems whose BLAS may not survive a fork.
     """
 
     def __init__(self) -> None:
-        self._in_turns, self._side_by_side = 0.0, 0.0  # seconds a meeting; 0: try it
+        self._interleaved_seconds, self._forked_seconds = 0.0, 0.0  # per step; 0: not measured
         self._runs = 0
 
-    def run(self, works: Sequence[Work]) -> None:
-        """Do the works to their end; raises what they raise, and TeamBroken."""
-        if len(works) == 1 or cores() == 1 or sys.platform != "linux":
-            in_turns(works)
-            return
-        if self._runs % RUNS == 0:
-            started = time.perf_counter()
-            if in_turns(works, TRIAL) < TRIAL:
-                return
-            self._in_turns, self._side_by_side = (time.perf_counter() - started) / TRIAL, 0.0
+    def run(self, tasks: Sequence[Task]) -> Steps:
+        """Run the tasks to their end; raises what they raise, and ProcessLost."""
+        if len(tasks) == 1 or cores() == 1 or sys.platform != "linux":
+            return (yield from run_interleaved(tasks))
+        probed, started = 0, time.perf_counter()
+        if self._runs % RUNS_BETWEEN_PROBES == 0:
+            probed = yield from run_interleaved(tasks, PROBE_STEPS)
+            if probed < PROBE_STEPS:
+                return probed
+            seconds = (time.perf_counter() - started) / probed
+            self._interleaved_seconds, self._forked_seconds = seconds, 0.0
         self._runs += 1
-        if self._side_by_side > self._in_turns:
-            in_turns(works)
-        else:
-            started = time.perf_counter()
-            meetings = side_by_side(works)
-            self._side_by_side = (time.perf_counter() - started) / max(meetings, 1)
+        if self._forked_seconds > self._interleaved_seconds:
+            return probed + (yield from run_interleaved(tasks))
+        started = time.perf_counter()
+        steps = yield from run_forked(tasks)
+        self._forked_seconds = (time.perf_counter() - started) / max(steps, 1)
+        return probed + steps
 
 
 def cores() -> int:
@@ -80,7 +87,7 @@ def cores() -> int:
 
 
 def shared(*shape: int) -> npt.NDArray[np.float32]:
-    """Return zeros that forked processes share; raises MemoryError."""
+    """Return zeros in memory that forked processes share; raises MemoryError."""
     count = math.prod(shape)
     try:
         memory = mmap.mmap(-1, max(count, 1) * 4)
@@ -89,36 +96,35 @@ def shared(*shape: int) -> npt.NDArray[np.float32]:
     return np.frombuffer(memory, np.float32, count).reshape(shape)
 
 
-def in_turns(works: Sequence[Work], meetings: int | None = None) -> int:
-    """Do all works here, in turns, for so many meetings or to the end; return how many."""
-    # Only a work that has ended gives something else than None.
-    rounds = iter(lambda: {next(work, work) for work in works} == {None}, False)
-    return sum(islice(rounds, meetings))
+def run_interleaved(tasks: Sequence[Task], max_steps: int | None = None) -> Steps:
+    """Run all tasks in this process, each up to its next barrier in turn.
 
-
-def side_by_side(works: Sequence[Work]) -> int:
-    """Do each of the works to its end in a process of its own, the first here.
-
-    Returns how many meetings there were. Raises what the first work raises, and TeamBroken for
-    any other. Their processes have ended, in any case, when this returns.
+    With `max_steps`, the tasks can be continued afterwards, here or in `run_forked`.
     """
-    members, children = range(len(works)), list[int]()
+    steps, ended = 0, object()
+    while steps != max_steps:
+        result, *_ = [next(task, ended) for task in tasks]
+        if result is ended:
+            break
+        if isinstance(result, float):
+            steps += 1
+            yield result
+    return steps
+
+
+def run_forked(tasks: Sequence[Task]) -> Steps:
+    """Run each task in a process of its own, the first one in this process.
+
+    Raises what the first task raises, and ProcessLost when another one fails. The other
+    processes have ended when the generator is exhausted or closed.
+    """
+    children = list[int]()
     with ExitStack() as stack:
-        stack.callback(_see_the_end_of, children)  # when the lines are closed, which ends them
-        lines: list[Lines] = [{} for _ in members]
+        stack.callback(_wait_for, children)  # runs after the sockets are closed, which ends them
+        sockets = _start(tasks, children, stack)
+        _close_other_sockets(sockets, 0)
         try:
-            for one, other in combinations(members, 2):
-                pair = socket.socketpair()
-                lines[one][other], lines[other][one] = map(stack.enter_context, pair)
-            # Signals to stop are for the first member alone, and stay held back in the others.
-            with held_back():
-                for member in members[1:]:
-                    children.append(_fork() or _live(works[member], lines, member))
-        except OSError as error:
-            raise TeamBroken(f"no second process to train with: {error.strerror}") from error
-        _keep(lines, 0)
-        try:
-            return _attend(works[0], lines[0])
+            return (yield from _run_task(tasks[0], sockets[0]))
         except BaseException:
             for child in children:
                 with suppress(ProcessLookupError):
@@ -126,69 +132,93 @@ def side_by_side(works: Sequence[Work]) -> int:
             raise
 
 
-def _see_the_end_of(children: Sequence[int]) -> None:
+def _start(tasks: Sequence[Task], children: list[int], stack: ExitStack) -> Sequence[Sockets]:
+    """Connect the members and fork all but the first; raises ProcessLost."""
+    sockets: list[Sockets] = [{} for _ in tasks]
+    try:
+        for one, other in combinations(range(len(tasks)), 2):
+            pair = socket.socketpair()
+            sockets[one][other], sockets[other][one] = map(stack.enter_context, pair)
+        # Signals to stop are handled by the first member; the others never unblock them.
+        with held_back():
+            for member, task in enumerate(tasks[1:], start=1):
+                if not (child := _fork()):
+                    _child_main(task, sockets, member)
+                children.append(child)
+    except OSError as error:
+        raise ProcessLost(f"cannot start a second training process: {error.strerror}") from error
+    return sockets
+
+
+def _wait_for(children: Sequence[int]) -> None:
     for child in children:
-        with suppress(ChildProcessError):  # where SIGCHLD is ignored the system does
+        with suppress(ChildProcessError):  # where SIGCHLD is ignored, the system waits
             os.waitpid(child, 0)
 
 
 def _fork() -> int:
     with warnings.catch_warnings():
-        # A child of a process with threads may wait for ever for a lock of theirs: these ask for
-        # none but BLAS's, and BLAS knows of forks.
+        # A child of a process with threads may block for ever on a lock of theirs. These children
+        # take no lock but those of BLAS, which handles forks.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
 
 
-def _live(work: Work, lines: Sequence[Lines], member: int) -> NoReturn:
-    """Do the work, and end this process."""
+def _child_main(task: Task, sockets: Sequence[Sockets], member: int) -> NoReturn:
+    """Run the task, then end this process."""
     try:
-        _keep(lines, member)
-        _attend(work, lines[member])
-    except TeamBroken:
-        pass  # whoever has broken it says why
+        _close_other_sockets(sockets, member)
+        for _ in _run_task(task, sockets[member]):
+            pass
+    except ProcessLost:
+        pass  # the member that failed has reported the reason
     except BaseException as error:
-        lines[member][0].send(_GONE + repr(error).encode()[:4096])
+        reason = f"{type(error).__name__}: {error}".encode(errors="replace")
+        sockets[member][0].send(FAILED + reason[:4096])
     finally:
         os._exit(0)
 
 
-def _keep(lines: Sequence[Lines], member: int) -> None:
-    """Close the lines of all but this member: or it would not show on them that one has died."""
-    for other in {*range(len(lines))} - {member}:
-        for line in lines[other].values():
+def _close_other_sockets(sockets: Sequence[Sockets], member: int) -> None:
+    """Close the other members' ends, so that a member that dies is noticed as end of file."""
+    for other in {*range(len(sockets))} - {member}:
+        for line in sockets[other].values():
             line.close()
 
 
-def _attend(work: Work, lines: Lines) -> int:
-    """Do a work and meet the others at every yield and at the end; return how many yields."""
-    meetings = 0
-    for _ in work:
-        meetings += 1
-        _meet(lines)
-    _meet(lines)  # what they did after the last yield is done as well
-    return meetings
+def _run_task(task: Task, sockets: Sockets) -> Steps:
+    """Run a task, with a barrier wherever it asks for one and at its end."""
+    steps = 0
+    for result in task:
+        if result is BARRIER:
+            _barrier(sockets)
+        else:
+            steps += 1
+            yield result
+    _barrier(sockets)  # all have finished what follows their last barrier
+    return steps
 
 
-def _meet(lines: Lines) -> None:
-    for line in lines.values():
-        with suppress(OSError):  # of one who is gone there may still be the reason to read
-            line.send(_HERE)
-    for line in lines.values():
-        if _heard(line, 1) != _HERE:
-            reason = _heard(line, 4096).decode() or "it was ended from outside"
-            raise TeamBroken(f"a process of the training failed: {reason}")
+def _barrier(sockets: Sockets) -> None:
+    """Return when all members have reached this barrier; raises ProcessLost."""
+    for line in sockets.values():
+        with suppress(OSError):  # a member that has gone may have left its reason to read
+            line.send(READY)
+    for line in sockets.values():
+        if _recv(line, 1) != READY:
+            reason = _recv(line, 4096).decode() or "it was killed"
+            raise ProcessLost(f"a training process failed: {reason}")
 
 
-def _heard(line: socket.socket, most: int) -> bytes:
-    """Return what another one says, up to so many bytes; nothing when it is gone."""
-    for _ in range(ASKS):
+def _recv(line: socket.socket, max_bytes: int) -> bytes:
+    """Return what another member has sent, nothing if it has gone."""
+    for _ in range(SPINS):
         try:
-            return line.recv(most, socket.MSG_DONTWAIT)
+            return line.recv(max_bytes, socket.MSG_DONTWAIT)
         except BlockingIOError:
             continue
         except OSError:
             return b""
     with suppress(OSError):
-        return line.recv(most)
+        return line.recv(max_bytes)
     return b""

@@ -1,77 +1,82 @@
-"""Forward and backward at speed: each part owns some units, and buffers are made once.
+"""Forward and backward pass of one shard: a slice of the network that one process computes.
 
-Hidden layers are cut by their units, the last layer by its inputs. So every weight has one owner,
-and nobody else needs its gradient or its optimizer's memory; a network with one hidden layer
-exchanges nothing but its parts of the logits, once a step. (Shoeybi et al., Megatron-LM (2019),
-cut layers in the same way for larger machines.)
-
-`mlpserve_model.loss_and_gradients` is the textbook's form of the same computation, and the
-test's measure of this one.
+Hidden layers are cut by their units, the last layer by its inputs. Every weight then belongs to
+one shard, and no other shard needs its gradient or its optimizer state. The shards of a network
+with one hidden layer exchange nothing but their summands of the logits, once a step. Shoeybi et
+al., Megatron-LM (2019), cut layers in the same way for larger machines.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model.nn.activations import HIDDEN, OUTPUT
-from mlpserve_model.nn.losses import LOSSES
 from mlpserve_model.nn.network import Layer, Network, Weights
 from mlpserve_model.nn.types import Array
-from mlpserve_trainer.fitting.parallel.lockstep import shared
+from mlpserve_trainer.fitting.parallel.kernels import (
+    ACTIVATIONS,
+    Scratch,
+    draw_mask,
+    floats,
+    output_delta,
+    sum_in_order,
+)
+from mlpserve_trainer.fitting.parallel.lockstep import BARRIER, shared
+from mlpserve_trainer.fitting.state import layers_of
 from mlpserve_trainer.recipe import Recipe
 
-__all__ = ["TURNS", "Board", "Part", "layers_of"]
+__all__ = ["SLOTS", "Shard", "SharedBuffers", "shard_slice"]
 
 Floats = npt.NDArray[np.float32]
 
-# Buffers that others read exist three times, and steps take them in turn: one part may be filling
-# those of the next step while another has not done with those of the last.
-TURNS = 3
+# Shared buffers exist three times, and steps use the slots in rotation: one shard may already
+# fill those of the next step while another still reads those of the step before.
+SLOTS = 3
 
 
-def layers_of(network: Network, vector: Array) -> Weights:
-    """Return the layers as views into one vector (parameters,): w1, b1, w2, b2, ..."""
-    layers, start = [], 0
-    for inputs, units in network.layer_shapes:
-        middle, end = start + inputs * units, start + (inputs + 1) * units
-        layers.append(Layer(vector[start:middle].reshape(inputs, units), vector[middle:end]))
-        start = end
-    return tuple(layers)
+class SharedBuffers:
+    """What the shards of a network exchange in a pass over `rows` rows.
 
-
-class Board:
-    """What the parts of a network show each other in a pass over `rows` rows.
-
-    * `inputs`: of each part and turn, (rows, inputs), filled before `forward`. With `together` all
-      parts have the same, and each may fill some of it. Without, each has one of its own for all
-      turns: memory that another core has touched takes longer to read and to write.
-    * `activations`, `deltas`: of each hidden layer but the last and each turn, (rows, units) put
-      together, and (parts, rows, units) to be summed.
-    * `logits`: of each turn, (parts, classes, rows), to be summed.
+    Attributes:
+        rows: Rows of the batch.
+        inputs: Of each shard and slot, the batch (rows, inputs), to be filled before `forward`.
+            With `shared_inputs` all shards have the same, and each may fill some of the rows.
+            Otherwise each shard has one of its own for all slots: memory that another core has
+            written takes longer to access.
+        activations: Of each hidden layer but the last and each slot, (rows, units), where each
+            shard writes its units.
+        deltas: Of the same layers and each slot, (shards, rows, units), to be summed over shards.
+        logits: Of each slot, (shards, classes, rows), to be summed over shards.
     """
 
-    def __init__(self, network: Network, parts: int, rows: int, together: bool) -> None:
+    def __init__(self, network: Network, shards: int, rows: int, shared_inputs: bool) -> None:
         self.rows = rows
-        if together:
-            self.inputs = [list(shared(TURNS, rows, network.inputs))] * parts
+        if shared_inputs:
+            self.inputs = [list(shared(SLOTS, rows, network.inputs))] * shards
         else:
-            self.inputs = [[_floats(rows, network.inputs)] * TURNS for _ in range(parts)]
+            self.inputs = [[floats(rows, network.inputs)] * SLOTS for _ in range(shards)]
         between = network.layer_sizes[1:-2]
-        self.activations = [list(shared(TURNS, rows, units)) for units in between]
-        self.deltas = [list(shared(TURNS, parts, rows, units)) for units in between]
-        self.logits = list(shared(TURNS, parts, network.classes, rows))
+        self.activations = [list(shared(SLOTS, rows, units)) for units in between]
+        self.deltas = [list(shared(SLOTS, shards, rows, units)) for units in between]
+        self.logits = list(shared(SLOTS, shards, network.classes, rows))
 
 
-class Part:
-    """The weights that one member of a team owns, and their gradient.
+class Shard:
+    """The weights of one shard (owned,) and their gradient.
 
-    * `inputs`: what it is given of the network's inputs, in this order; all, if not said.
-    * `positions`: (own,) where they are in the vector of all parameters, as in `layers_of`.
-    * `weights`: (own,) to be filled and changed by the caller; other processes see them.
-    * `gradient`: (own,) where `backward` leaves that of a batch's mean loss.
+    A pass is `forward`, a barrier, `backward`. Both yield wherever they need a barrier too.
 
-    A pass is `forward`, a meeting, `backward`; both yield where all parts have to come that far.
+    Args:
+        network: The whole network.
+        recipe: Its loss and dropout are used.
+        member: Which shard this is, counted from 0.
+        members: Number of shards.
+        inputs: Indices of the network's inputs that `forward` receives, in order; None for all.
+
+    Attributes:
+        positions: Indices (owned,) of its weights in the vector of all parameters.
+        weights: Its weights (owned,), in shared memory, set and changed by the caller.
+        gradient: Gradient (owned,) of the mean loss of a batch, set by `backward`.
     """
 
     def __init__(
@@ -83,206 +88,141 @@ class Part:
         inputs: npt.NDArray[np.intp] | None = None,
     ) -> None:
         self._network, self._recipe, self._member = network, recipe, member
-        places = list(layers_of(network, np.arange(network.parameters, dtype=np.float64)))
+        positions = list(layers_of(network, np.arange(network.parameters, dtype=np.float64)))
         if inputs is not None:
-            places[0] = Layer(places[0].w[inputs], places[0].b)
-        self._own = [_share(len(w), member, members) for w, _ in places]
-        pieces = [
-            piece
-            for (w, b), own in zip(places[:-1], self._own[1:], strict=True)
-            for piece in (w[:, own], b[own])
-        ]
-        # Only the first part adds the last layer's biases.
-        pieces += [places[-1].w[self._own[-1]], places[-1].b[: 0 if member else None]]
+            positions[0] = Layer(positions[0].w[inputs], positions[0].b)
+        self._own_slices = [shard_slice(len(w), member, members) for w, _ in positions]
+        pieces = _own_pieces(positions, self._own_slices, with_output_bias=member == 0)
         self.positions = np.concatenate([piece.ravel() for piece in pieces]).astype(np.intp)
         self.weights = shared(len(self.positions))
         self.gradient = np.zeros(len(self.positions), np.float32)
         self._layers = _layers_like(pieces, self.weights)
         self._gradients = _layers_like(pieces, self.gradient)
-        self._activate, self._take_back = IN_PLACE[network.hidden_activation]
-        self._scratch: dict[int, _Scratch] = {}
+        self._activation = ACTIVATIONS[network.hidden_activation]
+        self._scratch: dict[int, Scratch] = {}
 
     def forward(
-        self, board: Board, turn: int, rng: np.random.Generator, zeros: int = 0
+        self, buffers: SharedBuffers, slot: int, rng: np.random.Generator, first_used_input: int = 0
     ) -> Iterator[None]:
-        """Go from the inputs to this part's share of the logits.
+        """Compute this shard's summand of the logits.
 
-        `rng` is of the dropout. Where the first `zeros` inputs are 0 in all of these rows, they
-        need no computing in the first of several layers.
+        Args:
+            buffers: Holds the inputs, and receives activations and logits.
+            slot: Slot of this step in the buffers.
+            rng: Source of the dropout masks.
+            first_used_input: The inputs before this one are 0 in all rows, and are skipped.
         """
-        scratch = self._scratch_for(board.rows)
-        fed, scratch.fed = board.inputs[self._member][turn][:, zeros:], []
-        for level, (w, b) in enumerate(self._layers[:-1]):
-            scratch.fed.append(fed)
-            a = scratch.outputs[level]
-            np.matmul(fed, w[-fed.shape[1] :], out=a)  # np.dot would copy a part of the inputs
-            np.add(a, b, out=a)
-            self._activate(a, scratch.zeros[level])
-            fed = self._thinned(scratch, level, rng) if self._recipe.dropout else a
-            if level < len(board.activations):
-                whole = board.activations[level][turn]
-                whole[:, self._own[level + 1]] = fed
-                yield
-                fed = whole
+        scratch = self._scratch_for(buffers.rows)
+        layer_input = buffers.inputs[self._member][slot][:, first_used_input:]
+        scratch.layer_inputs = [layer_input]
+        for level in range(len(self._layers) - 1):
+            layer_input = self._hidden_layer(scratch, level, rng)
+            if level < len(buffers.activations):
+                whole = buffers.activations[level][slot]
+                whole[:, self._own_slices[level + 1]] = layer_input
+                yield BARRIER
+                layer_input = whole
+            scratch.layer_inputs.append(layer_input)
+        if len(self._layers) == 1:
+            scratch.layer_inputs = [layer_input[:, self._own_slices[0]]]
+        self._last_layer(scratch, buffers.logits[slot][self._member])
+
+    def backward(
+        self, buffers: SharedBuffers, slot: int, targets: Floats
+    ) -> Generator[None, None, float]:
+        """Compute the gradient of the mean loss against `targets` (classes, rows).
+
+        Returns:
+            The loss summed over the rows.
+        """
+        scratch = self._scratch_for(buffers.rows)
+        sum_in_order(buffers.logits[slot], scratch.logits)
+        loss = output_delta(self._network, self._recipe.loss, scratch, targets)
+        self._last_gradient(scratch)
+        delta_above = scratch.output_delta.T
+        for level in range(len(self._layers) - 2, -1, -1):
+            delta, w_above = scratch.deltas[level], self._layers[level + 1].w
+            if level < len(buffers.deltas):
+                summands = buffers.deltas[level][slot]
+                np.dot(delta_above, w_above.T, out=summands[self._member])
+                yield BARRIER
+                sum_in_order(summands[:, :, self._own_slices[level + 1]], delta)
+            else:
+                np.dot(delta_above, w_above.T, out=delta)
+            self._hidden_gradient(scratch, level)
+            delta_above = delta
+        return loss
+
+    def _hidden_layer(self, scratch: Scratch, level: int, rng: np.random.Generator) -> Floats:
+        """Return the activations (rows, own units) of a hidden layer, after dropout."""
+        (w, b), layer_input = self._layers[level], scratch.layer_inputs[level]
+        a = scratch.outputs[level]
+        np.matmul(layer_input, w[-layer_input.shape[1] :], out=a)  # np.dot would copy the slice
+        np.add(a, b, out=a)
+        self._activation.activate(a, scratch.zeros[level])
+        return self._apply_dropout(scratch, level, rng) if self._recipe.dropout else a
+
+    def _apply_dropout(self, scratch: Scratch, level: int, rng: np.random.Generator) -> Floats:
+        mask, dropped = scratch.masks[level], scratch.dropped[level]
+        draw_mask(mask, 1 - self._recipe.dropout, rng)
+        np.multiply(scratch.outputs[level], mask, out=dropped)
+        return dropped
+
+    def _last_layer(self, scratch: Scratch, logits: Floats) -> None:
         w, b = self._layers[-1]
-        scratch.fed.append(fed if len(self._layers) > 1 else fed[:, self._own[0]])
-        logits = board.logits[turn][self._member]
-        # Classes first: what follows goes along the rows, where NumPy is fast.
-        np.dot(w.T, scratch.fed[-1].T, out=logits)
+        # Logits are (classes, rows): NumPy reduces fastest along the last axis, the rows.
+        np.dot(w.T, scratch.layer_inputs[-1].T, out=logits)
         if len(b):
             np.add(logits, b[:, np.newaxis], out=logits)
 
-    def backward(self, board: Board, turn: int, targets: Floats) -> Generator[None, None, float]:
-        """Leave the gradient of the mean loss against `targets` (classes, rows).
+    def _last_gradient(self, scratch: Scratch) -> None:
+        gradient, delta = self._gradients[-1], scratch.output_delta
+        np.dot(scratch.layer_inputs[-1].T, delta.T, out=gradient.w)
+        if len(gradient.b):
+            np.dot(delta, scratch.ones, out=gradient.b)
 
-        Returns the sum of the losses of the rows.
-        """
-        scratch, own = self._scratch_for(board.rows), self._own
-        _sum(board.logits[turn], scratch.logits)
-        loss = _output_delta(self._network, self._recipe.loss, scratch, targets)
-        last = self._gradients[-1]
-        np.dot(scratch.fed[-1].T, scratch.output_delta.T, out=last.w)
-        if len(last.b):
-            np.dot(scratch.output_delta, scratch.ones, out=last.b)
-        above = scratch.output_delta.T
-        for level in range(len(self._layers) - 2, -1, -1):
-            delta, w_above = scratch.deltas[level], self._layers[level + 1].w
-            if level < len(board.deltas):
-                shares = board.deltas[level][turn]
-                np.dot(above, w_above.T, out=shares[self._member])
-                yield
-                _sum(shares[:, :, own[level + 1]], delta)
-            else:
-                np.dot(above, w_above.T, out=delta)
-            if self._recipe.dropout:
-                np.multiply(delta, scratch.kept[level], out=delta)
-            self._take_back(delta, scratch.outputs[level], scratch.positive[level])
-            fed, gradient = scratch.fed[level], self._gradients[level]
-            np.matmul(fed.T, delta, out=gradient.w[-fed.shape[1] :])
-            gradient.w[: -fed.shape[1]] = 0
-            np.dot(scratch.ones, delta, out=gradient.b)
-            above = delta
-        return loss
+    def _hidden_gradient(self, scratch: Scratch, level: int) -> None:
+        """Turn the gradient with respect to the activation into that of the layer's weights."""
+        delta, layer_input = scratch.deltas[level], scratch.layer_inputs[level]
+        if self._recipe.dropout:
+            np.multiply(delta, scratch.masks[level], out=delta)
+        self._activation.backprop(delta, scratch.outputs[level], scratch.positive[level])
+        gradient, used = self._gradients[level], layer_input.shape[1]
+        np.matmul(layer_input.T, delta, out=gradient.w[-used:])
+        gradient.w[:-used] = 0
+        np.dot(scratch.ones, delta, out=gradient.b)
 
-    def _thinned(self, scratch: "_Scratch", level: int, rng: np.random.Generator) -> Floats:
-        kept, dropped = scratch.kept[level], scratch.dropped[level]
-        _draw_kept(kept, 1 - self._recipe.dropout, rng)
-        np.multiply(scratch.outputs[level], kept, out=dropped)
-        return dropped
-
-    def _scratch_for(self, rows: int) -> "_Scratch":
+    def _scratch_for(self, rows: int) -> Scratch:
         if rows not in self._scratch:
             units = [len(layer.b) for layer in self._layers[:-1]]
             classes = self._network.classes
-            self._scratch[rows] = _Scratch(rows, units, classes, self._recipe.dropout > 0)
+            self._scratch[rows] = Scratch(rows, units, classes, self._recipe.dropout > 0)
         return self._scratch[rows]
 
 
-class _Scratch:
-    """One part's own buffers for a pass: of each hidden layer (rows, units), and of the last."""
-
-    def __init__(self, rows: int, units: list[int], classes: int, dropout: bool) -> None:
-        self.fed: list[Floats] = []
-        self.outputs = [_floats(rows, count) for count in units]
-        self.deltas = [_floats(rows, count) for count in units]
-        self.kept = [_floats(rows, count) for count in units if dropout]
-        self.dropped = [_floats(rows, count) for count in units if dropout]
-        self.zeros = [np.zeros((rows, count), np.float32) for count in units]
-        self.positive = [np.empty((rows, count), np.bool_) for count in units]
-        self.logits, self.output_delta = _floats(classes, rows), _floats(classes, rows)
-        self.ones = np.ones(rows, np.float32)
-        self.top, self.sums = _floats(1, rows), _floats(1, rows)
-
-
-def _floats(*shape: int) -> Floats:
-    return np.empty(shape, np.float32)
-
-
-def _sum(shares: Floats, out: Floats) -> None:
-    """Add up, always in the same order; a reduction takes four times as long for two."""
-    np.copyto(out, shares[0])
-    for share in shares[1:]:
-        np.add(out, share, out=out)
-
-
-def _share(units: int, member: int, members: int) -> slice:
+def shard_slice(units: int, member: int, members: int) -> slice:
+    """Return which of the units belong to a shard."""
     return slice(units * member // members, units * (member + 1) // members)
 
 
+def _own_pieces(
+    layers: list[Layer], own_slices: list[slice], with_output_bias: bool
+) -> list[Array]:
+    """Return a shard's slice of each array; the bias of the last layer belongs to one shard."""
+    pieces = [
+        piece
+        for (w, b), own in zip(layers[:-1], own_slices[1:], strict=True)
+        for piece in (w[:, own], b[own])
+    ]
+    w, b = layers[-1]
+    return [*pieces, w[own_slices[-1]], b if with_output_bias else b[:0]]
+
+
 def _layers_like(pieces: list[Array], vector: Floats) -> Weights:
-    """Return views into the vector, one after the other, of the shapes of the pieces."""
+    """Return layers with the shapes of the pieces, as consecutive views into the vector."""
     ends = np.cumsum([piece.size for piece in pieces])
     views = [
         part.reshape(piece.shape)
         for part, piece in zip(np.split(vector, ends[:-1]), pieces, strict=True)
     ]
     return tuple(Layer(w, b) for w, b in zip(views[::2], views[1::2], strict=True))
-
-
-def _draw_kept(kept: Floats, share: float, rng: np.random.Generator) -> None:
-    """Silence units at random and strengthen the rest, so that the sum is expected to stay.
-
-    Srivastava et al., Dropout (2014), in the inverted form.
-    """
-    rng.random(dtype=np.float32, out=kept)
-    np.less(kept, share, out=kept)
-    np.divide(kept, share, out=kept)
-
-
-def _output_delta(network: Network, loss: str, scratch: _Scratch, targets: Floats) -> float:
-    """Leave dL/dz of the last layer in `output_delta`; return the sum of the losses."""
-    if (network.output_activation, loss) == ("softmax", "cross_entropy"):
-        return _softmax_cross_entropy(scratch, targets)
-    output, (forward, backward) = network.output_activation, LOSSES[loss]
-    logits = scratch.logits.T
-    probabilities = OUTPUT[output].forward(logits)
-    np.copyto(scratch.output_delta.T, backward(output, probabilities, targets.T))
-    return forward(output, logits, probabilities, targets.T) * len(logits)
-
-
-def _softmax_cross_entropy(scratch: _Scratch, targets: Floats) -> float:
-    """The two in one, since both need the same exponentials; the logits are used up."""
-    logits, delta = scratch.logits, scratch.output_delta
-    np.maximum.reduce(logits, axis=0, out=scratch.top, keepdims=True)
-    np.subtract(logits, scratch.top, out=logits)
-    np.exp(logits, out=delta)
-    np.add.reduce(delta, axis=0, out=scratch.sums, keepdims=True)
-    np.divide(delta, scratch.sums, out=delta)
-    np.subtract(delta, targets, out=delta)
-    np.multiply(delta, 1 / len(scratch.ones), out=delta)
-    np.log(scratch.sums, out=scratch.top)
-    return float(np.dot(scratch.top[0], scratch.ones)) - float(np.vdot(targets, logits))
-
-
-def _relu(z: Floats, zeros: Floats) -> None:
-    # NumPy takes three times as long with a number in place of the zeros.
-    np.maximum(z, zeros, out=z)
-
-
-def _relu_backward(grad: Floats, a: Floats, positive: npt.NDArray[np.bool_]) -> None:
-    np.greater(a, 0, out=positive)
-    np.multiply(grad, positive, out=grad)
-
-
-Activate = Callable[[Floats, Floats], None]
-TakeBack = Callable[[Floats, Floats, npt.NDArray[np.bool_]], None]
-
-
-def _in_place(name: str) -> tuple[Activate, TakeBack]:
-    """The textbook's pair with its results copied; only ReLU is worth more."""
-    forward, backward = HIDDEN[name]
-
-    def activate(z: Floats, zeros: Floats) -> None:
-        np.copyto(z, forward(z))
-
-    def take_back(grad: Floats, a: Floats, positive: npt.NDArray[np.bool_]) -> None:
-        np.copyto(grad, backward(grad, a))
-
-    return activate, take_back
-
-
-IN_PLACE: dict[str, tuple[Activate, TakeBack]] = {
-    "relu": (_relu, _relu_backward),
-    "sigmoid": _in_place("sigmoid"),
-    "tanh": _in_place("tanh"),
-}

@@ -1,4 +1,4 @@
-"""What one member of a team holds of a training's state while epochs run."""
+"""One shard's slice of the training state while an epoch runs."""
 
 import math
 
@@ -7,59 +7,62 @@ import numpy.typing as npt
 
 from mlpserve_trainer.fitting.optimizers import OPTIMIZERS
 from mlpserve_trainer.fitting.parallel.lockstep import shared
-from mlpserve_trainer.fitting.parallel.shard import Part
-from mlpserve_trainer.fitting.state import State
+from mlpserve_trainer.fitting.parallel.shard import Shard
+from mlpserve_trainer.fitting.state import TrainingState
 from mlpserve_trainer.recipe import Recipe
 
-__all__ = ["Owned"]
+__all__ = ["ShardState"]
 
-# Parameters that an optimizer goes through at a time: its passes over them stay in the cache.
+Floats = npt.NDArray[np.float32]
+
+# Parameters that an optimizer updates at a time: 256 KiB of each vector, which stay in the cache
+# over its passes.
 BLOCK = 2**16
 
 
-class Owned:
-    """A part's weights, their memory and their average, in memory that processes share."""
+class ShardState:
+    """A shard's weights, optimizer state and running average, in shared memory."""
 
-    def __init__(self, state: State, part: Part) -> None:
-        self._state, self._part = state, part
-        part.weights[:] = state.weights[part.positions]
-        self._memory = shared(len(state.memory), len(part.positions))
-        np.take(state.memory, part.positions, axis=1, out=self._memory)
-        self._average = part.weights
+    def __init__(self, state: TrainingState, shard: Shard) -> None:
+        self._state, self._shard = state, shard
+        shard.weights[:] = state.weights[shard.positions]
+        self._optimizer_state = shared(len(state.optimizer_state), len(shard.positions))
+        np.take(state.optimizer_state, shard.positions, axis=1, out=self._optimizer_state)
+        self._average = shard.weights
         if state.average is not None:
-            self._average = shared(len(part.positions))
-            self._average[:] = state.average[part.positions]
-        count = math.ceil(len(part.weights) / BLOCK)
-        edges = np.linspace(0, len(part.weights), count + 1).astype(int).tolist()
+            self._average = shared(len(shard.positions))
+            self._average[:] = state.average[shard.positions]
+        count = math.ceil(len(shard.weights) / BLOCK)
+        edges = np.linspace(0, len(shard.weights), count + 1).astype(int).tolist()
         self._blocks = [
-            (part.weights[block], part.gradient[block], list(self._memory[:, block]), block)
+            (
+                shard.weights[block],
+                shard.gradient[block],
+                list(self._optimizer_state[:, block]),
+                block,
+            )
             for block in map(slice, edges[:-1], edges[1:])
         ]
 
     def update(self, step: int, rate: float, recipe: Recipe) -> None:
-        """Let the optimizer change the weights by the gradient, which is used up."""
+        """Let the optimizer change the weights by the gradient, which is overwritten."""
         update = OPTIMIZERS[recipe.optimizer].update
-        for w, g, memory, block in self._blocks:
-            update(w, g, memory, step, rate, recipe)
+        for w, g, optimizer_state, block in self._blocks:
+            update(w, g, optimizer_state, step, rate, recipe)
             if self._state.average is not None:
                 _move_average(self._average[block], w, recipe.averaging, g)
 
-    def give_back(self) -> None:
-        """Write into the state what the epoch has come to."""
-        state, positions = self._state, self._part.positions
-        state.weights[positions] = self._part.weights
-        state.memory[:, positions] = self._memory
+    def write_back(self) -> None:
+        """Copy the slice into the training state."""
+        state, positions = self._state, self._shard.positions
+        state.weights[positions] = self._shard.weights
+        state.optimizer_state[:, positions] = self._optimizer_state
         if state.average is not None:
             state.average[positions] = self._average
 
 
-def _move_average(
-    average: npt.NDArray[np.float32],
-    weights: npt.NDArray[np.float32],
-    kept: float,
-    scratch: npt.NDArray[np.float32],
-) -> None:
-    """Average <- kept · average + (1 - kept) · weights: Polyak's averaging, exponential."""
+def _move_average(average: Floats, weights: Floats, decay: float, scratch: Floats) -> None:
+    """Compute average <- decay · average + (1 - decay) · weights: Polyak's, exponential."""
     np.subtract(weights, average, out=scratch)
-    np.multiply(scratch, 1 - kept, out=scratch)
+    np.multiply(scratch, 1 - decay, out=scratch)
     np.add(average, scratch, out=average)

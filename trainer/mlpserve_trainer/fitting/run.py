@@ -1,0 +1,75 @@
+"""One training run: resume, fit, save checkpoints, calibrate."""
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from threadpoolctl import threadpool_limits
+
+from mlpserve_model import Network
+from mlpserve_trainer.datasets import Dataset
+from mlpserve_trainer.datasets.split import Examples, Split
+from mlpserve_trainer.evaluation.calibration import cooled, fit_temperature
+from mlpserve_trainer.evaluation.scores import probabilities
+from mlpserve_trainer.fitting.checkpoint import Checkpoint
+from mlpserve_trainer.fitting.fit import Epoch, fit
+from mlpserve_trainer.fitting.progress import Watch
+from mlpserve_trainer.recipe import Recipe
+
+__all__ = ["fitted", "network_for"]
+
+logger = logging.getLogger(__name__)
+
+
+def network_for(recipe: Recipe, data: Dataset) -> Network:
+    """Return the network of a recipe, with the data's number of inputs and classes."""
+    sizes = (math.prod(data.input_shape), *recipe.hidden, len(data.class_names))
+    return Network(sizes, recipe.hidden_activation, recipe.output_activation)
+
+
+def fitted(
+    network: Network,
+    recipe: Recipe,
+    parts: Split,
+    seed: int,
+    watch: Watch,
+    checkpoint: Checkpoint | None = None,
+    resume: bool = False,
+) -> Epoch:
+    """Fit a network, save each epoch if there is a checkpoint, and return the last one.
+
+    Raises TrainerError when the training diverges or the checkpoint cannot be read.
+    """
+    state = checkpoint.load() if checkpoint and resume else None
+    if state:
+        logger.info("resuming after epoch %d", state.epochs)
+    # One BLAS thread in each process is faster, and makes the weights independent of the number of
+    # cores (docs/training.md, "The training step").
+    with threadpool_limits(1, user_api="blas"), _resume_hint(checkpoint):
+        epochs = fit(network, recipe, parts.training, parts.validation, seed, state)
+        *_, last = watch(checkpoint.saving(epochs) if checkpoint else epochs, recipe.epochs)
+    return _calibrated(network, recipe, last, parts.validation)
+
+
+@contextmanager
+def _resume_hint(checkpoint: Checkpoint | None) -> Iterator[None]:
+    """Let an interruption say how to resume, if an epoch was saved."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        saved = checkpoint.load() if checkpoint else None
+        if saved is None:
+            raise
+        hint = f"the same command with --resume continues after epoch {saved.epochs}"
+        raise KeyboardInterrupt(hint) from interrupt
+
+
+def _calibrated(network: Network, recipe: Recipe, last: Epoch, validation: Examples) -> Epoch:
+    """Return the epoch with a temperature, fitted on validation rows, folded into its weights."""
+    if recipe.calibration == "none":
+        return last
+    answers = probabilities(network, last.weights, validation)
+    temperature = fit_temperature(answers, validation.labels)
+    return replace(last, weights=cooled(last.weights, temperature))
