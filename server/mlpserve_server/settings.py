@@ -13,8 +13,8 @@ from typing import Any
 
 from mlpserve_model.format.records import ALIAS
 from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
+from mlpserve_model.process.cpus import usable_cores
 from mlpserve_model.store.location import Location
-from mlpserve_server.system.cpus import usable_cores
 
 __all__ = ["TRANSPORTS", "Settings", "read_settings", "settings_parser", "user_cache"]
 

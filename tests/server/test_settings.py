@@ -1,12 +1,11 @@
 """The server's settings: what is wrong is said before anything starts."""
 
-import math
 from importlib.metadata import version
 
 import pytest
 
+from mlpserve_model.process.cpus import usable_cores
 from mlpserve_server.settings import read_settings
-from mlpserve_server.system.cpus import quota, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -92,18 +91,6 @@ def test_what_is_no_address_ends_with_2_and_says_what_is_expected(
     message = capsys.readouterr().err
     assert "argument --listen: " in message
     assert "host:port" in message or "no address" in message
-
-
-@pytest.mark.parametrize(
-    ("text", "cores"),
-    [
-        ("200000 100000\n", 2), ("150000 100000\n", 1.5), ("50000 100000\n", 0.5),
-        ("max 100000\n", math.inf), ("-1\n 100000\n", math.inf), ("400000\n 100000\n", 4),
-        ("", math.inf), ("200000 0", math.inf),
-    ],
-)  # fmt: skip
-def test_a_quota_of_cgroups_is_read_as_cores(text: str, cores: float) -> None:
-    assert quota(text) == cores
 
 
 def test_the_workers_are_the_usable_cores_unless_told_otherwise(

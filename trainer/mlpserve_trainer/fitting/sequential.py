@@ -26,8 +26,7 @@ Masks: TypeAlias = Sequence[Array | float]
 class SequentialEngine:
     """Takes one step at a time by `loss_and_gradients`.
 
-    It draws augmentation and dropout in the order of the shards, each from its own stream, and so
-    computes what the parallel engine does: only the sums are rounded differently.
+    It draws augmentation and dropout as the shards do, so only the rounding of sums differs.
     """
 
     def __init__(

@@ -269,7 +269,7 @@ def test_tasks_that_are_abandoned_leave_nothing_behind(run: Callable[..., Steps]
 
 @pytest.mark.parametrize("slow", ["interleaved", "forked"])
 def test_the_faster_way_is_taken(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlpserve_trainer.fitting.parallel.lockstep.cores", lambda: 2)
+    monkeypatch.setattr("mlpserve_trainer.fitting.parallel.lockstep.usable_cores", lambda: 2)
     here, lockstep, steps = os.getpid(), Lockstep(), shared(2)
 
     def second() -> Task:

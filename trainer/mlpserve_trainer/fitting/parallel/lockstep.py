@@ -22,6 +22,7 @@ from typing import NoReturn, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve_model.process.cpus import usable_cores
 from mlpserve_trainer.errors import ProcessLost
 from mlpserve_trainer.interrupts import held_back
 
@@ -60,7 +61,7 @@ class Lockstep:
 
     def run(self, tasks: Sequence[Task]) -> Steps:
         """Run the tasks to their end; raises what they raise, and ProcessLost."""
-        if len(tasks) == 1 or cores() == 1 or sys.platform != "linux":
+        if len(tasks) == 1 or usable_cores() == 1 or sys.platform != "linux":
             return (yield from run_interleaved(tasks))
         probed, started = 0, time.perf_counter()
         if self._runs % RUNS_BETWEEN_PROBES == 0:
@@ -76,14 +77,6 @@ class Lockstep:
         steps = yield from run_forked(tasks)
         self._forked_seconds = (time.perf_counter() - started) / max(steps, 1)
         return probed + steps
-
-
-def cores() -> int:
-    """Return how many processors this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not every system can say
-        return os.cpu_count() or 1
 
 
 def shared(*shape: int) -> npt.NDArray[np.float32]:
