@@ -107,11 +107,13 @@ class Scripted(grpc.GenericRpcHandler):
         servicer = health.HealthServicer()
         servicer.set("mlpserve.v1.PredictionService", health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, self._server)
+        # Not by the name localhost: gRPC listens on ::1 as well then, and another server may
+        # have the same port on 127.0.0.1, which is where clients would call.
         if credentials is None:
-            port = self._server.add_insecure_port("localhost:0")
+            port = self._server.add_insecure_port("127.0.0.1:0")
         else:
-            port = self._server.add_secure_port("localhost:0", credentials)
-        self.target = f"localhost:{port}"
+            port = self._server.add_secure_port("127.0.0.1:0", credentials)
+        self.target = f"127.0.0.1:{port}"
         self._server.start()
 
     def service(self, handler_call_details: Any) -> Any:

@@ -17,7 +17,7 @@ INPUT = [0.0, 1.0]
 def secured(authority: Any, scripted: Callable[..., Any]) -> Callable[..., Any]:
     """Start a server with a certificate for a name; mutual: it wants one from callers."""
 
-    def secured(name: str = "localhost", mutual: bool = False) -> Any:
+    def secured(name: str = "127.0.0.1", mutual: bool = False) -> Any:
         cert, key = authority.issue(name)
         credentials = grpc.ssl_server_credentials(
             [(key.read_bytes(), cert.read_bytes())],
