@@ -14,8 +14,9 @@ from mlpserve_model.process.log import set_up
 from mlpserve_model.process.signals import heard
 from mlpserve_server.settings import Settings, read_settings
 from mlpserve_server.settings import settings_parser as parser
-from mlpserve_server.supervisor import PortTaken, supervise, unshareable
+from mlpserve_server.supervisor import supervise
 from mlpserve_server.system.memory import keep_freed_memory
+from mlpserve_server.system.ports import PortTaken, unshareable
 
 __all__ = ["main", "parser"]
 

@@ -15,8 +15,9 @@ from contextlib import ExitStack, closing, contextmanager
 
 from mlpserve_server.observability.pipe import Sums, follow
 from mlpserve_server.settings import Settings
+from mlpserve_server.system.ports import reserved
 
-__all__ = ["PortTaken", "supervise", "unshareable"]
+__all__ = ["supervise"]
 
 # A worker is this very command; flags given last win. With -P it imports nothing from the current
 # folder.
@@ -29,36 +30,22 @@ _LOOK_SECONDS = 0.1
 log = logging.getLogger(__name__)
 
 
-class PortTaken(Exception):
-    """Somebody else listens on an address already."""
-
-
-def unshareable(addresses: Sequence[str]) -> str | None:
-    """Why several processes cannot listen on these addresses; None when they can."""
-    if all(address.startswith("unix:") for address in addresses):
-        return "a socket file cannot be shared"
-    if not hasattr(socket, "SO_REUSEPORT"):
-        return "this system cannot share ports"
-    return None
-
-
 def supervise(settings: Settings, arguments: Sequence[str], stop: threading.Event) -> int:
     """Keep `settings.workers` processes running until `stop` is set; return the exit code.
 
-    Raises PortTaken. Until one has listened, a worker that cannot start ends them all, with
-    its exit code: the settings are wrong. Later it is replaced like any that died.
+    Raises PortTaken. A worker that cannot start the first time ends them all, with its exit code:
+    the settings are wrong. Once it has listened it is replaced like any that died.
     """
     with ExitStack() as stack:
         totals = stack.enter_context(_shown(settings.metrics_listen))
-        addresses = [stack.enter_context(_reserved(address)) for address in settings.listen]
+        addresses = [stack.enter_context(reserved(address)) for address in settings.listen]
         workers = [
             _Worker(number, _command(arguments, addresses, number), totals)
             for number in range(1, settings.workers + 1)
         ]
-        code, started = 0, False
+        code = 0
         while not code and not stop.wait(_LOOK_SECONDS):
-            started = started or any(worker.listens() for worker in workers)
-            code = max(worker.look(started) for worker in workers)
+            code = max(worker.look() for worker in workers)
         for worker in workers:
             worker.ask_to_stop()
         deadline = time.monotonic() + settings.drain_seconds + settings.grace_seconds + 5
@@ -75,21 +62,17 @@ class _Worker:
         self._pause = _FIRST_PAUSE
         self._ended: float | None = None
         self._asked = False
+        self._listened = False
         self._process = self._spawn()
 
-    def listens(self) -> bool:
-        """Whether the process has said since the last look that it listens."""
-        try:
-            return bool(self._line.recv(1))
-        except BlockingIOError:
-            return False
-
-    def look(self, started: bool) -> int:
-        """Replace the process if it has died; its exit code if nobody could start yet, else 0."""
+    def look(self) -> int:
+        """Replace the process if it has died; return its exit code if it never listened, else 0."""
         code = self._process.poll()
+        # After the process was looked at: it may have listened until a moment ago.
+        self._listened = self._listened or self._listens()
         if code is None:
             return 0
-        if code in _CANNOT_START and not started:
+        if code in _CANNOT_START and not self._listened:
             return code
         now = time.monotonic()
         if self._ended is None:
@@ -105,6 +88,13 @@ class _Worker:
             self._line.close()
             self._process = self._spawn()
         return 0
+
+    def _listens(self) -> bool:
+        """Return whether the process has written since the last look that it listens."""
+        try:
+            return bool(self._line.recv(1))
+        except BlockingIOError:
+            return False
 
     def ask_to_stop(self) -> None:
         """Let the process drain and stop."""
@@ -169,31 +159,3 @@ def _command(arguments: Sequence[str], addresses: Sequence[str], number: int) ->
     mine = [a for a in addresses if number == 1 or not a.startswith("unix:")]
     own = [f"--listen={','.join(mine)}", "--workers=1", f"--worker={number}"]
     return [*_COMMAND, *arguments, *own]
-
-
-@contextmanager
-def _reserved(address: str) -> Iterator[str]:
-    """Hold a port without listening on it; gives the address with the port it has become."""
-    if address.startswith("unix:"):
-        yield address
-        return
-    host, _, port = address.rpartition(":")
-    with _bound(address, host.strip("[]"), int(port)) as shared:
-        yield f"{host}:{shared.getsockname()[1]}"
-
-
-def _bound(address: str, host: str, port: int) -> socket.socket:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, place = found[0]
-        with socket.socket(family) as alone:
-            # Without SO_REUSEPORT this fails when anyone listens there, a twin of ours too.
-            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            alone.bind(place)
-            alone.listen()
-        shared = socket.socket(family)
-        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        shared.bind(place)
-    except OSError as error:
-        raise PortTaken(f"cannot listen on {address}: {error.strerror}") from error
-    return shared

@@ -5,7 +5,7 @@ import logging
 from prometheus_client import CollectorRegistry, start_http_server
 
 from mlpserve_server.observability.aggregation import Totals
-from mlpserve_server.supervisor import PortTaken
+from mlpserve_server.system.ports import PortTaken
 
 __all__ = ["Endpoint"]
 

@@ -1,39 +1,126 @@
-"""Why nobody can listen on an address: gRPC itself does not say."""
+"""Addresses to listen on: whether one is free, and what is in the way when it is not."""
 
+import fcntl
 import os
 import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["obstacle"]
+__all__ = ["PortTaken", "exclusive", "obstacle", "reserved", "unshareable"]
 
 # What the system keeps a socket's path in, without the zero at its end.
-_LONGEST_PATH = 107
+_MAX_PATH = 107
+_LOCK_SECONDS = 5.0
+
+
+class PortTaken(Exception):
+    """Another program listens on an address."""
 
 
 def obstacle(address: str) -> str | None:
-    """What is in the way of listening on `host:port` or `unix:path`; None when nothing is."""
+    """Return what prevents listening on `host:port` or `unix:path`, None when nothing does.
+
+    gRPC itself does not say.
+    """
     if address.startswith("unix:"):
-        return _of_file(Path(address.removeprefix("unix:")))
-    host, _, port = address.rpartition(":")
+        return _obstacle_of_path(_path(address))
     try:
-        found = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, _, _, _, place = found[0]
-        with socket.socket(family) as alone:
-            # As servers do, which may follow each other on a port at once.
-            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            alone.bind(place)
-            alone.listen()
+        family, place = _resolve(address)
+        _bind_alone(family, place)
     except OSError as error:
         return error.strerror or str(error)
     return None
 
 
-def _of_file(path: Path) -> str | None:
+def unshareable(addresses: Sequence[str]) -> str | None:
+    """Return why several processes cannot listen on these addresses, None when they can."""
+    if all(address.startswith("unix:") for address in addresses):
+        return "a socket file cannot be shared"
+    if not hasattr(socket, "SO_REUSEPORT"):
+        return "this system cannot share ports"
+    return None
+
+
+@contextmanager
+def reserved(address: str) -> Iterator[str]:
+    """Hold a port without listening on it; yields the address with the port it has become.
+
+    Raises:
+        PortTaken: another program listens there.
+
+    """
+    if address.startswith("unix:"):
+        with exclusive(address):
+            pass  # the worker that binds it looks again
+        yield address
+        return
+    try:
+        family, place = _resolve(address)
+        # Without SO_REUSEPORT this fails when anyone listens there, a twin of ours too.
+        _bind_alone(family, place)
+        shared = socket.socket(family)
+        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        shared.bind(place)
+    except OSError as error:
+        raise PortTaken(f"cannot listen on {address}: {error.strerror}") from error
+    with shared:
+        yield f"{address.rpartition(':')[0]}:{shared.getsockname()[1]}"
+
+
+@contextmanager
+def exclusive(address: str) -> Iterator[None]:
+    """Make sure that no program listens on a socket file while it is bound; a no-op for TCP.
+
+    gRPC removes the socket file that it finds, be it stale or a living server's. The lock on the
+    folder keeps two servers that start at once from finding the same stale file.
+
+    Raises:
+        PortTaken: another program listens there.
+
+    """
+    path = _path(address)
+    if not address.startswith("unix:") or not path.parent.is_dir():
+        yield
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not _lock(folder):
+            raise PortTaken(f"cannot listen on {address}: another program locks its folder")
+        if _is_listened_on(path):
+            raise PortTaken(f"cannot listen on {address}: Address already in use")
+        yield
+    finally:
+        os.close(folder)
+
+
+def _path(address: str) -> Path:
+    return Path(address.removeprefix("unix:"))
+
+
+def _resolve(address: str) -> tuple[int, Any]:
+    host, _, port = address.rpartition(":")
+    found = socket.getaddrinfo(
+        host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    family, _, _, _, place = found[0]
+    return family, place
+
+
+def _bind_alone(family: int, place: Any) -> None:
+    with socket.socket(family) as alone:
+        # As servers do, which may follow each other on a port at once.
+        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        alone.bind(place)
+        alone.listen()
+
+
+def _obstacle_of_path(path: Path) -> str | None:
     length = len(os.fsencode(path))
-    if length > _LONGEST_PATH:
-        return f"a socket's path may have {_LONGEST_PATH} bytes, this has {length}"
+    if length > _MAX_PATH:
+        return f"a socket's path may have {_MAX_PATH} bytes, this has {length}"
     if not path.parent.is_dir():
         return f"there is no folder {path.parent}"
     if path.exists() and not path.is_socket():
@@ -41,3 +128,31 @@ def _of_file(path: Path) -> str | None:
     if not os.access(path.parent, os.W_OK):
         return f"no permission to write in {path.parent}"
     return None
+
+
+def _lock(folder: int) -> bool:
+    """Lock the folder within a few seconds; return whether that succeeded."""
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
+
+
+def _is_listened_on(path: Path) -> bool:
+    """Return whether a program accepts connections there, or may do so as far as we can see."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(1)
+        try:
+            caller.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError as error:
+            # A path that is too long has no errno; what else fails is there and not ours.
+            return error.errno is not None
+    return True

@@ -25,7 +25,7 @@ from mlpserve_server.dataplane.predictions import DataPlane, Steps, complete
 from mlpserve_server.errors import Overloaded
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.security.credentials import Access
-from mlpserve_server.system.ports import obstacle
+from mlpserve_server.system.ports import exclusive, obstacle
 from mlpserve_server.transport.guard import Guard
 from mlpserve_server.transport.health import Health
 from mlpserve_server.transport.interceptors import Observing, current_call
@@ -153,9 +153,16 @@ class StandardTransport:
         return self._predictions.open_calls
 
     def listen(self, address: str) -> str:
-        """Take an address and return it with its port; raises TransportError."""
+        """Take an address and return it with its port.
+
+        Raises:
+            TransportError: the address cannot be had; the message says why.
+            PortTaken: another program listens on the socket file.
+
+        """
         try:
-            port = self._access.open_port(self._server, address)
+            with exclusive(address):
+                port = self._access.open_port(self._server, address)
         except RuntimeError as error:
             reason = obstacle(address) or self._access.doubt
             raise TransportError(f"cannot listen on {address}: {reason}") from error
