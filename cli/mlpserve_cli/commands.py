@@ -10,6 +10,7 @@ _CLIENT = "mlpserve_client._cli.main"
 _MODELS = "mlpserve_model.cli"
 _SERVER = "mlpserve_server.cli"
 _TRAINER = "mlpserve_trainer.cli"
+_WEB = "mlpserve_web.cli"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ COMMANDS = {
         _trainer("datasets", "list the data sets"),
         _trainer("recipes", "list the recipes"),
         Command("serve", "serve the accepted version over gRPC", _SERVER, extra="server"),
+        Command("web", "serve the same over HTTP and JSON", _WEB, extra="web"),
         _client("predict", "classify images and arrays"),
         _client("model", "show the version that a server serves"),
         _client("health", "check whether a server is ready"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("model", "server", "trainer", "client", "cli")
+PARTS = ("model", "server", "trainer", "client", "cli", "web")
 PACKAGES = {"mlpserve", *(f"mlpserve_{part}" for part in PARTS)}
 SOURCES = [ROOT / folder for folder in ("proto", *PARTS)]
 
@@ -64,7 +64,7 @@ def test_the_wheel_holds_no_leftovers(names: list[str]) -> None:
 def test_the_wheel_is_pure_python_and_installs_the_commands(wheel: Path) -> None:
     assert wheel.name.endswith("-py3-none-any.whl")
     entries = _metadata(wheel, "entry_points.txt")
-    for command in ("trainer", "server", "models", "client"):
+    for command in ("trainer", "server", "models", "client", "web"):
         assert f"mlpserve-{command} = mlpserve_" in entries
     assert "mlpserve = mlpserve_cli.main:main" in entries
 

@@ -1,0 +1,94 @@
+"""A real `mlpserve-web` in a process of its own, before a real model server."""
+
+import http.client
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import pytest
+
+from mlpserve_client.testing import ModelServer, serve
+
+SHAPE = (3, 4)
+
+
+class Answer(NamedTuple):
+    """An HTTP response."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Web:
+    """A running `mlpserve-web`."""
+
+    def __init__(self, process: subprocess.Popen[str], address: str) -> None:
+        self.process = process
+        self.address = address  # http://host:port
+        self.host = urlsplit(address).hostname or ""
+        self.port = urlsplit(address).port or 0
+
+    def call(
+        self,
+        path: str,
+        body: bytes | dict[str, Any] | None = None,
+        method: str = "",
+        **headers: str,
+    ) -> Answer:
+        """Send a request; POST if there is a body. Underscores in names of headers are dashes."""
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        try:
+            connection.request(method or ("GET" if data is None else "POST"), path, data, sent)
+            response = connection.getresponse()
+            return Answer(response.status, dict(response.headers), response.read())
+        finally:
+            connection.close()
+
+
+StartWeb = Callable[..., Web]
+
+
+@pytest.fixture(scope="module")
+def start_web() -> Iterator[StartWeb]:
+    """Start `mlpserve-web` on a free port, with further flags."""
+    running: list[Web] = []
+
+    def start_web(*flags: str) -> Web:
+        command = [sys.executable, "-P", "-m", "mlpserve_web", "--listen", "127.0.0.1:0"]
+        process = subprocess.Popen(
+            [*command, "--log-format", "json", *flags], stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr
+        for line in process.stderr:
+            event = json.loads(line)
+            if event["event"] == "listening":
+                running.append(Web(process, event["address"]))
+                return running[-1]
+        raise AssertionError(f"mlpserve-web ended with {process.wait()}")
+
+    yield start_web
+    for web in running:
+        web.process.kill()
+        web.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ModelServer]:
+    """A model server with a network of random weights."""
+    with serve(input_shape=SHAPE, class_names=("circle", "square", "star")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def web(server: ModelServer, start_web: StartWeb) -> Web:
+    return start_web("--target", server.target)

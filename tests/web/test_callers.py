@@ -1,0 +1,177 @@
+"""Who may call, and what a caller can do to others: tokens, origins, limits, stopping."""
+
+import http.client
+import json
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpserve_client.testing import ModelServer
+from mlpserve_model import Store
+from mlpserve_server.server import Server
+from mlpserve_server.settings import Settings
+from mlpserve_web.cli import main
+from tests.web.conftest import StartWeb, Web
+
+TOKEN = "a-token-that-is-long-enough-0123456789"
+
+
+@pytest.fixture
+def guarded(server: ModelServer, tmp_path: Path, start_web: StartWeb) -> Any:
+    """A gateway to a server that wants tokens."""
+    tokens = tmp_path / "tokens"
+    tokens.touch(0o600)
+    tokens.write_text(f"{TOKEN}\n")
+    settings = Settings(
+        store=Store(server.store, "mnist").folder.parent,
+        listen=("127.0.0.1:0",),
+        token_file=tokens,
+        drain_seconds=0,
+        poll_seconds=0.02,
+    )
+    with Server(settings) as running:
+        yield start_web("--target", running.address)
+
+
+def test_the_callers_token_is_passed_on(guarded: Web) -> None:
+    path = "/v2/models/mnist"
+
+    assert guarded.call(path).status == 401
+    assert guarded.call(path, Authorization="Bearer wrong-0123456789-0123456789").status == 401
+    assert guarded.call(path, Authorization="Basic abc").status == 401
+    assert guarded.call(path, Authorization=f"Bearer {TOKEN}").status == 200
+    assert guarded.call(path).status == 401  # nobody borrows the token of another
+
+
+def test_many_wrong_tokens_close_no_call_of_a_right_one(guarded: Web) -> None:
+    for number in range(100):
+        wrong = f"Bearer wrong-{number}-0123456789-0123456789"
+        assert guarded.call("/v2/models/mnist", Authorization=wrong).status == 401
+    assert guarded.call("/v2/models/mnist", Authorization=f"Bearer {TOKEN}").status == 200
+
+
+def test_a_page_of_another_site_may_not_call(web: Web) -> None:
+    own = f"http://{web.host}:{web.port}"
+
+    assert web.call("/v2", Origin="https://evil.example").status == 403
+    assert web.call("/v2", Origin="null").status == 403
+    assert web.call("/v2", Origin=own).status == 200
+    preflight = web.call("/v2", method="OPTIONS", Origin="https://evil.example")
+    assert "access-control-allow-origin" not in preflight.headers
+
+
+def test_another_name_for_this_machine_is_refused_on_loopback(web: Web) -> None:
+    assert web.call("/v2", Host="evil.example").status == 400
+
+
+def test_a_site_that_is_allowed_may_call(server: ModelServer, start_web: StartWeb) -> None:
+    site = "https://pages.example"
+    web = start_web("--target", server.target, "--allow-origin", site)
+
+    answer = web.call("/v2", Origin=site)
+    assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, site)
+    preflight = web.call(
+        "/v2/models/mnist/infer",
+        method="OPTIONS",
+        Origin=site,
+        Access_Control_Request_Method="POST",
+    )
+    assert preflight.status == 200
+    assert web.call("/v2", Origin="https://evil.example").status == 403
+
+
+def test_a_body_beyond_the_limit_is_refused(server: ModelServer, start_web: StartWeb) -> None:
+    web = start_web("--target", server.target, "--max-body-bytes", "2000")
+
+    answer = web.call("/v2/models/mnist/infer", b" " * 2001)
+
+    assert (answer.status, list(answer.json)) == (413, ["error"])
+
+
+def test_a_compressed_body_is_refused(web: Web) -> None:
+    answer = web.call("/v2/models/mnist/infer", b"x", Content_Encoding="gzip")
+
+    assert answer.status == 415
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /v2 HT", b"POST /v2/models/mnist/infer HTTP/1.1\r\nHost: localhost\r\n"]
+)
+def test_half_a_head_is_not_waited_for(
+    server: ModelServer, start_web: StartWeb, sent: bytes
+) -> None:
+    web = start_web("--target", server.target, "--request-seconds", "0.2")
+
+    with socket.create_connection((web.host, web.port), timeout=30) as connection:
+        connection.sendall(sent)
+        assert connection.recv(100) == b""  # closed by the gateway
+
+
+def test_half_a_body_is_not_waited_for(server: ModelServer, start_web: StartWeb) -> None:
+    web = start_web("--target", server.target, "--request-seconds", "0.2")
+    head = "POST /v2/models/mnist/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
+
+    with socket.create_connection((web.host, web.port), timeout=30) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_order(server: ModelServer, start_web: StartWeb, number: int) -> None:
+    web = start_web("--target", server.target)
+    assert web.call("/v2/health/ready").status == 200
+
+    web.process.send_signal(number)
+    _, rest = web.process.communicate(timeout=30)
+
+    assert web.process.returncode == 0, rest
+    assert [json.loads(line)["event"] for line in rest.splitlines()] == ["stopped"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--listen", "0.0.0.0:0"], "--allow-plaintext"),
+        (["--tls-cert", "a.pem"], "go together"),
+        (["--listen", "nowhere"], "host:port"),
+        (["--allow-origin", "evil.example"], "https://NAME"),
+        (["--max-connections", "1e9"], "max-connections"),
+    ],
+)
+def test_settings_that_make_no_sense_are_wrong_usage(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(flags)
+
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_taken_port_is_an_error(web: Web) -> None:
+    command = [sys.executable, "-P", "-m", "mlpserve_web", "--listen", f"{web.host}:{web.port}"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert run.returncode == 1
+    assert "cannot listen on" in run.stderr
+
+
+def test_it_serves_https(server: ModelServer, start_web: StartWeb, authority: Any) -> None:
+    certificate, key = authority.issue()
+    web = start_web(
+        "--target", server.target, "--tls-cert", str(certificate), "--tls-key", str(key)
+    )
+    context = ssl.create_default_context(cafile=authority.ca)
+
+    connection = http.client.HTTPSConnection("localhost", web.port, context=context, timeout=30)
+    connection.request("GET", "/v2/health/ready")
+
+    assert web.address.startswith("https://")
+    assert connection.getresponse().status == 200
+    connection.close()

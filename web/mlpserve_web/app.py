@@ -1,0 +1,261 @@
+"""The HTTP routes: the Open Inference Protocol over REST, on top of the client library."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import NamedTuple, TypedDict
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mlpserve_client import (
+    AsyncClient,
+    BatchPrediction,
+    InvalidInputError,
+    MlpserveError,
+    ModelNotFoundError,
+    ModelVersion,
+    OverloadedError,
+)
+from mlpserve_web.codec import INPUT, OUTPUTS, InferRequest, decode, encode
+from mlpserve_web.errors import HttpError, http_status
+from mlpserve_web.openapi import DOCUMENT
+from mlpserve_web.origins import OriginPolicy
+from mlpserve_web.upstream import Upstream
+
+__all__ = ["Limits", "application"]
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+PLATFORM = "mlpserve_npz"
+
+Answer = Callable[[Request, AsyncClient], Awaitable[Response]]
+
+
+class Limits(NamedTuple):
+    """What one request may take: bytes of its body, and seconds until these are there."""
+
+    body_bytes: int
+    body_seconds: float
+
+
+class Selection(TypedDict):
+    """Which version is asked for; neither set: the one being served."""
+
+    version: int | None
+    alias: str | None
+
+
+def application(upstream: Upstream, limits: Limits, policy: OriginPolicy) -> Starlette:
+    """Return the application; it closes `upstream` when it is shut down."""
+
+    def calling(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            async with upstream.client(_token(request)) as client:
+                return await answer(request, client)
+
+        return endpoint
+
+    async def infer(request: Request, client: AsyncClient) -> Response:
+        return await _infer(request, client, limits)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await upstream.close()
+
+    model = "/v2/models/{model}"
+    routes = [
+        Route("/openapi.json", _document),
+        Route("/v2", _server_metadata),
+        Route("/v2/health/live", calling(_live)),
+        Route("/v2/health/ready", calling(_ready)),
+        *(
+            route
+            for path in (model, f"{model}/versions/{{version}}")
+            for route in (
+                Route(path, calling(_model_metadata)),
+                Route(f"{path}/ready", calling(_model_ready)),
+                Route(f"{path}/infer", calling(infer), methods=["POST"]),
+            )
+        ),
+    ]
+    handlers = {
+        HttpError: _refusal,
+        MlpserveError: _failure,
+        HTTPException: _not_routed,
+        Exception: _fault,
+    }
+    return Starlette(
+        routes=routes,
+        middleware=policy.middleware(),
+        exception_handlers=handlers,  # type: ignore[arg-type]  # starlette's own types: any exception
+        lifespan=lifespan,
+    )
+
+
+async def _document(_: Request) -> Response:
+    return JSONResponse(DOCUMENT)
+
+
+async def _server_metadata(_: Request) -> Response:
+    extensions = ["binary_tensor_data"]
+    return JSONResponse(
+        {"name": "mlpserve", "version": version("mlpserve"), "extensions": extensions}
+    )
+
+
+async def _live(_: Request, client: AsyncClient) -> Response:
+    return await _health(client, live=True)
+
+
+async def _ready(_: Request, client: AsyncClient) -> Response:
+    return await _health(client, live=False)
+
+
+async def _health(client: AsyncClient, live: bool) -> Response:
+    word = "live" if live else "ready"
+    healthy = await client.health(live=live)
+    return JSONResponse({word: healthy}, 200 if healthy else 503)
+
+
+async def _model_metadata(request: Request, client: AsyncClient) -> Response:
+    served = await _described(request, client)
+    classes = len(served.class_names)
+    inputs = [{"name": INPUT, "datatype": "FP32", "shape": [-1, *served.input_shape]}]
+    outputs = [
+        {"name": name, "datatype": output.datatype, "shape": [-1, classes][: output.dimensions]}
+        for name, output in OUTPUTS.items()
+    ]
+    return JSONResponse(
+        {
+            "name": served.ref.name,
+            "versions": [str(served.version)],
+            "platform": PLATFORM,
+            "inputs": inputs,
+            "outputs": outputs,
+        }
+    )
+
+
+async def _model_ready(request: Request, client: AsyncClient) -> Response:
+    try:
+        served = await _described(request, client)
+    except ModelNotFoundError as error:
+        return _error(404, str(error))
+    ready = served.state in ("ACTIVE", "STANDBY") and await client.health()
+    return JSONResponse({"name": served.ref.name, "ready": ready}, 200 if ready else 503)
+
+
+async def _infer(request: Request, client: AsyncClient, limits: Limits) -> Response:
+    asked = decode(await _body(request, limits), _header_length(request))
+    answer = await _predicted(asked, client, _selection(request))
+    _check_name(request, answer.model.name)
+    body, header_length = encode(
+        asked, answer.probabilities, answer.model.name, answer.model.version
+    )
+    if header_length is None:
+        return Response(body, media_type="application/json")
+    headers = {HEADER_LENGTH: str(header_length)}
+    return Response(body, media_type="application/octet-stream", headers=headers)
+
+
+async def _predicted(
+    asked: InferRequest, client: AsyncClient, selection: Selection
+) -> BatchPrediction:
+    """Classify a batch, or one instance that came without the dimension of the batch."""
+    instances = asked.instances
+    if instances.ndim == 1:
+        return await client.predict_batch(instances[None], **selection)
+    try:
+        return await client.predict_batch(instances, **selection)
+    except InvalidInputError as error:
+        if error.field != "instances.shape":
+            raise
+        as_batch = error
+    try:
+        return await client.predict_batch(instances[None], **selection)
+    except InvalidInputError:
+        raise as_batch from None
+
+
+async def _described(request: Request, client: AsyncClient) -> ModelVersion:
+    served = await client.model(**_selection(request))
+    _check_name(request, served.ref.name)
+    return served
+
+
+def _check_name(request: Request, served: str) -> None:
+    asked = request.path_params["model"]
+    if asked != served:
+        raise HttpError(404, f"there is no model {asked[:63]!r}: served is {served}")
+
+
+def _selection(request: Request) -> Selection:
+    """Return what the path's version selects: a number, an alias, or the served version."""
+    version = request.path_params.get("version")
+    if version is not None and version.isascii() and version.isdecimal() and len(version) < 19:
+        return {"version": int(version), "alias": None}
+    return {"version": None, "alias": version}
+
+
+def _header_length(request: Request) -> int | None:
+    text = request.headers.get(HEADER_LENGTH)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise HttpError(400, f"{HEADER_LENGTH} is {text[:63]!r}, expected a number of bytes")
+    return int(text)
+
+
+def _token(request: Request) -> str | None:
+    header = request.headers.get("Authorization")
+    if header is None:
+        return None
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise HttpError(401, "expected Authorization: Bearer TOKEN")
+    return token.strip()
+
+
+async def _body(request: Request, limits: Limits) -> bytes:
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise HttpError(415, "a compressed body, expected it as it is")
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for part in request.stream():
+                size += len(part)
+                if size > limits.body_bytes:
+                    raise HttpError(413, f"a body of more than {limits.body_bytes} bytes")
+                parts.append(part)
+    except TimeoutError as error:
+        message = f"the body did not come within {limits.body_seconds:g} seconds"
+        raise HttpError(408, message) from error
+    return b"".join(parts)
+
+
+async def _refusal(_: Request, error: HttpError) -> Response:
+    return _error(error.status, str(error))
+
+
+async def _failure(_: Request, error: MlpserveError) -> Response:
+    response = _error(http_status(error), str(error))
+    if isinstance(error, OverloadedError) and error.retry_after:
+        response.headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    return response
+
+
+async def _not_routed(_: Request, error: HTTPException) -> Response:
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _fault(_: Request, error: Exception) -> Response:
+    return _error(500, "internal error: see the log")
+
+
+def _error(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status)

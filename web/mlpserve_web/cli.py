@@ -1,0 +1,63 @@
+"""The command `mlpserve-web`."""
+
+import logging
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+
+from mlpserve_model.process.log import set_up
+from mlpserve_web.settings import is_loopback, read_settings
+from mlpserve_web.settings import settings_parser as parser
+
+__all__ = ["main", "parser"]
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code: 0 done, 1 failed, 2 wrong usage."""
+    settings = read_settings(arguments)
+    set_up(settings.log_format, settings.log_level)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what matters of its log reaches ours
+    try:
+        return _serve(settings)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("mlpserve"):
+            raise
+        log.error(
+            "cannot start: install the extra web, in a checkout: pip install '.[web]'",
+            extra={"missing": error.name},
+        )
+        return 1
+
+
+def _serve(settings: Namespace) -> int:
+    from mlpserve_client import AsyncClient, MlpserveError, Tls
+    from mlpserve_web.app import Limits, application
+    from mlpserve_web.listener import ListenError, serve
+    from mlpserve_web.origins import OriginPolicy
+    from mlpserve_web.upstream import Upstream
+
+    tls_files = (
+        settings.target_tls_ca,
+        settings.target_tls_cert,
+        settings.target_tls_key,
+        settings.target_tls_server_name,
+    )
+    tls = Tls(*tls_files) if settings.target_tls or any(tls_files) else None
+
+    def connect(token: str | None) -> AsyncClient:
+        return AsyncClient(settings.target, timeout=settings.timeout, tls=tls, token=token or "")
+
+    try:
+        connect(None)  # wrong settings end the start, not the first request
+        app = application(
+            Upstream(connect),
+            Limits(settings.max_body_bytes, settings.request_seconds),
+            OriginPolicy(settings.allow_origin, is_loopback(settings.listen[0])),
+        )
+        serve(app, settings)
+    except (MlpserveError, ListenError) as error:
+        log.error("cannot start", extra={"reason": str(error)})
+        return 1
+    return 0

@@ -1,0 +1,110 @@
+"""The HTTP server: uvicorn, with bounds on connections and on the time of a request's head."""
+
+import asyncio
+import logging
+import signal
+import socket
+import ssl
+from argparse import Namespace
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+__all__ = ["ListenError", "serve"]
+
+# Connections that wait to be accepted; more are held by the system's own queue.
+BACKLOG = 128
+
+log = logging.getLogger(__name__)
+
+
+class ListenError(Exception):
+    """The address is taken or not this machine's, or the certificate cannot be used."""
+
+
+def serve(app: ASGIApp, settings: Namespace) -> None:
+    """Serve until SIGTERM or SIGINT; then finish what is in flight, within the grace time.
+
+    Raises:
+        ListenError: the server cannot begin.
+    """
+    listening = _listen(*settings.listen)
+    try:
+        config = uvicorn.Config(
+            app,
+            http=_bounded(settings.request_seconds),
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=settings.max_connections,
+            timeout_graceful_shutdown=round(settings.grace_seconds) or 1,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
+        )
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise ListenError(f"{settings.tls_cert} with {settings.tls_key}: {error}") from error
+    host, port = listening.getsockname()[:2]
+    scheme = "https" if settings.tls_cert else "http"
+    shown = f"[{host}]" if ":" in host else host
+    log.info("listening", extra={"address": f"{scheme}://{shown}:{port}"})
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the line above says it
+    # uvicorn raises the signals that stopped it once more when it is done.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    uvicorn.Server(config).run([listening])
+    log.info("stopped")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        listening = socket.socket(family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ListenError(f"cannot listen on {host}:{port}: {reason}") from error
+    listening.listen(BACKLOG)
+    return listening
+
+
+def _bounded(seconds: float) -> type[H11Protocol]:
+    """Return uvicorn's protocol with a bound on the time until a request's head is there.
+
+    uvicorn bounds idle connections between requests alone: without this, a connection that
+    sends nothing, or half a head, would be held for ever.
+    """
+
+    class Bounded(H11Protocol):
+        _deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._expect_head()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.cycle is None or self.cycle.response_complete:
+                self._expect_head()
+            else:
+                self._stop_expecting()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_expecting()
+            super().connection_lost(exc)
+
+        def _expect_head(self) -> None:
+            if self._deadline is None:
+                self._deadline = self.loop.call_later(seconds, self.transport.close)
+
+        def _stop_expecting(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+
+    return Bounded

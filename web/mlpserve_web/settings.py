@@ -1,0 +1,86 @@
+"""The settings of `mlpserve-web`, from flags and environment."""
+
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+from mlpserve_model.process.arguments import SettingsParser, between
+
+__all__ = ["is_loopback", "read_settings", "settings_parser"]
+
+_COUNT = between(1, 1_000_000, int)
+_COUNT_OF_BYTES = between(1024, 1 << 32, int)
+_SECONDS = between(0.1, 86_400)
+
+
+def settings_parser() -> SettingsParser:
+    """Describe the flags."""
+    parser = SettingsParser(
+        prog="mlpserve-web",
+        description="Serve the Open Inference Protocol over HTTP, in front of model servers.",
+        allow_abbrev=False,
+    )
+    parser.add_version()
+    add = parser.add_argument
+    add("--target", default="localhost:50051", help="the model servers, HOST:PORT, with commas")
+    add("--timeout", type=_SECONDS, default=10, help="seconds for one call of a model server")
+    add("--target-tls", action="store_true", help="encrypt calls of the model servers")
+    add("--target-tls-ca", type=Path, help="PEM file: authorities to trust for model servers")
+    add("--target-tls-cert", type=Path, help="PEM file: certificate to show to model servers")
+    add("--target-tls-key", type=Path, help="PEM file: private key of --target-tls-cert")
+    add("--target-tls-server-name", help="name in the model servers' certificates")
+    add("--listen", type=_address, default="127.0.0.1:8080", help="host:port; port 0: a free one")
+    add("--tls-cert", type=Path, help="PEM file: certificate and chain to serve HTTPS with")
+    add("--tls-key", type=Path, help="PEM file: private key of --tls-cert")
+    add(
+        "--allow-plaintext",
+        action="store_true",
+        help="listen without TLS where other machines can connect",
+    )
+    add("--allow-origin", type=_origins, default="", help="other sites whose pages may call")
+    add("--max-body-bytes", type=_COUNT_OF_BYTES, default=64 << 20, help="maximum of a request")
+    add("--max-connections", type=_COUNT, default=256, help="maximum at a time; then 503")
+    add("--request-seconds", type=_SECONDS, default=10, help="maximum until a request is there")
+    add("--grace-seconds", type=_SECONDS, default=20, help="on SIGTERM, for requests in flight")
+    parser.add_logging()
+    return parser
+
+
+def read_settings(arguments: Sequence[str] | None = None) -> Namespace:
+    """Return the settings by the names of their flags; end with exit code 2 if they are wrong."""
+    parser = settings_parser()
+    settings: Namespace = parser.parse_args(arguments)
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        parser.error("--tls-cert and --tls-key go together: one is missing")
+    host = settings.listen[0]
+    if not (settings.tls_cert or settings.allow_plaintext or is_loopback(host)):
+        parser.error(
+            f"other machines can reach {host}, and nothing is encrypted: give --tls-cert and "
+            "--tls-key, or --allow-plaintext where something else protects the connection"
+        )
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Return True if only programs of this machine can connect to the host."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal() and int(port) < 1 << 16):
+        raise ArgumentTypeError(f"{text} is not an address, expected host:port")
+    return host.strip("[]"), int(port)
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip() for part in text.split(",") if part.strip())
+    for origin in origins:
+        scheme, found, host = origin.partition("://")
+        if not found or scheme not in ("http", "https") or not host or "/" in host:
+            raise ArgumentTypeError(f"{origin} is not an origin, expected https://NAME[:PORT]")
+    return origins
