@@ -127,7 +127,7 @@ def test_a_recipe_key_is_also_an_environment_variable(
         (("--epohcs", "3"), "--epohcs: did you mean --epochs?"),
         (("--epohcs=3",), "--epohcs=3: did you mean --epochs?"),
         (("--epochs", "many"), "invalid int value: 'many'"),
-        (("--hidden", "12,x"), "'12,x' is no list of sizes: expected 128 or 512,512"),
+        (("--hidden", "12,x"), "invalid layer sizes '12,x': expected 128 or 512,512"),
         (("--seed", "-1"), "-1 is not a number from 0 to 9,223"),
     ],
 )

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mlpserve_trainer import UsageError, load_recipe, recipe_names
-from mlpserve_trainer.recipe import recipe_knobs
+from mlpserve_trainer.recipe import recipe_keys
 
 RECIPES = resources.files("mlpserve_trainer") / "recipes"
 
@@ -17,7 +17,7 @@ def test_the_shipped_recipes_are_named() -> None:
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_shipped_recipe_states_every_key(name: str) -> None:
     text = (RECIPES / f"{name}.toml").read_text("utf-8")
-    assert all(f"\n{knob.name} = " in text for knob in recipe_knobs())
+    assert all(f"\n{key.name} = " in text for key in recipe_keys())
     assert load_recipe(name).description
 
 
@@ -60,7 +60,7 @@ def test_every_key_can_be_overridden() -> None:
         "validation_fraction": 0.125,
     }
     recipe = load_recipe("quick", **changes)
-    assert {knob.name: getattr(recipe, knob.name) for knob in recipe_knobs()} == changes
+    assert {key.name: getattr(recipe, key.name) for key in recipe_keys()} == changes
     assert recipe.name == "quick"
 
 

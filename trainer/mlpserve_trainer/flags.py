@@ -8,7 +8,7 @@ from pathlib import Path
 from mlpserve_model.process.arguments import SettingsParser, between
 from mlpserve_trainer.datasets import parts_of
 from mlpserve_trainer.errors import UsageError
-from mlpserve_trainer.recipe import load_recipe, recipe_knobs
+from mlpserve_trainer.recipe import load_recipe, recipe_keys
 from mlpserve_trainer.release.gate import Rules
 from mlpserve_trainer.training import TrainSettings, default_cache_dir
 
@@ -36,10 +36,10 @@ def add_train_flags(parser: SettingsParser) -> None:
     parser.add_argument(
         "--seed", type=between(0, 2**63 - 1, int), default=0, help="of all randomness"
     )
-    for knob in recipe_knobs():
-        choices = f", {' or '.join(knob.choices)}" if knob.choices else ""
-        text = f"instead of the recipe's: {knob.help}{choices}"
-        parser.add_argument(flag(knob.name), type=knob.parse, help=text, dest=knob.name)
+    for key in recipe_keys():
+        choices = f", {' or '.join(key.choices)}" if key.choices else ""
+        text = f"instead of the recipe's: {key.help}{choices}"
+        parser.add_argument(flag(key.name), type=key.parse, help=text, dest=key.name)
     parser.add_argument(
         "--min-accuracy", type=between(0, 1), default=Rules.min_accuracy, help="the gate's floor"
     )
@@ -127,7 +127,7 @@ def train_settings(options: argparse.Namespace) -> TrainSettings:
     """Return the settings of a training; raises UsageError for what makes no sense."""
     if options.force != bool(options.reason):
         raise UsageError("--force and --reason go together: say why")
-    given = {knob.name: getattr(options, knob.name) for knob in recipe_knobs()}
+    given = {key.name: getattr(options, key.name) for key in recipe_keys()}
     changes = {name: value for name, value in given.items() if value is not None}
     recipe = load_recipe(options.recipe, **changes)
     parts_of(recipe.dataset)  # says now what is misspelt

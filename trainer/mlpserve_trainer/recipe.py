@@ -1,7 +1,7 @@
-"""Recipes: every knob of the training, as data.
+"""Recipes: every option of a training, as data.
 
-A recipe is a small TOML file; the shipped ones lie in `recipes/`. Each key can also be given
-as a flag, which wins.
+A recipe is a small TOML file; the shipped ones are in `recipes/`. Each key is also a flag of the
+command, which takes precedence.
 """
 
 import difflib
@@ -15,7 +15,7 @@ from typing import Any
 
 from mlpserve_trainer.errors import UsageError
 
-__all__ = ["Knob", "Recipe", "load_recipe", "recipe_knobs", "recipe_names"]
+__all__ = ["Recipe", "RecipeKey", "load_recipe", "recipe_keys", "recipe_names"]
 
 
 def _choice(default: str, text: str, *choices: str) -> Any:
@@ -23,11 +23,11 @@ def _choice(default: str, text: str, *choices: str) -> Any:
     return field(default=default, metadata={"help": text, "choices": choices, "expected": expected})
 
 
-def _knob(default: Any, text: str, fits: Callable[[Any], bool], expected: str) -> Any:
+def _number(default: Any, text: str, fits: Callable[[Any], bool], expected: str) -> Any:
     return field(default=default, metadata={"help": text, "fits": fits, "expected": expected})
 
 
-# Not far below what float32 holds, which the weights are.
+# Below the largest float32, in which the weights are stored.
 MAX_FLOAT = 1e30
 MAX_COUNT = 2**31 - 1
 
@@ -40,107 +40,147 @@ def _not_negative(value: float) -> bool:
     return value == 0 or _positive(value)
 
 
-def _share(value: float) -> bool:
+def _fraction(value: float) -> bool:
     return 0 <= value < 1
 
 
 RATE = f"a number above 0, at most {MAX_FLOAT:g}"
-SHARE, AMOUNT = "from 0 to 1", f"0 or more, at most {MAX_FLOAT:g}"
+FRACTION, AMOUNT = "from 0 to 1", f"0 or more, at most {MAX_FLOAT:g}"
 COUNT = f"a whole number above 0, at most {MAX_COUNT}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to train on, and how. Each field is a key of the file and a flag of the command.
+    """What to train on, and how: each field is a key of the file and a flag of the command.
 
     Raises UsageError for a value that is not allowed.
     """
 
     name: str = "custom"
     description: str = ""
-    dataset: str = field(default="auto", metadata={"help": "data set, see `datasets`"})
-    hidden: tuple[int, ...] = _knob(
+    dataset: str = field(
+        default="auto", metadata={"help": "data set to train on; `datasets` lists them"}
+    )
+    hidden: tuple[int, ...] = _number(
         (128,),
-        "hidden layers, as 128 or 512,512",
+        "units of each hidden layer, as 128 or 512,512",
         lambda v: all(map(_positive, v)),
         f"sizes above 0, at most {MAX_COUNT}",
     )
     hidden_activation: str = _choice(
-        "relu", "activation of the hidden layers", "relu", "sigmoid", "tanh"
+        "relu", "activation function of the hidden layers", "relu", "sigmoid", "tanh"
     )
     output_activation: str = _choice(
-        "softmax", "activation of the last layer", "softmax", "sigmoid"
+        "softmax", "activation function of the last layer", "softmax", "sigmoid"
     )
     loss: str = _choice("cross_entropy", "loss to minimise", "cross_entropy", "mean_squared_error")
-    initialisation: str = _choice("he", "initial weights", "he", "xavier")
-    optimizer: str = _choice("adam", "optimizer", "adam", "adamw", "nesterov", "sgd")
-    learning_rate: float = _knob(0.002, "learning rate of the first step", _positive, RATE)
-    momentum: float = _knob(0.0, "of sgd and nesterov", _share, SHARE)
+    initialisation: str = _choice("he", "distribution of the initial weights", "he", "xavier")
+    optimizer: str = _choice(
+        "adam", "rule that updates the weights", "adam", "adamw", "nesterov", "sgd"
+    )
+    learning_rate: float = _number(
+        0.002, "largest learning rate; the schedule lowers it", _positive, RATE
+    )
+    momentum: float = _number(
+        0.0, "momentum of the sgd and nesterov optimizers", _fraction, FRACTION
+    )
     schedule: str = _choice(
-        *("linear", "how the learning rate changes"),
+        *("linear", "how the learning rate changes during the training"),
         *("constant", "linear", "cosine", "one_cycle", "step"),
     )
-    warmup: float = _knob(0.0, "share of the training in which the rate rises", _share, SHARE)
-    batch_size: int = _knob(128, "rows in one step", _positive, COUNT)
-    epochs: int = _knob(10, "passes over the data", _positive, COUNT)
-    weight_decay: float = _knob(0.0, "pull of the weights towards 0", _not_negative, AMOUNT)
-    dropout: float = _knob(0.0, "share of hidden units silenced in a step", _share, SHARE)
-    clip_norm: float = _knob(
-        0.0, "longest gradient let through; 0 lets all through", _not_negative, AMOUNT
+    warmup: float = _number(
+        0.0, "fraction of the training in which the learning rate rises from 0", _fraction, FRACTION
     )
-    averaging: float = _knob(
-        0.0, "share that the running average of the weights keeps at a step", _share, SHARE
+    batch_size: int = _number(128, "rows in one training step", _positive, COUNT)
+    epochs: int = _number(10, "passes over the training data", _positive, COUNT)
+    weight_decay: float = _number(
+        0.0, "strength of the decay of the weights towards 0", _not_negative, AMOUNT
     )
-    label_smoothing: float = _knob(
-        0.0, "share of each target spread over all classes", _share, SHARE
+    dropout: float = _number(
+        0.0, "fraction of the hidden units dropped in each step", _fraction, FRACTION
     )
-    shift: float = _knob(0.0, "pixels a picture is moved by at most, of 28", _not_negative, AMOUNT)
-    rotation: float = _knob(0.0, "degrees it is turned by at most", _not_negative, AMOUNT)
-    scaling: float = _knob(0.0, "share it grows or shrinks by at most", _share, SHARE)
-    shear: float = _knob(0.0, "pixels a pixel that it slants by at most", _not_negative, AMOUNT)
-    elastic: float = _knob(0.0, "pixels it is bent by on average, of 28", _not_negative, AMOUNT)
+    clip_norm: float = _number(
+        0.0, "maximum norm of the gradient; 0 for no limit", _not_negative, AMOUNT
+    )
+    averaging: float = _number(
+        0.0,
+        "decay of the running average of the weights in each step; 0 for no averaging",
+        _fraction,
+        FRACTION,
+    )
+    label_smoothing: float = _number(
+        0.0, "fraction of each target spread over all classes", _fraction, FRACTION
+    )
+    shift: float = _number(
+        0.0, "maximum shift of an image, in 28ths of its shorter side", _not_negative, AMOUNT
+    )
+    rotation: float = _number(
+        0.0, "maximum rotation of an image, in degrees", _not_negative, AMOUNT
+    )
+    scaling: float = _number(
+        0.0, "maximum fraction by which an image grows or shrinks", _fraction, FRACTION
+    )
+    shear: float = _number(
+        0.0, "maximum shear of an image, in pixels per pixel", _not_negative, AMOUNT
+    )
+    elastic: float = _number(
+        0.0,
+        "typical elastic displacement of a pixel, in 28ths of the image's shorter side",
+        _not_negative,
+        AMOUNT,
+    )
     calibration: str = _choice(
-        "none", "temperature scaling folded into the last layer", "none", "temperature"
+        "none",
+        "temperature scaling of the probabilities, folded into the last layer",
+        "none",
+        "temperature",
     )
-    patience: int = _knob(
+    patience: int = _number(
         0,
-        "epochs without a better validation accuracy that end it; 0: none",
+        "epochs without a better validation accuracy that end the training; 0 for no limit",
         *(_not_negative, f"0 or more, at most {MAX_COUNT}"),
     )
-    validation_fraction: float = _knob(
-        0.05, "share of the training data kept for validation", lambda v: 0 < v < 1, SHARE
+    validation_fraction: float = _number(
+        0.05, "fraction of the training data kept for validation", lambda v: 0 < v < 1, FRACTION
     )
 
     @property
     def augments(self) -> bool:
-        """Whether pictures are warped before they are trained on."""
+        """Whether images are distorted before they are trained on."""
         return any((self.shift, self.rotation, self.scaling, self.shear, self.elastic))
 
     def __post_init__(self) -> None:
-        for knob in fields(self):
-            _check(knob, getattr(self, knob.name))
+        for key in fields(self):
+            _check(key, getattr(self, key.name))
         if self.calibration == "temperature" and self.output_activation != "softmax":
             raise UsageError("recipe key calibration: temperature needs output_activation softmax")
 
     def override(self, values: Mapping[str, Any]) -> "Recipe":
         """Return this recipe with some keys changed.
 
-        Raises UsageError for an unknown key, naming the nearest, and for a value that does not fit.
+        Raises UsageError for an unknown key, suggesting a similar one, and for an invalid value.
         """
-        knobs = {knob.name: knob for knob in fields(self)}
-        for key in values:
-            if key not in knobs:
-                raise UsageError(f"unknown recipe key {key!r}: {_suggest(key, knobs)}")
-        return replace(self, **{key: _typed(knobs[key], value) for key, value in values.items()})
+        keys = {key.name: key for key in fields(self)}
+        for name in values:
+            if name not in keys:
+                raise UsageError(f"unknown recipe key {name!r}: {_suggest(name, keys)}")
+        return replace(self, **{name: _typed(keys[name], value) for name, value in values.items()})
 
     def as_dict(self) -> dict[str, Any]:
-        """Return every key and value, as they go into the manifest."""
+        """Return every key and value, as the manifest records them."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
-class Knob:
-    """A recipe key that can be a flag: what it is for, and how its text is read."""
+class RecipeKey:
+    """A recipe key that is also a flag.
+
+    Attributes:
+        name: The key.
+        help: What it means.
+        choices: The allowed values, if they can be listed.
+        parse: Converts the text of the flag to a value.
+    """
 
     name: str
     help: str
@@ -148,22 +188,22 @@ class Knob:
     parse: Callable[[str], Any]
 
 
-def recipe_knobs() -> tuple[Knob, ...]:
-    """List the keys of a recipe, but for its name and description."""
+def recipe_keys() -> tuple[RecipeKey, ...]:
+    """Return the keys of a recipe without its name and description."""
     return tuple(
-        Knob(
-            knob.name,
-            knob.metadata["help"],
-            knob.metadata.get("choices", ()),
-            _parse_sizes if knob.name == "hidden" else type(knob.default),
+        RecipeKey(
+            key.name,
+            key.metadata["help"],
+            key.metadata.get("choices", ()),
+            _parse_sizes if key.name == "hidden" else type(key.default),
         )
-        for knob in fields(Recipe)
-        if knob.metadata
+        for key in fields(Recipe)
+        if key.metadata
     )
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Name the shipped recipes."""
+    """Return the names of the shipped recipes."""
     files = resources.files("mlpserve_trainer").joinpath("recipes").iterdir()
     return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
 
@@ -171,7 +211,8 @@ def recipe_names() -> tuple[str, ...]:
 def load_recipe(name: str = "quick", **changes: Any) -> Recipe:
     """Load a shipped recipe by name, or any .toml file by its path, and change some keys.
 
-    Raises UsageError for no such recipe, no TOML, an unknown key or a bad value.
+    Raises UsageError for an unknown recipe, a file that is not TOML, an unknown key or an invalid
+    value.
     """
     try:
         values = tomllib.loads(_read(name))
@@ -191,33 +232,33 @@ def _read(name: str) -> str:
 
 def _suggest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, list(known), n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
 
 
 def _parse_sizes(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(size) for size in text.split(","))
     except ValueError as error:
-        raise ArgumentTypeError(f"{text!r} is no list of sizes: expected 128 or 512,512") from error
+        raise ArgumentTypeError(f"invalid layer sizes {text!r}: expected 128 or 512,512") from error
 
 
-def _typed(knob: Field[Any], value: Any) -> Any:
-    """Return the value in the type of the knob: TOML writes 1 for 1.0, and lists for tuples."""
-    kind = type(knob.default)
+def _typed(key: Field[Any], value: Any) -> Any:
+    """Return the value in the type of the key: TOML has 1 for 1.0, and lists for tuples."""
+    kind = type(key.default)
     if kind is tuple and isinstance(value, list | tuple):
         value = tuple(value)
     elif kind is float and type(value) is int:
         value = float(value)
     sizes = value if kind is tuple and isinstance(value, tuple) else ()
     if type(value) is not kind or any(type(size) is not int for size in sizes):
-        raise UsageError(f"recipe key {knob.name}: expected {kind.__name__}, got {value!r}")
+        raise UsageError(f"recipe key {key.name}: expected {kind.__name__}, got {value!r}")
     return value
 
 
-def _check(knob: Field[Any], value: Any) -> None:
-    expected = knob.metadata.get("expected")
+def _check(key: Field[Any], value: Any) -> None:
+    expected = key.metadata.get("expected")
     if expected is None:
         return
-    choices = knob.metadata.get("choices")
-    if not (value in choices if choices else knob.metadata["fits"](value)):
-        raise UsageError(f"recipe key {knob.name}: expected {expected}, got {value!r}")
+    choices = key.metadata.get("choices")
+    if not (value in choices if choices else key.metadata["fits"](value)):
+        raise UsageError(f"recipe key {key.name}: expected {expected}, got {value!r}")

@@ -1,9 +1,9 @@
-"""Augmentation: every time a picture is trained on, it is bent a little, and differently.
+"""Augmentation: each time an image is trained on, it is distorted a little, at random.
 
-A warp is a displacement of every pixel: a random affine map (shift, rotation, scaling, shear)
-and an elastic distortion, read off by bilinear interpolation. A few pictures of a batch share
-one warp, which makes its arithmetic cheap and turns the interpolation into copies of short
-rows; the next batch has other warps and other company.
+A warp displaces every pixel: by a random affine map (shift, rotation, scaling, shear) and an
+elastic distortion, with bilinear interpolation. GROUP images of a batch share one warp, so that
+its arithmetic is done once and the interpolation copies short rows. Batches are drawn at random,
+so an image shares its next warp with other images.
 """
 
 import math
@@ -15,57 +15,61 @@ import numpy.typing as npt
 from mlpserve_trainer.datasets.split import Examples
 from mlpserve_trainer.recipe import Recipe
 
-__all__ = ["Move", "Warp", "augmentation_for"]
+__all__ = ["Shift", "Warp", "augmentation_for"]
 
 Floats = npt.NDArray[np.float32]
 
-# Pictures that share a warp: one cache line of float32.
+# Images that share a warp: 16 float32 values fill one cache line.
 GROUP = 16
-# The width of an elastic bend, as a share of the picture: 4 pixels of 28, as in Simard et al.
+# Standard deviation of the elastic distortion's Gaussian, as a fraction of the image's side:
+# 4 pixels of 28, as in Simard et al.
 ELASTIC_WIDTH = 1 / 7
-# The side of the pictures that a recipe's pixels are meant for: MNIST's.
+# Side of the images that the recipes' pixels refer to, which is MNIST's.
 SIDE = 28
 
 
-def augmentation_for(recipe: Recipe, examples: Examples, most_rows: int) -> "Move | Warp":
-    """Return what gathers pictures (n, height, width) as the recipe wants them bent.
+def augmentation_for(recipe: Recipe, examples: Examples, max_rows: int) -> "Shift | Warp":
+    """Return the loader of images (n, height, width) that augments them as the recipe says.
 
-    `most_rows` is how many are asked for at once, at most.
+    Args:
+        recipe: Says which distortions, and how strong.
+        examples: The images to load from.
+        max_rows: Largest number of images in one call.
     """
-    bends = recipe.rotation or recipe.scaling or recipe.shear or recipe.elastic
-    only_moves = not bends and recipe.shift * _unit(examples) <= 1
-    return (Move if only_moves else Warp)(recipe, examples, most_rows)
+    warps = recipe.rotation or recipe.scaling or recipe.shear or recipe.elastic
+    only_shifts = not warps and recipe.shift * _unit(examples) <= 1
+    return (Shift if only_shifts else Warp)(recipe, examples, max_rows)
 
 
-class Move:
-    """Gathers rows of pictures, each group of them moved by at most a pixel.
+class Shift:
+    """Loads images, each group of them shifted by at most one pixel.
 
-    A warp without bends comes to the same pixels, and takes six times as long: here every pixel
-    goes some way towards its neighbour in place, across, then down.
+    A Warp gives the same pixels and takes six times as long. Here every pixel is interpolated
+    with one neighbour in place, horizontally and then vertically.
     """
 
-    def __init__(self, recipe: Recipe, examples: Examples, most_rows: int) -> None:
+    def __init__(self, recipe: Recipe, examples: Examples, max_rows: int) -> None:
         self._shape, self._shift = examples.inputs.shape[1:], recipe.shift * _unit(examples)
-        self._pictures, self._factor = _flat(examples)
-        pixels = self._pictures.shape[1]
-        self._raw = np.empty((most_rows, pixels), self._pictures.dtype)
+        self._images, self._factor = _flat(examples)
+        pixels = self._images.shape[1]
+        self._raw = np.empty((max_rows, pixels), self._images.dtype)
         self._difference = np.empty(GROUP * pixels, np.float32)
 
     def __call__(self, out: Floats, rows: npt.NDArray[np.intp], rng: np.random.Generator) -> None:
-        """Fill `out` (n, pixels) with these pictures, moved."""
+        """Fill `out` (n, pixels) with these images, shifted."""
         raw = self._raw[: len(rows)]
-        np.take(self._pictures, rows, axis=0, out=raw, mode="clip")
+        np.take(self._images, rows, axis=0, out=raw, mode="clip")
         np.multiply(raw, self._factor, out=out)
         starts = range(0, len(rows), GROUP)
-        moves = rng.uniform(-self._shift, self._shift, (len(starts), 2)).tolist()
-        for start, (across, down) in zip(starts, moves, strict=True):
+        shifts = rng.uniform(-self._shift, self._shift, (len(starts), 2)).tolist()
+        for start, (x, y) in zip(starts, shifts, strict=True):
             group = out[start : start + GROUP]
-            pictures = group.reshape(-1, *self._shape)
-            self._go(group, 1, across, pictures[:, :, -1 if across > 0 else 0])
-            self._go(group, self._shape[1], down, pictures[:, -1 if down > 0 else 0])
+            images = group.reshape(-1, *self._shape)
+            self._interpolate(group, 1, x, images[:, :, -1 if x > 0 else 0])
+            self._interpolate(group, self._shape[1], y, images[:, -1 if y > 0 else 0])
 
-    def _go(self, group: Floats, stride: int, step: float, edge: Floats) -> None:
-        """Let every pixel but the edge's go `step` of the way to the one `stride` further."""
+    def _interpolate(self, group: Floats, stride: int, step: float, edge: Floats) -> None:
+        """Mix every pixel but those of the edge with the one `stride` further, weighted `step`."""
         kept, flat = edge.copy(), group.reshape(-1)
         near, far = flat[:-stride], flat[stride:]
         difference = self._difference[: len(near)]
@@ -75,69 +79,72 @@ class Move:
             np.add(near, difference, out=near)
         else:
             np.subtract(far, difference, out=far)
-        edge[...] = kept  # what was next to it in memory is no neighbour
+        edge[...] = kept  # its neighbour in memory is a pixel of another row or image
 
 
 class Warp:
-    """Gathers rows of pictures, each group of them warped.
+    """Loads images, each group of them with a warp of its own.
 
     After Simard, Steinkraus and Platt, Best practices for convolutional neural networks applied
     to visual document analysis (2003), section 2.
 
-    How far says the recipe, in `shift`, `rotation`, `scaling`, `shear` and `elastic`; the pixels
-    in it are 28ths of the picture's shorter side, so that small pictures are bent no further.
+    The recipe's `shift`, `rotation`, `scaling`, `shear` and `elastic` say how strong the warp is.
+    Its pixels are 28ths of the image's shorter side, so small images are not distorted more.
     """
 
-    def __init__(self, recipe: Recipe, examples: Examples, most_rows: int) -> None:
+    def __init__(self, recipe: Recipe, examples: Examples, max_rows: int) -> None:
         self._recipe, self._shape = recipe, examples.inputs.shape[1:]
-        self._pictures, self._factor = _flat(examples)
-        groups, pixels = math.ceil(most_rows / GROUP), self._pictures.shape[1]
-        self._raw = np.empty((groups, GROUP, pixels), self._pictures.dtype)
+        self._images, self._factor = _flat(examples)
+        groups, pixels = math.ceil(max_rows / GROUP), self._images.shape[1]
+        self._raw = np.empty((groups, GROUP, pixels), self._images.dtype)
         self._source = np.empty((groups, pixels, GROUP), np.float32)
         self._corner = np.empty((groups, pixels, GROUP), np.float32)
         self._sum = np.empty((groups, pixels, GROUP), np.float32)
         self._blur = _blur(self._shape[0]), _blur(self._shape[1])
         unit = _unit(examples)
-        self._shift, self._bend = np.float32(recipe.shift * unit), np.float32(recipe.elastic * unit)
+        self._shift, self._elastic_scale = (
+            np.float32(recipe.shift * unit),
+            np.float32(recipe.elastic * unit),
+        )
 
     def __call__(self, out: Floats, rows: npt.NDArray[np.intp], rng: np.random.Generator) -> None:
-        """Fill `out` (n, pixels) with these pictures, warped; the last group may be short."""
-        if not len(rows):  # the share of one who has none in a short batch
+        """Fill `out` (n, pixels) with these images, warped; the last group may be short."""
+        if not len(rows):  # a short batch may leave none for the second shard
             return
         groups = math.ceil(len(rows) / GROUP)
         whole = np.resize(rows, groups * GROUP)
         raw, source = self._raw[:groups], self._source[:groups]
-        np.take(self._pictures, whole, axis=0, out=raw.reshape(len(whole), -1), mode="clip")
+        np.take(self._images, whole, axis=0, out=raw.reshape(len(whole), -1), mode="clip")
         np.multiply(raw.transpose(0, 2, 1), self._factor, out=source)
-        self._interpolate(source, *self._places(groups, rng))
+        self._interpolate(source, *self._sources(groups, rng))
         warped = self._sum[:groups].transpose(0, 2, 1)
         end = len(rows) // GROUP * GROUP
         np.copyto(out[:end].reshape(-1, *warped.shape[1:]), warped[: len(rows) // GROUP])
         if end < len(rows):
             np.copyto(out[end:], warped[-1, : len(rows) - end])
 
-    def _places(self, groups: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """Return where each pixel of each group is read from: rows and columns (groups, pixels)."""
+    def _sources(self, groups: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Return the source row and column (groups, pixels) of each pixel of each group."""
         height, width = self._shape
         middle = np.array([[height - 1], [width - 1]], np.float32) / 2
         y, x = np.indices(self._shape, np.float32).reshape(2, -1) - middle
         (a, b), (c, d) = _affine(self._recipe, groups, rng)
         shift = rng.uniform(-1, 1, (2, groups, 1)).astype(np.float32) * self._shift
         from_y, from_x = a * y + b * x + shift[0] + middle[0], c * y + d * x + shift[1] + middle[1]
-        if self._bend:
-            bend = self._elastic(groups, rng)
-            from_y, from_x = from_y + bend[0], from_x + bend[1]
+        if self._elastic_scale:
+            y, x = self._elastic(groups, rng)
+            from_y, from_x = from_y + y, from_x + x
         return np.clip(from_y, 0, height - 1), np.clip(from_x, 0, width - 1)
 
     def _elastic(self, groups: int, rng: np.random.Generator) -> Floats:
-        """Smoothed noise: displacements (2, groups, pixels), as far as `elastic` says."""
+        """Return smoothed noise (2, groups, pixels): vertical and horizontal displacements."""
         noise = rng.standard_normal((2, groups, *self._shape), dtype=np.float32)
-        down, across = self._blur
-        bend = (down @ noise @ across.T) * self._bend
-        return bend.reshape(2, groups, -1).astype(np.float32, copy=False)
+        vertical, horizontal = self._blur
+        smooth = (vertical @ noise @ horizontal.T) * self._elastic_scale
+        return smooth.reshape(2, groups, -1).astype(np.float32, copy=False)
 
     def _interpolate(self, source: Floats, from_y: Floats, from_x: Floats) -> None:
-        """Leave the weighted sum of each place's four neighbours in the buffer of sums."""
+        """Leave the weighted sum of each source's four neighbours in `self._sum`."""
         height, width = self._shape
         groups, pixels, _ = source.shape
         top = np.minimum(from_y.astype(np.intp), height - 2)
@@ -159,18 +166,18 @@ class Warp:
 
 
 def _unit(examples: Examples) -> float:
-    """How long a pixel of the recipe's is in these pictures."""
+    """Return the length of one of the recipe's pixels in pixels of these images."""
     return float(min(examples.inputs.shape[1:]) / SIDE)
 
 
 def _flat(examples: Examples) -> tuple[npt.NDArray[Any], np.float32]:
-    """The pictures as rows (n, pixels), and the factor that makes them reach from 0 to 1."""
+    """Return the images as rows (n, pixels), and the factor that scales them to 0..1."""
     rows = examples.inputs.reshape(len(examples), -1)
     return rows, np.float32(1 / examples.input_maximum if rows.dtype == np.uint8 else 1)
 
 
 def _affine(recipe: Recipe, groups: int, rng: np.random.Generator) -> Floats:
-    """Draw matrices (2, 2, groups, 1): rotation · shear · scaling, each within its bounds."""
+    """Return random matrices (2, 2, groups, 1): rotation · shear · scaling."""
     angle, shear, tall, wide = rng.uniform(-1, 1, (4, groups, 1)).astype(np.float32)
     angle = angle * np.float32(math.radians(recipe.rotation))
     shear = shear * np.float32(recipe.shear)
@@ -185,9 +192,9 @@ def _affine(recipe: Recipe, groups: int, rng: np.random.Generator) -> Floats:
 
 
 def _blur(size: int) -> Floats:
-    """Return the matrix (size, size) of a Gaussian blur that keeps the variance of noise."""
-    places = np.arange(size)
-    distance = (places[:, None] - places) / (size * ELASTIC_WIDTH)
+    """Return the matrix (size, size) of a Gaussian blur that preserves the variance of noise."""
+    positions = np.arange(size)
+    distance = (positions[:, None] - positions) / (size * ELASTIC_WIDTH)
     kernel = np.exp(-0.5 * distance**2)
     rows: Floats = (kernel / np.linalg.norm(kernel, axis=1, keepdims=True)).astype(np.float32)
     return rows
