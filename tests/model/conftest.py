@@ -90,15 +90,25 @@ def published(store: Store, published_folder: Path) -> Manifest:
     return store.manifest(1)
 
 
+def forget_digests(store: Store) -> None:
+    """Make the history one of an older release, which does not know what was published."""
+    history = store.folder / "history.jsonl"
+    events = [json.loads(line) for line in history.read_text().splitlines()]
+    for event in events:
+        event.pop("manifest", None)
+    history.write_text("".join(json.dumps(event) + "\n" for event in events))
+
+
 @pytest.fixture
 def edit_manifest(store: Store) -> Callable[..., None]:
-    """Rewrites a version's manifest by a function of its document."""
+    """Rewrites a version's manifest by a function of its document: a forger's work."""
 
     def edit(change: Callable[[dict[str, Any]], object], version: int = 1) -> None:
         path = store.path(version) / "manifest.json"
         document = json.loads(path.read_bytes())
         change(document)
         path.write_text(json.dumps(document))
+        forget_digests(store)
 
     return edit
 

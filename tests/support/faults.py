@@ -12,7 +12,7 @@ _CALLS = ("open", "stat", "lstat", "unlink", "rename", "mkdir", "rmdir", "scandi
 
 
 def fail_at(monkeypatch: pytest.MonkeyPatch, path: Path, error: int, *calls: str) -> None:
-    """Let these calls of `os` fail at this path, as a damaged disk or a right that is missing does.
+    """Let these calls of `os` fail at and below a path, as on a damaged disk or without a right.
 
     Root, who meets no missing right, meets this too. Without `calls`, all that look at the path.
     """
@@ -22,7 +22,8 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, path: Path, error: int, *calls: str
 
 def _failing(call: Any, path: Path, error: int) -> Any:
     def failing(name: Any = ".", *args: Any, **kwargs: Any) -> Any:
-        if _place(name, kwargs.get("dir_fd", kwargs.get("src_dir_fd"))) == path:
+        place = _place(name, kwargs.get("dir_fd", kwargs.get("src_dir_fd")))
+        if path in (place, *place.parents):
             raise OSError(error, os.strerror(error), str(path))
         return call(name, *args, **kwargs)
 

@@ -4,6 +4,7 @@ Everything a reader needs stands here, so that weights are never guessed at. A m
 checked whole when it is read; fields that this version does not know are kept.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -80,7 +81,7 @@ class Manifest:
 
     `input_shape` is the shape of one instance and `input_maximum` the raw uint8 value that
     stands for 1.0. `version`, `files`, `golden_rows` and `created` are set by Store.publish.
-    `extra` holds fields unknown to this release, as they were read.
+    `extra` holds fields unknown to this release, as they were read, and `document` the bytes.
     """
 
     model: str
@@ -99,6 +100,12 @@ class Manifest:
     golden_rows: int = 0
     created: datetime = _NOT_YET
     extra: Mapping[str, Any] = field(default_factory=dict)
+    document: bytes = field(default=b"", repr=False)
+
+    @property
+    def own_digest(self) -> str:
+        """The version's identity, with its number: "sha256:<hex>" of manifest.json."""
+        return f"sha256:{hashlib.sha256(self.document).hexdigest()}"
 
     @property
     def digest(self) -> str:
@@ -168,6 +175,7 @@ class Manifest:
             },
             gate=Gate(_text(document, "gate.verdict"), _texts(document, "gate.reasons")),
             extra={k: v for k, v in document.items() if k not in _KNOWN},
+            document=data,
         )
         _check_consistency(manifest)
         return manifest

@@ -19,6 +19,7 @@ __all__ = [
     "decode_events",
     "encode_aliases",
     "encode_event",
+    "recorded_digests",
 ]
 
 ALIASES_FILE, HISTORY_FILE = "aliases.json", "history.jsonl"
@@ -44,6 +45,22 @@ def encode_aliases(aliases: Mapping[str, int]) -> bytes:
 def decode_events(data: bytes) -> list[dict[str, Any]]:
     """The events of a history, in its order; a line torn by a crash is left out."""
     return [event for line in data.splitlines() if (event := _event(line)) is not None]
+
+
+def recorded_digests(data: bytes) -> dict[int, str | None]:
+    """Return the numbers in a history, each with the manifest's digest as it was last published.
+
+    The digest is None where the event has none, as those of older releases.
+    """
+    found: dict[int, str | None] = {}
+    for event in decode_events(data):
+        version, digest = event.get("version"), event.get("manifest")
+        if type(version) is int and 1 <= version < 10**18:
+            if event.get("event") == "publish":
+                found[version] = digest if isinstance(digest, str) else None
+            else:
+                found.setdefault(version, None)
+    return found
 
 
 def encode_event(event: Mapping[str, Any]) -> bytes:

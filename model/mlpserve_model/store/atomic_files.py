@@ -88,7 +88,10 @@ class Directory:
             return list(entries)
 
     def stat(self, name: str) -> os.stat_result | None:
-        """Return what `os.lstat` says of an entry, None only when it is not there."""
+        """Return what `os.lstat` says of an entry, None only when it is not there.
+
+        An entry of a folder in this one is "folder/name"; whether that is a link is not checked.
+        """
         try:
             return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
         except FileNotFoundError:
@@ -104,7 +107,7 @@ class Directory:
             size = os.fstat(file.fileno()).st_size
             if size > limit:
                 raise UnusableFile(f"{name} has {size} bytes, expected at most {limit}")
-            return file.read(limit)
+            return file.read(size)  # not `limit`: so much memory would be taken for any file
 
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:

@@ -1,18 +1,27 @@
 """The few verbs that a place for versions must know; what they are used for is the Store's."""
 
 import re
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from mlpserve_model.format.manifest import FileInfo
 
-__all__ = ["VERSION", "Backend", "Conflict"]
+__all__ = ["VERSION", "Backend", "Conflict", "next_number"]
 
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
 class Conflict(Exception):
     """What was to be replaced is not what it was."""
+
+
+def next_number(*taken: int) -> int:
+    """Return the number after the highest of these; raises OSError when there is none left."""
+    number = 1 + max(taken, default=0)
+    if not VERSION.fullmatch(str(number)):
+        raise OSError(f"no number is left for a version after {number - 1}")
+    return number
 
 
 class Backend(Protocol):
@@ -23,19 +32,23 @@ class Backend(Protocol):
     for a file that is not there.
     """
 
-    def versions(self) -> list[int]:
-        """The numbers of all versions that have a manifest, oldest first."""
+    def exists(self) -> bool:
+        """Return True if there is a place for this model, even an empty one."""
         ...
 
-    def holds(self, version: int) -> bool:
-        """Whether this version has a manifest."""
+    def newest(self) -> Iterator[tuple[int, Hashable]]:
+        """Give each version that has a manifest with its stamp, in falling order, lazily."""
+        ...
+
+    def stamp(self, version: int) -> Hashable:
+        """Return what changes when the manifest is replaced, None only if there is none."""
         ...
 
     def read(self, name: str, limit: int) -> bytes:
         """A file's bytes; raises ModelRejected above `limit` bytes, before reading them."""
         ...
 
-    def measure(self, name: str) -> FileInfo:
+    def stat(self, name: str) -> FileInfo:
         """The digest and size of a file of any size, in little memory."""
         ...
 
@@ -43,12 +56,12 @@ class Backend(Protocol):
         """Keep every other writer out; raises StoreBusy after `timeout` seconds."""
         ...
 
-    def sweep(self) -> None:
-        """Remove what writers that died left."""
+    def collect_garbage(self, thorough: bool) -> None:
+        """Remove what writers that died left; not `thorough`: what the last ones left."""
         ...
 
-    def claim(self) -> int:
-        """A version's number above all that were taken, which nobody else gets."""
+    def claim(self, above: int) -> int:
+        """Claim the number of a new version, above this one and all that were ever claimed."""
         ...
 
     def write(self, name: str, data: bytes) -> None:
@@ -62,14 +75,14 @@ class Backend(Protocol):
         """
         ...
 
-    def append(self, name: str, line: bytes) -> None:
-        """Add a line to a file, durable when this returns."""
+    def append(self, name: str, lines: bytes) -> None:
+        """Add whole lines to a file, durable when this returns."""
         ...
 
-    def discard(self, version: int) -> None:
-        """Leave nothing of a version whose publication failed that anybody would see."""
+    def abort(self, version: int) -> None:
+        """Leave nothing visible of a version whose publication failed."""
         ...
 
-    def remove(self, version: int) -> None:
-        """Remove a version, its manifest first: it stops to exist at one instant."""
+    def remove(self, versions: Sequence[int]) -> None:
+        """Remove versions; each stops to exist at one instant."""
         ...

@@ -71,7 +71,7 @@ class CachedStore(Store):
             model = read_model(read, manifest)
         named = {f"{version}/{name}": data for name, data in contents.items()}
         # The manifest last, here too: a copy that was interrupted is none.
-        self._keep(named | {f"{version}/{MANIFEST_FILE}": manifest.to_json()}, version)
+        self._keep(named | {f"{version}/{MANIFEST_FILE}": manifest.document}, version)
         return model
 
     def _keep(self, contents: dict[str, bytes], version: int | None = None) -> None:
@@ -80,8 +80,7 @@ class CachedStore(Store):
         try:
             folder.keep(version, contents)
             if version is not None:
-                for old in self._to_forget(version):
-                    folder.remove(old)
+                folder.remove(self._to_forget(version))
         except OSError as error:
             if not self._warned:
                 self._warned = True

@@ -6,18 +6,22 @@ kernel frees when its holder dies. The root may be a symbolic link; nothing belo
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from mlpserve_model.errors import ModelRejected
 from mlpserve_model.format.manifest import MANIFEST_FILE, MAX_BYTES, FileInfo
 from mlpserve_model.store.atomic_files import Directory, UnusableFile, make_folder
-from mlpserve_model.store.backend import VERSION, Conflict
+from mlpserve_model.store.backend import VERSION, Conflict, next_number
 
 __all__ = ["Folder"]
 
 _TEMPORARY = re.compile(r"\..*\.tmp", re.DOTALL)
+# A writer that died had the highest number: only a few versions came after it.
+_RECENT = 100
+_REMOVED = re.compile(r"\.[0-9]+\.removed")
 
 
 class Folder:
@@ -29,28 +33,40 @@ class Folder:
     def __str__(self) -> str:
         return str(self.path)
 
-    def versions(self) -> list[int]:
+    def exists(self) -> bool:
+        """As Backend says."""
+        try:
+            with self._open():
+                return True
+        except FileNotFoundError:
+            return False
+
+    def newest(self) -> Iterator[tuple[int, Hashable]]:
         """As Backend says; none where there is no folder."""
         try:
             with self._open() as folder:
-                return sorted(v for v in _numbers(folder) if _holds(folder, v))
+                for version in _numbers(folder):
+                    if (stamp := _stamp(folder, version)) is not None:
+                        yield version, stamp
         except FileNotFoundError:
-            return []
+            return
 
-    def holds(self, version: int) -> bool:
+    def stamp(self, version: int) -> Hashable:
         """As Backend says."""
         try:
             with self._open() as folder:
-                return _holds(folder, version)
+                found = folder.stat(str(version))
+                is_folder = found is not None and stat.S_ISDIR(found.st_mode)
+                return _stamp(folder, version) if is_folder else None
         except FileNotFoundError:
-            return False
+            return None
 
     def read(self, name: str, limit: int) -> bytes:
         """As Backend says; ModelRejected too for what is no regular file."""
         with self._folder_of(name) as (folder, file), _judging():
             return folder.read(file, limit)
 
-    def measure(self, name: str) -> FileInfo:
+    def stat(self, name: str) -> FileInfo:
         """As Backend says; ModelRejected for what is no regular file."""
         with self._folder_of(name) as (folder, file), _judging(), folder.open(file) as opened:
             return FileInfo(hashlib.file_digest(opened, "sha256").hexdigest(), opened.tell())
@@ -61,25 +77,28 @@ class Folder:
         with self._made() as folder, _refusing(), folder.lock(".lock", timeout):
             yield
 
-    def sweep(self) -> None:
+    def collect_garbage(self, thorough: bool) -> None:
         """Remove versions without a manifest, and temporary files.
 
-        Writers hold the lock while they write, and so does whoever sweeps.
+        Writers hold the lock while they write, and so does the caller.
         """
         with self._open() as folder:
             for entry in folder.entries():
-                if not entry.is_dir(follow_symlinks=False):
-                    if _TEMPORARY.fullmatch(entry.name):
-                        folder.remove(entry.name)
-                elif VERSION.fullmatch(entry.name) and not _holds(folder, int(entry.name)):
-                    folder.remove_tree(entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    if _REMOVED.fullmatch(entry.name):
+                        folder.remove_tree(entry.name)
+                elif _TEMPORARY.fullmatch(entry.name):
+                    folder.remove(entry.name)
+            for version in _numbers(folder)[: None if thorough else _RECENT]:
+                if _stamp(folder, version) is None:
+                    folder.remove_tree(str(version))
 
-    def claim(self) -> int:
+    def claim(self, above: int) -> int:
         """Make the folder of the next version; the exclusive mkdir makes the number ours."""
         with self._open() as folder:
             names = (entry.name for entry in folder.entries())
             taken = [int(name) for name in names if VERSION.fullmatch(name)]
-            version = max(taken, default=0) + 1
+            version = next_number(max(taken, default=0), above)
             folder.make(str(version))
         return version
 
@@ -88,7 +107,7 @@ class Folder:
         with self._made() as folder:
             if version is not None:
                 if folder.stat(str(version)) is not None:
-                    self.remove(version)
+                    self.remove([version])
                 folder.make(str(version))
             for name, data in contents.items():
                 self.write(name, data)
@@ -108,22 +127,26 @@ class Folder:
                 raise Conflict(name)
             folder.write(file, data)
 
-    def append(self, name: str, line: bytes) -> None:
+    def append(self, name: str, lines: bytes) -> None:
         """As Backend says."""
         with self._folder_of(name) as (folder, file), _refusing():
-            folder.append(file, line + b"\n")
+            folder.append(file, lines)
 
-    def discard(self, version: int) -> None:
-        """As Backend says: a failed publication leaves nothing; one killed is swept."""
-        self.remove(version)
+    def abort(self, version: int) -> None:
+        """As Backend says: a failed publication leaves nothing; one killed is collected."""
+        self.remove([version])
 
-    def remove(self, version: int) -> None:
-        """As Backend says."""
+    def remove(self, versions: Sequence[int]) -> None:
+        """As Backend says: a folder loses its name in one step, then its files go."""
         with self._open() as folder:
-            with folder.folder(str(version)) as files:
-                files.remove(MANIFEST_FILE)
-                files.sync()
-            folder.remove_tree(str(version))
+            renamed = {str(version): f".{version}.removed" for version in versions}
+            for name, removed in renamed.items():
+                if folder.stat(removed) is not None:  # whoever removed it last died
+                    folder.remove_tree(removed)
+                folder.rename(name, folder, removed)
+            folder.sync()
+            for removed in renamed.values():
+                folder.remove_tree(removed)
 
     @contextmanager
     def _open(self, make: bool = False) -> Iterator[Directory]:
@@ -147,20 +170,19 @@ class Folder:
                 yield files, file
 
 
-def _numbers(folder: Directory) -> Iterator[int]:
-    """Give the numbers of the folders named like a version."""
-    for entry in folder.entries():
-        if VERSION.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
-            yield int(entry.name)
+def _numbers(folder: Directory) -> list[int]:
+    """Return the numbers of the folders named like a version, the highest first."""
+    names = (e.name for e in folder.entries() if e.is_dir(follow_symlinks=False))
+    return sorted((int(name) for name in names if VERSION.fullmatch(name)), reverse=True)
 
 
-def _holds(folder: Directory, version: int) -> bool:
-    """Return False only when it is certain that the version has no manifest."""
+def _stamp(folder: Directory, version: int) -> Hashable:
+    """Return what changes with the manifest, None only when it is certain that there is none."""
     try:
-        with folder.folder(str(version)) as files:
-            return files.stat(MANIFEST_FILE) is not None
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+        found = folder.stat(f"{version}/{MANIFEST_FILE}")
+    except NotADirectoryError:
+        return None
+    return found and (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 @contextmanager

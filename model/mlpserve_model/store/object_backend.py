@@ -8,13 +8,13 @@ create, and an object is replaced only as long as it is the one that was read.
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from mlpserve_model.format.manifest import MANIFEST_FILE, FileInfo
 from mlpserve_model.format.records import ALIASES_FILE, actor
-from mlpserve_model.store.backend import VERSION, Conflict
+from mlpserve_model.store.backend import VERSION, Conflict, next_number
 from mlpserve_model.store.lease import LOCK_FILE, Lease
 from mlpserve_model.store.location import Bucket
 from mlpserve_model.store.object_client import Found, Objects, open_objects
@@ -25,7 +25,7 @@ CLAIM_FILE = "claim.json"
 LEASE_SECONDS = 30.0
 # How long a version without a manifest is left alone: longer than any request may be under way.
 LITTER_SECONDS = 3600.0
-_MOST_ATTEMPTS = 100
+_MAX_ATTEMPTS = 100
 
 
 def open_backend(location: Bucket, model: str) -> "ObjectBackend":
@@ -49,18 +49,23 @@ class ObjectBackend:
     def __str__(self) -> str:
         return str(self._objects)
 
-    def versions(self) -> list[int]:
-        """As Backend says: one request for every thousand objects."""
-        names = (entry.name.partition("/") for entry in self._objects.list())
-        return sorted(
-            int(number)
-            for number, _, name in names
-            if name == MANIFEST_FILE and VERSION.fullmatch(number)
-        )
+    def exists(self) -> bool:
+        """As Backend says: a bucket that is not there is an error of every request."""
+        return True
 
-    def holds(self, version: int) -> bool:
+    def newest(self) -> Iterator[tuple[int, Hashable]]:
+        """As Backend says: one request for every thousand objects."""
+        names = ((entry.name.partition("/"), entry.tag) for entry in self._objects.list())
+        found = {
+            int(number): tag
+            for (number, _, name), tag in names
+            if name == MANIFEST_FILE and VERSION.fullmatch(number)
+        }
+        yield from sorted(found.items(), reverse=True)
+
+    def stamp(self, version: int) -> Hashable:
         """As Backend says."""
-        return self._objects.find(f"{version}/{MANIFEST_FILE}") is not None
+        return self._objects.tag(f"{version}/{MANIFEST_FILE}")
 
     def read(self, name: str, limit: int) -> bytes:
         """As Backend says; aliases that have not changed are not sent again."""
@@ -69,9 +74,9 @@ class ObjectBackend:
         self._polled = self._objects.get(name, limit, self._polled)
         return self._polled.data
 
-    def measure(self, name: str) -> FileInfo:
+    def stat(self, name: str) -> FileInfo:
         """As Backend says."""
-        return self._objects.measure(name)
+        return self._objects.stat(name)
 
     @contextmanager
     def lock(self, timeout: float) -> Iterator[None]:
@@ -82,7 +87,7 @@ class ObjectBackend:
         finally:
             self._lease.free()
 
-    def sweep(self) -> None:
+    def collect_garbage(self, thorough: bool) -> None:
         """Remove claims that never became versions, and what was written under them.
 
         Only old ones, by the store's own clock, for which the lock just taken is the hand: a
@@ -100,10 +105,10 @@ class ObjectBackend:
                     self._lease.renew()
                     self._objects.delete([entry.name for entry in found])
 
-    def claim(self) -> int:
+    def claim(self, above: int) -> int:
         """Create the claim of the next version; who creates it first has the number."""
         numbers = (entry.name.partition("/")[0] for entry in self._objects.list())
-        version = max((int(n) for n in numbers if VERSION.fullmatch(n)), default=0) + 1
+        version = next_number(above, *(int(n) for n in numbers if VERSION.fullmatch(n)))
         time = datetime.now(UTC).isoformat(timespec="seconds")
         claim = {"actor": actor(), "time": time, "token": secrets.token_hex(8)}
         document = json.dumps(claim).encode() + b"\n"
@@ -112,7 +117,7 @@ class ObjectBackend:
             try:
                 self._objects.put(f"{version}/{CLAIM_FILE}", document)
             except Conflict:
-                version += 1
+                version = next_number(version)
             else:
                 return version
 
@@ -132,31 +137,32 @@ class ObjectBackend:
             raise Conflict(name)
         self._objects.put(name, data, found)
 
-    def append(self, name: str, line: bytes) -> None:
+    def append(self, name: str, lines: bytes) -> None:
         """As Backend says: the whole is put again, and again when somebody else did so first."""
         self._lease.renew()
-        for attempt in range(_MOST_ATTEMPTS):
+        for attempt in range(_MAX_ATTEMPTS):
             found = self._objects.find(name)
             text = found.data if found else b""
-            if attempt and line in text.splitlines():
+            if attempt and b"\n" + lines in b"\n" + text:
                 return  # the answer was lost, and another line came after ours
             if text and not text.endswith(b"\n"):
                 text += b"\n"
             try:
-                self._objects.put(name, text + line + b"\n", found)
+                self._objects.put(name, text + lines, found)
             except Conflict:
                 continue
             return
-        raise OSError(f"{name} was replaced {_MOST_ATTEMPTS} times while a line was added")
+        raise OSError(f"{name} was replaced {_MAX_ATTEMPTS} times while a line was added")
 
-    def discard(self, version: int) -> None:
+    def abort(self, version: int) -> None:
         """Nothing: the manifest's request may still be under way, and must find the files.
 
-        What stays is seen by nobody, or is a whole version. `sweep` takes it when it is old.
+        What stays is invisible, or a whole version; `collect_garbage` removes it when it is old.
         """
 
-    def remove(self, version: int) -> None:
-        """As Backend says."""
-        self._lease.renew()
-        self._objects.delete([f"{version}/{MANIFEST_FILE}"])
-        self._objects.delete([entry.name for entry in self._objects.list(str(version))])
+    def remove(self, versions: Sequence[int]) -> None:
+        """As Backend says: the manifest goes first."""
+        for version in versions:
+            self._lease.renew()
+            self._objects.delete([f"{version}/{MANIFEST_FILE}"])
+            self._objects.delete([entry.name for entry in self._objects.list(str(version))])

@@ -60,9 +60,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An object in a listing, and when it was written by the store's own clock."""
+    """An object in a listing: what it has until it is replaced, and when it was written.
+
+    The time is that of the store's own clock.
+    """
 
     name: str
+    tag: str
     written: datetime
 
 
@@ -103,7 +107,15 @@ class Objects:
         except FileNotFoundError:
             return None
 
-    def measure(self, name: str) -> FileInfo:
+    def tag(self, name: str) -> str | None:
+        """What an object has until it is replaced; None where there is no such object."""
+        with _foreign():
+            try:
+                return obstore.head(self._store, name)["e_tag"] or ""
+            except FileNotFoundError:
+                return None
+
+    def stat(self, name: str) -> FileInfo:
         """An object's digest and size, in little memory; raises FileNotFoundError."""
         digest, size = hashlib.sha256(), 0
         with _foreign():
@@ -135,7 +147,11 @@ class Objects:
         """Every object whose name begins with `folder/`, or every one."""
         with _foreign():
             pages = obstore.list(self._store, folder or None)
-            return [Entry(o["path"], o["last_modified"]) for page in pages for o in page]
+            return [
+                Entry(o["path"], o["e_tag"] or "", o["last_modified"])
+                for page in pages
+                for o in page
+            ]
 
     def delete(self, names: Sequence[str]) -> None:
         """Remove objects; those that are not there count as removed."""

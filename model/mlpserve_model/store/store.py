@@ -10,7 +10,7 @@ Where that is, on a shared volume or in an object store, is the affair of a Back
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from mlpserve_model.format.records import (
     decode_events,
     encode_aliases,
     encode_event,
+    recorded_digests,
 )
 from mlpserve_model.format.version_files import StoredModel, compare, model_files, read_model
 from mlpserve_model.nn.network import Weights
@@ -40,7 +41,7 @@ __all__ = ["CHAMPION", "Store"]
 
 CHAMPION = "champion"
 # A history is never read into more memory than this.
-_LONGEST_HISTORY = 2**30
+_MAX_HISTORY_BYTES = 2**30
 
 
 class Store:
@@ -57,8 +58,9 @@ class Store:
         self.root = parse_location(root)
         self.model = model
         self._backend = _open(self.root, model)
-        self._mutex = threading.RLock()
+        self._thread_lock = threading.RLock()
         self._lock: ExitStack | None = None
+        self._recorded: dict[int, str | None] = {}  # what the history says of each number
         self.last_seen: Store | None = None  # what is kept of it on this machine, if anything
 
     @property
@@ -74,21 +76,42 @@ class Store:
 
     # Reading
 
+    def exists(self) -> bool:
+        """Return True if there is a place for this model, even one without versions."""
+        with _translated(f"cannot list {self._backend}"):
+            return self._backend.exists()
+
     def versions(self) -> list[int]:
         """The numbers of all versions, oldest first; empty when there is no store yet."""
+        return [version for version, _ in self.newest()][::-1]
+
+    def newest(self) -> Iterator[tuple[int, Hashable]]:
+        """Give the number and the stamp of each version, newest first, looking at it only then."""
         with _translated(f"cannot list {self._backend}"):
-            return self._backend.versions()
+            yield from self._backend.newest()
+
+    def stamp(self, version: int) -> Hashable:
+        """Return what changes when the version's manifest is replaced, None if there is none.
+
+        A stamp is cheap to get. Equal ones mean the same manifest; different ones, that it has to
+        be read to know.
+        """
+        with _translated(f"cannot look at {self._backend}/{version}"):
+            return self._backend.stamp(version)
 
     def manifest(self, version: int) -> Manifest:
         """The checked manifest of a version.
 
-        Raises VersionNotFound, ModelRejected for a manifest that is wrong, or StoreError.
+        Raises VersionNotFound, ModelRejected for a manifest that is wrong or is not the one that
+        was published, or StoreError, also where the store itself is not there.
         """
         name = f"{version}/{MANIFEST_FILE}"
         with _translated(f"cannot read {self._backend}/{name}"):
             try:
                 data = self._backend.read(name, MAX_BYTES)
             except (FileNotFoundError, NotADirectoryError) as error:
+                if not self._backend.exists():
+                    raise StoreError(f"there is no {self._backend}") from error
                 raise VersionNotFound(f"{self.model} has no version {version}") from error
         manifest = Manifest.from_json(data)
         if (manifest.model, manifest.version) != (self.model, version):
@@ -96,7 +119,23 @@ class Store:
                 f"the manifest is that of {manifest.model} version {manifest.version}, "
                 f"expected {self.model} version {version}"
             )
+        self._check_recorded(manifest)
         return manifest
+
+    def _check_recorded(self, manifest: Manifest) -> None:
+        """Raise ModelRejected for another manifest than the history says was published.
+
+        The history is read again for a number that it did not have, and before a rejection.
+        """
+        version, digest = manifest.version, manifest.own_digest
+        if self._recorded.get(version, "") not in (digest, None):
+            self._recorded = recorded_digests(self._history())
+        expected = self._recorded.get(version) or digest
+        if digest != expected:
+            raise ModelRejected(
+                f"{MANIFEST_FILE} is not the one that was published: its digest is {digest}, "
+                f"expected {expected} by the history"
+            )
 
     def load(self, version: int) -> StoredModel:
         """Read, verify and self-test a version.
@@ -116,7 +155,7 @@ class Store:
         with self._reading(version):
             for name, info in manifest.files.items():
                 try:
-                    compare(name, self._backend.measure(f"{version}/{name}"), info)
+                    compare(name, self._backend.stat(f"{version}/{name}"), info)
                 except FileNotFoundError as error:
                     raise ModelRejected(f"{name} is missing") from error
         return manifest
@@ -134,11 +173,17 @@ class Store:
 
     def history(self) -> list[dict[str, Any]]:
         """Every recorded event, oldest first; a line torn by a crash is left out."""
-        with _translated(f"cannot read {self._backend}/{HISTORY_FILE}"):
+        return decode_events(self._history())
+
+    def _history(self) -> bytes:
+        what = f"{self._backend}/{HISTORY_FILE}"
+        with _translated(f"cannot read {what}"):
             try:
-                return decode_events(self._backend.read(HISTORY_FILE, _LONGEST_HISTORY))
+                return self._backend.read(HISTORY_FILE, _MAX_HISTORY_BYTES)
             except FileNotFoundError:
-                return []
+                return b""
+            except ModelRejected as error:
+                raise StoreError(f"cannot read {what}: {error}") from error
 
     def _aliases(self) -> tuple[dict[str, int], bytes | None]:
         """The aliases, and the file's bytes if there is one."""
@@ -161,7 +206,7 @@ class Store:
             try:
                 yield
             except ModelRejected as error:
-                if self._backend.holds(version):
+                if self._backend.stamp(version) is not None:
                     raise
                 raise VersionNotFound(f"{self.model} has no version {version} now") from error
 
@@ -173,7 +218,7 @@ class Store:
 
         Raises StoreBusy when another process keeps it for more than `timeout` seconds.
         """
-        with self._mutex:
+        with self._thread_lock:
             if self._lock is not None:
                 yield
                 return
@@ -206,14 +251,15 @@ class Store:
             draft, model=self.model, files=infos, golden_rows=len(golden_inputs), created=_now()
         )
         with self.lock(), _translated(f"cannot publish to {self._backend}"):
-            self._backend.sweep()
-            manifest = replace(draft, version=self._backend.claim())
+            self._backend.collect_garbage(thorough=False)
+            # A number is given out once, even where its version has been removed.
+            known = max(recorded_digests(self._history()), default=0)
+            version = self._backend.claim(above=known)
             try:
-                self._write_version(manifest, contents)
+                return self._write_version(replace(draft, version=version), contents)
             except BaseException:
-                self._backend.discard(manifest.version)
+                self._backend.abort(version)
                 raise
-        return manifest
 
     def move_alias(
         self, alias: str, version: int, *, expected: int | None, event: str, reason: str
@@ -250,12 +296,11 @@ class Store:
         with self.lock():
             aliased = set(self.aliases().values())
             old = [v for v in self.versions()[:-keep] if v not in aliased]
-            for version in old:
-                self.record("prune", version, f"keeping the newest {keep} and every alias")
-                with _translated(f"cannot remove {self._backend}/{version}"):
-                    self._backend.remove(version)
-            with _translated(f"cannot write to {self._backend}"):
-                self._backend.sweep()
+            reason = f"keeping the newest {keep} and every alias"
+            self._append([_event("prune", version, reason) for version in old])
+            with _translated(f"cannot remove versions of {self._backend}"):
+                self._backend.remove(old)
+                self._backend.collect_garbage(thorough=True)
         return old
 
     def record(self, event: str, version: int | None, reason: str, **more: Any) -> None:
@@ -263,20 +308,30 @@ class Store:
 
         `version` is None for an event that is about none. Raises StoreError.
         """
-        entry = {"time": _now().isoformat(), "event": event, "version": version}
-        entry |= more | {"actor": actor(), "reason": reason}
-        with self.lock(), _translated(f"cannot write to {self._backend}"):
-            self._backend.append(HISTORY_FILE, encode_event(entry))
+        self._append([_event(event, version, reason, **more)])
 
-    def _write_version(self, manifest: Manifest, contents: Mapping[str, bytes]) -> None:
+    def _append(self, events: Sequence[Mapping[str, Any]]) -> None:
+        if events:
+            lines = b"".join(encode_event(event) + b"\n" for event in events)
+            with self.lock(), _translated(f"cannot write to {self._backend}"):
+                self._backend.append(HISTORY_FILE, lines)
+
+    def _write_version(self, draft: Manifest, contents: Mapping[str, bytes]) -> Manifest:
         # Read back first: what no reader would accept is not written.
-        document = manifest.to_json()
-        Manifest.from_json(document)
+        manifest = Manifest.from_json(draft.to_json())
         for name, data in contents.items():
             self._backend.write(f"{manifest.version}/{name}", data)
         # Before the manifest: a version never exists without a record.
-        self.record("publish", manifest.version, manifest.gate.verdict)
-        self._backend.write(f"{manifest.version}/{MANIFEST_FILE}", document)
+        self.record(
+            "publish", manifest.version, manifest.gate.verdict, manifest=manifest.own_digest
+        )
+        self._backend.write(f"{manifest.version}/{MANIFEST_FILE}", manifest.document)
+        return manifest
+
+
+def _event(event: str, version: int | None, reason: str, **more: Any) -> dict[str, Any]:
+    entry = {"time": _now().isoformat(), "event": event, "version": version}
+    return entry | more | {"actor": actor(), "reason": reason}
 
 
 def _open(root: Path | Bucket, model: str) -> Backend:

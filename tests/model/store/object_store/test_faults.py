@@ -110,7 +110,8 @@ def test_what_a_failed_publication_leaves_is_swept_once_it_is_old(
     left = [entry.name for entry in store._backend._objects.list("2")]  # type: ignore[attr-defined]
     assert sorted(left) == ["2/claim.json", "2/golden.npz", "2/model.npz"]
     monkeypatch.setattr(bucket, "LITTER_SECONDS", -1.0)
-    assert publish(to=Store(address, "tiny")) == 2  # nothing is left of the failed one
-    assert store.verify(2)
+    assert publish(to=Store(address, "tiny")) == 3  # its number is not given out again
+    assert store.verify(3)
+    assert store._backend._objects.list("2") == []  # type: ignore[attr-defined]
     events = [e["version"] for e in store.history() if e["event"] == "publish"]
-    assert events == [1, 2, 2]  # each says what its writer was about to do
+    assert events == [1, 2, 3]  # each says what its writer was about to do
