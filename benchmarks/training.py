@@ -1,15 +1,16 @@
-"""What an epoch costs: mlpserve beside PyTorch, JAX, scikit-learn and the bare matrix products.
+"""Time a training step of mlpserve, PyTorch, JAX, scikit-learn and the matrix products alone.
 
     python benchmarks/training.py [--rounds 7] [--epochs 3] [--only NAME ...] [--peers PYTHON]
 
 784-128-10 on MNIST's training images, batches of 128, Adam at 0.001, float32, every row once an
-epoch in random order. Each contender has a process of its own that stays; in every round each
-trains in turn, once unmeasured first. Shown are the step that 1 % are faster than, which other work
-on the machine disturbs least, the median step, and how the first compares with the matrix products
-alone, the floor. Of scikit-learn and JAX step by step only whole epochs can be timed. JAX scans 36
-steps in a call. Then each trains with five seeds until it is right on 98 % of the test images.
+epoch in random order. Each contender has a process of its own that lasts for the whole benchmark;
+in every round each trains in turn, after one epoch that is not timed. The table shows the first
+percentile of the step times, which other programs disturb least, their median, and the ratio of the
+first to the matrix products alone, the floor. Only whole epochs of scikit-learn and of JAX step by
+step can be timed. JAX scans 36 steps in a call. Then each contender trains with five seeds until it
+reaches 98 % on the test images.
 
-PyTorch and JAX come from an environment outside the repository; make it with
+PyTorch and JAX are installed in an environment outside the repository; make it with
 
     python -m venv PLACE && PLACE/bin/pip install -r benchmarks/training/requirements.txt
 """
@@ -49,7 +50,7 @@ PEERS = ("JAX, jitted scans", "JAX, step by step", "PyTorch eager, fused Adam, 2
 
 @dataclass
 class Contender:
-    """A process that trains when told to, and what came of it."""
+    """A process that trains on request, and its results."""
 
     name: str
     process: subprocess.Popen[str]
@@ -60,11 +61,11 @@ class Contender:
 
     @property
     def fast(self) -> float:
-        """Microseconds of a fast step, in the best round."""
+        """Microseconds of a fast step in the best round."""
         return min(step for step, _, _ in self.steps)
 
     def train(self, seed: int, epochs: int, until: float = 2.0) -> dict[str, Any]:
-        """Raises RuntimeError when the process is gone."""
+        """Train and return the times; raises RuntimeError when the process has ended."""
         assert self.process.stdin
         assert self.process.stdout
         order = {"seed": seed, "epochs": epochs, "until": until}
@@ -81,13 +82,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=7, help="how often each is run")
-    parser.add_argument("--epochs", type=int, default=3, help="epochs in a run")
-    parser.add_argument("--seeds", type=int, default=5, help="how often each goes for 98 %%")
-    parser.add_argument("--longest", type=int, default=15, help="epochs to reach 98 %% in")
-    parser.add_argument("--only", nargs="*", default=(*PRODUCTS, *OURS, *PEERS), help="names")
-    parser.add_argument("--peers", type=Path, default=_default_peers(), help="their interpreter")
-    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs in each round")
+    parser.add_argument("--seeds", type=int, default=5, help="trainings to 98 %% of each contender")
+    parser.add_argument(
+        "--longest", type=int, default=15, help="maximum epochs of a training to 98 %%"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=(*PRODUCTS, *OURS, *PEERS),
+        help="names of the contenders to time",
+    )
+    parser.add_argument(
+        "--peers", type=Path, default=_default_peers(), help="Python interpreter of PyTorch and JAX"
+    )
+    parser.add_argument("--json", type=Path, default=RESULTS, help="file for the figures")
     options = parser.parse_args()
     folder = os.environ.get("MLPSERVE_DATA_DIR")
     data = load("mnist", Places(Path(folder) if folder else None, default_cache_dir()))
@@ -112,7 +122,7 @@ def write_data(data: Dataset, folder: Path) -> Path:
 
 def is_here(name: str, peers: Path) -> bool:
     if name in PEERS and not peers.exists():
-        print(f"left out: {name}: no {peers}; see --help", file=sys.stderr)
+        print(f"left out: {name}: {peers} does not exist; see --help", file=sys.stderr)
         return False
     return True
 
@@ -156,10 +166,10 @@ def measure_round(contenders: list[Contender], seed: int, epochs: int) -> None:
 
 
 def race(contender: Contender, seed: int, longest: int) -> None:
-    """Note how long it takes to 98 %, if it gets there."""
+    """Record the seconds to 98 %, None if the contender does not reach it."""
     if contender.name in PRODUCTS:
         return
-    # A sprint's rate falls to 0 over its own few epochs.
+    # The learning rate of a sprint falls to 0 over its own few epochs.
     epochs = SPRINT_EPOCHS if contender.name.endswith("sprint") else longest
     result = contender.train(seed, epochs, until=TARGET)
     reached = max(result["accuracies"]) >= TARGET

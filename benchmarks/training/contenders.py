@@ -2,10 +2,10 @@
 
     python contenders.py NAME DATA.npz
 
-Reads one JSON object a line, {"seed": 0, "epochs": 3, "until": 0.98}, trains that long, and
-answers with {"seconds": [an epoch, ...], "steps": [microseconds, ...], "accuracies": [...],
-"peak_bytes": n}. The accuracy, on the test set, is not part of the time; training stops early once
-it reaches `until`. `steps` are the fastest 1 %, the median and the slowest 1 % of the steps.
+Reads lines of JSON such as {"seed": 0, "epochs": 3, "until": 0.98}, trains, and answers each with
+{"seconds": [an epoch, ...], "steps": [microseconds, ...], "accuracies": [...], "peak_bytes": n}.
+The accuracy is that on the test set, is not part of the time, and ends the training once it reaches
+`until`. `steps` has the first percentile, the median and the 99th percentile of the step times.
 """
 
 import json
@@ -23,21 +23,21 @@ from threadpoolctl import threadpool_limits
 
 BATCH, HIDDEN, RATE = 128, 128, 0.001
 STEPS = 60_000 / BATCH
-# The shortest way to 98 % that was found, on validation images: see docs/training.md. Cosine to 0
-# over the epochs of the sprint, from He's initial weights.
+# The fastest settings to 98 % on validation images (docs/training.md), with a cosine schedule over
+# the epochs of the sprint and He's initial weights.
 SPRINT_RATE, SPRINT_SMOOTHING = 0.006, 0.05
 
-# Steps in one jitted scan of the contender that scans: enough to hide the call.
+# Steps in one jitted scan, enough to make the cost of the call negligible.
 SCANNED = 36
-# When each step of a training ended, by its number, where a contender can say.
+# End time of each step by its number, from the contenders that can tell it.
 ends: dict[int, float] = {}
 
-# A training: each next() is one epoch and gives a function for the accuracy then.
+# A training: each next() is one epoch, and yields a function that computes the accuracy after it.
 Training = Iterator[Callable[[], float]]
 
 
 class Data:
-    """MNIST as every contender gets it: float32 (n, 784) from 0 to 1, or raw, and labels (n,)."""
+    """MNIST: images (n, 784), float32 from 0 to 1 and raw uint8, with labels (n,)."""
 
     def __init__(self, path: str) -> None:
         with np.load(path) as file:
@@ -134,7 +134,7 @@ def scikit_learn(threads: int) -> Callable[[Data], Callable[[int, int], Training
             )
             with threadpool_limits(threads, user_api="blas"):
                 for _ in range(epochs):
-                    # What it does in an epoch of fit, without its per-call setting up.
+                    # The same as an epoch of fit(), without its setup.
                     classifier.partial_fit(data.x, data.labels, classes=np.arange(10))
                     yield lambda: float(classifier.score(data.test_x, data.test_labels))
 
@@ -191,7 +191,7 @@ def torch_eager(
 
 
 def jax_scan(scan: bool) -> Callable[[Data], Callable[[int, int], Training]]:
-    """Many steps in one jitted scan, or one jitted call a step."""
+    """Train by jitted scans over many steps, or by one jitted call for each step."""
 
     def prepare(data: Data) -> Callable[[int, int], Training]:
         import jax  # type: ignore[import-not-found]
@@ -252,7 +252,7 @@ def jax_scan(scan: bool) -> Callable[[Data], Callable[[int, int], Training]]:
 
 
 def products(threads: int, halves: int) -> Callable[[Data], Callable[[int, int], Training]]:
-    """The step's five matrix products and nothing else: what no NumPy step can undercut."""
+    """Compute only the five matrix products of a step, a lower bound for any NumPy step."""
 
     def prepare(data: Data) -> Callable[[int, int], Training]:
         inputs, steps = data.x.shape[1], len(data.x) / BATCH

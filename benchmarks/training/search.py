@@ -1,13 +1,13 @@
-"""What the shipped recipes were chosen by: accuracy on 10,000 of MNIST's training images.
+"""Train recipes and report their accuracy on 10,000 of MNIST's training images.
 
     python benchmarks/training/search.py < settings.jsonl >> search.log
 
-Each line of the input is a JSON object of recipe keys, for the rest of which a Recipe's defaults
-stand, and "seed" if it is not 0. Each line of the output has the accuracy after the last epoch, the
-mean log loss, which tells apart what accuracy cannot, and the processor's seconds, which other work
-on the machine disturbs less than the clock's. The test images are never looked at. Every training
-takes one thread, so that two of these can run side by side. For grids with seeds there is
-`mlpserve-trainer sweep`; this is for a few guesses, each from the last one's answer.
+The shipped recipes were chosen by it. Each line of the input is a JSON object of recipe keys; the
+others have the defaults of `Recipe`, "seed" is 0. Each line of the output has the accuracy after
+the last epoch, the mean log loss, which differs where accuracies do not, and CPU seconds, which
+other programs disturb less than wall-clock seconds. The test images are never used. Every training
+takes one thread, so two searches can run in parallel. `mlpserve-trainer sweep` covers grids with
+several seeds; this script is for a few guesses, each derived from the result before.
 """
 
 import json
