@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from mlpserve_model.errors import ModelRejected, StoreError, VersionNotFound
 from mlpserve_model.format.manifest import Manifest
 from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
+from mlpserve_model.process.tables import plain, readable, table
 from mlpserve_model.store.store import CHAMPION, Store
 
 __all__ = ["main", "parser"]
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = settings.run(Store(settings.store, settings.model), settings)
         sys.stdout.flush()
     except StoreError as error:
-        print(f"mlpserve-models: {_plain(str(error))}", file=sys.stderr)
+        print(f"mlpserve-models: {plain(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -79,7 +80,7 @@ def _list(store: Store, settings: Namespace) -> int:
     if settings.json:
         _print_json(rows)
     else:
-        print("\n".join(map(_line, rows)) or _nothing(store, settings))
+        print(table(_HEADER, map(_line, rows)) if rows else _nothing(store, settings))
     return 0
 
 
@@ -96,9 +97,9 @@ def _show(store: Store, settings: Namespace) -> int:
     if settings.json:
         _print_json(document)
     else:
+        width = max(map(len, document))
         for key, value in document.items():
-            text = value if isinstance(value, str) else json.dumps(value)
-            print(f"{_plain(key):18}  {_plain(text)}")
+            print(f"{plain(key):{width}}  {readable(value)}".rstrip())
     return 0
 
 
@@ -177,12 +178,19 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _line(row: dict[str, Any]) -> str:
+_HEADER = ("VERSION", "VERDICT", "ALIASES", "ACCURACY", "CREATED", "REASON")
+
+
+def _line(row: dict[str, Any]) -> tuple[str, ...]:
     accuracy = row.get("metrics", {}).get("accuracy")
-    figure = "" if accuracy is None else f"{accuracy:.2%}"
-    rest = row.get("fault") or row["created"]
+    reason = row.get("fault") or "; ".join(row["reasons"] if row["verdict"] != "PROMOTED" else ())
     return (
-        f"{row['version']:6}  {row['verdict']:9} {figure:>8}  {rest}  {', '.join(row['aliases'])}"
+        str(row["version"]),
+        row["verdict"],
+        ",".join(row["aliases"]),
+        "" if accuracy is None else f"{accuracy:.4f}",
+        row.get("created", "")[:19].replace("T", " "),
+        reason,
     )
 
 
@@ -207,11 +215,6 @@ def _fault(store: Store, version: int) -> str | None:
     except StoreError as error:
         return str(error)
     return None
-
-
-def _plain(text: str) -> str:
-    """One line that no terminal obeys: a manifest is a stranger's text."""
-    return text if text.isprintable() else json.dumps(text)
 
 
 def _print_json(document: object) -> None:
