@@ -13,7 +13,6 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
-from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from mlpserve.open_inference import inference_pb2
@@ -29,6 +28,7 @@ from mlpserve_server.system.ports import exclusive, obstacle
 from mlpserve_server.transport.guard import Guard
 from mlpserve_server.transport.health import Health
 from mlpserve_server.transport.interceptors import Observing, current_call
+from mlpserve_server.transport.reflection import enable_reflection
 from mlpserve_server.transport.status import status_of
 
 __all__ = [
@@ -144,8 +144,7 @@ class StandardTransport:
         self._server.add_generic_rpc_handlers([_service(*item) for item in services.items()])
         health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
         if access.reflects:
-            names = (*services, HEALTH_SERVICE, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
+            enable_reflection(self._server, (*services, HEALTH_SERVICE))
 
     @property
     def waiting(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from mlpserve.open_inference import inference_pb2 as pb
 from mlpserve.open_inference import inference_pb2_grpc
@@ -296,10 +296,15 @@ def test_the_metadata_describe_what_infer_takes_and_gives(
     assert list(said.versions) == ["2"]
 
 
-def test_reflection_lists_the_protocol(stubs: Any) -> None:
-    reflection = reflection_pb2_grpc.ServerReflectionStub(stubs.channel)
-    request = reflection_pb2.ServerReflectionRequest(list_services="")
-    (answer,) = reflection.ServerReflectionInfo(iter([request]))
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_lists_the_protocol_under_both_of_its_names(stubs: Any, version: str) -> None:
+    method = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+    ask = stubs.channel.stream_stream(
+        method,
+        reflection_pb2.ServerReflectionRequest.SerializeToString,
+        reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    (answer,) = ask(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
     names = {service.name for service in answer.list_services_response.service}
     assert "inference.GRPCInferenceService" in names
 
