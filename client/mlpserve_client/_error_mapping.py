@@ -62,15 +62,8 @@ def code_of(error: grpc.RpcError) -> grpc.StatusCode:
     return cast("_Failure", error).code()
 
 
-def translate(error: grpc.RpcError, target: str, hint: str = "") -> MlpserveError:
-    """Turn a failed call's error into ours; the caller raises it `from error`.
-
-    Args:
-        error: of the call.
-        target: where it went, for the message.
-        hint: what may be the matter when no server can be reached.
-
-    """
+def translate(error: grpc.RpcError, target: str) -> MlpserveError:
+    """Turn a failed call's error into ours; the caller raises it `from error`."""
     failure = cast("_Failure", error)
     details = _Details(failure)
     text = failure.details() or failure.code().name
@@ -94,7 +87,7 @@ def translate(error: grpc.RpcError, target: str, hint: str = "") -> MlpserveErro
         case grpc.StatusCode.UNAVAILABLE if reason == "NOT_READY":
             return NotReadyError(f"{target}: {text}")
         case grpc.StatusCode.UNAVAILABLE:
-            return ConnectionFailedError(f"{target} cannot be reached: {text}{hint}", target=target)
+            return ConnectionFailedError(f"{target} cannot be reached: {text}", target=target)
         case grpc.StatusCode.CANCELLED if "Channel closed" in text:
             return ClientClosedError("the client was closed during the call")
     return _fault(failure.code(), text, details)
@@ -103,7 +96,7 @@ def translate(error: grpc.RpcError, target: str, hint: str = "") -> MlpserveErro
 def _exhausted(text: str, details: _Details) -> MlpserveError:
     # gRPC itself gives this code to a message over the limit, but then no ErrorInfo.
     if "larger than max" in text and not details.info.reason:
-        return BatchTooLargeError(f"the request or its answer is too large: {text}")
+        return InvalidInputError(f"the message is too large: {text}")
     return OverloadedError(text, retry_after=details.retry_after)
 
 

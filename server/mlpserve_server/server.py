@@ -2,16 +2,19 @@
 
 import logging
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from mlpserve_model import Store
+from mlpserve_model.process.follower import Follower
 from mlpserve_model.store.cache import CachedStore
 from mlpserve_server.dataplane.admission import Waiting
 from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.lifecycle.manager import ModelManager
-from mlpserve_server.lifecycle.shadow import Shadow
+from mlpserve_server.lifecycle.shadow import LOOK_SECONDS, Shadow
 from mlpserve_server.observability.telemetry import Telemetry
 from mlpserve_server.security.credentials import Access
 from mlpserve_server.settings import Settings, user_cache
@@ -37,7 +40,8 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.addresses: tuple[str, ...] = ()
-        self._telemetry = Telemetry(settings)
+        self._follows = True
+        self._telemetry = Telemetry(settings, self._lost)
         observer = self._telemetry.observer
         self._manager = ModelManager(
             _store(settings), settings.serve, settings.standby, observer, settings.shadow
@@ -68,7 +72,8 @@ class Server:
             observer=observer,
         )
         self._telemetry.watch(self._manager, self._transport, lambda: self._ready)
-        self._follower = threading.Thread(target=self._follow, name="follow-store", daemon=True)
+        self._followers = self._make_followers()
+        self._telemetry.watch_followers(self._followers)
 
     @property
     def address(self) -> str:
@@ -87,10 +92,10 @@ class Server:
         self._transport.start()
         fields = {"address": ",".join(self.addresses), "store": str(self.settings.store)}
         log.info("listening", extra=fields)
-        self._follower.start()
         if self._shadow:
             self._shadow.start()
-        self._access.follow(self._stopping)
+        for follower in self._followers:
+            follower.start()
 
     def stop(self) -> None:
         """Drain and stop: NOT_SERVING, answer on for a while, finish what is in flight."""
@@ -98,12 +103,14 @@ class Server:
             return
         self._stopping.set()
         self._set_ready(False)
+        for follower in self._followers:
+            follower.stop()
+        if self._shadow:
+            self._shadow.stop()
         log.info("draining", extra={"seconds": self.settings.drain_seconds})
         threading.Event().wait(self.settings.drain_seconds)
         self._transport.stop(self.settings.grace_seconds)
         self._health.close()
-        if self._shadow:
-            self._shadow.stop()
         self._telemetry.close()
         log.info("stopped")
 
@@ -119,28 +126,35 @@ class Server:
     ) -> None:
         self.stop()
 
-    def _follow(self) -> None:
-        while True:
-            if self._poll():
-                self._set_ready(True)  # announced after the model is in place
-            if self._stopping.wait(self.settings.poll_seconds):
-                return
+    def _make_followers(self) -> list[Follower]:
+        looks: list[tuple[str, Callable[[], object], float]] = [
+            ("store", self._look_at_store, self.settings.poll_seconds)
+        ]
+        looks += ((files.what, files.reload, self._access.pause) for files in self._access.files)
+        if self._shadow:
+            looks.append(("shadow", self._shadow.look, LOOK_SECONDS))
+        count = self._telemetry.observer.count
+        return [
+            Follower(*look, partial(count, "mlpserve_follower_failures_total", look[0]), self._lost)
+            for look in looks
+        ]
+
+    def _look_at_store(self) -> None:
+        if self._manager.poll():
+            self._set_ready(True)  # announced after the model is in place
+
+    def _lost(self) -> None:
+        """Be not ready for good: something is not followed any more, tokens withdrawn perhaps."""
+        self._follows = False
+        self._set_ready(False)
 
     def _is_busy(self) -> bool:
         """Whether calls pile up: long before any is refused."""
         return self._transport.waiting * 4 >= self._waiting.limit
 
-    def _poll(self) -> bool:
-        try:
-            return self._manager.poll()
-        except Exception:
-            # Nothing may end the polling: the next look may find what this one did not.
-            log.exception("looking at the store failed")
-            return False
-
     def _set_ready(self, ready: bool) -> None:
         with self._ready_lock:  # a draining server cannot become ready again
-            self._ready = ready and not self._stopping.is_set()
+            self._ready = ready and self._follows and not self._stopping.is_set()
             self._health.set(PREDICTION_SERVICE, SERVING if self._ready else NOT_SERVING)
 
 

@@ -14,14 +14,14 @@ from mlpserve_model import StoredModel
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.observability.observer import Observer
 
-__all__ = ["Shadow", "compare"]
+__all__ = ["LOOK_SECONDS", "Shadow", "compare"]
 
 Float32 = NDArray[np.float32]
 
 # The thread looks at what has come in this often, and is woken by nobody: a live call neither
 # waits for it nor has to hand it the processor. Seldom, since a product costs much the same for
 # one row as for fifty.
-_LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.5
 # Rows of one product: short enough that who waits for the interpreter does not notice.
 _ROWS_AT_ONCE = 64
 # Between two products.
@@ -85,20 +85,14 @@ class Shadow:
         self._announced: object = None
         self._judged: tuple[object, bool] = (None, False)  # versions, and whether they are alike
         self._ending = threading.Event()
-        # Low in priority by working little and seldom. A lower one with the system would be
-        # worse: a thread that is not let run may hold the interpreter's lock.
-        self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
 
     def start(self) -> None:
-        """Begin to compare."""
+        """Begin to take rows."""
         self._observer.gauge(INFO, self._info)
-        self._thread.start()
 
     def stop(self) -> None:
-        """End; what still waits is not compared."""
+        """Take no more rows; what still waits is not compared."""
         self._ending.set()
-        if self._thread.is_alive():
-            self._thread.join()
 
     def offer(self, model: StoredModel, x: Float32, probabilities: Float32) -> None:
         """Take some of these live rows, (rows, inputs) and (rows, classes), if it is time."""
@@ -106,7 +100,7 @@ class Shadow:
         if (time.monotonic() - self._since) * self._rate < 1:
             return
         shadow = self._manager.shadow
-        if shadow is None or model is not self._manager.current:
+        if shadow is None or model is not self._manager.current or self._ending.is_set():
             return
         pair = (model.manifest.version, shadow.manifest.version)
         if pair != self._judged[0]:
@@ -150,13 +144,14 @@ class Shadow:
                 self._waiting_rows -= len(sample.x)
         return taken
 
-    def _run(self) -> None:
-        while not self._ending.wait(_LOOK_SECONDS):
-            try:
-                self._announce()
-                self._compare_waiting()
-            except Exception:
-                log.exception("shadowing failed")
+    def look(self) -> None:
+        """Compare what waits; called every LOOK_SECONDS by a thread that does nothing else.
+
+        Low in priority by working little and seldom. A lower one with the system would be worse: a
+        thread that is not let run may hold the interpreter's lock.
+        """
+        self._announce()
+        self._compare_waiting()
 
     def _compare_waiting(self) -> None:
         while samples := self._take():

@@ -38,6 +38,8 @@ CODES = (
     "UNAUTHENTICATED",
 )  # fmt: skip  # by their numbers
 
+FOLLOWERS = ("store", "certificates", "tokens", "shadow", "records", "reports")
+
 _SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _LOADS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _CONFIDENCES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
@@ -131,6 +133,15 @@ METRICS = {
         ),
         _gauge("mlpserve_workers", "workers that run"),
         _gauge("mlpserve_workers_ready", "workers that are ready"),
+        _gauge(
+            "mlpserve_follower_alive",
+            "1 while what follows the store, tokens, certificates and so on runs in every worker",
+            "follower", over_workers="min",
+        ),
+        _counter(
+            "mlpserve_follower_failures_total", "looks of a follower that failed",
+            follower=FOLLOWERS,
+        ),
         _counter("mlpserve_worker_ends_total", "workers that ended unasked and were replaced"),
         _gauge(
             "mlpserve_build_info", "1 for what runs",

@@ -5,11 +5,11 @@ The process that adds them up needs nothing of what the workers are made of.
 
 import json
 import socket
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+from mlpserve_model.process.follower import Follower, Over
 from mlpserve_server.observability.metrics import Report
 
 __all__ = ["Sums", "follow", "reporter"]
@@ -37,16 +37,30 @@ def reporter(line: socket.socket) -> Callable[[Report], None]:
     return report
 
 
-def follow(sums: Sums, worker: int, line: socket.socket) -> threading.Thread:
-    """Add up what comes over this socket until its other end is closed; gives the thread."""
+def follow(sums: Sums, worker: int, line: socket.socket) -> None:
+    """Add up what comes over this socket, in a thread, until its other end is closed."""
+    reports = line.makefile("rb")
 
-    def run() -> None:
-        with line, line.makefile("rb") as reports, suppress(ConnectionResetError):
-            for report in reports:
-                if report.endswith(b"\n"):  # not half of one, from a worker that was killed
-                    sums.add(worker, json.loads(report))
+    def look() -> None:
+        try:
+            report = reports.readline()
+        except ConnectionResetError:
+            report = b""
+        if not report.endswith(b"\n"):  # the end, or half a report of a worker that was killed
+            end()
+            raise Over
+        sums.add(worker, json.loads(report))
+
+    def end() -> None:
+        reports.close()
+        line.close()
         sums.forget(worker)
 
-    thread = threading.Thread(target=run, name=f"metrics-of-{worker}", daemon=True)
-    thread.start()
-    return thread
+    def failed() -> None:
+        sums.add(0, [("mlpserve_follower_failures_total", ("reports",), 1)])
+
+    def lost() -> None:
+        end()
+        sums.add(0, [("mlpserve_follower_alive", ("reports",), 0)])
+
+    Follower("reports", look, 0, failed, lost).start()

@@ -5,18 +5,18 @@ journal takes it up, counts it with NumPy, reports the counts, and passes single
 whoever wants them: the access log, traces.
 """
 
-import logging
-import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlpserve_model import Manifest
+from mlpserve_model.process.follower import Follower, Guard
 from mlpserve_server.observability.metrics import CODES, METHODS, METRICS, OTHER, Report
 from mlpserve_server.observability.observer import Exchange, Observer
 from mlpserve_server.observability.outcomes import rows_and_version
@@ -31,8 +31,6 @@ _GAUGES_SECONDS = 1.0
 
 # Kept while the thread cannot go on, because nobody reads the log for instance; then the oldest go.
 _MOST_CALLS, _MOST = 100_000, 10_000
-
-log = logging.getLogger(__name__)
 
 _Product = tuple[Manifest, NDArray[np.intp], NDArray[np.float32]]
 _Values = NDArray[np.float64] | NDArray[np.float32]
@@ -77,7 +75,10 @@ class Journal(Observer):
     active = True
 
     def __init__(
-        self, report: Callable[[Report], None] | None, listeners: Sequence[Listener] = ()
+        self,
+        report: Callable[[Report], None] | None,
+        listeners: Sequence[Listener] = (),
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._report = report
         self._listeners = listeners
@@ -88,18 +89,18 @@ class Journal(Observer):
         self._in_flight: dict[object, int] = {}
         self._gauges: dict[str, Callable[[], Mapping[tuple[str, ...], float]]] = {}
         self._next_gauges = 0.0
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        count = partial(self.count, "mlpserve_follower_failures_total", "records")
+        self.follower = Follower("records", self.look, _TICK_SECONDS, count, on_end)
         self.gauge("mlpserve_rows_in_flight", lambda: {(): sum(list(self._in_flight.values()))})
 
     def start(self) -> None:
         """Begin to count."""
-        self._thread.start()
+        self.follower.start(_TICK_SECONDS)
 
     def close(self) -> None:
         """Count what is left, and end."""
-        self._closing.set()
-        self._thread.join()
+        self.follower.join()
+        Guard("records").run(self.look)
         for listener in self._listeners:
             listener.close()
 
@@ -142,26 +143,17 @@ class Journal(Observer):
         """Read this for each report."""
         self._gauges[metric] = read
 
-    def _run(self) -> None:
-        while not self._closing.wait(_TICK_SECONDS):
-            self.look()
-        self.look()
-
     def look(self) -> None:
         """Take up what was put down since the last look; the thread's part."""
-        try:
-            if self._report:
-                report = [*self._call_counts(), *self._row_counts(), *self._notes()]
-                if time.monotonic() >= self._next_gauges:
-                    self._next_gauges = time.monotonic() + _GAUGES_SECONDS
-                    report += self._gauge_values()
-                if report:
-                    self._report(report)
-            for listener, record in _taken(self._records):
-                listener.tell(record)
-        except Exception:
-            # Serving goes on whatever becomes of the figures about it.
-            log.exception("keeping the journal failed")
+        if self._report:
+            report = [*self._call_counts(), *self._row_counts(), *self._notes()]
+            if time.monotonic() >= self._next_gauges:
+                self._next_gauges = time.monotonic() + _GAUGES_SECONDS
+                report += self._gauge_values()
+            if report:
+                self._report(report)
+        for listener, record in _taken(self._records):
+            listener.tell(record)
 
     def _call_counts(self) -> Report:
         ended: defaultdict[str, list[float]] = defaultdict(list)

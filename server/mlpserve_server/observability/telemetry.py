@@ -4,7 +4,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import grpc
 import numpy as np
 
+from mlpserve_model.process.follower import Follower
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.observability.access_log import AccessLog
 from mlpserve_server.observability.metrics import Report
@@ -41,14 +42,14 @@ class Telemetry:
     `start` PortTaken when the address of the metrics is.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, on_end: Callable[[], None]) -> None:
         self._settings = settings
         self._endpoint: Endpoint | None = None
         self._send: Callable[[Report], None] = _nowhere
         counts = bool(settings.metrics_listen or settings.metrics_line)
         listeners = _listeners(settings)
         report = (lambda report: self._send(report)) if counts else None
-        self._journal = Journal(report, listeners) if counts or listeners else None
+        self._journal = Journal(report, listeners, on_end) if counts or listeners else None
         self.observer = self._journal or Observer()
 
     @property
@@ -76,6 +77,13 @@ class Telemetry:
             self._journal.close()
         if self._endpoint:
             self._endpoint.close()
+
+    def watch_followers(self, followers: Sequence[Follower]) -> None:
+        """Read from these whether they live, and from the recorder's own."""
+        own = [self._journal.follower] if self._journal else []
+        self.observer.gauge(
+            "mlpserve_follower_alive", lambda: {(f.name,): f.alive for f in (*own, *followers)}
+        )
 
     def watch(
         self, manager: ModelManager, transport: StandardTransport, ready: Callable[[], bool]

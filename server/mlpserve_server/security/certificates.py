@@ -1,22 +1,30 @@
 """TLS and mutual TLS, with certificates that follow their files."""
 
 import hashlib
+import os
 import ssl
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from mlpserve_server.security.files import CredentialsError, Watched, read_private, read_public
+from mlpserve_server.security.files import (
+    CredentialsError,
+    ReloadingFiles,
+    read_private,
+    read_public,
+)
 
 __all__ = ["Certificates", "Files"]
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """PEM files: our certificate with its chain, its key, and whom callers must be known to."""
+    """PEM files: our certificate with its chain, its key, and the authorities of callers."""
 
     cert: Path
     key: Path
@@ -24,7 +32,7 @@ class Files:
 
     @property
     def paths(self) -> list[Path]:
-        """Those that there are."""
+        """The files that are set."""
         return [path for path in (self.cert, self.key, self.client_ca) if path]
 
 
@@ -35,24 +43,26 @@ class _Checked:
 
 
 class Certificates:
-    """What the server shows of itself and, with a client CA, wants to see of its callers.
+    """The server's certificate and, with a client CA, the authorities that callers need.
 
-    Raises CredentialsError.
+    Raises:
+        CredentialsError: a file cannot be read, or is not what it should be.
+
     """
 
     def __init__(self, files: Files) -> None:
         self._mutual = files.client_ca is not None
-        self.watched = Watched("certificates", files.paths, lambda: _read(files))
+        self.files = ReloadingFiles("certificates", files.paths, lambda: _read(files))
 
     def credentials(self) -> grpc.ServerCredentials:
-        """For one address; every new connection there gets what is in force by then."""
-        given = self.watched.value
+        """Return the credentials of one address; new connections get what is in force by then."""
+        given = self.files.value
 
         def newer() -> Any:  # None: no other than before, which the types of grpc do not know
             nonlocal given
-            if self.watched.value is given:
+            if self.files.value is given:
                 return None
-            given = self.watched.value
+            given = self.files.value
             return given.configuration
 
         return grpc.dynamic_ssl_server_credentials(
@@ -61,46 +71,85 @@ class Certificates:
 
 
 def _read(files: Files) -> _Checked:
-    """Read the files and check that they belong together; raises CredentialsError."""
+    """Read each file once, and check the bytes that were read; raises CredentialsError."""
     chain, key = read_public(files.cert), read_private(files.key)
-    roots = read_public(files.client_ca) if files.client_ca else None
-    _check_pair(files)
+    context = _load_pair(files, chain, key)
+    roots = None
     if files.client_ca:
-        _check_authorities(files.client_ca)
+        roots = read_public(files.client_ca)
+        _check_authorities(files.client_ca, roots)
     configuration = grpc.ssl_server_certificate_configuration([(key, chain)], roots)
-    return _Checked(configuration, {"sha256": _fingerprint(chain), "mutual": roots is not None})
+    return _Checked(configuration, {"sha256": _fingerprint(context), "mutual": roots is not None})
 
 
-def _check_pair(files: Files) -> None:
-    """Have OpenSSL read them: gRPC would not say what is wrong, or that anything is."""
+def _load_pair(files: Files, chain: bytes, key: bytes) -> ssl.SSLContext:
+    """Have OpenSSL load them: gRPC would not say what is wrong, or that anything is."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-            files.cert, files.key, password=_no_password
-        )
+        with _as_file(chain) as chain_path, _as_file(key) as key_path:
+            context.load_cert_chain(chain_path, key_path, password=_no_password)
     except ssl.SSLError as error:
         raise CredentialsError(
-            f"{files.cert} and {files.key} are no certificate and its key, both PEM: "
+            f"{files.cert} and {files.key} are not a certificate and its key, both PEM: "
             f"{_reason(error)}"
         ) from error
+    return context
+
+
+@contextmanager
+def _as_file(content: bytes) -> Iterator[str]:
+    """Give a path at which these bytes can be read in this process, and nowhere else.
+
+    OpenSSL reads certificates and keys from files alone. Those that are configured may be others
+    by now.
+    """
+    with (
+        os.fdopen(os.memfd_create("pem"), "w+b")
+        if hasattr(os, "memfd_create")
+        else tempfile.TemporaryFile()
+    ) as file:
+        file.write(content)
+        file.flush()
+        file.seek(0)
+        yield f"/dev/fd/{file.fileno()}"
 
 
 def _no_password() -> str:
     raise CredentialsError("the key is encrypted: give one without a passphrase")
 
 
-def _check_authorities(path: Path) -> None:
+def _check_authorities(path: Path, roots: bytes) -> None:
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
+        with _as_file(roots) as roots_path:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(roots_path)
     except ssl.SSLError as error:
         raise CredentialsError(f"{path} has no PEM certificates: {_reason(error)}") from error
 
 
 def _reason(error: ssl.SSLError) -> str:
-    return (error.reason or str(error)).lower().replace("_", " ")
+    return (error.reason or "not readable as PEM").lower().replace("_", " ")
 
 
-def _fingerprint(chain: bytes) -> str:
-    """Of the certificate itself, the first, as openssl shows it without the colons."""
-    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-    first = chain.decode("ascii", "replace").partition(begin)[2].partition(end)[0]
-    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(f"{begin}{first}{end}")).hexdigest()
+def _fingerprint(context: ssl.SSLContext) -> str:
+    """Return the SHA-256 of the certificate that callers see, as openssl shows it without colons.
+
+    Seen in a handshake in memory: PEM files have comments, other encodings and several forms of
+    certificate, and a parser beside OpenSSL's would find another certificate, or none.
+    """
+    caller = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    caller.check_hostname, caller.verify_mode = False, ssl.CERT_NONE
+    to_server, to_caller = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server_side = context.wrap_bio(to_server, to_caller, server_side=True)
+    caller_side = caller.wrap_bio(to_caller, to_server)
+    try:
+        for side in (caller_side, server_side, caller_side):
+            _shake_hands(side)
+    except ssl.SSLError as error:
+        raise CredentialsError(f"no TLS with this certificate: {_reason(error)}") from error
+    return hashlib.sha256(caller_side.getpeercert(binary_form=True) or b"").hexdigest()
+
+
+def _shake_hands(side: ssl.SSLObject) -> None:
+    """Go on with the handshake as far as what the other side has sent allows."""
+    with suppress(ssl.SSLWantReadError):
+        side.do_handshake()

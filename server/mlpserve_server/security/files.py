@@ -1,15 +1,18 @@
 """Files of certificates and tokens: read with care, and again when they change."""
 
 import logging
+import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["CredentialsError", "Watched", "read_private", "read_public"]
+from mlpserve_model.store.atomic_files import UnusableFile, open_regular
+
+__all__ = ["CredentialsError", "ReloadingFiles", "read_private", "read_public"]
 
 # No list of tokens and no chain of certificates comes near to it.
-_MOST_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 
 log = logging.getLogger(__name__)
 
@@ -21,62 +24,71 @@ class CredentialsError(Exception):
 class _Described(Protocol):
     @property
     def summary(self) -> Mapping[str, object]:
-        """What may be known of it, for the log."""
+        """What the log may show of it."""
         ...
 
 
 Value = TypeVar("Value", bound=_Described)
 
 
-class Watched(Generic[Value]):
+class ReloadingFiles(Generic[Value]):
     """What `read` makes of some files; `value` is the latest of it that was in order.
 
-    `read` raises CredentialsError: so does this, the first time. Later what was there before
-    stays, and that is logged once.
+    Args:
+        what: what the files hold, for the log.
+        files: the files, whose changes are looked for.
+        read: makes the value of them, or raises CredentialsError. So does this constructor; later
+            the old value stays, and that is logged once for each change of the files.
+
     """
 
     def __init__(self, what: str, files: Sequence[Path], read: Callable[[], Value]) -> None:
-        self._what = what
+        self.what = what
         self._files = files
         self._read = read
-        self._seen = self._judged = self._stamps()
+        self._last_stat = self._accepted = self._stat()
         self.value = read()
         self._announce()
 
-    def look(self) -> None:
+    def reload(self) -> None:
         """Take over what has changed, once it stays the same for two looks.
 
         Before that it may be half written: a new certificate whose key is still the old one, a
         token of which the end is missing.
         """
-        before, self._seen = self._seen, self._stamps()
-        if self._seen == self._judged or self._seen != before:
+        before, self._last_stat = self._last_stat, self._stat()
+        if self._last_stat == self._accepted or self._last_stat != before:
             return
         try:
             value = self._read()
         except CredentialsError as error:
-            if self._stamps() == before:  # or else it has changed while it was read
-                self._judged = before
-                fields = {"what": self._what, "reason": str(error)}
+            if self._stat() == before:  # or else it has changed while it was read
+                self._accepted = before
+                fields = {"what": self.what, "reason": str(error)}
                 log.error("new credentials refused, the old ones stay", extra=fields)
             return
-        if self._stamps() == before:
-            self._judged = before
+        if self._stat() == before:
+            self._accepted = before
             self.value = value
             self._announce()
 
     def _announce(self) -> None:
-        fields = {"what": self._what, **self.value.summary}
+        fields = {"what": self.what, **self.value.summary}
         log.info("credentials in force", extra=fields)
 
-    def _stamps(self) -> list[tuple[int, ...] | None]:
-        return [_stamp(file) for file in self._files]
+    def _stat(self) -> list[tuple[int, ...] | None]:
+        return [_stat(file) for file in self._files]
 
 
 def read_private(path: Path) -> bytes:
-    """Read a file that not everybody on the machine may read; raises CredentialsError."""
-    content = read_public(path)
-    if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+    """Read a file that not every user of the machine may read.
+
+    Raises:
+        CredentialsError: it cannot be read, or everybody may read or write it.
+
+    """
+    content, mode = _read(path)
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
         raise CredentialsError(
             f"{path} is open to every user of this machine: chmod 600 (or 640) it; "
             "for a mounted secret set its mode (defaultMode: 0440)"
@@ -85,22 +97,32 @@ def read_private(path: Path) -> bytes:
 
 
 def read_public(path: Path) -> bytes:
-    """Read a file of a bounded size; raises CredentialsError."""
+    """Read a file of a bounded size.
+
+    Raises:
+        CredentialsError: it cannot be read.
+
+    """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[bytes, int]:
+    """Return the content and the mode of one and the same file, whatever happens to its name."""
     try:
-        if not path.is_file():
-            path.stat()  # says so if it is not there
-            raise CredentialsError(f"{path} is not a file")
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
+        with open_regular(path) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read(_MAX_BYTES + 1)
+    except UnusableFile as error:
+        raise CredentialsError(f"cannot read {path}: {error}") from error
     except OSError as error:
         raise CredentialsError(f"cannot read {path}: {error.strerror}") from error
-    if len(content) > _MOST_BYTES:
-        raise CredentialsError(f"{path} has more than {_MOST_BYTES} bytes")
-    return content
+    if len(content) > _MAX_BYTES:
+        raise CredentialsError(f"{path} has more than {_MAX_BYTES} bytes")
+    return content, mode
 
 
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What changes with a file, or None when there is none; a link counts as what it leads to."""
+def _stat(path: Path) -> tuple[int, ...] | None:
+    """Return what changes with a file, None when there is none; links are followed."""
     try:
         found = path.stat()
     except OSError:

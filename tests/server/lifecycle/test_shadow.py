@@ -15,8 +15,8 @@ from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from mlpserve_model import Network, Store, StoredModel
+from mlpserve_model.process.follower import Follower
 from mlpserve_server.dataplane.predictions import DataPlane, complete
-from mlpserve_server.lifecycle import shadow as shadow_module
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.shadow import DIFFERENCE, DROPPED, ROWS, Shadow, compare
 from mlpserve_server.observability.observer import Observer
@@ -53,6 +53,18 @@ class Setup:
         self.shadow = Shadow(self.manager, rate, lambda: self.busy, self.tally)
         self.data = DataPlane(self.manager, 8192, 8192, self.tally, self.shadow)
 
+        self.follower = Follower("shadow", self.shadow.look, 0.01)
+
+    def start(self) -> None:
+        """Begin to compare."""
+        self.shadow.start()
+        self.follower.start()
+
+    def stop(self) -> None:
+        """Compare no more."""
+        self.shadow.stop()
+        self.follower.join()
+
     def predict(self, x: Any, version: int | None = None) -> Any:
         """Probabilities of one batch."""
         model = model_pb2.ModelSelector(version=version) if version else None
@@ -64,9 +76,8 @@ class Setup:
 
 
 @pytest.fixture
-def set_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Setup]]:
+def set_up(store: Store) -> Iterator[Callable[..., Setup]]:
     """Put a shadow beside a data plane; it is stopped after the test."""
-    monkeypatch.setattr(shadow_module, "_LOOK_SECONDS", 0.01)
     running = []
 
     def set_up(rate: float = AS_MANY_AS_THERE_ARE, **options: Any) -> Setup:
@@ -75,7 +86,7 @@ def set_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 
     yield set_up
     for setup in running:
-        setup.shadow.stop()
+        setup.stop()
 
 
 @pytest.fixture
@@ -102,7 +113,7 @@ def test_a_copy_of_the_served_version_agrees_in_every_row(
     publish(seed=0)
     challenge(seed=0)
     setup = set_up()
-    setup.shadow.start()
+    setup.start()
     random = np.random.default_rng(1)
     for _ in range(40):
         setup.predict(random.random((50, 12), np.float32))
@@ -121,7 +132,7 @@ def test_another_model_is_compared_as_by_hand(
     setup = set_up()
     for row in range(0, 60, 20):
         setup.predict(x[row : row + 20])
-    setup.shadow.start()
+    setup.start()
     eventually(lambda: setup.tally.compared() == 60)
 
     live, challenger = (store.load(version).predict(x) for version in (1, 2))
@@ -150,7 +161,7 @@ def test_answers_are_the_same_with_and_without_a_shadow(
     publish(seed=0)
     challenge(seed=1)
     setup = set_up()
-    setup.shadow.start()
+    setup.start()
     np.testing.assert_array_equal(setup.predict(x), store.load(1).predict(x))
 
 
@@ -160,7 +171,7 @@ def test_no_more_rows_a_second_are_taken_than_are_wanted(
     publish(seed=0)
     challenge(seed=1)
     setup = set_up(rate=100)
-    setup.shadow.start()
+    setup.start()
     started = time.monotonic()
     while time.monotonic() - started < 1:
         setup.predict(x)
@@ -178,7 +189,7 @@ def test_under_load_the_sample_is_dropped_and_counted(
     setup = set_up()
     setup.predict(x)  # waits to be compared when the load comes
     setup.busy = True
-    setup.shadow.start()
+    setup.start()
     eventually(lambda: setup.tally.dropped == 60)
     setup.predict(x)
     assert setup.tally.dropped == 120
@@ -197,7 +208,7 @@ def test_when_too_many_rows_wait_the_newest_are_dropped(
     for _ in range(100):  # nobody compares yet
         setup.predict(x)
     assert setup.tally.dropped == 6000 - 2040
-    setup.shadow.start()
+    setup.start()
     eventually(lambda: setup.tally.compared() == 2040)
 
 
@@ -206,7 +217,7 @@ def test_the_shadow_follows_its_alias(
 ) -> None:
     publish(seed=0)
     setup = set_up()
-    setup.shadow.start()
+    setup.start()
     setup.predict(x)
     assert setup.manager.shadow is None
     for version in (2, 3):
@@ -225,7 +236,7 @@ def test_a_damaged_challenger_leaves_the_one_before_it(
     setup = set_up()
     (store.path(challenge(seed=2)) / "model.npz").write_bytes(b"damaged")
     setup.manager.poll()
-    setup.shadow.start()
+    setup.start()
     setup.predict(x)
     eventually(lambda: setup.tally.compared(2) == 60)
 
@@ -270,7 +281,7 @@ def test_what_takes_or_gives_something_else_is_not_compared(
     challenge(seed=1, **changes)
     setup = set_up()
     with caplog.at_level("INFO"):
-        setup.shadow.start()
+        setup.start()
         eventually(lambda: any(r.message == "not shadowing" for r in caplog.records))
     setup.predict(x)
     time.sleep(0.05)
@@ -284,7 +295,7 @@ def test_the_served_version_is_not_compared_with_itself(
     challenge(seed=1)
     store.move_alias("champion", 2, expected=1, event="promote", reason="test")
     setup = set_up()
-    setup.shadow.start()
+    setup.start()
     setup.predict(x)
     time.sleep(0.05)
     assert (setup.tally.compared(), setup.tally.dropped) == (0, 0)
@@ -297,7 +308,7 @@ def test_calls_for_another_version_than_the_served_one_are_not_compared(
     challenge(seed=1)
     third = publish(seed=2, promote=False)
     setup = set_up()
-    setup.shadow.start()
+    setup.start()
     for version in (2, third):
         setup.predict(x, version=version)
     time.sleep(0.05)

@@ -347,7 +347,7 @@ def test_a_server_with_wrong_files_does_not_start_and_says_why(
     run: Any, authority: Any, pair: Pair, tmp_path: Path, damage: str
 ) -> None:
     ca = authority.ca
-    expected = "are no certificate and its key"
+    expected = "are not a certificate and its key"
     if damage == "missing":
         pair.cert.unlink()
         expected = f"cannot read {pair.cert}: No such file or directory"

@@ -61,7 +61,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     if kind == "a pipe":
         os.mkfifo(path)
-    with pytest.raises(CredentialsError, match=r"No such file|not a file"):
+    with pytest.raises(CredentialsError, match=r"No such file|not a regular file"):
         read_tokens(path)
 
 

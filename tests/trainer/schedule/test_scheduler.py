@@ -19,6 +19,11 @@ import pytest
 from mlpserve_model import CHAMPION, Store
 from mlpserve_trainer.cli import main
 from mlpserve_trainer.datasets import Dataset
+from mlpserve_trainer.schedule.metrics import Metrics
+from mlpserve_trainer.schedule.scheduler import Schedule
+from mlpserve_trainer.schedule.triggers import timetable
+from mlpserve_trainer.schedule.worker import Job
+from mlpserve_trainer.training import TrainSettings
 
 PROGRAM = "import sys; from mlpserve_trainer.cli import main; sys.exit(main())"
 ENDLESS = ("--epochs", "1000000")
@@ -328,3 +333,20 @@ def test_a_port_that_is_taken_is_one_clear_line(
         address = f"127.0.0.1:{other.getsockname()[1]}"
         assert main(["schedule", "--every", "1h", "--health-listen", address]) == 1
     assert f"cannot listen on {address}: Address already in use" in capsys.readouterr().err
+
+
+def test_a_fault_of_the_schedule_is_counted_and_logged_and_the_next_run_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_process(job: Job) -> None:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr("mlpserve_trainer.schedule.scheduler.Run", no_process)
+    settings = TrainSettings(store=tmp_path / "store")
+    metrics = Metrics()
+    schedule = Schedule(Job(settings), timetable(None, 3600, "UTC", 0), 60, metrics)
+    for _ in range(2):
+        schedule._entry.func()  # as the scheduler's thread does
+    failures = "mlpserve_trainer_schedule_failures_total"
+    assert metrics.registry.get_sample_value(failures) == 2
+    assert [r.getMessage() for r in caplog.records] == ["a follower failed"]

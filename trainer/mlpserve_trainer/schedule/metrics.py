@@ -36,6 +36,11 @@ class Metrics:
         for status in STATUSES:  # a rate needs the zero before the first one
             self._runs.labels(status)
             self._durations.labels(status)
+        self._failures = Counter(
+            "mlpserve_trainer_schedule_failures",
+            "Faults of the schedule itself: no process for a run, no note of how one ended.",
+            registry=self.registry,
+        )
         self._last_end = gauge("last_run_timestamp_seconds", "When a run last ended.")
         self._last_good = gauge(
             "last_success_timestamp_seconds", "When a run last ended that did not fail."
@@ -53,6 +58,10 @@ class Metrics:
         """Ask for `running`, `next_run` and `healthy` whenever the metrics are read."""
         for name, ask in gauges.items():
             self._followed[name].set_function(ask)
+
+    def count_failure(self) -> None:
+        """Count a fault of the schedule itself, which goes on."""
+        self._failures.inc()
 
     def count(self, ended: Ended, now: float) -> None:
         """Take up a run that ended at `now`, in seconds since 1970."""

@@ -13,6 +13,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from mlpserve_model import Store, StoreError
+from mlpserve_model.process.follower import Guard
 from mlpserve_model.process.signals import heard
 from mlpserve_trainer.interrupts import STOP_SIGNALS
 from mlpserve_trainer.schedule.metrics import Metrics
@@ -52,6 +53,8 @@ class Schedule:
         self._run: Run | None = None
         self._last: Ended | None = None
         self._stopping = False
+        self._guard = Guard("schedule", metrics.count_failure)
+        self._status = "ok"
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
         # One thread that runs, and a second run of the job that waits for it: what comes due
         # beyond that is dropped, and what was missed comes once, however late.
@@ -59,7 +62,11 @@ class Schedule:
             timezone=UTC, executors={"default": ThreadPoolExecutor(1)}
         )
         self._entry = self._scheduler.add_job(
-            self._do, trigger, max_instances=2, coalesce=True, misfire_grace_time=None
+            lambda: self._guard.run(self._do),
+            trigger,
+            max_instances=2,
+            coalesce=True,
+            misfire_grace_time=None,
         )
         metrics.follow(
             running=lambda: float(self._run is not None),
@@ -80,7 +87,7 @@ class Schedule:
             else:
                 self._announce()
             while _taken(signals, LOOK_AGAIN_SECONDS) is None:
-                self._scheduler.wakeup()
+                self._guard.run(self._look)
             return self._stop(signals)
 
     def condition(self) -> Condition:
@@ -102,17 +109,20 @@ class Schedule:
         }
         return Condition(trouble is None, facts)
 
+    def _look(self) -> None:
+        """Wake the scheduler, and log it when the schedule is not well any more."""
+        self._scheduler.wakeup()
+        before, self._status = self._status, self.condition().facts["status"]
+        if self._status not in ("ok", before):
+            logger.error("the schedule is not healthy", extra={"status": self._status})
+
     def _do(self) -> None:
         """Run once, in the scheduler's thread."""
         with self._mutex:
             if self._stopping:
                 return
             logger.info("run started")
-            try:
-                self._run = Run(self._job)
-            except OSError as error:
-                logger.error("no process for the run: %s", error)
-                return
+            self._run = Run(self._job)
         try:
             self._last = ended = self._watched(self._run)
             self._metrics.count(ended, time.time())

@@ -1,0 +1,111 @@
+"""What is done again and again in the background, and must not end because it failed once."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+__all__ = ["Follower", "Guard", "Over"]
+
+log = logging.getLogger(__name__)
+
+
+class Over(Exception):
+    """Raised by what a follower does: there is nothing left to follow."""
+
+
+class Guard:
+    """Logs and counts the failures of something that is done again and again.
+
+    Args:
+        name: what is done, for the log.
+        on_failure: called after each failure, to count it.
+
+    """
+
+    def __init__(self, name: str, on_failure: Callable[[], None] = lambda: None) -> None:
+        self._name = name
+        self._on_failure = on_failure
+        self._last = ""
+
+    def run(self, act: Callable[[], object]) -> None:
+        """Call `act`; log and count its failure, the same one once until it has succeeded.
+
+        Raises:
+            Over: as `act` did.
+
+        """
+        try:
+            act()
+            self._last = ""
+        except Over:
+            raise
+        except Exception as error:
+            if repr(error) != self._last:
+                self._last = repr(error)
+                log.exception("a follower failed", extra={"follower": self._name})
+            self._on_failure()
+
+
+class Follower:
+    """A thread that calls `look` until it is stopped, whatever a call raises.
+
+    Args:
+        name: what is followed: of the thread, and in the log.
+        look: what is called; it may raise Over to end the thread.
+        pause: seconds between two calls.
+        on_failure: called after each call that failed, to count it.
+        on_end: called when the thread ends though nobody stopped it.
+
+    """
+
+    def __init__(
+        self,
+        name: str,
+        look: Callable[[], object],
+        pause: float,
+        on_failure: Callable[[], None] = lambda: None,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name = name
+        self._look = look
+        self._pause = pause
+        self._guard = Guard(name, on_failure)
+        self._on_end = on_end
+        self._delay = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"follow-{name}", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs, or was told to stop."""
+        return self._thread.is_alive() or self._stopping.is_set()
+
+    def start(self, delay: float = 0.0) -> None:
+        """Begin; the first call comes after `delay` seconds."""
+        self._delay = delay
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end, without waiting for it."""
+        self._stopping.set()
+
+    def join(self) -> None:
+        """Stop, and wait for the thread if it was started."""
+        self.stop()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            wait = self._delay
+            while not self._stopping.wait(wait):
+                self._guard.run(self._look)
+                wait = self._pause
+        except Over:
+            self._stopping.set()
+        except BaseException as error:
+            # SystemExit in a thread, or a failure of the guard itself: nothing else would show it.
+            log.error("a follower ended", exc_info=error, extra={"follower": self.name})
+        finally:
+            if not self._stopping.is_set():
+                self._on_end()
