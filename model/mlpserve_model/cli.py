@@ -5,7 +5,6 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,7 +75,8 @@ def parser() -> SettingsParser:
 
 def _list(store: Store, settings: Namespace) -> int:
     aliases = store.aliases()
-    rows = [*_of_all(store, partial(_row, store, aliases)).values()][::-1]
+    missing = partial(_missing_row, aliases)
+    rows = [*_of_all(store, aliases, partial(_row, store, aliases), missing).values()][::-1]
     if settings.json:
         _print_json(rows)
     else:
@@ -128,8 +128,13 @@ def _move(store: Store, settings: Namespace, alias: str, version: int, event: st
 
 def _verify(store: Store, settings: Namespace) -> int:
     chosen = [_resolve(store, text) for text in settings.version]
-    fault_of = partial(_fault, store)
-    faults = {v: fault_of(v) for v in chosen} if chosen else _of_all(store, fault_of)
+    fault_of, aliases = partial(_fault, store), store.aliases()
+    missing = partial(_missing, aliases)
+    faults = (
+        {version: fault_of(version) for version in chosen}
+        if chosen
+        else _of_all(store, aliases, fault_of, missing)
+    )
     if settings.json:
         _print_json([{"version": v, "ok": not f, "fault": f} for v, f in faults.items()])
     else:
@@ -149,13 +154,33 @@ def _prune(store: Store, settings: Namespace) -> int:
     return 0
 
 
-def _of_all(store: Store, look: Callable[[int], _Found]) -> dict[int, _Found]:
-    """What `look` says of every version, oldest first; one pruned meanwhile is left out."""
-    found = {}
-    for version in store.versions():
-        with suppress(VersionNotFound):
+def _of_all(
+    store: Store,
+    aliases: dict[str, int],
+    look: Callable[[int], _Found],
+    missing: Callable[[int], _Found],
+) -> dict[int, _Found]:
+    """Return what `look` says of every version, oldest first, `missing` of an alias's that is gone.
+
+    A version that was pruned meanwhile is left out.
+    """
+    found, pointed = {}, set(aliases.values())
+    for version in sorted({*store.versions(), *pointed}):
+        try:
             found[version] = look(version)
+        except VersionNotFound:
+            if version in pointed:
+                found[version] = missing(version)
     return found
+
+
+def _missing(aliases: dict[str, int], version: int) -> str:
+    return f"there is no such version, and {', '.join(_names(aliases, version))} points at it"
+
+
+def _missing_row(aliases: dict[str, int], version: int) -> dict[str, Any]:
+    row = {"version": version, "aliases": _names(aliases, version)}
+    return row | {"verdict": "MISSING", "fault": _missing(aliases, version)}
 
 
 def _row(store: Store, aliases: dict[str, int], version: int) -> dict[str, Any]:

@@ -117,6 +117,24 @@ def test_list_shows_a_damaged_manifest_and_the_others(
     ]  # fmt: skip
 
 
+def test_an_alias_of_a_version_that_is_gone_is_listed_and_found_by_verify(
+    models: Command, three: None, store: Store
+) -> None:
+    shutil.rmtree(store.path(1))
+    fault = "there is no such version, and champion points at it"
+    row = models("list", "--json").json[-1]
+    assert row == {"version": 1, "aliases": ["champion"], "verdict": "MISSING", "fault": fault}
+    assert re.search(rf"1 +MISSING +champion +{fault}$", models("list").out, re.MULTILINE)
+    run = models("verify")
+    assert (run.code, "2 whole, 1 damaged" in run.out) == (1, True)
+    assert f"     1  {fault}" in run.out
+    assert models("verify", "--json").json[0] == {"version": 1, "ok": False, "fault": fault}
+    for other in (2, 3):
+        shutil.rmtree(store.path(other))
+    assert models("verify").code == 1
+    assert models("list").out.count("MISSING") == 1
+
+
 @pytest.mark.parametrize("which", [[], ["champion"], ["1"]])
 def test_show_prints_the_manifest_of_a_number_or_an_alias(
     which: list[str], models: Command, three: None, store: Store

@@ -192,9 +192,10 @@ def _scores(sweep: Sweep, done: Mapping[str, float]) -> list[Score]:
 
 
 def _read(results: Path) -> dict[str, float]:
-    if not results.exists():
+    try:
+        lines = results.read_text("utf-8").splitlines()
+    except FileNotFoundError:
         return {}
-    lines = results.read_text("utf-8").splitlines()
     try:
         return {_key_of(line): line["validation_accuracy"] for line in map(json.loads, lines)}
     except (ValueError, KeyError, TypeError) as error:

@@ -27,8 +27,9 @@ def _check_depth(document: object) -> None:
     level = [document]
     for _ in range(MAX_DEPTH):
         level = [child for value in level for child in _children(value)]
-    if level:
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
 
 
 def _children(value: object) -> list[object]:
