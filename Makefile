@@ -160,7 +160,7 @@ bench-training: install  ## training beside PyTorch, JAX and scikit-learn
 
 .PHONY: sbom
 sbom: install  ## write dist/sbom/: what each image holds, as CycloneDX
-	docker compose --profile client build
+	docker compose build
 	$(BIN)/python deploy/sbom.py dist/sbom \
 		$(foreach image,server trainer client,mlpserve-$(image):$${MLPSERVE_TAG:-latest})
 
@@ -168,6 +168,10 @@ sbom: install  ## write dist/sbom/: what each image holds, as CycloneDX
 docs: install  ## build the documentation site into build/site
 	$(MKDOCS) build
 	@echo "open build/site/index.html"
+
+.PHONY: pictures
+pictures: install  ## renew the screenshots in docs/images; the report's needs chromium
+	$(BIN)/python docs/tools/pictures.py
 
 .PHONY: up
 up:  ## docker compose up: train once, then serve on port 50051

@@ -36,7 +36,7 @@ from mlpserve_trainer.training import default_cache_dir
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "recipes.json"
-FIGURE = HERE.parent / "docs" / "recipes.svg"
+FIGURE = HERE.parent / "docs" / "images" / "recipes.svg"
 # The one recipe that is left out, vanilla, is for another data set.
 RECIPES = ("quick", "augmented", "accurate")
 # Grey and blue that can be read on white and on black.

@@ -224,7 +224,7 @@ def engine() -> None:
 def images(engine: None) -> dict[str, str]:
     """All images, built from this checkout; by target."""
     started = time.monotonic()
-    Stack().compose("--profile", "client", "build")
+    Stack().compose("build")
     print(f"\nimages built (cached where nothing changed): {time.monotonic() - started:.1f} s")
     return {target: f"mlpserve-{target}:{TAG}" for target in ("server", "trainer", "client")}
 

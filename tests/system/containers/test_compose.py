@@ -106,6 +106,30 @@ def test_every_setting_of_the_server_passes_through(new_stack: Callable[..., Any
     assert names - {f"MLPSERVE_{name}" for name in elsewhere} == set(passed)
 
 
+def test_up_builds_the_image_of_the_client_and_starts_none(stack: Any) -> None:
+    client = json.loads(stack.compose("config", "--format", "json"))["services"]["client"]
+
+    assert "build" in client
+    assert "profiles" not in client, "up builds no service of a profile"
+    assert not stack.containers("client")
+
+
+def test_several_servers_need_no_range_of_ports(new_stack: Callable[..., Any]) -> None:
+    stack = new_stack(servers=3)
+    del stack.environment["MLPSERVE_PORT"]
+
+    (port,) = json.loads(stack.compose("config", "--format", "json"))["services"]["server"]["ports"]
+
+    first, last = map(int, port["published"].split("-"))
+    assert last - first + 1 >= 3
+
+
+def test_a_training_finds_the_list_of_fonts_in_its_cache(stack: Any) -> None:
+    entry = ("--rm", "--no-TTY", "--no-deps", "--entrypoint", "ls")
+    assert "fontlist" in stack.compose("run", *entry, "trainer", "/cache/matplotlib")
+    assert "font cache" not in stack.docker("logs", stack.container("trainer"))
+
+
 def test_stopping_a_training_ends_it_at_once_and_publishes_nothing(stack: Any) -> None:
     before = stack.models("list")
     command = ("run", "--detach", "trainer", "train", "--epochs", "1000000")
