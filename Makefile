@@ -105,6 +105,19 @@ test-triton: install .venv-triton/stamp  ## the server with the clients of Trito
 test-node: install .node/stamp  ## the example in Node.js
 	$(BIN)/python -m pytest tests/client/test_calls_document.py -k node
 
+# What the fuzzer runs: all the packages, and atheris.
+FUZZ_SECONDS ?= 60
+.venv-fuzz/stamp: $(LOCKS)/fuzz.txt $(LOCKS)/server-full.txt $(RUN_LOCKS)
+	$(PYTHON) -m venv .venv-fuzz
+	@.venv-fuzz/bin/python -m pip install $(PIP_FLAGS) --require-hashes \
+		-r $(LOCKS)/fuzz.txt -r $(LOCKS)/server-full.txt $(RUN_LOCKS:%=-r %) -r $(LOCKS)/build.txt
+	@.venv-fuzz/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: fuzz
+fuzz: .venv-fuzz/stamp  ## fuzz every parser of foreign bytes, FUZZ_SECONDS=60 each
+	.venv-fuzz/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
 .PHONY: test-grpcio
 test-grpcio: install  ## the direct transport with every version of grpcio that it supports
 	$(BIN)/python tests/server/transport/grpcio_range.py

@@ -1,0 +1,207 @@
+"""What users give the client, and what servers answer it."""
+
+import io
+import json
+from itertools import cycle
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from mlpserve.v1 import model_pb2, prediction_pb2
+from mlpserve_client import InvalidInputError, MlpserveError, SettingsError
+from mlpserve_client._batches import Batches
+from mlpserve_client._calls import Core
+from mlpserve_client._cli.files import read
+from mlpserve_client._images import fit
+from mlpserve_client._images import read as read_image
+from mlpserve_client._inputs import as_array, as_instances
+from mlpserve_client._messages import encode, selector
+from mlpserve_client._settings import Settings, read_token, resolve
+from mlpserve_client._sync import run
+from mlpserve_client._transport import BATCH_PREDICT, GET_MODEL, LIST_MODELS, PREDICT, Method
+from tests.fuzz.target import scratch, split, target
+
+RESPONSES: dict[Method[Any, Any], Any] = {
+    PREDICT: prediction_pb2.PredictResponse,
+    BATCH_PREDICT: prediction_pb2.BatchPredictResponse,
+    GET_MODEL: model_pb2.GetModelVersionResponse,
+    LIST_MODELS: model_pb2.ListModelVersionsResponse,
+}
+CODES = list(grpc.StatusCode)
+DTYPES = (
+    "u1",
+    "i1",
+    ">u2",
+    "<i8",
+    "<u8",
+    "?",
+    "<f2",
+    ">f4",
+    "<f8",
+    "<c8",
+    "S4",
+    "U2",
+    "M8[s]",
+    "O",
+)
+
+
+@target(InvalidInputError)
+def image(data: bytes) -> None:
+    fitted = fit(read_image(io.BytesIO(data), "an image"), (28, 28))
+    assert fitted.shape == (28, 28)
+    assert fitted.min() >= 0
+    assert fitted.max() <= 1
+
+
+@target(InvalidInputError)
+def file(data: bytes) -> None:
+    read(str(scratch("input", data)))
+
+
+@target(InvalidInputError, UnicodeDecodeError, json.JSONDecodeError, RecursionError)
+def values(data: bytes) -> None:
+    """Whatever Python objects JSON can write, as an instance, a batch, a version, an alias."""
+    given = json.loads(data)
+    if isinstance(given, str):  # the path of an image
+        return
+    selector(given, None) if isinstance(given, int) else None
+    encode(as_array(given))
+    encode(as_instances(given))
+
+
+@target(InvalidInputError)
+def array(data: bytes) -> None:
+    """An array of any dtype: its first byte says which, its second how many columns."""
+    dtype = np.dtype(DTYPES[data[0] % len(DTYPES)] if data else "u1")
+    columns = data[1] if data[1:] else 0
+    if dtype.hasobject:
+        given = np.array([*data[2:], *map(str, data[2:])], dtype)
+    else:
+        given = np.frombuffer(data[2 : len(data) - (len(data) - 2) % dtype.itemsize], dtype)
+    if columns and given.size % columns == 0:
+        given = given.reshape(-1, columns)
+    tensor = encode(as_array(given))
+    assert len(tensor.data) == given.size * (1 if tensor.dtype == 1 else 4)
+    encode(as_instances(given))
+
+
+@target(InvalidInputError, UnicodeDecodeError)
+def alias(data: bytes) -> None:
+    found = selector(None, data.decode())
+    assert found is not None
+    found.SerializeToString()
+
+
+@target(SettingsError, UnicodeDecodeError)
+def settings(data: bytes) -> None:
+    lines = (line.partition("=") for line in data.decode().splitlines())
+    environ = {name: value for name, _, value in lines}
+    resolved = resolve(environ)
+    assert resolved.targets
+
+
+@target(SettingsError)
+def token_file(data: bytes) -> None:
+    resolve({}, target="localhost:1", token=read_token(scratch("token", data)))
+
+
+@target(MlpserveError)
+def answers(data: bytes) -> None:
+    """A hostile server, for every call: each part of the input is one of its answers."""
+    parts = split(data, data.count(b"\n--\n") + 1)
+    for call in ("predict", "predict_batch", "predict_stream", "model", "models", "health"):
+        transport = _Hostile(parts)
+        core = Core(transport, Settings())
+        try:
+            _call(call, core)
+        except MlpserveError:
+            continue
+
+
+def _call(name: str, core: Core) -> None:
+    x = np.zeros((3, 4), np.float32)
+    if name == "predict":
+        prediction = run(core.predict(x[0]))
+        assert prediction.name in prediction.class_names
+        prediction.top()
+    elif name == "predict_batch":
+        assert len(run(Batches(core).predict_batch(x))) == len(x)
+    elif name == "predict_stream":
+        assert len(run(_listed(core, x))) == len(x)
+    elif name == "model":
+        run(core.model())
+    elif name == "models":
+        run(core.models())
+    else:
+        run(core.health())
+
+
+async def _listed(core: Core, x: Any) -> list[Any]:
+    return [prediction async for prediction in Batches(core).predict_stream(x, batch_size=2)]
+
+
+class _Failed(grpc.RpcError):
+    """A call that failed with this code; the rest of the part is text and google.rpc.Status."""
+
+    def __init__(self, part: bytes) -> None:
+        self._code = CODES[part[0] % len(CODES)]
+        text, _, self._details = part[1:].partition(b"\0")
+        self._text = text.decode(errors="replace")
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return self._text
+
+    def trailing_metadata(self) -> Any:
+        return (("grpc-status-details-bin", self._details),)
+
+
+class _Answered:
+    def __init__(self, transport: "_Hostile", method: Method[Any, Any]) -> None:
+        self._transport, self._method = transport, method
+
+    async def result(self) -> Any:
+        return self._transport.answer(self._method)
+
+    def cancel(self) -> None:
+        pass
+
+
+class _Hostile:
+    """A transport whose server gives these answers in turn, again and again.
+
+    A part that begins with E is a failure, any other the bytes of a response; what is no response
+    fails as it does in gRPC.
+    """
+
+    def __init__(self, parts: list[bytes]) -> None:
+        self._parts = cycle(parts)
+
+    def answer(self, method: Method[Any, Any]) -> Any:
+        part = next(self._parts)
+        if part[:1] == b"E" and part[1:]:
+            raise _Failed(part[1:])
+        try:
+            return RESPONSES[method].FromString(part)
+        except DecodeError as error:
+            raise _Failed(bytes([CODES.index(grpc.StatusCode.INTERNAL)])) from error
+
+    async def call(self, method: Method[Any, Any], request: Any, timeout: float) -> Any:
+        return self.answer(method)
+
+    def start(self, method: Method[Any, Any], request: Any, timeout: float) -> _Answered:
+        return _Answered(self, method)
+
+    async def check(self, target: str, request: bytes, timeout: float) -> bytes:
+        part = next(self._parts)
+        if part[:1] == b"E" and part[1:]:
+            raise _Failed(part[1:])
+        return part
+
+    async def sleep(self, seconds: float) -> None:
+        pass
