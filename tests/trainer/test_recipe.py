@@ -45,6 +45,7 @@ def test_every_key_can_be_overridden() -> None:
         "warmup": 0.1,
         "batch_size": 7,
         "epochs": 3,
+        "min_steps": 100,
         "weight_decay": 0.001,
         "dropout": 0.25,
         "clip_norm": 2.0,
@@ -62,6 +63,13 @@ def test_every_key_can_be_overridden() -> None:
     recipe = load_recipe("quick", **changes)
     assert {key.name: getattr(recipe, key.name) for key in recipe_keys()} == changes
     assert recipe.name == "quick"
+
+
+def test_epochs_that_are_given_are_exact_unless_the_steps_are_given_too() -> None:
+    assert load_recipe("quick").min_steps > 0
+    assert load_recipe("quick", epochs=3).min_steps == 0
+    assert load_recipe("quick", epochs=3, min_steps=9).min_steps == 9
+    assert load_recipe("quick", hidden=(9,)).min_steps == load_recipe("quick").min_steps
 
 
 def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:

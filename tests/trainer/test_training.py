@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_iris
 
 from mlpserve_model import CHAMPION, Store, StoreError
 from mlpserve_trainer import (
@@ -258,6 +259,22 @@ def test_vanilla_learns_its_training_data(tmp_path: Path) -> None:
     print(outcome.report)
     assert outcome.metrics["training_accuracy"] >= 0.99
     assert outcome.verdict == "PROMOTED"
+
+
+def test_quick_reaches_97_percent_of_the_digits(tmp_path: Path) -> None:
+    recipe = load_recipe("quick", dataset="digits")
+    assert train(TrainSettings(store=tmp_path, recipe=recipe)).metrics["accuracy"] >= 0.97
+
+
+def test_quick_reaches_95_percent_of_the_irises(tmp_path: Path) -> None:
+    flowers = load_iris()
+    np.savez(tmp_path / "iris.npz", X=(flowers.data / 10).astype(np.float32), y=flowers.target)
+    settings = TrainSettings(
+        store=tmp_path / "store",
+        recipe=load_recipe("quick", dataset="npz"),
+        data_dir=tmp_path / "iris.npz",
+    )
+    assert train(settings).metrics["accuracy"] >= 0.95
 
 
 def test_quick_reaches_98_percent_of_mnist(tmp_path: Path, mnist_dir: Path) -> None:

@@ -93,6 +93,12 @@ class Recipe:
     )
     batch_size: int = _number(128, "rows in one training step", _positive, COUNT)
     epochs: int = _number(10, "passes over the training data", _positive, COUNT)
+    min_steps: int = _number(
+        0,
+        "minimum number of training steps, by more passes over small data in each epoch; "
+        "0 if only epochs is set",
+        *(_not_negative, f"0 or more, at most {MAX_COUNT}"),
+    )
     weight_decay: float = _number(
         0.0, "strength of the decay of the weights towards 0", _not_negative, AMOUNT
     )
@@ -158,13 +164,18 @@ class Recipe:
     def override(self, values: Mapping[str, Any]) -> "Recipe":
         """Return this recipe with some keys changed.
 
+        A recipe whose `epochs` are changed has no minimum of steps, unless that is given too: it
+        passes over the data as often as it says.
+
         Raises UsageError for an unknown key, suggesting a similar one, and for an invalid value.
         """
         keys = {key.name: key for key in fields(self)}
         for name in values:
             if name not in keys:
                 raise UsageError(f"unknown recipe key {name!r}: {_suggest(name, keys)}")
-        return replace(self, **{name: _typed(keys[name], value) for name, value in values.items()})
+        exact = {"min_steps": 0} if "epochs" in values else {}
+        typed = {name: _typed(keys[name], value) for name, value in values.items()}
+        return replace(self, **(exact | typed))
 
     def as_dict(self) -> dict[str, Any]:
         """Return every key and value, as the manifest records them."""

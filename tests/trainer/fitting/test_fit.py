@@ -107,6 +107,26 @@ def test_a_long_gradient_is_clipped(stripes: Dataset) -> None:
     assert np.linalg.norm(epoch.state.weights - before) == pytest.approx(0.01, rel=1e-3)
 
 
+@pytest.mark.parametrize(("min_steps", "steps"), [(0, 30), (30, 30), (31, 60), (1000, 1020)])
+def test_small_data_is_passed_over_until_the_steps_suffice(
+    stripes: Dataset, min_steps: int, steps: int
+) -> None:
+    recipe = replace(RECIPE, epochs=3, batch_size=30, min_steps=min_steps, schedule="linear")
+    rows = Examples(stripes.inputs, stripes.labels, 255)
+    *_, last = fit(NETWORK, recipe, rows, rows, seed=0)
+    assert last.number == 3
+    # The last step's learning rate is one step above 0.
+    assert last.state.learning_rates[-1] == pytest.approx(recipe.learning_rate / steps)
+
+
+def test_the_loss_of_an_epoch_of_several_passes_is_a_mean_over_rows(stripes: Dataset) -> None:
+    recipe = Recipe(batch_size=256, epochs=1, min_steps=9, optimizer="sgd", learning_rate=1e-12)
+    rows = Examples(stripes.inputs, stripes.labels, 255)
+    (several,) = fit(NETWORK, recipe, rows, rows, seed=5)
+    (one,) = fit(NETWORK, replace(recipe, min_steps=0), rows, rows, seed=5)
+    assert several.loss == pytest.approx(one.loss, rel=1e-5)
+
+
 def test_the_average_follows_the_weights(stripes: Dataset) -> None:
     recipe = Recipe(batch_size=1000, epochs=3, averaging=0.75, schedule="constant")
     part = Examples(stripes.inputs, stripes.labels, 255)

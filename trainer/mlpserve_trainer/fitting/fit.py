@@ -79,7 +79,7 @@ def _last_epoch(network: Network, state: TrainingState) -> Epoch:
 def _run_epoch(
     engine: Engine, recipe: Recipe, examples: Examples, seed: int, completed: int
 ) -> tuple[float, float]:
-    """Pass over the rows once; return the mean loss and the last learning rate."""
+    """Take the steps of an epoch; return the mean loss and the last learning rate."""
     seeds = np.random.SeedSequence((seed, completed))
     epoch = _batches(recipe, examples, seeds, completed)
     losses: list[float] = []
@@ -90,21 +90,27 @@ def _run_epoch(
             if not math.isfinite(loss):
                 where = f"epoch {completed + 1}, step {len(losses)}"
                 raise TrainingDiverged(_advice(recipe, loss / len(batch.rows), where))
-    return math.fsum(losses) / len(examples), epoch[-1].learning_rate
+    rows = sum(len(batch.rows) for batch in epoch)
+    return math.fsum(losses) / rows, epoch[-1].learning_rate
 
 
 def _batches(
     recipe: Recipe, examples: Examples, seeds: np.random.SeedSequence, completed: int
 ) -> Sequence[Batch]:
-    """Return the batches of an epoch after `completed` ones, in random order."""
+    """Return the batches of an epoch after `completed` ones, in random order.
+
+    An epoch over small data is several passes, so that the training has `min_steps` steps.
+    """
     (order_seed,) = seeds.spawn(1)
-    order = np.random.default_rng(order_seed).permutation(len(examples))
-    rows = list(batches(order, recipe.batch_size))
-    labels = batches(examples.labels[order], recipe.batch_size)
+    rng, count = np.random.default_rng(order_seed), len(examples)
+    steps_in_pass = math.ceil(count / recipe.batch_size)
+    passes = math.ceil(recipe.min_steps / (steps_in_pass * recipe.epochs)) or 1
+    orders = (rng.permutation(count) for _ in range(passes))
+    rows = [batch for order in orders for batch in batches(order, recipe.batch_size)]
     first, total = completed * len(rows), recipe.epochs * len(rows)
     return [
-        Batch(*pair, step + 1, _learning_rate(recipe, step / total))
-        for step, pair in enumerate(zip(rows, labels, strict=True), first)
+        Batch(batch, examples.labels[batch], step + 1, _learning_rate(recipe, step / total))
+        for step, batch in enumerate(rows, first)
     ]
 
 
