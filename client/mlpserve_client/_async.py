@@ -178,7 +178,7 @@ class _Awaited:
         loop = asyncio.get_running_loop()
         if self._channel is None:
             self._loop = loop
-            self._channel = self._open(self._target, carries_calls=True)
+            self._channel = self._open(self._target, self._settings.targets, carries_calls=True)
             self._methods = bind(self._channel)
         elif self._loop is not loop:
             raise ClientClosedError("this client belongs to another event loop: make one in each")
@@ -189,7 +189,7 @@ class _Awaited:
         )
 
     async def check(self, target: str, request: bytes, timeout: float) -> bytes:
-        async with self._open(target, carries_calls=False) as channel:
+        async with self._open(target, [target], carries_calls=False) as channel:
             check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
             check = channel.unary_unary(_health.METHOD)
             return await check(request, timeout=timeout, metadata=self._metadata)
@@ -201,8 +201,10 @@ class _Awaited:
         if self._channel is not None:
             await self._channel.close()
 
-    def _open(self, target: str, *, carries_calls: bool) -> grpc.aio.Channel:
-        options = _channel.options(self._settings, carries_calls=carries_calls)
+    def _open(
+        self, target: str, targets: Sequence[str], *, carries_calls: bool
+    ) -> grpc.aio.Channel:
+        options = _channel.options(self._settings, targets, carries_calls=carries_calls)
         if self._credentials is None:
             return grpc.aio.insecure_channel(target, options)
         return grpc.aio.secure_channel(target, self._credentials, options)

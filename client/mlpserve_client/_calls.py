@@ -6,6 +6,7 @@ blocks instead of suspending, so they return before anyone could await them.
 
 import random
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -14,6 +15,7 @@ from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_client import _health
 from mlpserve_client import _messages as _wire
 from mlpserve_client._channel import READINESS
+from mlpserve_client._class_names import ClassNames
 from mlpserve_client._diagnosis import Lookout
 from mlpserve_client._error_mapping import code_of, translate
 from mlpserve_client._errors import (
@@ -21,13 +23,14 @@ from mlpserve_client._errors import (
     ConnectionFailedError,
     DeadlineError,
     MlpserveError,
+    ModelNotFoundError,
     NotReadyError,
     OverloadedError,
 )
 from mlpserve_client._fork import check_not_forked, is_forked
 from mlpserve_client._images import Fitter
 from mlpserve_client._results import ModelRef, ModelVersion, Prediction
-from mlpserve_client._settings import Settings, check_timeout
+from mlpserve_client._settings import Settings, check_timeout, is_local
 from mlpserve_client._transport import (
     GET_MODEL,
     LIST_MODELS,
@@ -44,7 +47,8 @@ _LONGEST_DELAY = 2.0  # seconds; a server that asks for more is left alone
 _CHECK_TIMEOUT = 1.0  # seconds for one look at a server that may become ready
 _EXTRA = 0.3  # seconds beyond a deadline, at most, for finding out why it passed
 _POLL = 0.1  # seconds between two looks at a server that is not ready
-_NAMES_KEPT = 64  # versions whose class names are remembered
+_NOT_FOUND_RETRIES = 8  # to reach a replica that has the version; each may be another's turn
+_NOT_FOUND_DELAY = 0.02  # seconds
 
 Selector = model_pb2.ModelSelector | None
 
@@ -56,7 +60,8 @@ class Core:
         self.transport = transport
         self.settings = settings
         self._closed = False
-        self._names: dict[ModelRef, tuple[str, ...]] = {}
+        self.class_names = ClassNames(self.model)
+        self._answered: set[int] = set()  # versions
         self._lookout = Lookout(lambda: self._unreadiness(_EXTRA), transport.sleep)
 
     @property
@@ -81,10 +86,23 @@ class Core:
     ) -> Prediction:
         """Classify one instance."""
         array = await self.fitter(chosen, timeout).as_array(instance)
-        request = prediction_pb2.PredictRequest(instance=_wire.encode(array), model=chosen)
+        known = self.class_names.known
+        request = prediction_pb2.PredictRequest(
+            instance=_wire.encode(array), model=chosen, known_class_names=known.hash
+        )
         response = await self.ask(PREDICT, request, timeout)
-        ref = _wire.ref(response.model)
-        return _wire.prediction(response, ref, await self.class_names(ref, timeout))
+        ref = self.answered_by(response)
+        names = await self.class_names.resolve(
+            ref, response.class_names, known, len(response.probabilities), timeout
+        )
+        return _wire.prediction(response, ref, names)
+
+    def answered_by(
+        self, response: prediction_pb2.PredictResponse | prediction_pb2.BatchPredictResponse
+    ) -> ModelRef:
+        """Return the version that answered, and remember that some replica has it."""
+        self._answered.add(response.model.version)
+        return _wire.ref(response.model)
 
     async def model(self, chosen: Selector = None, timeout: float | None = None) -> ModelVersion:
         """Describe one version."""
@@ -134,7 +152,11 @@ class Core:
         timeout: float | None = None,
         started: Call[Response_co] | None = None,
     ) -> Response_co:
-        """Call, and again when the server is overloaded and says for how long."""
+        """Call, and again when that may help.
+
+        It may when the server is overloaded and says for how long, and when a replica does not
+        have a version that another one has answered by.
+        """
         self.check_usable()
         ends = time.monotonic() + self._seconds(timeout)
         retries = 0
@@ -145,8 +167,8 @@ class Core:
                 left = max(ends - time.monotonic(), 0.001)
                 return await self.transport.call(method, request, left)
             except grpc.RpcError as error:
-                problem = translate(error, self.where)
-                delay = _delay(problem, retries)
+                problem = translate(error, self.where, self._hint(self.settings.targets))
+                delay = self._delay(problem, request, retries)
                 if delay is None or time.monotonic() + delay >= ends:
                     raise await self._explained(problem) from error
             await self.transport.sleep(delay)
@@ -166,16 +188,14 @@ class Core:
         """Make what turns images into arrays for the selected version."""
         return Fitter(lambda: self.model(chosen, timeout))
 
-    async def class_names(self, ref: ModelRef, timeout: float | None) -> tuple[str, ...]:
-        """Return a version's class names; asks the server once a version."""
-        names = self._names.get(ref)
-        if names is None:
-            if len(self._names) >= _NAMES_KEPT:
-                self._names.clear()
-            chosen = model_pb2.ModelSelector(version=ref.version)
-            names = (await self.model(chosen, timeout)).class_names
-            self._names[ref] = names
-        return names
+    def _delay(self, problem: MlpserveError, request: object, retries: int) -> float | None:
+        """Seconds to wait before calling again; None to give up."""
+        if isinstance(problem, OverloadedError):
+            return _overload_delay(problem, retries)
+        seen_elsewhere = _selected_version(request) in self._answered
+        if isinstance(problem, ModelNotFoundError) and seen_elsewhere:
+            return _NOT_FOUND_DELAY if retries < _NOT_FOUND_RETRIES else None
+        return None
 
     def _seconds(self, timeout: float | None) -> float:
         if timeout is None:
@@ -191,10 +211,18 @@ class Core:
                 case grpc.StatusCode.NOT_FOUND | grpc.StatusCode.UNIMPLEMENTED:
                     return False  # alive, and knows of no such service
                 case grpc.StatusCode.DEADLINE_EXCEEDED:
-                    text = f"{target} does not answer"
+                    text = f"{target} does not answer{self._hint([target])}"
                     raise ConnectionFailedError(text, target=target) from error
                 case _:
-                    raise translate(error, target) from error
+                    raise translate(error, target, self._hint([target])) from error
+
+    def _hint(self, targets: Sequence[str]) -> str:
+        """Name the proxy, where one is gone through."""
+        if not self.settings.proxy or all(map(is_local, targets)):
+            return ""
+        return (
+            f" (through the proxy of {self.settings.proxy}; no_proxy lists hosts to reach without)"
+        )
 
     async def _unreadiness(self, timeout: float) -> MlpserveError | None:
         """Say what keeps a call from being answered, if anything does."""
@@ -219,9 +247,13 @@ def _look_timeout(ends: float) -> float:
     return min(_CHECK_TIMEOUT, max(_EXTRA, ends - time.monotonic()))
 
 
-def _delay(problem: MlpserveError, retries: int) -> float | None:
-    """Seconds to wait before calling again; None to give up."""
-    if not isinstance(problem, OverloadedError) or problem.retry_after is None:
+def _selected_version(request: object) -> int:
+    """Return the version number that a request selects; 0 if it selects none."""
+    return getattr(getattr(request, "model", None), "version", 0)
+
+
+def _overload_delay(problem: OverloadedError, retries: int) -> float | None:
+    if problem.retry_after is None:
         return None
     if retries >= _OVERLOAD_RETRIES or problem.retry_after > _LONGEST_DELAY:
         return None

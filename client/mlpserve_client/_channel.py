@@ -5,13 +5,14 @@ What a client survives is left to gRPC's own machinery; here it is only configur
 
 import json
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from mlpserve_client._errors import ConnectionFailedError, SettingsError
-from mlpserve_client._settings import Settings, Tls
+from mlpserve_client._settings import Settings, Tls, is_local
 
 READINESS = "mlpserve.v1.PredictionService"
 _CALLS = [{"service": READINESS}, {"service": "mlpserve.v1.ModelService"}]
@@ -49,8 +50,10 @@ def service_config() -> str:
     return json.dumps(_SERVICE_CONFIG)
 
 
-def options(settings: Settings, *, carries_calls: bool) -> list[tuple[str, Any]]:
-    """Return a channel's options; health checks look at servers that refuse calls."""
+def options(
+    settings: Settings, targets: Sequence[str], *, carries_calls: bool
+) -> list[tuple[str, Any]]:
+    """Return the options of a channel to some targets; health checks need no readiness."""
     chosen: list[tuple[str, Any]] = [
         # Otherwise gRPC lets equal channels share connections: several clients would still
         # talk to one worker.
@@ -67,6 +70,9 @@ def options(settings: Settings, *, carries_calls: bool) -> list[tuple[str, Any]]
         ("grpc.keepalive_time_ms", 11_000),
         ("grpc.keepalive_timeout_ms", 4_000),
     ]
+    if all(map(is_local, targets)):
+        # Docker's client, for one, puts proxy variables into every container.
+        chosen.append(("grpc.enable_http_proxy", 0))
     if carries_calls:
         chosen += [
             ("grpc.service_config", service_config()),

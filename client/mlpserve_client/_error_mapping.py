@@ -62,8 +62,15 @@ def code_of(error: grpc.RpcError) -> grpc.StatusCode:
     return cast("_Failure", error).code()
 
 
-def translate(error: grpc.RpcError, target: str) -> MlpserveError:
-    """Turn a failed call's error into ours; the caller raises it `from error`."""
+def translate(error: grpc.RpcError, target: str, hint: str = "") -> MlpserveError:
+    """Turn a failed call's error into ours; the caller raises it `from error`.
+
+    Args:
+        error: of the call.
+        target: where it went, for the message.
+        hint: what may be the matter when no server can be reached.
+
+    """
     failure = cast("_Failure", error)
     details = _Details(failure)
     text = failure.details() or failure.code().name
@@ -87,7 +94,7 @@ def translate(error: grpc.RpcError, target: str) -> MlpserveError:
         case grpc.StatusCode.UNAVAILABLE if reason == "NOT_READY":
             return NotReadyError(f"{target}: {text}")
         case grpc.StatusCode.UNAVAILABLE:
-            return ConnectionFailedError(f"{target} cannot be reached: {text}", target=target)
+            return ConnectionFailedError(f"{target} cannot be reached: {text}{hint}", target=target)
         case grpc.StatusCode.CANCELLED if "Channel closed" in text:
             return ClientClosedError("the client was closed during the call")
     return _fault(failure.code(), text, details)
@@ -96,7 +103,7 @@ def translate(error: grpc.RpcError, target: str) -> MlpserveError:
 def _exhausted(text: str, details: _Details) -> MlpserveError:
     # gRPC itself gives this code to a message over the limit, but then no ErrorInfo.
     if "larger than max" in text and not details.info.reason:
-        return InvalidInputError(f"the message is too large: {text}")
+        return BatchTooLargeError(f"the request or its answer is too large: {text}")
     return OverloadedError(text, retry_after=details.retry_after)
 
 

@@ -48,6 +48,7 @@ class Settings:
     timeout: float = DEFAULT_TIMEOUT
     tls: Tls | None = None
     token: str | None = field(default=None, repr=False)
+    proxy: str = ""  # what gRPC goes through to targets elsewhere, for messages
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -61,7 +62,7 @@ class Settings:
             raise SettingsError("TLS to a list of targets needs the server_name that they share")
 
     def _refuse_token_in_plain_text(self) -> None:
-        remote = [target for target in self.targets if not _is_local(target)]
+        remote = [target for target in self.targets if not is_local(target)]
         if self.tls is None and remote:
             raise SettingsError(
                 f"a token would travel unencrypted to {remote[0]}: switch TLS on, "
@@ -87,6 +88,7 @@ def resolve(
         timeout=timeout,
         tls=tls or _tls_from(environ),
         token=token or _token_from(environ),
+        proxy=_proxy_from(environ),
     )
 
 
@@ -164,7 +166,16 @@ def _check_token(token: str) -> None:
         raise SettingsError("the token must be printable ASCII without spaces")
 
 
-def _is_local(target: str) -> bool:
+def _proxy_from(environ: Mapping[str, str]) -> str:
+    """Name the variable that gRPC reads, and its proxy without the password in it."""
+    for variable in ("grpc_proxy", "https_proxy", "http_proxy"):  # in gRPC's order
+        if address := environ.get(variable):
+            return f"{variable}={address.rpartition('@')[2]}"
+    return ""
+
+
+def is_local(target: str) -> bool:
+    """Return True if a target is on this machine: no proxy, and a token may go unencrypted."""
     if target.startswith(("unix:", "unix-abstract:")):
         return True
     host = target.removeprefix("dns:").lstrip("/").rpartition(":")[0].strip("[]")

@@ -259,7 +259,9 @@ class _Blocking:
         self._settings = settings
         self._credentials = _channel.credentials(settings.tls) if settings.tls else None
         self._metadata = _channel.metadata(settings)
-        self._channel = self._open(_channel.channel_target(settings.targets), carries_calls=True)
+        self._channel = self._open(
+            _channel.channel_target(settings.targets), settings.targets, carries_calls=True
+        )
         self._methods = bind(self._channel)
         self.close = self._channel.close
 
@@ -282,15 +284,15 @@ class _Blocking:
         return _Started(future)
 
     async def check(self, target: str, request: bytes, timeout: float) -> bytes:
-        with self._open(target, carries_calls=False) as channel:
+        with self._open(target, [target], carries_calls=False) as channel:
             check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_health.METHOD)
             return check(request, timeout=timeout, metadata=self._metadata)
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
-    def _open(self, target: str, *, carries_calls: bool) -> grpc.Channel:
-        options = _channel.options(self._settings, carries_calls=carries_calls)
+    def _open(self, target: str, targets: Sequence[str], *, carries_calls: bool) -> grpc.Channel:
+        options = _channel.options(self._settings, targets, carries_calls=carries_calls)
         if self._credentials is None:
             return grpc.insecure_channel(target, options)
         return grpc.secure_channel(target, self._credentials, options)

@@ -78,11 +78,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     with ExitStack() as stack:
 
         def start(listen: str = "127.0.0.1:0", **more: Any) -> Server:
-            settings = Settings(
-                listen=(listen,),
-                poll_seconds=0.02,
-                **{"store": tmp_path / "store", "drain_seconds": 0, **more},
-            )
+            defaults: dict[str, Any] = {
+                "store": tmp_path / "store",
+                "poll_seconds": 0.02,
+                "drain_seconds": 0,
+            }
+            settings = Settings(listen=(listen,), **defaults | more)
             return stack.enter_context(Server(settings))
 
         yield start

@@ -203,3 +203,39 @@ def test_threads_share_a_client(server: ModelServer, pixels: Pixels, expected: A
             thread.join()
 
     assert wrong == []
+
+
+MANY = tuple(f"class {number}" for number in range(3000))
+
+
+@pytest.fixture(scope="module")
+def many_classes() -> Iterator[str]:
+    """A server whose answers are 750 times as large as its requests."""
+    with serve(input_shape=(16,), class_names=MANY) as server:
+        yield server.target
+
+
+@pytest.mark.parametrize("assumed", [256, 1])
+def test_answers_larger_than_requests_are_asked_for_in_parts(
+    connect: Callable[..., Any], many_classes: str, monkeypatch: pytest.MonkeyPatch, assumed: int
+) -> None:
+    # 1: the first answer would be 98 MB, beyond gRPC's limit, and is split for it.
+    monkeypatch.setattr(_batches, "_UNKNOWN_CLASSES", assumed)
+    client = connect(many_classes)
+    rows = np.zeros((8192, 16), dtype=np.uint8)
+    rows[8000] = 255
+
+    answers = client.predict_batch(rows)
+
+    assert answers.probabilities.shape == (8192, 3000)
+    changed = (answers.probabilities != answers.probabilities[0]).any(axis=1)
+    assert np.flatnonzero(changed).tolist() == [8000]
+
+
+def test_a_streams_requests_are_bounded_whatever_batch_size_is_asked_for(
+    connect: Callable[..., Any], many_classes: str
+) -> None:
+    rows = np.zeros((6000, 16), dtype=np.uint8)
+    answers = connect(many_classes).predict_stream(iter(rows), batch_size=6000)
+
+    assert sum(1 for _ in answers) == 6000

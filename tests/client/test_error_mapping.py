@@ -66,7 +66,7 @@ Code = grpc.StatusCode
         (Failed(Code.UNAVAILABLE, "", info("NOT_READY")), NotReadyError),
         (Failed(Code.UNAVAILABLE, "connection refused"), ConnectionFailedError),
         (Failed(Code.RESOURCE_EXHAUSTED, "", info("OVERLOADED")), OverloadedError),
-        (Failed(Code.RESOURCE_EXHAUSTED, "message larger than max (9 vs. 4)"), InvalidInputError),
+        (Failed(Code.RESOURCE_EXHAUSTED, "message larger than max (9 vs. 4)"), BatchTooLargeError),
         (Failed(Code.DEADLINE_EXCEEDED, ""), DeadlineError),
         (Failed(Code.UNAUTHENTICATED, "", info("UNAUTHENTICATED")), UnauthenticatedError),
         (Failed(Code.INTERNAL, "", info("INTERNAL")), ServerError),

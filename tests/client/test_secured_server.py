@@ -16,11 +16,7 @@ from mlpserve_client import Client, ConnectionFailedError, Tls, UnauthenticatedE
 from mlpserve_client.testing import ModelServer
 
 TOKEN = "the-token-of-these-tests"
-PROGRAM = [
-    sys.executable,
-    "-c",
-    "import sys; from mlpserve_client._cli.main import main; sys.exit(main())",
-]
+PROGRAM = [sys.executable, "-m", "mlpserve_client"]
 COMMANDS = (["predict", "--demo"], ["models"], ["model"], ["health"])
 
 pytestmark = pytest.mark.parametrize("transport", ["direct", "standard"])

@@ -290,11 +290,22 @@ def test_a_number_out_of_its_range_is_wrong_usage(arguments: tuple[str, str]) ->
     wrong_usage("train", *arguments)
 
 
-def test_a_network_beyond_the_memory_is_one_clear_line(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["train", "--dataset", "digits", "--hidden", "9999999999"]) == 1
-    assert "a smaller --hidden needs less" in capsys.readouterr().err
+def test_a_network_beyond_the_memory_is_one_clear_line(store: Store) -> None:
+    program = f"""
+import resource, sys
+from mlpserve_trainer.cli import main
+resource.setrlimit(resource.RLIMIT_AS, ({3 * 2**29}, {3 * 2**29}))
+sys.exit(main("train --dataset digits --hidden 200000 --batch-size 2000".split()))
+"""
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "a smaller --hidden needs less" in done.stderr.splitlines()[-1]
+
+
+def test_a_network_beyond_the_format_is_wrong_usage(store: Store) -> None:
+    assert main(["train", "--dataset", "digits", "--hidden", "9999,9999"]) == 2
 
 
 def test_one_row_a_class_is_too_few(

@@ -23,6 +23,7 @@ from mlpserve_trainer.fitting.run import fitted, network_for
 from mlpserve_trainer.recipe import Recipe, load_recipe
 from mlpserve_trainer.release.fingerprint import trained_before
 from mlpserve_trainer.release.gate import Rules
+from mlpserve_trainer.release.limits import check_limits
 from mlpserve_trainer.release.publish import Challenger, publish
 from mlpserve_trainer.report.analysis import findings
 from mlpserve_trainer.report.html import Page
@@ -124,6 +125,7 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
     draft = _draft(settings, network_for(settings.recipe, data), data, parts)
     if settings.unless_unchanged and (before := trained_before(store, draft)):
         return _unchanged(before, time.perf_counter() - started)
+    check_limits(draft, parts.holdout.labels)
     if settings.recipe.augments and not parts.training.are_pictures:
         logger.info("training without augmentation: the inputs are not uint8 images")
     challenger = _fit_challenger(settings, draft, parts, watch)

@@ -36,8 +36,8 @@ class Backend(Protocol):
         """Return True if there is a place for this model, even an empty one."""
         ...
 
-    def newest(self) -> Iterator[tuple[int, Hashable]]:
-        """Give each version that has a manifest with its stamp, in falling order, lazily."""
+    def newest(self, below: float) -> Iterator[tuple[int, Hashable]]:
+        """Give each version below a number that has a manifest, with its stamp, newest first."""
         ...
 
     def stamp(self, version: int) -> Hashable:

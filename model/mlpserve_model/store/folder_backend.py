@@ -41,12 +41,12 @@ class Folder:
         except FileNotFoundError:
             return False
 
-    def newest(self) -> Iterator[tuple[int, Hashable]]:
+    def newest(self, below: float) -> Iterator[tuple[int, Hashable]]:
         """As Backend says; none where there is no folder."""
         try:
             with self._open() as folder:
                 for version in _numbers(folder):
-                    if (stamp := _stamp(folder, version)) is not None:
+                    if version < below and (stamp := _stamp(folder, version)) is not None:
                         yield version, stamp
         except FileNotFoundError:
             return

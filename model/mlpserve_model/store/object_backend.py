@@ -53,13 +53,13 @@ class ObjectBackend:
         """As Backend says: a bucket that is not there is an error of every request."""
         return True
 
-    def newest(self) -> Iterator[tuple[int, Hashable]]:
+    def newest(self, below: float) -> Iterator[tuple[int, Hashable]]:
         """As Backend says: one request for every thousand objects."""
         names = ((entry.name.partition("/"), entry.tag) for entry in self._objects.list())
         found = {
             int(number): tag
             for (number, _, name), tag in names
-            if name == MANIFEST_FILE and VERSION.fullmatch(number)
+            if name == MANIFEST_FILE and VERSION.fullmatch(number) and int(number) < below
         }
         yield from sorted(found.items(), reverse=True)
 

@@ -9,6 +9,7 @@ Where that is, on a shared volume or in an object store, is the affair of a Back
 """
 
 import hashlib
+import math
 import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -63,6 +64,9 @@ class Store:
         self._recorded: dict[int, str | None] = {}  # what the history says of each number
         self.last_seen: Store | None = None  # what is kept of it on this machine, if anything
 
+    def __str__(self) -> str:
+        return str(self._backend)
+
     @property
     def folder(self) -> Path:
         """The model's folder; raises StoreError for an object store, which has none."""
@@ -85,10 +89,10 @@ class Store:
         """The numbers of all versions, oldest first; empty when there is no store yet."""
         return [version for version, _ in self.newest()][::-1]
 
-    def newest(self) -> Iterator[tuple[int, Hashable]]:
-        """Give the number and the stamp of each version, newest first, looking at it only then."""
+    def newest(self, below: float = math.inf) -> Iterator[tuple[int, Hashable]]:
+        """Give the number and the stamp of each version below a number, newest first, lazily."""
         with _translated(f"cannot list {self._backend}"):
-            yield from self._backend.newest()
+            yield from self._backend.newest(below)
 
     def stamp(self, version: int) -> Hashable:
         """Return what changes when the version's manifest is replaced, None if there is none.
@@ -111,7 +115,7 @@ class Store:
                 data = self._backend.read(name, MAX_BYTES)
             except (FileNotFoundError, NotADirectoryError) as error:
                 if not self._backend.exists():
-                    raise StoreError(f"there is no {self._backend}") from error
+                    raise StoreError(f"there is no folder {self._backend}") from error
                 raise VersionNotFound(f"{self.model} has no version {version}") from error
         manifest = Manifest.from_json(data)
         if (manifest.model, manifest.version) != (self.model, version):

@@ -1,5 +1,10 @@
 """What is in the store and what of it is served: ModelService, bytes in and bytes out."""
 
+import heapq
+import itertools
+import operator
+from collections.abc import Iterator
+
 from mlpserve.v1 import model_pb2
 from mlpserve_model import Manifest, ModelRejected, StoreError, VersionNotFound
 from mlpserve_server.dataplane import codec
@@ -8,7 +13,7 @@ from mlpserve_server.lifecycle.manager import ModelManager
 
 __all__ = ["Catalog"]
 
-DEFAULT_PAGE, LARGEST_PAGE = 50, 200
+DEFAULT_PAGE, MAX_PAGE = 50, 200
 
 State = model_pb2.ModelVersion.State
 
@@ -30,35 +35,55 @@ class Catalog:
         message = codec.parse(model_pb2.ListModelVersionsRequest, request)
         size, before = _page(message)
         try:
-            versions = [v for v in reversed(self.manager.store.versions()) if v < before]
-            page = [self._described(v) for v in versions[:size]]
+            # One more than is given tells whether there is another page.
+            page = list(itertools.islice(self._descriptions(before), size + 1))
         except StoreError as error:
             raise NotReady("the store cannot be read at the moment") from error
-        token = str(versions[size - 1]) if len(versions) > size else ""
+        token = str(page[size - 1].ref.version) if len(page) > size else ""
         response = model_pb2.ListModelVersionsResponse(next_page_token=token)
-        # One removed since the folder was listed is no longer a version.
-        response.model_versions.extend(version for version in page if version is not None)
+        response.model_versions.extend(page[:size])
         return response.SerializeToString()
 
     def describe(self, chosen: codec.Selection) -> model_pb2.ModelVersion:
-        """The version that is selected; raises ModelNotFound or NotReady."""
+        """Return the version that is selected; raises ModelNotFound or NotReady."""
         manager = self.manager
         version = manager.aliases.get(chosen.alias) if chosen.alias is not None else chosen.version
         if version is None:
             # Nothing selected, or an unknown alias: what `get` says of it is the answer.
             return self._describe(manager.get(*chosen).manifest)
-        if model := manager.in_memory(version):
-            return self._describe(model.manifest)
         try:
             described = self._described(version)
+            if described is None and manager.store_is_away():
+                raise StoreError(f"there is nothing in {manager.store}")
         except StoreError as error:
             raise NotReady("the store cannot be read at the moment") from error
         if described is None:
             raise ModelNotFound(f"{manager.store.model} has no version {version}")
         return described
 
+    def _descriptions(self, before: float) -> Iterator[model_pb2.ModelVersion]:
+        """Give the versions below a number, newest first: those of the store and in memory.
+
+        Raises StoreError, also for a store that is away, which is not an empty one.
+        """
+        manager = self.manager
+        if manager.store_is_away():
+            raise StoreError(f"there is nothing in {manager.store}")
+        stored = (version for version, _ in manager.store.newest(before))
+        in_memory = (version for version in reversed(manager.loaded) if version < before)
+        merged = heapq.merge(stored, in_memory, key=operator.neg)
+        for version, _ in itertools.groupby(merged):
+            # One removed since the folder was listed is no longer a version.
+            if (described := self._described(version)) is not None:
+                yield described
+
     def _described(self, version: int) -> model_pb2.ModelVersion | None:
-        """The version as a message, or None when it does not exist; raises StoreError."""
+        """Return the version as a message, None when it does not exist; raises StoreError.
+
+        What is in memory is described as it answers, whatever has become of the store.
+        """
+        if model := self.manager.in_memory(version):
+            return self._describe(model.manifest)
         try:
             return self._describe(self.manager.store.manifest(version))
         except VersionNotFound:
@@ -85,15 +110,15 @@ class Catalog:
         return message
 
     def _state(self, manifest: Manifest) -> tuple[State.ValueType, str]:
-        manager, version = self.manager, manifest.version
+        manager, version, digest = self.manager, manifest.version, manifest.own_digest
         current = manager.current
-        if current is not None and current.manifest.version == version:
+        if current is not None and current.manifest.own_digest == digest:
             return State.STATE_ACTIVE, "answers calls that select nothing"
         if manifest.gate.verdict == "REJECTED":
             return State.STATE_REJECTED, "; ".join(manifest.gate.reasons)
-        if reason := manager.failure(version):
+        if reason := manager.loader.failure(version, digest):
             return State.STATE_FAILED, reason
-        if manager.loading == version:
+        if manager.loader.loading == version:
             return State.STATE_LOADING, "being read and verified"
         where = "in memory" if manager.in_memory(version) else "loaded when it is selected"
         return State.STATE_STANDBY, where
@@ -106,5 +131,5 @@ def _page(message: model_pb2.ListModelVersionsRequest) -> tuple[int, float]:
     token = message.page_token
     if token and not (token.isascii() and token.isdecimal() and len(token) < 20):
         raise InvalidInput("page_token", "not a token of this server: use next_page_token as it is")
-    size = min(message.page_size or DEFAULT_PAGE, LARGEST_PAGE)
+    size = min(message.page_size or DEFAULT_PAGE, MAX_PAGE)
     return size, int(token) if token else float("inf")

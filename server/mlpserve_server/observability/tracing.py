@@ -8,6 +8,7 @@ import random
 import re
 import threading
 from importlib.metadata import version
+from urllib.parse import unquote
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -63,8 +64,8 @@ class Traces:
             "rpc.service": service,
             "rpc.method": method,
             "rpc.grpc.status_code": CODES.index(record.code),
-            "network.peer.address": record.peer,
             "mlpserve.request_id": record.request_id,
+            **_peer(record.peer),
         }
         if record.rows:
             attributes |= {"mlpserve.rows": record.rows, "mlpserve.version": record.version}
@@ -85,3 +86,12 @@ class Traces:
         export = threading.Thread(target=self._provider.shutdown, daemon=True)
         export.start()
         export.join(_LAST_EXPORT_SECONDS)
+
+
+def _peer(peer: str) -> dict[str, str | int]:
+    """Return the span's attributes of gRPC's name of a peer: `ipv4:HOST:PORT`, `unix:PATH`, ..."""
+    kind, _, address = unquote(peer).partition(":")
+    host, _, port = address.rpartition(":")
+    if kind in ("ipv4", "ipv6") and port.isdecimal():
+        return {"network.peer.address": host.strip("[]"), "network.peer.port": int(port)}
+    return {"network.peer.address": address} if address else {}

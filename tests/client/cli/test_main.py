@@ -24,11 +24,7 @@ from mlpserve_client._cli.main import main
 from mlpserve_client.testing import ModelServer, serve
 from mlpserve_server.server import Server
 
-COMMAND = [
-    sys.executable,
-    "-c",
-    "import sys; from mlpserve_client._cli.main import main; sys.exit(main())",
-]
+COMMAND = [sys.executable, "-m", "mlpserve_client"]
 COMMANDS = ("predict", "models", "model", "health", "bench")
 VARIABLES = (
     "MLPSERVE_TARGET",

@@ -67,8 +67,14 @@ def test_the_list_is_paged(publish: Any, serve: Any, eventually: Any) -> None:
     assert found == [[5, 4], [3, 2], [1]]
 
 
-def test_an_empty_store_has_an_empty_list(serve: Any) -> None:
+def test_an_empty_store_has_an_empty_list(store: Any, serve: Any) -> None:
+    store.folder.mkdir(parents=True)
     assert pages(serve(), 0) == [[]]
+
+
+def test_a_store_that_is_not_there_is_not_an_empty_one(serve: Any, refusal: Any) -> None:
+    refused = refusal(serve().models.ListModelVersions, model_pb2.ListModelVersionsRequest())
+    assert (refused.code, refused.info.reason) == (grpc.StatusCode.UNAVAILABLE, "NOT_READY")
 
 
 @pytest.mark.parametrize(

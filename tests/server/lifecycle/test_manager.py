@@ -38,7 +38,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_damaged_version_is_held_back_after_every_try(
     store: Store, publish: Any, loads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlpserve_server.lifecycle.manager._RETRY_SECONDS", 1000)
+    monkeypatch.setattr("mlpserve_server.lifecycle.loader._RETRY_SECONDS", 1000)
     first, second = publish(), publish(seed=1)
     (store.path(second) / "model.npz").write_bytes(b"damaged")
     manager = ModelManager(store, "champion", 3)
@@ -53,7 +53,7 @@ def test_a_damaged_version_is_held_back_after_every_try(
 def test_a_damaged_version_is_tried_again_after_a_while(
     store: Store, publish: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlpserve_server.lifecycle.manager._RETRY_SECONDS", 0)
+    monkeypatch.setattr("mlpserve_server.lifecycle.loader._RETRY_SECONDS", 0)
     version = publish()
     path = store.path(version) / "model.npz"
     good = path.read_bytes()

@@ -15,6 +15,7 @@ pytest.importorskip("opentelemetry.sdk", reason="the extra telemetry is not inst
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from mlpserve.v1 import prediction_pb2 as pb
+from mlpserve_server.observability.tracing import _peer
 
 SINGLE = pb.PredictRequest(instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12)))
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -87,7 +88,8 @@ def test_a_span_says_what_became_of_a_call(
     assert (told["rpc.system"], told["rpc.method"]) == ("grpc", "Predict")
     assert (told["mlpserve.rows"], told["mlpserve.version"]) == (1, 1)
     assert told["rpc.grpc.status_code"] == 0
-    assert told["network.peer.address"].startswith("ipv4:127.0.0.1:")
+    assert told["network.peer.address"] == "127.0.0.1"
+    assert 0 < told["network.peer.port"] < 1 << 16
     resource = attributes(collector.requests[0].resource_spans[0].resource)
     assert resource["service.name"] == "mlpserve-server"
 
@@ -187,3 +189,23 @@ def test_traces_without_their_library_are_a_clear_error(publish: Any, store: Any
     )
     assert ended.returncode == 1
     assert "pip install 'mlpserve[telemetry]'" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("peer", "address", "port"),
+    [
+        ("ipv4:10.0.0.7:4711", "10.0.0.7", 4711),
+        ("ipv6:%5B::1%5D:4711", "::1", 4711),
+        ("ipv6:[fe80::1%25eth0]:4711", "fe80::1%eth0", 4711),
+        ("unix:/run/mlpserve.sock", "/run/mlpserve.sock", None),
+        ("unix:", None, None),
+        ("", None, None),
+    ],
+)
+def test_a_peers_address_and_port_are_attributes_of_their_own(
+    peer: str, address: str | None, port: int | None
+) -> None:
+    attributes = _peer(peer)
+
+    assert attributes.get("network.peer.address") == address
+    assert attributes.get("network.peer.port") == port

@@ -1,0 +1,95 @@
+"""The names of a version's classes: they come with the answer, or the label's number stands in."""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+from mlpserve.v1 import model_pb2
+from mlpserve_client._errors import ClientClosedError, MlpserveError
+from mlpserve_client._results import ModelRef, ModelVersion
+
+Names: TypeAlias = tuple[str, ...]
+Describe: TypeAlias = Callable[
+    [model_pb2.ModelSelector, float | None], Awaitable[ModelVersion]
+]  # a version and a timeout in seconds
+
+_MAX_VERSIONS = 64  # whose names are kept
+
+
+class KnownNames(NamedTuple):
+    """Names that a server sent, and the hash that tells servers about them."""
+
+    names: Names = ()
+    hash: int = 0
+
+
+def names_hash(names: Sequence[str]) -> int:
+    """Return the value of `known_class_names` for these names."""
+    digest = hashlib.sha256("\n".join(names).encode()).digest()
+    return int.from_bytes(digest[:8], "little")
+
+
+class ClassNames:
+    """Remembers class names by version. Threads and tasks may share it.
+
+    A request says by a hash which names the client knows, and the answer brings names where
+    they differ. Servers of before send none, so names that are missing are asked for there.
+    """
+
+    def __init__(self, describe: Describe) -> None:
+        self.known = KnownNames()
+        self._describe = describe
+        self._by_version: dict[ModelRef, Names] = {}
+        self._old_server = False  # one that sends no names has answered
+
+    async def resolve(
+        self,
+        ref: ModelRef,
+        sent: Sequence[str],
+        known: KnownNames,
+        classes: int,
+        timeout: float | None,
+    ) -> Names:
+        """Return the names of the version that answered; no answer fails for want of them.
+
+        Args:
+            ref: the version.
+            sent: the names in the answer, if any.
+            known: what the request told the server.
+            classes: how many the answer has.
+            timeout: seconds, for asking an old server.
+
+        """
+        if sent:
+            return self._learn(ref, tuple(sent))
+        names = self._by_version.get(ref)
+        if names is not None:
+            return names
+        self._old_server |= not known.names
+        # No names: they are those that the server was told. Not so where servers of before
+        # are about, which send none either.
+        if not self._old_server and len(known.names) == classes:
+            return self._remember(ref, known.names)
+        return await self._ask(ref, classes, timeout)
+
+    async def _ask(self, ref: ModelRef, classes: int, timeout: float | None) -> Names:
+        numbers = tuple(map(str, range(classes)))
+        try:
+            found = await self._describe(model_pb2.ModelSelector(version=ref.version), timeout)
+        except ClientClosedError:
+            raise
+        except MlpserveError:
+            return numbers  # another replica may have been asked: it need not have the version
+        # A number that was used again stands for other weights there.
+        return self._remember(ref, found.class_names) if found.ref == ref else numbers
+
+    def _learn(self, ref: ModelRef, names: Names) -> Names:
+        if names != self.known.names:
+            self.known = KnownNames(names, names_hash(names))
+        return self._remember(ref, self.known.names)
+
+    def _remember(self, ref: ModelRef, names: Names) -> Names:
+        if len(self._by_version) >= _MAX_VERSIONS:
+            self._by_version.clear()
+        self._by_version[ref] = names
+        return names

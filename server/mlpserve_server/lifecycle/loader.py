@@ -1,0 +1,194 @@
+"""Versions from the store to memory: verified, remembered when damaged, kept on standby."""
+
+import logging
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from typing import NamedTuple
+
+from mlpserve_model import ModelRejected, Store, StoredModel, StoreError, VersionNotFound
+from mlpserve_server.observability.observer import Observer
+
+__all__ = ["Loader", "Standby"]
+
+# A damaged version is tried again after this time: it may have been restored.
+_RETRY_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class GateRejected(ModelRejected):
+    """The version's files are in order, but the gate rejected it."""
+
+
+class Standby:
+    """The last used versions, at most `size` of them, which callers may select at once."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._models: OrderedDict[int, StoredModel] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, version: int) -> StoredModel | None:
+        """Return the version if it is here, which is a use of it."""
+        with self._lock:
+            if version in self._models:
+                self._models.move_to_end(version)
+            return self._models.get(version)
+
+    def put(self, model: StoredModel) -> None:
+        """Keep a version in place of the one whose last use is longest ago."""
+        with self._lock:
+            self._models[model.manifest.version] = model
+            self._models.move_to_end(model.manifest.version)
+            while len(self._models) > self._size:
+                self._models.popitem(last=False)
+
+    def drop(self, model: StoredModel) -> None:
+        """Remove a version, if one of its number is here."""
+        with self._lock:
+            self._models.pop(model.manifest.version, None)
+
+    def models(self) -> list[StoredModel]:
+        """Return what is here, none of which counts as used."""
+        with self._lock:
+            return list(self._models.values())
+
+
+class _Failure(NamedTuple):
+    reason: str
+    manifest: str | None  # the digest of the manifest that it is about, if it could be read
+    retry_at: float
+
+
+class Loader:
+    """Loads the versions of one store, one at a time, and holds damaged ones back for a while.
+
+    Its methods may be called from any thread.
+    """
+
+    def __init__(self, store: Store, standby: int = 0, observer: Observer | None = None) -> None:
+        self.store = store
+        self.standby = Standby(standby)
+        self.loading: int | None = None
+        self._observer = observer or Observer()
+        self._failures: dict[int, _Failure] = {}
+        self._confirmed: dict[int, tuple[Hashable, str]] = {}  # stamps of unchanged manifests
+        self._verdicts: dict[tuple[int, Hashable], str] = {}  # a manifest never changes
+        self._lock = threading.Lock()  # one load at a time
+
+    def load(self, version: int) -> StoredModel:
+        """Return a version from standby, or read and verify it.
+
+        Raises VersionNotFound; ModelRejected for one that is damaged, that the gate rejected, or
+        that was so a moment ago; or StoreError when the store cannot be read.
+        """
+        with self._lock:
+            if model := self.standby.get(version):
+                return model
+            failure = self._failures.get(version)
+            if failure and time.monotonic() < failure.retry_at:
+                raise ModelRejected(failure.reason)
+            return self._load(version)
+
+    def try_load(self, version: int) -> StoredModel | None:
+        """Return the version, or None, with a line in the log, when it cannot be loaded."""
+        try:
+            return self.load(version)
+        except ModelRejected:
+            return None  # which `load` has logged
+        except StoreError as error:
+            # Not held back: on a network mount an alias can be seen before its version, and
+            # a volume that cannot be read now may be readable at the next poll.
+            self._failed(version, str(error), None, retry_at=0)
+            return None
+
+    def failure(self, version: int, manifest: str) -> str:
+        """Return why the version with this digest of its manifest was refused, if it was."""
+        failure = self._failures.get(version)
+        return failure.reason if failure and failure.manifest == manifest else ""
+
+    def retry_all(self) -> None:
+        """Hold nothing back any longer."""
+        for version, failure in list(self._failures.items()):
+            self._failures[version] = failure._replace(retry_at=0)
+
+    def replaced(self, models: list[StoredModel]) -> list[StoredModel]:
+        """Return those under whose number the store has another manifest by now.
+
+        A version that is gone or damaged was not replaced. Raises StoreError.
+        """
+        return [model for model in models if self._is_replaced(model)]
+
+    def passed(self, below: float = math.inf) -> Iterator[int]:
+        """Give the versions below a number that the gate let pass, newest first, lazily."""
+        for version, stamp in self.store.newest(below):
+            if self._verdict(version, stamp) not in (None, "REJECTED"):
+                yield version
+
+    def _load(self, version: int) -> StoredModel:
+        started = time.monotonic()
+        self.loading, digest = version, None
+        try:
+            manifest = self.store.manifest(version)
+            digest = manifest.own_digest
+            if manifest.gate.verdict == "REJECTED":
+                raise GateRejected(f"the gate rejected it: {'; '.join(manifest.gate.reasons)}")
+            model = self.store.load(version)
+        except StoreError as error:
+            self._observer.count("mlpserve_model_loads_total", _result(error))
+            if isinstance(error, ModelRejected):
+                self._failed(version, str(error), digest, time.monotonic() + _RETRY_SECONDS)
+            raise
+        finally:
+            self.loading = None
+        self._failures.pop(version, None)
+        seconds = round(time.monotonic() - started, 4)
+        self._observer.count("mlpserve_model_loads_total", "loaded")
+        self._observer.observe("mlpserve_model_load_seconds", seconds)
+        log.info("model loaded", extra={"version": version, "seconds": seconds})
+        return model
+
+    def _is_replaced(self, model: StoredModel) -> bool:
+        version, digest = model.manifest.version, model.manifest.own_digest
+        stamp = self.store.stamp(version)
+        if stamp is None or self._confirmed.get(version) == (stamp, digest):
+            return False
+        try:
+            found = self.store.manifest(version).own_digest
+        except (VersionNotFound, ModelRejected):
+            return False
+        if found == digest:
+            self._confirmed[version] = (stamp, digest)
+        return found != digest
+
+    def _verdict(self, version: int, stamp: Hashable) -> str | None:
+        """Return what the gate said, None where the manifest cannot be read."""
+        try:
+            if (version, stamp) not in self._verdicts:
+                self._verdicts[version, stamp] = self.store.manifest(version).gate.verdict
+            return self._verdicts[version, stamp]
+        except StoreError as error:
+            self._failed(version, str(error), None, time.monotonic() + _RETRY_SECONDS)
+            return None
+
+    def _failed(self, version: int, reason: str, manifest: str | None, retry_at: float) -> None:
+        known = self._failures.get(version)
+        self._failures[version] = _Failure(reason, manifest, retry_at)
+        if known is None or known.reason != reason:
+            log.error("version refused", extra={"version": version, "reason": reason})
+
+
+def _result(error: StoreError) -> str:
+    """Return what became of a load, for metrics."""
+    match error:
+        case GateRejected():
+            return "rejected"
+        case ModelRejected():
+            return "damaged"
+        case VersionNotFound():
+            return "missing"
+        case _:
+            return "unreadable"
