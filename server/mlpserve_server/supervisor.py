@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 
 from mlpserve_server.observability.pipe import Sums, follow
 from mlpserve_server.settings import Settings
@@ -23,7 +23,7 @@ __all__ = ["supervise"]
 # folder.
 _COMMAND = [sys.executable, "-P", "-m", "mlpserve_server"]
 _CANNOT_START = (1, 2)
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds before a worker is replaced
+_FIRST_PAUSE, _MAX_PAUSE = 0.1, 5.0  # seconds before a worker is replaced
 _STEADY_SECONDS = 10.0  # whoever lived this long starts with the first pause again
 _LOOK_SECONDS = 0.1
 
@@ -60,50 +60,57 @@ class _Worker:
         self._command = command
         self._totals = totals
         self._pause = _FIRST_PAUSE
+        self._started = time.monotonic()
         self._ended: float | None = None
+        self._line: socket.socket | None = None
         self._asked = False
         self._listened = False
-        self._process = self._spawn()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._spawn()
 
     def look(self) -> int:
         """Replace the process if it has died; return its exit code if it never listened, else 0."""
-        code = self._process.poll()
-        # After the process was looked at: it may have listened until a moment ago.
-        self._listened = self._listened or self._listens()
-        if code is None:
-            return 0
-        if code in _CANNOT_START and not self._listened:
-            return code
-        now = time.monotonic()
-        if self._ended is None:
-            self._ended = now
-            if now - self._started > _STEADY_SECONDS:
-                self._pause = _FIRST_PAUSE
-            fields = {"worker": self._number, "exit_code": code, "pause_seconds": self._pause}
-            log.error("a worker ended", extra=fields)
-            if self._totals:
-                self._totals.add(0, [("mlpserve_worker_ends_total", (), 1)])
-        if now - self._ended >= self._pause:
-            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
-            self._line.close()
-            self._process = self._spawn()
+        if self._process is not None:
+            code = self._process.poll()
+            # After the process was looked at: it may have listened until a moment ago.
+            self._listened = self._listened or self._listens()
+            if code is None:
+                return 0
+            if code in _CANNOT_START and not self._listened:
+                return code
+            self._note_end(code)
+        if self._ended is not None and time.monotonic() - self._ended >= self._pause:
+            self._pause = min(self._pause * 2, _MAX_PAUSE)
+            self._spawn()
         return 0
+
+    def _note_end(self, code: int) -> None:
+        self._process, self._ended = None, time.monotonic()
+        if self._ended - self._started > _STEADY_SECONDS:
+            self._pause = _FIRST_PAUSE
+        fields = {"worker": self._number, "exit_code": code, "pause_seconds": self._pause}
+        log.error("a worker ended", extra=fields)
+        if self._totals:
+            self._totals.add(0, [("mlpserve_worker_ends_total", (), 1)])
 
     def _listens(self) -> bool:
         """Return whether the process has written since the last look that it listens."""
         try:
-            return bool(self._line.recv(1))
+            return bool(self._line and self._line.recv(1))
         except BlockingIOError:
             return False
 
     def ask_to_stop(self) -> None:
         """Let the process drain and stop."""
-        self._asked = self._process.poll() is None
-        self._process.terminate()
+        if self._process is not None:
+            self._asked = self._process.poll() is None
+            self._process.terminate()
 
     def wait(self, deadline: float) -> int:
         """Wait for the end, at most until the deadline; 1 if it failed when asked to, else 0."""
-        with self._line:
+        if self._process is None:
+            return 0
+        with self._line or nullcontext():
             try:
                 code = self._process.wait(max(deadline - time.monotonic(), 0))
             except subprocess.TimeoutExpired:
@@ -113,8 +120,20 @@ class _Worker:
         # Below 0 is a signal: ours before the worker could take it, or a crash just before ours.
         return int(self._asked and code > 0)
 
-    def _spawn(self) -> "subprocess.Popen[bytes]":
-        self._started, self._ended = time.monotonic(), None
+    def _spawn(self) -> None:
+        """Start the process; where the system cannot, that is logged and tried again later."""
+        if self._line:
+            self._line.close()
+            self._line = None
+        try:
+            self._process = self._start()
+            self._started, self._ended = time.monotonic(), None
+        except (OSError, RuntimeError) as error:  # RuntimeError: no thread for its reports
+            self._ended = time.monotonic()
+            fields = {"worker": self._number, "reason": str(error), "pause_seconds": self._pause}
+            log.error("no process for a worker", extra=fields)
+
+    def _start(self) -> "subprocess.Popen[bytes]":
         # Its other end tells a worker when we are gone, however we went.
         self._line, theirs = socket.socketpair()
         self._line.setblocking(False)

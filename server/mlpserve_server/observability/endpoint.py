@@ -2,8 +2,10 @@
 
 import logging
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 
+from mlpserve_model.process.pages import Page, PageServer
 from mlpserve_server.observability.aggregation import Totals
 from mlpserve_server.system.ports import PortTaken
 
@@ -17,21 +19,20 @@ class Endpoint:
 
     def __init__(self, address: str) -> None:
         self.totals = Totals()
-        registry = CollectorRegistry()
-        registry.register(self.totals)
-        host, _, port = address.rpartition(":")
+        self._registry = CollectorRegistry()
+        self._registry.register(self.totals)
         try:
-            self._server, self._thread = start_http_server(
-                int(port), host.strip("[]"), registry=registry
-            )
+            self._server = PageServer(address, "mlpserve-server", {"/metrics": self._page})
         except OSError as error:
             text = f"cannot listen on {address} for metrics: {error.strerror}"
             raise PortTaken(text) from error
-        self.address = f"{host}:{self._server.server_port}"
+        self.address = self._server.address
         log.info("showing metrics", extra={"address": f"http://{self.address}/metrics"})
 
     def close(self) -> None:
         """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.close()
+
+    def _page(self, accept: str) -> Page:
+        encode, content_type = choose_encoder(accept)
+        return Page(content_type, encode(self._registry))
