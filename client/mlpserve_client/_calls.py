@@ -26,6 +26,7 @@ from mlpserve_client._errors import (
     ModelNotFoundError,
     NotReadyError,
     OverloadedError,
+    ServerError,
 )
 from mlpserve_client._fork import check_not_forked, is_forked
 from mlpserve_client._images import Fitter
@@ -113,13 +114,16 @@ class Core:
     async def models(self, timeout: float | None = None) -> list[ModelVersion]:
         """Describe every version, newest first."""
         found: list[ModelVersion] = []
-        request = model_pb2.ListModelVersionsRequest()
-        while True:
+        token, asked = "", set[str]()
+        while token not in asked:
+            asked.add(token)
+            request = model_pb2.ListModelVersionsRequest(page_token=token)
             response = await self.ask(LIST_MODELS, request, timeout)
             found += map(_wire.model_version, response.model_versions)
-            if not response.next_page_token:
+            token = response.next_page_token
+            if not token:
                 return found
-            request.page_token = response.next_page_token
+        raise ServerError("the server's list has no end: it repeats a page")
 
     async def health(self, live: bool = False, timeout: float | None = None) -> bool:
         """Say whether any target is ready (or merely alive)."""

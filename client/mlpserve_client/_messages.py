@@ -1,5 +1,6 @@
 """Arrays and results to and from messages."""
 
+import math
 import operator
 from datetime import UTC
 from typing import Any
@@ -11,6 +12,8 @@ from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_client._errors import InvalidInputError, ServerError
 from mlpserve_client._inputs import as_wire_values
 from mlpserve_client._results import ModelRef, ModelVersion, Prediction
+
+_MAX_INPUTS = 2**26  # values of one instance; far above what a server takes
 
 
 def selector(version: int | None, alias: str | None) -> model_pb2.ModelSelector | None:
@@ -82,18 +85,35 @@ def prediction(
 
 
 def model_version(message: model_pb2.ModelVersion) -> ModelVersion:
-    """Decode the description of a version."""
-    state = model_pb2.ModelVersion.State.Name(message.state).removeprefix("STATE_")
+    """Decode the description of a version.
+
+    Raises:
+        ServerError: its time or its input shape is impossible.
+
+    """
+    try:
+        created = message.create_time.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise ServerError(f"the server sent an impossible creation time: {error}") from error
+    shape = tuple(message.input_shape)
+    if not (all(side > 0 for side in shape) and math.prod(shape) <= _MAX_INPUTS):
+        raise ServerError(f"the server described inputs of the impossible shape {shape[:8]}")
     return ModelVersion(
         ref=ref(message.ref),
-        state=state,
+        state=_state(message.state),
         reason=message.state_reason,
         aliases=tuple(message.aliases),
-        input_shape=tuple(message.input_shape),
+        input_shape=shape,
         class_names=tuple(message.class_names),
-        created=message.create_time.ToDatetime(tzinfo=UTC),
+        created=created,
         metrics=dict(message.metrics),
     )
+
+
+def _state(number: int) -> str:
+    value = model_pb2.ModelVersion.State.DESCRIPTOR.values_by_number.get(number)
+    # A newer server may know states that this client does not.
+    return value.name.removeprefix("STATE_") if value else "UNKNOWN"
 
 
 def _version(version: object) -> int:

@@ -32,7 +32,7 @@ class ModelVersion:
     Attributes:
         ref: name, number and digest.
         state: `LOADING`, `ACTIVE` (answers calls that select nothing), `STANDBY` (answers
-            calls that select it), `REJECTED` or `FAILED`.
+            calls that select it), `REJECTED`, `FAILED`, or `UNKNOWN` to this client.
         reason: why it is in this state, for people.
         aliases: the names that point at it, such as `champion`.
         input_shape: shape of one instance, `(28, 28)` for MNIST.

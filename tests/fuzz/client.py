@@ -2,11 +2,13 @@
 
 import io
 import json
+from contextlib import suppress
 from itertools import cycle
 from typing import Any
 
 import grpc
 import numpy as np
+import PIL.Image
 from google.protobuf.message import DecodeError
 
 from mlpserve.v1 import model_pb2, prediction_pb2
@@ -29,6 +31,7 @@ RESPONSES: dict[Method[Any, Any], Any] = {
     GET_MODEL: model_pb2.GetModelVersionResponse,
     LIST_MODELS: model_pb2.ListModelVersionsResponse,
 }
+X = np.zeros((3, 4), np.float32)
 CODES = list(grpc.StatusCode)
 DTYPES = (
     "u1",
@@ -108,39 +111,44 @@ def token_file(data: bytes) -> None:
     resolve({}, target="localhost:1", token=read_token(scratch("token", data)))
 
 
-@target(MlpserveError)
+@target()
 def answers(data: bytes) -> None:
     """A hostile server, for every call: each part of the input is one of its answers."""
     parts = split(data, data.count(b"\n--\n") + 1)
-    for call in ("predict", "predict_batch", "predict_stream", "model", "models", "health"):
-        transport = _Hostile(parts)
-        core = Core(transport, Settings())
-        try:
-            _call(call, core)
-        except MlpserveError:
-            continue
+    for call in (_predict, _predict_image, _predict_batch, _predict_stream, _models, _health):
+        with suppress(MlpserveError):
+            call(Core(_Hostile(parts), Settings()))
 
 
-def _call(name: str, core: Core) -> None:
-    x = np.zeros((3, 4), np.float32)
-    if name == "predict":
-        prediction = run(core.predict(x[0]))
-        assert prediction.name in prediction.class_names
-        prediction.top()
-    elif name == "predict_batch":
-        assert len(run(Batches(core).predict_batch(x))) == len(x)
-    elif name == "predict_stream":
-        assert len(run(_listed(core, x))) == len(x)
-    elif name == "model":
-        run(core.model())
-    elif name == "models":
-        run(core.models())
-    else:
-        run(core.health())
+def _predict(core: Core) -> None:
+    prediction = run(core.predict(X[0]))
+    assert prediction.name in prediction.class_names
+    prediction.top()
 
 
-async def _listed(core: Core, x: Any) -> list[Any]:
-    return [prediction async for prediction in Batches(core).predict_stream(x, batch_size=2)]
+def _predict_image(core: Core) -> None:
+    run(core.predict(PIL.Image.fromarray(np.eye(9, dtype=np.uint8) * 255)))
+
+
+def _predict_batch(core: Core) -> None:
+    assert len(run(Batches(core).predict_batch(X))) == len(X)
+
+
+def _predict_stream(core: Core) -> None:
+    assert len(run(_listed(core))) == len(X)
+
+
+def _models(core: Core) -> None:
+    run(core.model())
+    run(core.models())
+
+
+def _health(core: Core) -> None:
+    run(core.health())
+
+
+async def _listed(core: Core) -> list[Any]:
+    return [prediction async for prediction in Batches(core).predict_stream(X, batch_size=2)]
 
 
 class _Failed(grpc.RpcError):

@@ -20,8 +20,8 @@ NETWORK = Network((3, 2, 2))
 
 @target(ModelRejected)
 def manifest(data: bytes) -> None:
-    read = Manifest.from_json(data)
-    assert Manifest.from_json(read.to_json()) == read
+    written = Manifest.from_json(data).to_json()
+    assert Manifest.from_json(written).to_json() == written
 
 
 @target(ModelRejected)
