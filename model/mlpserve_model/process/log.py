@@ -50,9 +50,16 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     fields = {k: v for k, v in vars(record).items() if k not in _STANDARD}
     if record.exc_info and record.exc_info[1]:
         # Where it happened, not the whole traceback: an event stays one line.
-        fields["error"] = repr(record.exc_info[1])
+        fields["error"] = _error(record.exc_info[1])
         fields["at"] = _place(record.exc_info[2])
     return {k: v if _is_number(v) else _cut(str(v)) for k, v in fields.items()}
+
+
+def _error(error: BaseException) -> str:
+    if isinstance(error, UnicodeDecodeError | UnicodeEncodeError):
+        # Its repr has the text that cannot be converted, which may be a caller's.
+        return f"{type(error).__name__}: {error.reason}"
+    return repr(error)
 
 
 def _place(traceback: Any) -> str:

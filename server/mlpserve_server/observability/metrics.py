@@ -131,6 +131,10 @@ METRICS = {
             "mlpserve_shadow_dropped_rows_total",
             "rows of the sample that were not compared, since calls piled up",
         ),
+        _counter(
+            "mlpserve_grpc_errors_total",
+            "errors that gRPC itself logged, such as a header that is not UTF-8",
+        ),
         _gauge("mlpserve_workers", "workers that run"),
         _gauge("mlpserve_workers_ready", "workers that are ready"),
         _gauge(

@@ -5,6 +5,7 @@ import platform
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ import numpy as np
 from mlpserve_model.process.follower import Follower
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.observability.access_log import AccessLog
+from mlpserve_server.observability.grpc_log import grpc_log_counted
 from mlpserve_server.observability.metrics import Report
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.observability.pipe import reporter
@@ -45,6 +47,7 @@ class Telemetry:
     def __init__(self, settings: Settings, on_end: Callable[[], None]) -> None:
         self._settings = settings
         self._endpoint: Endpoint | None = None
+        self._stack = ExitStack()
         self._send: Callable[[Report], None] = _nowhere
         counts = bool(settings.metrics_listen or settings.metrics_line)
         listeners = _listeners(settings)
@@ -59,6 +62,7 @@ class Telemetry:
 
     def start(self) -> None:
         """Begin to count, and to show the counts."""
+        self._stack.enter_context(grpc_log_counted(self.observer))
         if line := self._settings.metrics_line:
             self._send = reporter(socket.socket(fileno=line))
         elif self._settings.metrics_listen:
@@ -77,6 +81,7 @@ class Telemetry:
             self._journal.close()
         if self._endpoint:
             self._endpoint.close()
+        self._stack.close()
 
     def watch_followers(self, followers: Sequence[Follower]) -> None:
         """Read from these whether they live, and from the recorder's own."""

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from mlpserve.open_inference import inference_pb2, inference_pb2_grpc
 from mlpserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
 from mlpserve.v1 import prediction_pb2 as pb
+from tests.support.raw_http2 import RawConnection, frame
 
 MARK = "zq7mark"
 TOKEN = f"{MARK}-in-the-right-token"
@@ -64,6 +65,39 @@ def reflect(channel: grpc.Channel, metadata: Any) -> None:
     list(stub.ServerReflectionInfo(iter([request]), metadata=metadata, timeout=10))
 
 
+def misshapen(address: str) -> None:
+    """Send what no gRPC client would: the mark beside bytes that are no text, wherever it fits."""
+    token = f"Bearer {TOKEN}".encode()
+    path = b"/mlpserve.v1.PredictionService/Predict"
+    odd = MARK.encode() + b"\xe9"
+    for headers in (
+        [(b"authorization", token + b"\xff")],
+        [(b"authorization", token), (b"x-customer", b"Jos\xe9 " + MARK.encode())],
+        [(b"authorization", token), (b"traceparent", odd), (b"x-request-id", odd)],
+        [(b"authorization", token), (b"user-agent", odd)],
+        [(b":path", path + odd)],
+        [(b":path", b"/" + odd)],
+        [(b":authority", odd)],
+        [(b"grpc-timeout", odd)],
+        [(b"grpc-encoding", odd)],
+        [(b"content-type", b"application/grpc+" + odd)],
+        [(b"x-" + MARK.encode() + b"-bin", b"\xff" + odd)],
+    ):
+        with RawConnection(address) as connection:
+            given = dict(headers)
+            start = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "localhost"}
+            names: Any = {k.encode(): v for k, v in start.items()} | {
+                b"te": b"trailers",
+                b"content-type": b"application/grpc",
+            }
+            all_headers: Any = list((names | given).items())
+            connection.http.config.validate_outbound_headers = False
+            connection.http.send_headers(1, all_headers)
+            connection.flush()
+            connection.send(1, frame(odd * 3), end=True)
+            connection.result(1)
+
+
 def test_nothing_that_callers_send_and_no_token_gets_into_log_and_metrics(
     publish: Any, run: Any, tmp_path: Path
 ) -> None:
@@ -99,6 +133,7 @@ def test_nothing_that_callers_send_and_no_token_gets_into_log_and_metrics(
             except grpc.RpcError as error:
                 failed = error
                 assert failed.code() == grpc.StatusCode.UNAUTHENTICATED
+        misshapen(address)
         new = tmp_path / "new"
         new.touch(mode=0o600)
         new.write_text(f"# rotated\n{TOKEN}\n{MARK}\n")  # and one that is too short
@@ -117,5 +152,7 @@ def test_nothing_that_callers_send_and_no_token_gets_into_log_and_metrics(
     assert "line 3 of" in refusal["reason"]
     assert log.count('"event": "call"') >= sent / 2, "the access log is on"
     assert 'code="UNAUTHENTICATED"' in shown_by_metrics
+    assert "mlpserve_grpc_errors_total 0.0" not in shown_by_metrics, "what is misshapen is counted"
+    assert log.count('"event": "gRPC reported an error"') < 5, "and not logged one by one"
     for secret in (MARK, MARK.encode().hex(), base64.b64encode(MARK.encode()).decode()[:8]):
         assert secret not in log.lower(), secret

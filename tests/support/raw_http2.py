@@ -1,0 +1,155 @@
+"""gRPC by hand: HTTP/2 frames of our choice, for what no gRPC client would send."""
+
+import select
+import socket
+import struct
+import time
+from collections import defaultdict
+from types import TracebackType
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+)
+
+__all__ = ["RawConnection", "frame"]
+
+Header = tuple[str, str]
+
+
+def frame(message: bytes, length: int | None = None, compressed: bool = False) -> bytes:
+    """A gRPC message with its prefix; `length` is what the prefix claims."""
+    claimed = len(message) if length is None else length
+    return struct.pack(">BI", compressed, claimed) + message
+
+
+class RawConnection:
+    """A plaintext HTTP/2 connection to a gRPC server at "host:port"."""
+
+    def __init__(self, address: str, **settings: int) -> None:
+        host, _, port = address.rpartition(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=30)
+        self.http = H2Connection(H2Configuration(header_encoding="utf-8"))
+        self.headers: defaultdict[int, dict[str, str]] = defaultdict(dict)
+        self.data: defaultdict[int, bytearray] = defaultdict(bytearray)
+        self.ended: dict[int, str] = {}  # how: "ended", or the code of a reset
+        self.terminated = False
+        self.http.initiate_connection()
+        self.flush()
+
+    def open(self, path: str, *more: Header, end: bool = False) -> int:
+        """Send the headers of a call and return its stream."""
+        stream: int = self.http.get_next_available_stream_id()
+        headers = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", "localhost"),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+            *more,
+        ]
+        self.http.send_headers(stream, headers, end_stream=end)
+        self.flush()
+        return stream
+
+    def send(self, stream: int, data: bytes, end: bool = False, seconds: float = 20) -> int:
+        """Send as much as the server's windows allow within this time; returns how much."""
+        until = time.monotonic() + seconds
+        sent = 0
+        while sent < len(data) and stream not in self.ended:
+            room = min(
+                self.http.local_flow_control_window(stream), self.http.max_outbound_frame_size
+            )
+            if room <= 0:
+                if time.monotonic() >= until:
+                    return sent
+                self.receive(0.05)
+                continue
+            part = data[sent : sent + room]
+            self.http.send_data(stream, part, end_stream=end and sent + len(part) == len(data))
+            sent += len(part)
+            self.flush()
+            if self.readable():
+                self.receive(0)
+        return sent
+
+    def end(self, stream: int) -> None:
+        """Say that nothing more is sent."""
+        self.http.end_stream(stream)
+        self.flush()
+
+    def reset(self, stream: int) -> None:
+        """Cancel the call."""
+        self.http.reset_stream(stream, error_code=8)
+        self.flush()
+
+    def result(self, stream: int, seconds: float = 20) -> dict[str, str]:
+        """Wait until the call has ended and return its headers and trailers."""
+        until = time.monotonic() + seconds
+        while stream not in self.ended and not self.terminated:
+            assert time.monotonic() < until, "the call never ended"
+            self.receive(0.1)
+        return self.headers[stream]
+
+    def status(self, stream: int, seconds: float = 20) -> int:
+        """Wait until the call has ended and return its gRPC status."""
+        return int(self.result(stream, seconds)["grpc-status"])
+
+    def readable(self, seconds: float = 0) -> bool:
+        """Whether there is something to receive, waited for this long."""
+        return bool(select.select([self.socket], [], [], seconds)[0])
+
+    def receive(self, seconds: float) -> None:
+        """Take in what comes within this time."""
+        if not self.readable(seconds):
+            return
+        data = self.socket.recv(1 << 20)
+        if not data:
+            self.terminated = True
+            return
+        for event in self.http.receive_data(data):
+            self._take(event)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is waiting to be sent."""
+        self.socket.sendall(self.http.data_to_send())
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self.socket.close()
+
+    def __enter__(self) -> "RawConnection":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case ResponseReceived() | TrailersReceived():
+                self.headers[event.stream_id] |= {
+                    str(name): str(value) for name, value in event.headers
+                }
+            case DataReceived():
+                self.data[event.stream_id] += event.data
+                self.http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            case StreamEnded():
+                self.ended[event.stream_id] = "ended"
+            case StreamReset():
+                self.ended.setdefault(event.stream_id, str(event.error_code))
+            case ConnectionTerminated():
+                self.terminated = True
