@@ -1,16 +1,16 @@
 """The HTTP routes: the Open Inference Protocol over REST, on top of the client library."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import NamedTuple, TypedDict
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from mlpserve_client import (
     AsyncClient,
@@ -21,25 +21,19 @@ from mlpserve_client import (
     ModelVersion,
     OverloadedError,
 )
+from mlpserve_model import Store
 from mlpserve_web.codec import INPUT, OUTPUTS, InferRequest, decode, encode
 from mlpserve_web.errors import HttpError, http_status
 from mlpserve_web.openapi import DOCUMENT
 from mlpserve_web.origins import OriginPolicy
+from mlpserve_web.page import SecurityHeaders, page_routes
+from mlpserve_web.requests import Body, Calling, Limits, body_reader, calling_by
 from mlpserve_web.upstream import Upstream
 
-__all__ = ["Limits", "application"]
+__all__ = ["Page", "application"]
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 PLATFORM = "mlpserve_npz"
-
-Answer = Callable[[Request, AsyncClient], Awaitable[Response]]
-
-
-class Limits(NamedTuple):
-    """What one request may take: bytes of its body, and seconds until these are there."""
-
-    body_bytes: int
-    body_seconds: float
 
 
 class Selection(TypedDict):
@@ -49,40 +43,27 @@ class Selection(TypedDict):
     alias: str | None
 
 
-def application(upstream: Upstream, limits: Limits, policy: OriginPolicy) -> Starlette:
+class Page(NamedTuple):
+    """What the page shows beside the answers.
+
+    Attributes:
+        store: where the versions' reports are; None leaves them out.
+        target: the model servers, as the examples of calls name them.
+    """
+
+    store: Store | None
+    target: str
+
+
+def application(upstream: Upstream, limits: Limits, policy: OriginPolicy, page: Page) -> Starlette:
     """Return the application; it closes `upstream` when it is shut down."""
-
-    def calling(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
-        async def endpoint(request: Request) -> Response:
-            async with upstream.client(_token(request)) as client:
-                return await answer(request, client)
-
-        return endpoint
-
-    async def infer(request: Request, client: AsyncClient) -> Response:
-        return await _infer(request, client, limits)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
         await upstream.close()
 
-    model = "/v2/models/{model}"
-    routes = [
-        Route("/openapi.json", _document),
-        Route("/v2", _server_metadata),
-        Route("/v2/health/live", calling(_live)),
-        Route("/v2/health/ready", calling(_ready)),
-        *(
-            route
-            for path in (model, f"{model}/versions/{{version}}")
-            for route in (
-                Route(path, calling(_model_metadata)),
-                Route(f"{path}/ready", calling(_model_ready)),
-                Route(f"{path}/infer", calling(infer), methods=["POST"]),
-            )
-        ),
-    ]
+    calling, body = calling_by(upstream), body_reader(limits)
     handlers = {
         HttpError: _refusal,
         MlpserveError: _failure,
@@ -90,11 +71,34 @@ def application(upstream: Upstream, limits: Limits, policy: OriginPolicy) -> Sta
         Exception: _fault,
     }
     return Starlette(
-        routes=routes,
-        middleware=policy.middleware(),
-        exception_handlers=handlers,  # type: ignore[arg-type]  # starlette's own types: any exception
+        routes=[*_protocol_routes(calling, body), *page_routes(calling, body, *page)],
+        middleware=[Middleware(SecurityHeaders), *policy.middleware()],
+        exception_handlers=handlers,  # type: ignore[arg-type]  # starlette's types: any exception
         lifespan=lifespan,
     )
+
+
+def _protocol_routes(calling: Calling, body: Body) -> list[BaseRoute]:
+    async def infer(request: Request, client: AsyncClient) -> Response:
+        return await _infer(request, client, body)
+
+    model = "/v2/models/{model}"
+    of_a_model = [
+        route
+        for path in (model, f"{model}/versions/{{version}}")
+        for route in (
+            Route(path, calling(_model_metadata)),
+            Route(f"{path}/ready", calling(_model_ready)),
+            Route(f"{path}/infer", calling(infer), methods=["POST"]),
+        )
+    ]
+    return [
+        Route("/openapi.json", _document),
+        Route("/v2", _server_metadata),
+        Route("/v2/health/live", calling(_live)),
+        Route("/v2/health/ready", calling(_ready)),
+        *of_a_model,
+    ]
 
 
 async def _document(_: Request) -> Response:
@@ -150,17 +154,17 @@ async def _model_ready(request: Request, client: AsyncClient) -> Response:
     return JSONResponse({"name": served.ref.name, "ready": ready}, 200 if ready else 503)
 
 
-async def _infer(request: Request, client: AsyncClient, limits: Limits) -> Response:
-    asked = decode(await _body(request, limits), _header_length(request))
+async def _infer(request: Request, client: AsyncClient, body: Body) -> Response:
+    asked = decode(await body(request), _header_length(request))
     answer = await _predicted(asked, client, _selection(request))
     _check_name(request, answer.model.name)
-    body, header_length = encode(
+    response, header_length = encode(
         asked, answer.probabilities, answer.model.name, answer.model.version
     )
     if header_length is None:
-        return Response(body, media_type="application/json")
+        return Response(response, media_type="application/json")
     headers = {HEADER_LENGTH: str(header_length)}
-    return Response(body, media_type="application/octet-stream", headers=headers)
+    return Response(response, media_type="application/octet-stream", headers=headers)
 
 
 async def _predicted(
@@ -209,33 +213,6 @@ def _header_length(request: Request) -> int | None:
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
         raise HttpError(400, f"{HEADER_LENGTH} is {text[:63]!r}, expected a number of bytes")
     return int(text)
-
-
-def _token(request: Request) -> str | None:
-    header = request.headers.get("Authorization")
-    if header is None:
-        return None
-    scheme, _, token = header.partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise HttpError(401, "expected Authorization: Bearer TOKEN")
-    return token.strip()
-
-
-async def _body(request: Request, limits: Limits) -> bytes:
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise HttpError(415, "a compressed body, expected it as it is")
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(limits.body_seconds):
-            async for part in request.stream():
-                size += len(part)
-                if size > limits.body_bytes:
-                    raise HttpError(413, f"a body of more than {limits.body_bytes} bytes")
-                parts.append(part)
-    except TimeoutError as error:
-        message = f"the body did not come within {limits.body_seconds:g} seconds"
-        raise HttpError(408, message) from error
-    return b"".join(parts)
 
 
 async def _refusal(_: Request, error: HttpError) -> Response:

@@ -33,9 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(settings: Namespace) -> int:
     from mlpserve_client import AsyncClient, MlpserveError, Tls
-    from mlpserve_web.app import Limits, application
+    from mlpserve_model import Store
+    from mlpserve_web.app import Page, application
     from mlpserve_web.listener import ListenError, serve
     from mlpserve_web.origins import OriginPolicy
+    from mlpserve_web.requests import Limits
     from mlpserve_web.upstream import Upstream
 
     tls_files = (
@@ -55,6 +57,7 @@ def _serve(settings: Namespace) -> int:
             Upstream(connect),
             Limits(settings.max_body_bytes, settings.request_seconds),
             OriginPolicy(settings.allow_origin, is_loopback(settings.listen[0])),
+            Page(settings.store and Store(settings.store, settings.model), settings.target),
         )
         serve(app, settings)
     except (MlpserveError, ListenError) as error:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
+from mlpserve_model.errors import StoreError
 from mlpserve_model.process.arguments import SettingsParser, between
+from mlpserve_model.store.location import Location, parse_location
 
 __all__ = ["is_loopback", "read_settings", "settings_parser"]
 
@@ -25,6 +27,10 @@ def settings_parser() -> SettingsParser:
     add = parser.add_argument
     add("--target", default="localhost:50051", help="the model servers, HOST:PORT, with commas")
     add("--timeout", type=_SECONDS, default=10, help="seconds for one call of a model server")
+    add(
+        "--store", type=_location, help="the store, for the versions' reports: a folder or s3://..."
+    )
+    add("--model", default="mnist", help="the model's name in the store")
     add("--target-tls", action="store_true", help="encrypt calls of the model servers")
     add("--target-tls-ca", type=Path, help="PEM file: authorities to trust for model servers")
     add("--target-tls-cert", type=Path, help="PEM file: certificate to show to model servers")
@@ -84,3 +90,10 @@ def _origins(text: str) -> tuple[str, ...]:
         if not found or scheme not in ("http", "https") or not host or "/" in host:
             raise ArgumentTypeError(f"{origin} is not an origin, expected https://NAME[:PORT]")
     return origins
+
+
+def _location(text: str) -> Location:
+    try:
+        return parse_location(text)
+    except StoreError as error:
+        raise ArgumentTypeError(str(error)) from error

@@ -31,7 +31,13 @@ from mlpserve_model.format.records import (
     encode_event,
     recorded_digests,
 )
-from mlpserve_model.format.version_files import StoredModel, compare, model_files, read_model
+from mlpserve_model.format.version_files import (
+    StoredModel,
+    compare,
+    model_files,
+    read_model,
+    read_verified,
+)
 from mlpserve_model.nn.network import Weights
 from mlpserve_model.nn.types import Array
 from mlpserve_model.store.backend import Backend, Conflict
@@ -151,6 +157,21 @@ class Store:
             return read_model(
                 lambda name, limit: self._backend.read(f"{version}/{name}", limit),
                 self.manifest(version),
+            )
+
+    def document(self, version: int, name: str, limit: int) -> bytes:
+        """Return a further file of a version, such as report.html, as the manifest has it.
+
+        Raises VersionNotFound, also for a file that the version does not have, ModelRejected for
+        one that is damaged or larger than `limit` bytes, or StoreError.
+        """
+        with self._reading(version):
+            files = self.manifest(version).files
+            if name not in files:
+                raise VersionNotFound(f"{self.model} version {version} has no {name}")
+            path = f"{version}/{name}"
+            return read_verified(
+                lambda _, bound: self._backend.read(path, bound), name, files[name], limit
             )
 
     def verify(self, version: int) -> Manifest:

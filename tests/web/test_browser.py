@@ -1,0 +1,219 @@
+"""The page in a real browser: draw, answer, compare, call, fail, on a phone, for everybody."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from mlpserve_client.testing import serve
+from tests.web.conftest import StartWeb, Web
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
+DIGITS = tuple("0123456789")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def digits(start_web: StartWeb) -> Iterator[Web]:
+    """A gateway to a model of 28 x 28 pixels with two versions."""
+    with serve(input_shape=(28, 28), class_names=DIGITS) as server:
+        server.publish()
+        yield start_web("--target", server.target, "--store", str(server.store))
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Open the page of a gateway; whatever the browser complains of fails the test."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(web: Web, width: int = 1200, scheme: str = "light") -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme="dark" if scheme == "dark" else "light",
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith((web.address, "data:", "blob:"))
+                else complaints.append(f"it asked {request.url}")
+            ),
+        )
+        page.goto(web.address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def draw(page: Page, points: list[tuple[float, float]]) -> None:
+    """Move the mouse through points of 0 to 1, with the button down."""
+    box = page.locator("#pad").bounding_box()
+    assert box
+    at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    for point in at[1:]:
+        page.mouse.move(*point)
+    page.mouse.up()
+
+
+RING = [(0.5 + 0.2 * math.cos(t / 4), 0.5 + 0.3 * math.sin(t / 4)) for t in range(27)]
+
+
+def test_a_drawing_is_answered_with_bars_version_and_what_the_network_sees(
+    digits: Web, open_page: Callable[..., Page]
+) -> None:
+    page = open_page(digits)
+
+    draw(page, RING)
+
+    expect(page.locator("#answer .name")).to_be_visible()
+    expect(page.locator("#answer .bars li")).to_have_count(10)
+    expect(page.locator("#answer .hint").first).to_contain_text("version 2")
+    expect(page.locator("#seen")).to_be_visible()
+    expect(page.locator("#served")).to_have_text("mnist, version 2")
+
+
+def test_every_example_is_answered(digits: Web, open_page: Callable[..., Page]) -> None:
+    page = open_page(digits)
+
+    for digit in DIGITS:
+        page.get_by_role("button", name=digit, exact=True).click()
+        expect(page.locator("#answer .name")).to_be_visible()
+
+
+def test_two_versions_answer_the_same_input(digits: Web, open_page: Callable[..., Page]) -> None:
+    page = open_page(digits)
+    page.get_by_role("button", name="8", exact=True).click()
+
+    page.get_by_label("compared with").select_option("1")
+
+    expect(page.locator("#second .hint").first).to_contain_text("version 1")
+    page.get_by_label("Version").first.select_option("1")
+    expect(page.locator("#answer .hint").first).to_contain_text("version 1")
+
+
+def test_the_versions_are_listed(digits: Web, open_page: Callable[..., Page]) -> None:
+    page = open_page(digits)
+
+    expect(page.locator("#versions tr")).to_have_count(2)
+    expect(page.locator("#versions tr").first).to_contain_text("champion")
+    expect(page.get_by_role("link", name="report").first).to_be_visible()
+
+
+def test_a_file_is_classified(digits: Web, open_page: Callable[..., Page], tmp_path: Path) -> None:
+    pixels = np.zeros((50, 50), np.uint8)
+    pixels[10:40, 22:28] = 255
+    PIL.Image.fromarray(pixels).save(tmp_path / "one.png")
+    page = open_page(digits)
+
+    page.locator("#file").set_input_files(tmp_path / "one.png")
+
+    expect(page.locator("#answer .name")).to_be_visible()
+
+
+def test_a_file_that_is_no_picture_is_refused_in_words(
+    digits: Web, open_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    page = open_page(digits)
+
+    page.locator("#file").set_input_files(tmp_path / "text.png")
+
+    expect(page.locator("#problem")).to_be_visible()
+    expect(page.locator("#problem")).to_contain_text("the picture")
+
+
+def test_the_call_shown_for_curl_gives_the_same_answer(
+    digits: Web, open_page: Callable[..., Page]
+) -> None:
+    page = open_page(digits)
+    page.get_by_role("button", name="3", exact=True).click()
+    expect(page.locator("#answer .name")).to_be_visible()
+
+    command = page.locator("#snippet").inner_text()
+
+    assert command.startswith(f"curl {digits.address}/v2/models/mnist/infer -d '")
+    body = json.loads(command.partition(" -d ")[2].strip("'"))
+    (label,) = digits.call("/v2/models/mnist/infer", body).json["outputs"][0]["data"]
+    assert page.locator("#answer .name").inner_text() == DIGITS[label]
+    page.get_by_role("button", name="Python").click()
+    expect(page.locator("#snippet")).to_contain_text("from mlpserve_client import Client")
+
+
+def test_the_keyboard_draws(digits: Web, open_page: Callable[..., Page]) -> None:
+    page = open_page(digits)
+    page.locator("#pad").focus()
+
+    page.keyboard.press("Space")
+    for _ in range(8):
+        page.keyboard.press("ArrowDown")
+
+    expect(page.locator("#answer .name")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#answer .name")).to_have_count(0)
+
+
+def test_a_model_of_other_inputs_gets_a_form(
+    start_web: StartWeb, open_page: Callable[..., Page]
+) -> None:
+    with serve(input_shape=(3,), class_names=("yes", "no")) as server:
+        page = open_page(start_web("--target", server.target))
+        expect(page.locator("#picture")).to_be_hidden()
+
+        page.get_by_label("3 numbers of 0 to 1").fill("0.1, 0.2 0.3")
+        page.get_by_role("button", name="Classify").click()
+
+        expect(page.locator("#answer .name")).to_be_visible()
+        expect(page.locator("#why")).to_be_hidden()
+        page.get_by_label("3 numbers").fill("1")
+        page.get_by_role("button", name="Classify").click()
+        expect(page.locator("#problem")).to_contain_text("1 numbers, expected 3")
+
+
+def test_without_a_server_the_page_says_so(
+    start_web: StartWeb, open_page: Callable[..., Page]
+) -> None:
+    page = open_page(start_web("--target", "127.0.0.1:1", "--timeout", "0.5"))
+
+    expect(page.locator("#problem")).to_contain_text("127.0.0.1:1")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "light")])
+def test_everybody_can_use_it(
+    digits: Web, open_page: Callable[..., Page], width: int, scheme: str
+) -> None:
+    page = open_page(digits, width, scheme)
+    page.get_by_role("button", name="8", exact=True).click()
+    page.get_by_label("compared with").select_option("1")
+    expect(page.locator("#second .bars")).to_be_visible()
+
+    found = Axe().run(page)
+
+    assert found.response["violations"] == [], found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+        "it scrolls sideways"
+    )

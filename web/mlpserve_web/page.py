@@ -1,0 +1,166 @@
+"""What the page asks for: the versions, an answer with the input as the network sees it, reports.
+
+The page itself is a folder of plain files without anything to build. Its interface is its own
+and may change with it; programs use the Open Inference Protocol beside it.
+"""
+
+import asyncio
+import io
+import math
+import time
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mlpserve_client import AsyncClient, ModelVersion
+from mlpserve_client._images import fit, read
+from mlpserve_model import Store, StoreError, VersionNotFound
+from mlpserve_web.errors import HttpError
+from mlpserve_web.requests import Body, Calling
+
+__all__ = ["SecurityHeaders", "page_routes"]
+
+_FOLDER = str(files("mlpserve_web") / "static")
+MAX_REPORT_BYTES = 64 << 20
+_POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+# A report is one file, with its style and pictures inside; it runs no script.
+_REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+
+
+def page_routes(calling: Calling, body: Body, store: Store | None, target: str) -> list[BaseRoute]:
+    """Return the routes of the page and of what it asks for.
+
+    Args:
+        calling: makes an endpoint of a function that gets the caller's client.
+        body: reads a request's body within the limits.
+        store: where the reports are; None leaves them out.
+        target: the model servers, as the page's examples of calls name them.
+    """
+
+    async def models(_: Request, client: AsyncClient) -> Response:
+        versions = [_described(version, store is not None) for version in await client.models()]
+        return JSONResponse({"target": target, "versions": versions})
+
+    async def classify(request: Request, client: AsyncClient) -> Response:
+        return await _classify(request, client, body)
+
+    async def report(request: Request, client: AsyncClient) -> Response:
+        await client.model()  # who may not call the servers may not read their reports either
+        return await _report(store, request.path_params["version"])
+
+    return [
+        Route("/api/models", calling(models)),
+        Route("/api/classify", calling(classify), methods=["POST"]),
+        Route("/api/reports/{version:int}", calling(report)),
+        Route("/", _index),
+        Mount("/page", StaticFiles(directory=_FOLDER)),
+    ]
+
+
+class SecurityHeaders:
+    """Adds what a browser needs to know to every answer: load nothing from elsewhere."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and the answer back with the headers."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = message["headers"] = list(message["headers"])
+                if not any(name == b"content-security-policy" for name, _ in headers):
+                    headers.append((b"content-security-policy", _POLICY.encode()))
+                headers.append((b"x-content-type-options", b"nosniff"))
+                headers.append((b"referrer-policy", b"no-referrer"))
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+async def _index(_: Request) -> Response:
+    return FileResponse(f"{_FOLDER}/index.html")
+
+
+def _described(version: ModelVersion, reports: bool) -> dict[str, Any]:
+    return {
+        "name": version.ref.name,
+        "version": version.version,
+        "digest": version.ref.digest,
+        "state": version.state,
+        "reason": version.reason,
+        "aliases": version.aliases,
+        "input_shape": version.input_shape,
+        "created": version.created.isoformat(),
+        "metrics": dict(version.metrics),
+        "report": f"api/reports/{version.version}" if reports else None,
+    }
+
+
+async def _classify(request: Request, client: AsyncClient, body: Body) -> Response:
+    model = await client.model(version=_version(request))
+    data = await body(request)
+    if request.headers.get("Content-Type", "").startswith("application/json"):
+        instance = _numbers(data, model.input_shape)
+    else:
+        # Decoding a picture takes milliseconds, in which others would wait.
+        instance = await asyncio.to_thread(_picture, data, model.input_shape)
+    began = time.perf_counter()
+    answer = await client.predict(instance, version=model.version)
+    milliseconds = (time.perf_counter() - began) * 1000
+    return JSONResponse(
+        {
+            "model": answer.model.name,
+            "version": answer.model.version,
+            "label": answer.label,
+            "name": answer.name,
+            "class_names": answer.class_names,
+            "probabilities": answer.probabilities.tolist(),
+            "milliseconds": milliseconds,
+            "instance": {"shape": model.input_shape, "values": instance.ravel().tolist()},
+        }
+    )
+
+
+def _version(request: Request) -> int | None:
+    text = request.query_params.get("version")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise HttpError(400, f"version {text[:63]!r}, expected a number")
+    return int(text)
+
+
+def _numbers(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    try:
+        values = np.asarray(orjson.loads(data), np.float32)
+    except (orjson.JSONDecodeError, ValueError, TypeError, OverflowError) as error:
+        raise HttpError(400, "the body is not a JSON array of numbers") from error
+    if values.size != math.prod(shape):
+        raise HttpError(400, f"{values.size} numbers, expected {math.prod(shape)}")
+    return values.reshape(shape)
+
+
+def _picture(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return fit(read(io.BytesIO(data), "the picture"), shape)
+
+
+async def _report(store: Store | None, version: int) -> Response:
+    if store is None:
+        raise HttpError(404, "no --store was given: there are no reports")
+    try:
+        document = await asyncio.to_thread(store.document, version, "report.html", MAX_REPORT_BYTES)
+    except VersionNotFound as error:
+        raise HttpError(404, str(error)) from error
+    except StoreError as error:
+        raise HttpError(500, str(error)) from error
+    headers = {"Content-Security-Policy": _REPORT_POLICY}
+    return Response(document, media_type="text/html; charset=utf-8", headers=headers)

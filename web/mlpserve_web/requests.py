@@ -1,0 +1,76 @@
+"""Reading requests: the caller's client, and the body within its limits."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeAlias
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mlpserve_client import AsyncClient
+from mlpserve_web.errors import HttpError
+from mlpserve_web.upstream import Upstream
+
+__all__ = ["Answer", "Body", "Calling", "Endpoint", "Limits", "body_reader", "calling_by"]
+
+Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+# An endpoint that gets the client which calls the model servers as the caller.
+Answer: TypeAlias = Callable[[Request, AsyncClient], Awaitable[Response]]
+Calling: TypeAlias = Callable[[Answer], Endpoint]
+Body: TypeAlias = Callable[[Request], Awaitable[bytes]]
+
+
+class Limits(NamedTuple):
+    """What one request may take: bytes of its body, and seconds until these are there."""
+
+    body_bytes: int
+    body_seconds: float
+
+
+def calling_by(upstream: Upstream) -> Calling:
+    """Return what makes an endpoint of a function that needs the caller's client."""
+
+    def calling(answer: Answer) -> Endpoint:
+        async def endpoint(request: Request) -> Response:
+            async with upstream.client(_token(request)) as client:
+                return await answer(request, client)
+
+        return endpoint
+
+    return calling
+
+
+def body_reader(limits: Limits) -> Body:
+    """Return what reads a body, and raises HttpError where it is too large, late or compressed."""
+
+    async def body(request: Request) -> bytes:
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            raise HttpError(415, "a compressed body, expected it as it is")
+        try:
+            async with asyncio.timeout(limits.body_seconds):
+                return await _joined(request, limits.body_bytes)
+        except TimeoutError as error:
+            message = f"the body did not come within {limits.body_seconds:g} seconds"
+            raise HttpError(408, message) from error
+
+    return body
+
+
+async def _joined(request: Request, limit: int) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise HttpError(413, f"a body of more than {limit} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _token(request: Request) -> str | None:
+    header = request.headers.get("Authorization")
+    if header is None:
+        return None
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise HttpError(401, "expected Authorization: Bearer TOKEN")
+    return token.strip()

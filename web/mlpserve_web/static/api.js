@@ -1,0 +1,33 @@
+// Calls of the gateway. Every failure becomes an Error with a sentence for the person who looks.
+
+async function answer(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch {
+    throw new Error("The gateway cannot be reached.");
+  }
+  const text = await response.text();
+  let body;
+  try {
+    body = JSON.parse(text);
+  } catch {
+    body = { error: text || `HTTP ${response.status}` };
+  }
+  if (!response.ok) throw new Error(body.error);
+  return body;
+}
+
+const query = (version) => (version ? `?version=${version}` : "");
+
+export const models = () => answer("api/models");
+
+/** Classify a picture (a Blob) or a nested array of numbers; both come back as the network sees them. */
+export function classify(input, version) {
+  const picture = input instanceof Blob;
+  return answer(`api/classify${query(version)}`, {
+    method: "POST",
+    headers: { "Content-Type": picture ? input.type || "application/octet-stream" : "application/json" },
+    body: picture ? input : JSON.stringify(input),
+  });
+}

@@ -1,0 +1,224 @@
+// The page: what is put in, what comes out, and why.
+
+import * as api from "./api.js";
+import * as draw from "./draw.js";
+import { DIGITS } from "./examples.js";
+import { Pad } from "./pad.js";
+import * as snippets from "./snippets.js";
+
+const REFRESH_MS = 5000;
+const BARS = 10;
+
+const at = (id) => document.getElementById(id);
+const made = (tag, text = "", properties = {}) => Object.assign(document.createElement(tag), { textContent: text, ...properties });
+
+const state = { models: null, input: null, answer: null, language: "curl" };
+
+function say(problem) {
+  at("problem").textContent = problem;
+  at("problem").hidden = !problem;
+}
+
+// One request at a time: while one is under way the newest input waits, and older ones are dropped.
+let busy = false;
+let next = null;
+
+async function classify(input) {
+  state.input = input;
+  next = input;
+  if (busy) return;
+  busy = true;
+  while (next) {
+    const now = next;
+    next = null;
+    try {
+      const [first, second] = await Promise.all([
+        api.classify(now, at("version").value),
+        at("other").value ? api.classify(now, at("other").value) : null,
+      ]);
+      if (state.input) show(first, second);
+      say("");
+    } catch (error) {
+      say(error.message);
+    }
+  }
+  busy = false;
+}
+
+function show(answer, second) {
+  state.answer = answer;
+  at("answer").replaceChildren(...described(answer));
+  at("second").replaceChildren(...(second ? described(second) : []));
+  showSeen(answer);
+  showSnippet();
+}
+
+function described(answer) {
+  const order = answer.probabilities.map((_, label) => label).sort((a, b) => answer.probabilities[b] - answer.probabilities[a]);
+  const shown = (order.length > BARS ? order.slice(0, BARS) : [...order].sort((a, b) => a - b)).map((label) => bar(answer.class_names[label], answer.probabilities[label]));
+  const list = made("ol", "", { className: "bars" });
+  list.append(...shown);
+  return [
+    made("p", answer.name, { className: "name" }),
+    made("p", `${percent(answer.probabilities[answer.label])}, version ${answer.version}, ${answer.milliseconds.toFixed(1)} ms`, { className: "hint" }),
+    ...(answer.warning ? [made("p", answer.warning, { className: "hint" })] : []),
+    list,
+  ];
+}
+
+const percent = (probability) => `${(probability * 100).toFixed(1)} %`;
+
+function bar(name, probability) {
+  const line = made("li");
+  const space = "http://www.w3.org/2000/svg";
+  const drawing = document.createElementNS(space, "svg");
+  drawing.setAttribute("viewBox", "0 0 100 1");
+  drawing.setAttribute("preserveAspectRatio", "none");
+  drawing.setAttribute("aria-hidden", "true");
+  const filled = document.createElementNS(space, "rect");
+  filled.setAttribute("width", String(probability * 100));
+  filled.setAttribute("height", "1");
+  drawing.append(filled);
+  const track = made("span", "", { className: "bar" });
+  track.append(drawing);
+  line.append(made("span", name, { title: name }), track, made("span", percent(probability)));
+  return line;
+}
+
+function showSeen(answer) {
+  const width = imageWidth(answer.instance.shape);
+  at("why").hidden = !width;
+  if (!width) return;
+  draw.grey(at("seen"), answer.instance.values, width);
+  const { explanation } = answer;
+  at("map-figure").hidden = at("units").hidden = !explanation;
+  if (!explanation) return;
+  draw.signed(at("map"), explanation.attributions, width);
+  at("map-caption").textContent = `blue speaks for ${answer.name}, red against it`;
+  at("unit-list").replaceChildren(
+    ...explanation.units.map((unit) => {
+      const item = made("li", "");
+      const canvas = made("canvas", "", { role: "img" });
+      canvas.setAttribute("aria-label", `what unit ${unit.number} looks for`);
+      draw.signed(canvas, unit.weights, width);
+      item.append(canvas, made("span", `${unit.number}: ${unit.activation.toFixed(2)}`, { className: "hint" }));
+      return item;
+    }),
+  );
+}
+
+/** The width of the images that a model takes; 0 where it takes none. */
+function imageWidth(shape) {
+  const sides = shape.filter((side) => side !== 1);
+  if (sides.length === 2) return sides[1];
+  const root = Math.round(Math.sqrt(sides[0] ?? 0));
+  return sides.length === 1 && root * root === sides[0] && root > 3 ? root : 0;
+}
+
+function showSnippet() {
+  const { answer, models } = state;
+  if (!answer) return;
+  const version = at("version").value;
+  at("snippet").textContent =
+    state.language === "curl" ? snippets.curl(answer.model, version, answer.instance) : snippets.python(models.target, version, answer.instance);
+  for (const language of ["curl", "python"]) at(`show-${language}`).setAttribute("aria-pressed", String(language === state.language));
+}
+
+async function refresh() {
+  try {
+    const models = await api.models();
+    const changed = JSON.stringify(models) !== JSON.stringify(state.models);
+    state.models = models;
+    if (changed) showModels(models);
+    if (!state.answer) say("");
+  } catch (error) {
+    at("served").textContent = "No model server answers.";
+    say(error.message);
+  }
+}
+
+function showModels(models) {
+  const served = models.versions.find((version) => version.state === "ACTIVE");
+  at("served").textContent = served ? `${served.name}, version ${served.version}` : "No version is served yet.";
+  const usable = models.versions.filter((version) => ["ACTIVE", "STANDBY"].includes(version.state));
+  choices(at("version"), [["", "the one being served"], ...usable.map(option)]);
+  choices(at("other"), [["", "nothing"], ...usable.map(option)]);
+  at("versions").replaceChildren(...models.versions.map(row));
+  const shape = served?.input_shape;
+  const image = shape && imageWidth(shape) > 0;
+  at("picture").hidden = Boolean(shape) && !image;
+  at("numbers").hidden = !shape || image;
+  if (shape) at("values-label").textContent = `${shape.reduce((a, b) => a * b, 1)} numbers of 0 to 1, with commas or spaces`;
+}
+
+const option = (version) => [String(version.version), [version.version, ...version.aliases].join(" ")];
+
+function choices(select, pairs) {
+  const chosen = select.value;
+  select.replaceChildren(...pairs.map(([value, text]) => made("option", text, { value })));
+  if (pairs.some(([value]) => value === chosen)) select.value = chosen;
+}
+
+function row(version) {
+  const line = made("tr");
+  const accuracy = version.metrics.accuracy;
+  for (const text of [version.version, version.state.toLowerCase(), version.aliases.join(", "), accuracy === undefined ? "" : accuracy.toFixed(4), version.created.slice(0, 19).replace("T", " "), version.reason])
+    line.append(made("td", String(text)));
+  const report = made("td");
+  if (version.report) report.append(made("a", "report", { href: version.report, target: "_blank", rel: "noopener" }));
+  line.append(report);
+  return line;
+}
+
+const pad = new Pad(at("pad"), async () => {
+  if (!pad.empty) return classify(await pad.blob());
+  state.input = next = null;
+  at("answer").replaceChildren(made("p", "Draw something, or choose an example.", { className: "hint" }));
+  at("second").replaceChildren();
+});
+
+for (const [digit, strokes] of Object.entries(DIGITS)) {
+  const button = made("button", digit, { type: "button" });
+  button.addEventListener("click", () => pad.strokes(strokes));
+  at("examples").append(button);
+}
+
+at("clear").addEventListener("click", () => pad.clear());
+at("file").addEventListener("change", ({ target }) => target.files[0] && classify(target.files[0]));
+at("input").addEventListener("dragover", (event) => {
+  event.preventDefault();
+  at("input").classList.add("over");
+});
+at("input").addEventListener("dragleave", () => at("input").classList.remove("over"));
+at("input").addEventListener("drop", (event) => {
+  event.preventDefault();
+  at("input").classList.remove("over");
+  if (event.dataTransfer.files[0]) classify(event.dataTransfer.files[0]);
+});
+addEventListener("paste", (event) => {
+  const file = [...event.clipboardData.files][0];
+  if (file) classify(file);
+});
+at("numbers").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const numbers = at("values").value.split(/[\s,;]+/).filter(Boolean).map(Number);
+  if (numbers.some(Number.isNaN)) say("The values are not all numbers.");
+  else classify(numbers);
+});
+for (const id of ["version", "other"]) at(id).addEventListener("change", () => state.input && classify(state.input));
+for (const language of ["curl", "python"])
+  at(`show-${language}`).addEventListener("click", () => {
+    state.language = language;
+    showSnippet();
+  });
+at("copy").addEventListener("click", async () => {
+  try {
+    await navigator.clipboard.writeText(at("snippet").textContent);
+    at("copied").textContent = "copied";
+  } catch {
+    at("copied").textContent = "select the text and copy it: the browser does not allow it here";
+  }
+});
+
+await refresh();
+setInterval(refresh, REFRESH_MS);
