@@ -22,10 +22,10 @@ import numpy as np
 
 from mlpserve_model import Dataset, Gate, Manifest, Network
 from mlpserve_server.observability.access_log import AccessLog
-from mlpserve_server.observability.aggregation import Totals
-from mlpserve_server.observability.metrics import Report
-from mlpserve_server.observability.observer import Exchange, Observer
-from mlpserve_server.observability.recorder import Journal
+from mlpserve_server.observability.aggregation import WorkerAggregator
+from mlpserve_server.observability.metrics import MetricDelta
+from mlpserve_server.observability.observer import CallInfo, Observer
+from mlpserve_server.observability.recorder import Recorder
 
 CALLS, ROUNDS, AT_ONCE = 40_000, 5, 1000
 GROUPS = (1, 8, 16, 64)
@@ -57,25 +57,25 @@ def main() -> None:
 def _observer(shares: list[float] | None) -> Observer:
     if shares is None:
         return Observer()
-    totals = Totals()
+    totals = WorkerAggregator()
 
-    def report(counts: Report) -> None:
+    def report(counts: MetricDelta) -> None:
         totals.add(0, counts)
 
-    return Journal(report, [AccessLog(share) for share in shares])
+    return Recorder(report, [AccessLog(share) for share in shares])
 
 
 def _microseconds(observer: Observer, group: int) -> float:
     probabilities = np.random.default_rng(0).random((group, 10), dtype=np.float32)
     manifest = replace(MANIFEST, version=1)
-    calls = [Exchange(METHOD, ()) for _ in range(group)]
+    calls = [CallInfo(METHOD, ()) for _ in range(group)]
     started = time.process_time()
     for told in range(0, CALLS, group):
         observer.predicted(manifest, probabilities)
         for call in calls:
             observer.ended(call, 0, b"")
-        if isinstance(observer, Journal) and told % AT_ONCE < group:
-            observer.look()
+        if isinstance(observer, Recorder) and told % AT_ONCE < group:
+            observer.flush()
     return (time.process_time() - started) / CALLS * 1e6
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from mlpserve_model import StoreError
 from mlpserve_model.process.log import set_up
-from mlpserve_model.process.signals import heard
+from mlpserve_model.process.signals import signals_as_bytes
 from mlpserve_server.settings import Settings, read_settings
 from mlpserve_server.settings import settings_parser as parser
 from mlpserve_server.supervisor import supervise
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # gRPC's core writes a log of its own, in another form, unless it is told not to before it
     # is imported; what matters of it reaches ours as an error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    with heard((signal.SIGTERM, signal.SIGINT)) as signals:
+    with signals_as_bytes((signal.SIGTERM, signal.SIGINT)) as signals:
         stop = _stop_on(signals)
         return _run(settings, sys.argv[1:] if arguments is None else arguments, stop)
 

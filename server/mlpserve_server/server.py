@@ -13,10 +13,11 @@ from mlpserve_model.store.cache import CachedStore
 from mlpserve_server.dataplane.admission import Waiting
 from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.predictions import DataPlane
+from mlpserve_server.gauges import register_followers, register_gauges
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.shadow import LOOK_SECONDS, Shadow
 from mlpserve_server.observability.telemetry import Telemetry
-from mlpserve_server.security.credentials import Access
+from mlpserve_server.security.credentials import Credentials
 from mlpserve_server.settings import Settings, user_cache
 from mlpserve_server.transport.direct import DirectTransport
 from mlpserve_server.transport.grpc_core import unsupported
@@ -51,7 +52,7 @@ class Server:
             if settings.shadow
             else None
         )
-        self._access = Access(settings)
+        self._access = Credentials(settings)
         self._stopping = threading.Event()
         self._ready_lock = threading.Lock()
         self._health = Health()
@@ -71,9 +72,9 @@ class Server:
             share_port=settings.worker > 0,
             observer=observer,
         )
-        self._telemetry.watch(self._manager, self._transport, lambda: self._ready)
+        register_gauges(observer, self._manager, self._transport, lambda: self._ready)
         self._followers = self._make_followers()
-        self._telemetry.watch_followers(self._followers)
+        register_followers(observer, [*self._telemetry.followers, *self._followers])
 
     @property
     def address(self) -> str:

@@ -14,7 +14,7 @@ from mlpserve_server.dataplane.oip_catalog import OpenCatalog
 from mlpserve_server.dataplane.predictions import Answer, DataPlane, complete
 from mlpserve_server.errors import ServingError
 from mlpserve_server.lifecycle.manager import ModelManager
-from mlpserve_server.observability.observer import Exchange
+from mlpserve_server.observability.observer import CallInfo
 from mlpserve_server.observability.tracing import Traces
 from mlpserve_server.security.certificates import Certificates, Files
 from mlpserve_server.security.files import CredentialsError
@@ -102,11 +102,11 @@ def model_metadata(data: bytes) -> None:
 def metadata(data: bytes) -> None:
     lines = (line.partition(b"=") for line in data.splitlines())
     given = [(key.decode("latin-1"), _as_grpc_has_it(key, value)) for key, _, value in lines]
-    call = Exchange("/mlpserve.v1.PredictionService/Predict", given)
+    call = CallInfo("/mlpserve.v1.PredictionService/Predict", given)
     scheme, _, shown = call.header("authorization").partition(" ")
     assert Tokens([TOKEN]).admit(given) == (scheme.lower() == "bearer" and shown == TOKEN)
     assert call.request_id.isascii()
-    _traces().wants(call)
+    _traces().sample(call)
 
 
 @target(CredentialsError)

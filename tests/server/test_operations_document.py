@@ -11,7 +11,7 @@ import mlpserve_model
 import mlpserve_server
 from mlpserve_server.observability.aggregation import MAX_VERSIONS
 from mlpserve_server.observability.metrics import METHODS, METRICS
-from mlpserve_server.observability.recorder import LONGEST_CLASS, MAX_CLASSES
+from mlpserve_server.observability.recorder import MAX_CLASS_LENGTH, MAX_CLASSES
 from mlpserve_server.settings import settings_parser
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -76,7 +76,7 @@ def test_the_document_names_all_methods_and_bounds_of_labels() -> None:
     text = DOCUMENT.read_text()
     assert all(f"`{method}`" in text for method in METHODS.values())
     assert f"the {MAX_VERSIONS} versions with the highest numbers" in text
-    assert f"the first {MAX_CLASSES} classes of each, cut at {LONGEST_CLASS} characters" in text
+    assert f"the first {MAX_CLASSES} classes of each, cut at {MAX_CLASS_LENGTH} characters" in text
 
 
 def test_every_event_of_the_log_stands_in_the_document_with_its_level() -> None:

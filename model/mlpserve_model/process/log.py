@@ -14,7 +14,7 @@ __all__ = ["FORMATS", "LEVELS", "set_up"]
 
 FORMATS = ("human", "json")
 LEVELS = ("debug", "info", "warning", "error")
-_LONGEST = 256
+_MAX_LENGTH = 256
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -76,7 +76,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 3] + "..."
 
 
 def _quoted(value: Any) -> str:

@@ -1,15 +1,15 @@
-"""Signals as bytes in a socket: heard whichever thread takes them."""
+"""Signals as bytes in a socket, whichever thread takes them."""
 
 import signal
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["heard"]
+__all__ = ["signals_as_bytes"]
 
 
 @contextmanager
-def heard(numbers: Iterable[signal.Signals]) -> Iterator[socket.socket]:
+def signals_as_bytes(numbers: Iterable[signal.Signals]) -> Iterator[socket.socket]:
     """Turn these signals into bytes to read from a socket: the number of each.
 
     A handler in Python runs when the main thread does. But any thread may take a signal, on a

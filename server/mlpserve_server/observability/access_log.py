@@ -4,8 +4,8 @@ import logging
 import random
 
 from mlpserve_server.observability.metrics import METHODS, OTHER
-from mlpserve_server.observability.observer import Exchange
-from mlpserve_server.observability.recorder import Record
+from mlpserve_server.observability.observer import CallInfo
+from mlpserve_server.observability.recorder import CallRecord
 
 __all__ = ["AccessLog"]
 
@@ -18,11 +18,11 @@ class AccessLog:
     def __init__(self, rate: float) -> None:
         self._rate = rate
 
-    def wants(self, call: Exchange) -> bool:
+    def sample(self, call: CallInfo) -> bool:
         """A random choice."""
         return random.random() < self._rate
 
-    def tell(self, record: Record) -> None:
+    def emit(self, record: CallRecord) -> None:
         """Log the call."""
         log.info(
             "call",

@@ -17,9 +17,9 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from mlpserve_server.observability.metrics import METRICS, OTHER, Metric, Report
+from mlpserve_server.observability.metrics import METRICS, OTHER, Metric, MetricDelta
 
-__all__ = ["Totals"]
+__all__ = ["WorkerAggregator"]
 
 # Versions that have labels of their own: those with the highest numbers.
 MAX_VERSIONS = 10
@@ -28,7 +28,7 @@ _OVER_WORKERS: dict[str, Callable[[list[float]], float]] = {"sum": sum, "min": m
 _Labels = tuple[str, ...]
 
 
-class Totals(Collector):
+class WorkerAggregator(Collector):
     """Adds up reports of workers, by their numbers; a Collector for prometheus_client."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Totals(Collector):
         # From the start: of what appears with its first count, no rate can be computed.
         self.add(0, [(m.name, k, _zero(m)) for m in METRICS.values() for k in m.known])
 
-    def add(self, worker: int, report: Report) -> None:
+    def add(self, worker: int, report: MetricDelta) -> None:
         """Take a report; gauges replace those of the same worker's report before."""
         gauges = {}
         with self._lock:

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from mlpserve_model.process.pages import Page, PageServer
-from mlpserve_server.observability.aggregation import Totals
+from mlpserve_server.observability.aggregation import WorkerAggregator
 from mlpserve_server.system.ports import PortTaken
 
 __all__ = ["Endpoint"]
@@ -18,7 +18,7 @@ class Endpoint:
     """The HTTP endpoint, from the moment it is made; raises PortTaken."""
 
     def __init__(self, address: str) -> None:
-        self.totals = Totals()
+        self.totals = WorkerAggregator()
         self._registry = CollectorRegistry()
         self._registry.register(self.totals)
         try:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-__all__ = ["CODES", "METHODS", "METRICS", "OTHER", "Metric", "Report"]
+__all__ = ["CODES", "METHODS", "METRICS", "OTHER", "Metric", "MetricDelta"]
 
 # What a worker counted since its last report, and its gauges as they are: metric, labels, and a
 # number, or for a histogram how many in each bucket, and last the sum of the values.
-Report = Sequence[tuple[str, Sequence[str], Any]]
+MetricDelta = Sequence[tuple[str, Sequence[str], Any]]
 
 # What stands for everything that has no label of its own.
 OTHER = "other"

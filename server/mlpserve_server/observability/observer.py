@@ -1,7 +1,7 @@
 """What a server tells of its work. Nothing of what callers send or get is kept or passed on.
 
 Transports, data plane and manager tell an Observer; by itself it does nothing, and costs a
-method call. `journal.Journal` is the one that makes metrics, an access log and traces of it.
+method call. `recorder.Recorder` makes metrics, an access log and traces of it.
 """
 
 import re
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mlpserve_model import Manifest
 
-__all__ = ["Exchange", "Metadata", "Observer"]
+__all__ = ["CallInfo", "Metadata", "Observer"]
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
@@ -23,7 +23,7 @@ _REQUEST_ID = re.compile(r"[0-9A-Za-z._-]{1,64}")
 _NOTHING = nullcontext()
 
 
-class Exchange:
+class CallInfo:
     """What is known of a call beside its content; `method` is "/package.Service/Method".
 
     `started` is when it arrived, by time.monotonic.
@@ -62,7 +62,7 @@ class Observer:
 
     active = False
 
-    def ended(self, call: Exchange, code: int, response: bytes | None = None) -> None:
+    def ended(self, call: CallInfo, code: int, response: bytes | None = None) -> None:
         """A call has ended with this code of gRPC's, and with this response if it was answered."""
 
     def predicted(self, manifest: Manifest, probabilities: NDArray[np.float32]) -> None:

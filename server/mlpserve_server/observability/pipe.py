@@ -10,15 +10,15 @@ from contextlib import suppress
 from typing import Protocol
 
 from mlpserve_model.process.follower import Follower, Over
-from mlpserve_server.observability.metrics import Report
+from mlpserve_server.observability.metrics import MetricDelta
 
 __all__ = ["Sums", "follow", "reporter"]
 
 
 class Sums(Protocol):
-    """What adds up reports: totals.Totals."""
+    """What adds up reports: totals.WorkerAggregator."""
 
-    def add(self, worker: int, report: Report) -> None:
+    def add(self, worker: int, report: MetricDelta) -> None:
         """Add what a worker reports."""
         ...
 
@@ -27,10 +27,10 @@ class Sums(Protocol):
         ...
 
 
-def reporter(line: socket.socket) -> Callable[[Report], None]:
+def reporter(line: socket.socket) -> Callable[[MetricDelta], None]:
     """What sends reports over this socket, as long as the other end is there."""
 
-    def report(report: Report) -> None:
+    def report(report: MetricDelta) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):
             line.sendall(json.dumps(report).encode() + b"\n")
 

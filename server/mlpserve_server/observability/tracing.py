@@ -19,8 +19,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from mlpserve_server.observability.metrics import CODES
-from mlpserve_server.observability.observer import Exchange
-from mlpserve_server.observability.recorder import Record
+from mlpserve_server.observability.observer import CallInfo
+from mlpserve_server.observability.recorder import CallRecord
 
 __all__ = ["Traces"]
 
@@ -48,14 +48,14 @@ class Traces:
         self._tracer = self._provider.get_tracer("mlpserve", version("mlpserve"))
         self._propagator = TraceContextTextMapPropagator()
 
-    def wants(self, call: Exchange) -> bool:
+    def sample(self, call: CallInfo) -> bool:
         """As the caller decided, or else a random choice."""
         given = call.header("traceparent")
         if given and (parent := _TRACEPARENT.fullmatch(given)):
             return bool(int(parent[1], 16) & _SAMPLED)
         return random.random() < self._rate
 
-    def tell(self, record: Record) -> None:
+    def emit(self, record: CallRecord) -> None:
         """Make the span, which is exported with others a little later."""
         end = int(record.ended * 1e9)
         service, _, method = record.method.strip("/").rpartition("/")

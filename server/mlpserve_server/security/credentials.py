@@ -9,7 +9,7 @@ from mlpserve_server.security.files import ReloadingFiles
 from mlpserve_server.security.tokens import read_tokens
 from mlpserve_server.settings import Settings
 
-__all__ = ["Access", "Admits"]
+__all__ = ["Admits", "Credentials"]
 
 Admits = Callable[[Iterable[tuple[str, str | bytes]]], bool]
 
@@ -17,7 +17,7 @@ Admits = Callable[[Iterable[tuple[str, str | bytes]]], bool]
 _MAX_PAUSE = 1.0
 
 
-class Access:
+class Credentials:
     """What the settings ask of callers; raises CredentialsError where a file is not in order.
 
     `admits` tells from a call's metadata whether it is to be answered; None: every call is.
@@ -47,7 +47,7 @@ class Access:
         return server.add_secure_port(address, self._certificates.credentials())
 
     @property
-    def doubt(self) -> str:
+    def bind_hint(self) -> str:
         """What may be wrong when a port cannot be opened though nothing is in its way."""
         if self._certificates is None:
             return "is the port taken?"

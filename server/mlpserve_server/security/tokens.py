@@ -10,9 +10,9 @@ from mlpserve_server.security.files import CredentialsError, read_private
 __all__ = ["Tokens", "read_tokens"]
 
 # A caller may try as often as it likes, so no token may be within reach of trying.
-_SHORTEST = 16
+_MIN_LENGTH = 16
 # Every call is compared with every token.
-_MOST_TOKENS = 64
+_MAX_TOKENS = 64
 _LINE = re.compile(r"([!-~]+)(?:\s+#.*)?")
 _HOW = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes a good one"
 
@@ -69,8 +69,8 @@ def read_tokens(path: Path) -> Tokens:
     ]
     if not tokens:
         raise CredentialsError(f"there is no token in {path}: one a line is expected; {_HOW}")
-    if len(tokens) > _MOST_TOKENS:
-        raise CredentialsError(f"{path} has {len(tokens)} tokens, at most {_MOST_TOKENS} may be")
+    if len(tokens) > _MAX_TOKENS:
+        raise CredentialsError(f"{path} has {len(tokens)} tokens, at most {_MAX_TOKENS} may be")
     return Tokens(tokens)
 
 
@@ -80,9 +80,9 @@ def _token(where: str, line: str) -> str:
         raise CredentialsError(
             f"{where} is no token: printable ASCII without spaces is expected, and # for a comment"
         )
-    if len(match[1]) < _SHORTEST:
+    if len(match[1]) < _MIN_LENGTH:
         raise CredentialsError(
             f"{where}: a token of {len(match[1])} characters could be guessed, at least "
-            f"{_SHORTEST} are expected; {_HOW}"
+            f"{_MIN_LENGTH} are expected; {_HOW}"
         )
     return match[1]

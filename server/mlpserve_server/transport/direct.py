@@ -10,7 +10,7 @@ from mlpserve_server.dataplane.admission import Waiting
 from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.observability.observer import Observer
-from mlpserve_server.security.credentials import Access
+from mlpserve_server.security.credentials import Credentials
 from mlpserve_server.transport.event_loop import Loop
 from mlpserve_server.transport.health import Health
 from mlpserve_server.transport.standard import StandardTransport
@@ -28,7 +28,7 @@ class DirectTransport(StandardTransport):
         data: DataPlane,
         catalog: Catalog,
         health: Health,
-        access: Access,
+        access: Credentials,
         waiting: Waiting,
         share_port: bool = False,
         observer: Observer | None = None,

@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from mlpserve_server.observability.observer import Exchange
+from mlpserve_server.observability.observer import CallInfo
 
 __all__ = ["SUPPORTED", "Call", "Queue", "unsupported"]
 
@@ -36,7 +36,7 @@ def unsupported() -> str | None:
     return f"it is made for grpcio from {low} and below {high}, this is {grpc.__version__}"
 
 
-class Call(Exchange):
+class Call(CallInfo):
     """One call, from its arrival to its end."""
 
     __slots__ = ("_call", "_then", "_watched", "closed", "deadline")

@@ -7,14 +7,14 @@ from typing import Any
 
 import grpc
 
-from mlpserve_server.observability.observer import Exchange, Metadata, Observer
+from mlpserve_server.observability.observer import CallInfo, Metadata, Observer
 
 __all__ = ["Observing", "current_call"]
 
 _CALL: ContextVar["_Call"] = ContextVar("call")
 
 
-def current_call() -> Exchange | None:
+def current_call() -> CallInfo | None:
     """The call that this thread answers."""
     return _CALL.get(None)
 
@@ -45,7 +45,7 @@ class Observing(grpc.ServerInterceptor):
         )
 
 
-class _Call(Exchange):
+class _Call(CallInfo):
     """A call of the standard transport; the context comes when its turn does."""
 
     __slots__ = ("context",)

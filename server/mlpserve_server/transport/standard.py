@@ -23,7 +23,7 @@ from mlpserve_server.dataplane.oip_catalog import OpenCatalog
 from mlpserve_server.dataplane.predictions import DataPlane, Steps, complete
 from mlpserve_server.errors import Overloaded
 from mlpserve_server.observability.observer import Observer
-from mlpserve_server.security.credentials import Access
+from mlpserve_server.security.credentials import Credentials
 from mlpserve_server.system.ports import exclusive, obstacle
 from mlpserve_server.transport.guard import Guard
 from mlpserve_server.transport.health import Health
@@ -102,7 +102,7 @@ class StandardTransport:
         data: DataPlane,
         catalog: Catalog,
         health: Health,
-        access: Access,
+        access: Credentials,
         waiting: Waiting,
         share_port: bool = False,
         observer: Observer | None = None,
@@ -163,7 +163,7 @@ class StandardTransport:
             with exclusive(address):
                 port = self._access.open_port(self._server, address)
         except RuntimeError as error:
-            reason = obstacle(address) or self._access.doubt
+            reason = obstacle(address) or self._access.bind_hint
             raise TransportError(f"cannot listen on {address}: {reason}") from error
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 

@@ -19,7 +19,7 @@ from mlpserve_server.errors import (
     TooSlow,
     Unauthenticated,
 )
-from mlpserve_server.observability.observer import Exchange
+from mlpserve_server.observability.observer import CallInfo
 
 __all__ = ["Refusal", "refusal_of", "status_of"]
 
@@ -40,11 +40,11 @@ CODES: dict[type[ServingError], grpc.StatusCode] = {
 log = logging.getLogger(__name__)
 
 
-def status_of(error: Exception, call: Exchange | None = None) -> status_pb2.Status:
+def status_of(error: Exception, call: CallInfo | None = None) -> status_pb2.Status:
     """The status for an error; for a fault of ours the call's id, under which the log has more."""
     if isinstance(error, ServingError):
         return _status(error)
-    request_id = (call or Exchange("", ())).request_id
+    request_id = (call or CallInfo("", ())).request_id
     log.error("internal error", exc_info=error, extra={"request_id": request_id})
     hidden = ServingError(f"internal error, request id {request_id}", {"request_id": request_id})
     return _status(hidden)
@@ -58,7 +58,7 @@ class Refusal(NamedTuple):
     metadata: Any
 
 
-def refusal_of(error: Exception, call: Exchange | None = None) -> Refusal:
+def refusal_of(error: Exception, call: CallInfo | None = None) -> Refusal:
     """The same in the form in which it is sent."""
     status = rpc_status.to_status(status_of(error, call))
     return Refusal(status.code.value[0], status.details, status.trailing_metadata)

@@ -1,4 +1,4 @@
-"""Signals are heard whichever thread takes them."""
+"""A signal arrives as a byte, whichever thread takes it."""
 
 import subprocess
 import sys
@@ -6,12 +6,12 @@ import sys
 # In a process of its own, which other signals may be sent to.
 SCRIPT = """
 import signal, threading
-from mlpserve_model.process.signals import heard
+from mlpserve_model.process.signals import signals_as_bytes
 
 waits = threading.Event()
 other = threading.Thread(target=waits.wait)
 other.start()
-with heard([signal.SIGTERM, signal.SIGINT]) as signals:
+with signals_as_bytes([signal.SIGTERM, signal.SIGINT]) as signals:
     signals.settimeout(10)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
         signal.pthread_kill(other.ident, number)

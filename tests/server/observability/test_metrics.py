@@ -13,7 +13,7 @@ import pytest
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store
-from mlpserve_server.observability.aggregation import MAX_VERSIONS, Totals
+from mlpserve_server.observability.aggregation import MAX_VERSIONS, WorkerAggregator
 from mlpserve_server.observability.metrics import METRICS
 
 ANYWHERE = "127.0.0.1:0"
@@ -183,7 +183,7 @@ def test_ten_thousand_strange_labels_add_no_series(stubs: Any, eventually: Any) 
 
 
 def test_versions_beyond_a_number_are_counted_together_and_nothing_goes_back() -> None:
-    totals = Totals()
+    totals = WorkerAggregator()
     seen: dict[tuple[str, ...], float] = {}
     numbers = np.random.default_rng(0).permutation(100) + 1
     for count, version in enumerate(numbers, start=1):

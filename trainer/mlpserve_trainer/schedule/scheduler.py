@@ -14,7 +14,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from mlpserve_model import Store, StoreError
 from mlpserve_model.process.follower import Guard
-from mlpserve_model.process.signals import heard
+from mlpserve_model.process.signals import signals_as_bytes
 from mlpserve_trainer.interrupts import STOP_SIGNALS
 from mlpserve_trainer.schedule.metrics import Metrics
 from mlpserve_trainer.schedule.worker import Ended, Job, Run
@@ -80,7 +80,7 @@ class Schedule:
         The first signal interrupts a run, which leaves its checkpoint, and waits for its end; the
         second ends everything at once. With `now` the first run is not waited for.
         """
-        with heard(STOP_SIGNALS) as signals:
+        with signals_as_bytes(STOP_SIGNALS) as signals:
             self._scheduler.start()
             if now or self._was_interrupted():
                 self._entry.modify(next_run_time=_now())
