@@ -12,6 +12,7 @@ from mlpserve_model.process.follower import Follower
 from mlpserve_model.store.cache import CachedStore
 from mlpserve_server.dataplane.admission import Waiting
 from mlpserve_server.dataplane.catalog import Catalog
+from mlpserve_server.dataplane.frames import frame_of
 from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.gauges import register_followers, register_gauges
 from mlpserve_server.lifecycle.manager import ModelManager
@@ -45,7 +46,12 @@ class Server:
         self._telemetry = Telemetry(settings, self._lost)
         observer = self._telemetry.observer
         self._manager = ModelManager(
-            _store(settings), settings.serve, settings.standby, observer, settings.shadow
+            _store(settings),
+            settings.serve,
+            settings.standby,
+            observer,
+            settings.shadow,
+            on_load=frame_of,
         )
         self._shadow = (
             Shadow(self._manager, settings.shadow_rows, self._is_busy, observer)

@@ -34,9 +34,8 @@ METHODS = [
     for module in (prediction_pb2, model_pb2, inference_pb2, health_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
-    if method.name not in ("List", "ListModels")
+    if method.name != "List"
 ]
-NOT_OFFERED = ["/mlpserve.v1.ModelService/ListModels"]
 
 
 def run(command: list[str], **environment: str) -> str:
@@ -57,15 +56,6 @@ def test_every_call_has_an_example_in_each_language(service: str, method: str) -
         snake = "client.infer"
     python = "".join(blocks("python") + blocks("py"))
     assert re.search(rf"# {method}\b|{snake}|\.{method}\(", python)
-
-
-@pytest.mark.parametrize("path", NOT_OFFERED)
-def test_a_call_without_an_example_is_not_offered(server: ModelServer, path: str) -> None:
-    with grpc.insecure_channel(server.target) as channel:
-        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
-        with pytest.raises(grpc.RpcError) as caught:
-            call(b"", timeout=20)
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 @pytest.mark.skipif(not BUF.exists(), reason="buf is not installed: make install")

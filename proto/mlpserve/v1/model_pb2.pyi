@@ -36,7 +36,7 @@ class ModelSelector(google.protobuf.message.Message):
     name: builtins.str
     """Name of the model; empty for the server's default model. A server that does not know
     this field answers with its only model, so a client that sets it MUST compare the name
-    in the answer with it. No server reads it yet.
+    in the answer with it.
     """
     def __init__(
         self,
@@ -221,7 +221,7 @@ class ListModelVersionsRequest(google.protobuf.message.Message):
     page_token: builtins.str
     """next_page_token of the previous page; empty for the first page."""
     name: builtins.str
-    """Name of the model; empty for the server's default model. No server reads it yet."""
+    """Name of the model; empty for the server's default model."""
     def __init__(
         self,
         *,

@@ -72,7 +72,6 @@ class ModelServiceServicer(object):
 
     def ListModels(self, request, context):
         """Lists the models, in pages: of each the version being served, or why there is none.
-        Not offered by any server yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

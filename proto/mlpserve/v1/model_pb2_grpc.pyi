@@ -37,9 +37,7 @@ class ModelServiceStub:
         mlpserve.v1.model_pb2.ListModelsRequest,
         mlpserve.v1.model_pb2.ListModelsResponse,
     ]
-    """Lists the models, in pages: of each the version being served, or why there is none.
-    Not offered by any server yet.
-    """
+    """Lists the models, in pages: of each the version being served, or why there is none."""
 
 class ModelServiceAsyncStub:
     """Describes the versions in the store and which of them are served. Read-only."""
@@ -60,9 +58,7 @@ class ModelServiceAsyncStub:
         mlpserve.v1.model_pb2.ListModelsRequest,
         mlpserve.v1.model_pb2.ListModelsResponse,
     ]
-    """Lists the models, in pages: of each the version being served, or why there is none.
-    Not offered by any server yet.
-    """
+    """Lists the models, in pages: of each the version being served, or why there is none."""
 
 class ModelServiceServicer(metaclass=abc.ABCMeta):
     """Describes the versions in the store and which of them are served. Read-only."""
@@ -89,8 +85,6 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: mlpserve.v1.model_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlpserve.v1.model_pb2.ListModelsResponse, collections.abc.Awaitable[mlpserve.v1.model_pb2.ListModelsResponse]]:
-        """Lists the models, in pages: of each the version being served, or why there is none.
-        Not offered by any server yet.
-        """
+        """Lists the models, in pages: of each the version being served, or why there is none."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -27,13 +27,16 @@ class Catalog:
     def get_model_version(self, request: bytes) -> bytes:
         """Answer a GetModelVersionRequest, both as bytes."""
         message = codec.parse(model_pb2.GetModelVersionRequest, request)
-        described = self.describe(codec.selection(message.model))
+        described = self.describe(codec.selection(message.model, self.manager.store.model))
         return model_pb2.GetModelVersionResponse(model_version=described).SerializeToString()
 
     def list_model_versions(self, request: bytes) -> bytes:
         """Answer a ListModelVersionsRequest, both as bytes; the token is the last number given."""
         message = codec.parse(model_pb2.ListModelVersionsRequest, request)
-        size, before = _page(message)
+        if message.name:
+            codec.check_name(message.name, self.manager.store.model)
+        size = _page_size(message.page_size)
+        before = _below(message.page_token)
         try:
             # One more than is given tells whether there is another page.
             page = list(itertools.islice(self._descriptions(before), size + 1))
@@ -43,6 +46,26 @@ class Catalog:
         response = model_pb2.ListModelVersionsResponse(next_page_token=token)
         response.model_versions.extend(page[:size])
         return response.SerializeToString()
+
+    def list_models(self, request: bytes) -> bytes:
+        """Answer a ListModelsRequest, both as bytes; the token is the last name given."""
+        message = codec.parse(model_pb2.ListModelsRequest, request)
+        _page_size(message.page_size)
+        names = [n for n in [self.manager.store.model] if n > message.page_token]
+        models = map(self._describe_model, names)
+        return model_pb2.ListModelsResponse(models=models).SerializeToString()
+
+    def _describe_model(self, name: str) -> model_pb2.ModelVersion:
+        """What is served of this model, or why nothing is."""
+        try:
+            return self._describe(self.manager.get().manifest)
+        except NotReady as error:
+            loading = self.manager.loader.loading is not None
+            return model_pb2.ModelVersion(
+                ref=model_pb2.ModelRef(name=name),
+                state=State.STATE_LOADING if loading else State.STATE_UNSPECIFIED,
+                state_reason=str(error),
+            )
 
     def describe(self, chosen: codec.Selection) -> model_pb2.ModelVersion:
         """Return the version that is selected; raises ModelNotFound or NotReady."""
@@ -124,12 +147,15 @@ class Catalog:
         return State.STATE_STANDBY, where
 
 
-def _page(message: model_pb2.ListModelVersionsRequest) -> tuple[int, float]:
-    """How many versions, and below which number."""
-    if message.page_size < 0:
-        raise InvalidInput("page_size", f"page_size {message.page_size}, expected 0 or more")
-    token = message.page_token
+def _page_size(asked: int) -> int:
+    """How many to list; raises InvalidInput."""
+    if asked < 0:
+        raise InvalidInput("page_size", f"page_size {asked}, expected 0 or more")
+    return min(asked or DEFAULT_PAGE, MAX_PAGE)
+
+
+def _below(token: str) -> float:
+    """Below which number to list; raises InvalidInput."""
     if token and not (token.isascii() and token.isdecimal() and len(token) < 20):
         raise InvalidInput("page_token", "not a token of this server: use next_page_token as it is")
-    size = min(message.page_size or DEFAULT_PAGE, MAX_PAGE)
-    return size, int(token) if token else float("inf")
+    return int(token) if token else float("inf")

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -11,15 +10,18 @@ from numpy.typing import NDArray
 
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_model import Manifest, scale_pixels
-from mlpserve_server.errors import BatchTooLarge, InvalidInput
+from mlpserve_server.dataplane.frames import frame_of
+from mlpserve_server.errors import BatchTooLarge, InvalidInput, ModelNotFound
 
 __all__ = [
     "Array",
     "Selection",
     "batch_data",
+    "check_name",
     "encode_batch",
     "encode_singles",
     "instance_data",
+    "known_names",
     "model_ref",
     "numbered",
     "parse",
@@ -73,8 +75,26 @@ def parse(kind: type[M], data: bytes) -> M:
         raise InvalidInput("", f"the request is not a {name}: {error}") from error
 
 
-def selection(selector: model_pb2.ModelSelector) -> Selection:
-    """What the selector selects; raises InvalidInput for a number below 1."""
+def check_name(name: str, served: str) -> None:
+    """Raise ModelNotFound for another model than the one that is served."""
+    if name != served:
+        raise ModelNotFound(f"there is no model {name[:63]!r}: served is {served}")
+
+
+def known_names(
+    message: prediction_pb2.PredictRequest | prediction_pb2.BatchPredictRequest,
+) -> int | None:
+    """The hash of the class names that the caller has; None: it wants none."""
+    return message.known_class_names if message.HasField("known_class_names") else None
+
+
+def selection(selector: model_pb2.ModelSelector, served: str) -> Selection:
+    """What the selector selects of the model that is served.
+
+    Raises InvalidInput for a number below 1, and ModelNotFound for another model.
+    """
+    if selector.name:
+        check_name(selector.name, served)
     match selector.WhichOneof("selector"):
         case "version":
             return numbered(selector.version, "model.version")
@@ -145,21 +165,31 @@ def scaled(
     return values.astype(np.float32, copy=False)
 
 
-def encode_singles(probabilities: Float32, manifest: Manifest) -> list[bytes]:
-    """A PredictResponse for each row of the probabilities (rows, classes)."""
-    heads, tail = _response_frame(probabilities.shape[1], *_ref(manifest))
+def encode_singles(
+    probabilities: Float32, manifest: Manifest, known_names: Sequence[int | None]
+) -> list[bytes]:
+    """A PredictResponse for each row of the probabilities (rows, classes).
+
+    `known_names` has the `known_class_names` of each request.
+    """
+    frame = frame_of(manifest)
     packed = probabilities.astype("<f4", copy=False).tobytes()
     size = len(packed) // len(probabilities)
     return [
-        heads[label] + packed[row * size : (row + 1) * size] + tail
+        frame.heads[label]
+        + packed[row * size : (row + 1) * size]
+        + frame.tail
+        + frame.names_for(known_names[row])
         for row, label in enumerate(probabilities.argmax(axis=1).tolist())
     ]
 
 
-def encode_batch(probabilities: Sequence[Float32], manifest: Manifest) -> bytes:
+def encode_batch(
+    probabilities: Sequence[Float32], manifest: Manifest, known_names: int | None
+) -> bytes:
     """A BatchPredictResponse for the probabilities, parts of (rows, classes) each."""
     whole = np.concatenate(probabilities)
-    return prediction_pb2.BatchPredictResponse(
+    response = prediction_pb2.BatchPredictResponse(
         labels=whole.argmax(axis=1).tolist(),
         probabilities=prediction_pb2.Tensor(
             dtype=prediction_pb2.DATA_TYPE_FLOAT32,
@@ -168,36 +198,13 @@ def encode_batch(probabilities: Sequence[Float32], manifest: Manifest) -> bytes:
         ),
         model=model_ref(manifest),
     ).SerializeToString()
-
-
-@lru_cache(maxsize=64)  # versions that answer by turns
-def _response_frame(
-    classes: int, name: str, version: int, digest: str
-) -> tuple[tuple[bytes, ...], bytes]:
-    """What stands before the probabilities of a PredictResponse, for each label, and after.
-
-    Probabilities are packed: their bytes lie in the message as they do in an array. So all the
-    rest is encoded once, and a response is put together from three pieces, at a tenth of the
-    cost. Messages put end to end are one message, by the definition of the encoding.
-    """
-    zeros = [0.0] * classes
-    whole = (
-        prediction_pb2.PredictResponse(label=label, probabilities=zeros).SerializeToString()
-        for label in range(classes)
-    )
-    ref = model_pb2.ModelRef(name=name, version=version, digest=digest)
-    tail = prediction_pb2.PredictResponse(model=ref).SerializeToString()
-    return tuple(message[: -4 * classes] for message in whole), tail
-
-
-def _ref(manifest: Manifest) -> tuple[str, int, str]:
-    return manifest.model, manifest.version, manifest.digest
+    # The field has the same number in both responses.
+    return response + frame_of(manifest).names_for(known_names)
 
 
 def model_ref(manifest: Manifest) -> model_pb2.ModelRef:
     """How answers name the version that gave them."""
-    name, version, digest = _ref(manifest)
-    return model_pb2.ModelRef(name=name, version=version, digest=digest)
+    return model_pb2.ModelRef(name=manifest.model, version=manifest.version, digest=manifest.digest)
 
 
 def _shape(tensor: Array, field: str) -> tuple[int, ...]:

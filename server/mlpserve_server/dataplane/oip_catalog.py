@@ -81,7 +81,7 @@ class OpenCatalog:
         return response.SerializeToString()
 
     def _described(self, name: str, version: str) -> model_pb2.ModelVersion:
-        open_inference.check_name(name, self._catalog.manager.store.model)
+        codec.check_name(name, self._catalog.manager.store.model)
         return self._catalog.describe(open_inference.selection(version, "version"))
 
 

@@ -11,7 +11,7 @@ from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import prediction_pb2
 from mlpserve_model import Manifest
 from mlpserve_server.dataplane import codec
-from mlpserve_server.errors import InvalidInput, ModelNotFound
+from mlpserve_server.errors import InvalidInput
 
 __all__ = [
     "DATATYPES",
@@ -20,7 +20,6 @@ __all__ = [
     "OUTPUTS",
     "Asked",
     "Infer",
-    "check_name",
     "decode",
     "encode",
     "selection",
@@ -112,12 +111,6 @@ def decode(request: bytes) -> Infer:
         raw,
         _wanted(message) if message.outputs else _ALL_OUTPUTS,
     )
-
-
-def check_name(name: str, served: str) -> None:
-    """Raise ModelNotFound for another model than the one that is served."""
-    if name != served:
-        raise ModelNotFound(f"there is no model {name[:63]!r}: served is {served}")
 
 
 def selection(version: str, field: str) -> codec.Selection:

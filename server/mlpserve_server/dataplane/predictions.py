@@ -65,7 +65,7 @@ class DataPlane:
         self._shadow = shadow
         self.max_batch = max_batch
         self._rows = Rows(max_rows)
-        self._singles = _Contract(self._single, self._classify, "instance", _encode_singles)
+        self._singles = _Contract(self._single, self._classify, "instance", codec.encode_singles)
         self._infers = _Contract(
             self._infer, self._classify, open_inference.FIELD, open_inference.encode
         )
@@ -85,7 +85,7 @@ class DataPlane:
         tensor, manifest = message.instances, model.manifest
         rows, data = codec.batch_data(tensor, manifest, "instances", self.max_batch)
         probabilities = yield from self._in_chunks(model, tensor.dtype, data, rows, "instances")
-        return codec.encode_batch(probabilities, manifest)
+        return codec.encode_batch(probabilities, manifest, codec.known_names(message))
 
     def infer_in_steps(self, request: bytes, may_load: bool = True) -> Steps:
         """Answer a ModelInferRequest with a ModelInferResponse; raises ServingError."""
@@ -123,11 +123,11 @@ class DataPlane:
         model = self._model(message, may_load)
         instance = message.instance
         data = codec.instance_data(instance, model.manifest, "instance")
-        return model, instance.dtype, data, None
+        return model, instance.dtype, data, codec.known_names(message)
 
     def _infer(self, request: bytes, may_load: bool) -> "_Decoded":
         infer = open_inference.decode(request)
-        open_inference.check_name(infer.model, self.manager.store.model)
+        codec.check_name(infer.model, self.manager.store.model)
         model = self.manager.get(*infer.selection, may_load=may_load)
         field = open_inference.FIELD
         rows, data = codec.rows_data(infer, model.manifest, field, self.max_batch)
@@ -138,7 +138,7 @@ class DataPlane:
         message: prediction_pb2.PredictRequest | prediction_pb2.BatchPredictRequest,
         may_load: bool,
     ) -> StoredModel:
-        chosen = codec.selection(message.model)
+        chosen = codec.selection(message.model, self.manager.store.model)
         return self.manager.get(*chosen, may_load=may_load)
 
 
@@ -221,7 +221,3 @@ def _responses(
     """The responses to instances put end to end; raises InvalidInput if a value is wrong."""
     x = codec.scaled(data, dtype, model.manifest, contract.field)
     return contract.encode(contract.classify(model, x), model.manifest, asked)
-
-
-def _encode_singles(probabilities: Float32, manifest: Manifest, _: Sequence[Any]) -> list[bytes]:
-    return codec.encode_singles(probabilities, manifest)

@@ -5,10 +5,10 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import NamedTuple
 
-from mlpserve_model import ModelRejected, Store, StoredModel, StoreError, VersionNotFound
+from mlpserve_model import Manifest, ModelRejected, Store, StoredModel, StoreError, VersionNotFound
 from mlpserve_server.observability.observer import Observer
 
 __all__ = ["Loader", "Standby"]
@@ -66,14 +66,22 @@ class _Failure(NamedTuple):
 class Loader:
     """Loads the versions of one store, one at a time, and holds damaged ones back for a while.
 
-    Its methods may be called from any thread.
+    Its methods may be called from any thread. `on_load` is called with the manifest of every
+    version before it can answer.
     """
 
-    def __init__(self, store: Store, standby: int = 0, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        standby: int = 0,
+        observer: Observer | None = None,
+        on_load: Callable[[Manifest], object] | None = None,
+    ) -> None:
         self.store = store
         self.standby = Standby(standby)
         self.loading: int | None = None
         self._observer = observer or Observer()
+        self._on_load = on_load
         self._failures: dict[int, _Failure] = {}
         self._confirmed: dict[int, tuple[Hashable, str]] = {}  # stamps of unchanged manifests
         self._verdicts: dict[tuple[int, Hashable], str] = {}  # a manifest never changes
@@ -137,6 +145,8 @@ class Loader:
             if manifest.gate.verdict == "REJECTED":
                 raise GateRejected(f"the gate rejected it: {'; '.join(manifest.gate.reasons)}")
             model = self.store.load(version)
+            if self._on_load:
+                self._on_load(model.manifest)
         except StoreError as error:
             self._observer.count("mlpserve_model_loads_total", _result(error))
             if isinstance(error, ModelRejected):

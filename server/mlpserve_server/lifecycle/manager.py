@@ -2,11 +2,11 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from mlpserve_model import ModelRejected, Store, StoredModel, StoreError, VersionNotFound
+from mlpserve_model import Manifest, ModelRejected, Store, StoredModel, StoreError, VersionNotFound
 from mlpserve_server.errors import ModelNotFound, ModelRefused, NotInMemory, NotReady
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.observability.observer import Observer
@@ -38,6 +38,7 @@ class ModelManager:
         standby: int,
         observer: Observer | None = None,
         shadow: str | None = None,
+        on_load: Callable[[Manifest], object] | None = None,
     ) -> None:
         self.store = store
         self.serve = serve
@@ -45,8 +46,8 @@ class ModelManager:
         self.current: StoredModel | None = None
         self.shadow: StoredModel | None = None
         self.aliases: Mapping[str, int] = {}
-        self.loader = Loader(store, standby, observer)
-        self._last_seen = Loader(store.last_seen) if store.last_seen else None
+        self.loader = Loader(store, standby, observer, on_load)
+        self._last_seen = Loader(store.last_seen, on_load=on_load) if store.last_seen else None
         self._shadow_wanted = shadow
         self._state = _StoreState(store)
         self._rechecked = 0.0

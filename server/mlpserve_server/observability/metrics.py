@@ -23,6 +23,7 @@ METHODS = {
     "/mlpserve.v1.PredictionService/BatchPredict": "BatchPredict",
     "/mlpserve.v1.ModelService/GetModelVersion": "GetModelVersion",
     "/mlpserve.v1.ModelService/ListModelVersions": "ListModelVersions",
+    "/mlpserve.v1.ModelService/ListModels": "ListModels",
     "/inference.GRPCInferenceService/ModelInfer": "ModelInfer",
     "/inference.GRPCInferenceService/ModelMetadata": "ModelMetadata",
     "/inference.GRPCInferenceService/ModelReady": "ModelReady",

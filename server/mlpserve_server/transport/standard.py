@@ -131,6 +131,7 @@ class StandardTransport:
             MODEL_SERVICE: {
                 "GetModelVersion": _on(self._models, _ignoring(catalog.get_model_version)),
                 "ListModelVersions": _on(self._models, _ignoring(catalog.list_model_versions)),
+                "ListModels": _on(self._models, _ignoring(catalog.list_models)),
             },
             INFERENCE_SERVICE: {
                 "ModelInfer": _on(self._predictions, _in_steps(data.infer_in_steps)),

@@ -26,6 +26,7 @@ REQUESTS = {
     "/mlpserve.v1.PredictionService/BatchPredict": pb.BatchPredictRequest(instances=ROWS),
     "/mlpserve.v1.ModelService/GetModelVersion": model_pb2.GetModelVersionRequest(),
     "/mlpserve.v1.ModelService/ListModelVersions": model_pb2.ListModelVersionsRequest(),
+    "/mlpserve.v1.ModelService/ListModels": model_pb2.ListModelsRequest(),
 }
 SERVICES = [
     service
