@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import os
-import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -73,7 +72,9 @@ class Checkpoint:
             return TrainingState(**{_VECTORS[name]: a for name, a in arrays.items()}, **curves)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        # zipfile and NumPy raise many kinds for a damaged file, some of them undocumented
+        # (NotImplementedError, tokenize.TokenError, AttributeError).
+        except Exception as error:
             raise CheckpointDamaged(
                 f"checkpoint {self.path} is damaged, remove it: {error}"
             ) from error
