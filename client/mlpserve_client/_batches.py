@@ -69,8 +69,12 @@ class Batches:
         batch_size: int = 256,
     ) -> AsyncGenerator[Prediction]:
         """Classify instances one after the other, without holding all of them."""
-        if batch_size < 1:
-            raise InvalidInputError(f"batch_size is 1 or more, not {batch_size}")
+        if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+            raise InvalidInputError(f"invalid batch_size {batch_size!r}: expected 1 or more rows")
+        if not isinstance(instances, Iterable | AsyncIterable):
+            raise InvalidInputError(
+                f"expected an iterable of instances, got {type(instances).__name__}"
+            )
 
         def size(instance: Rows) -> int:
             return min(batch_size, self._rows_within(_STREAM_BYTES, instance))

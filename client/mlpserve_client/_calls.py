@@ -22,6 +22,7 @@ from mlpserve_client._errors import (
     ClientClosedError,
     ConnectionFailedError,
     DeadlineError,
+    InvalidInputError,
     MlpserveError,
     ModelNotFoundError,
     NotReadyError,
@@ -29,9 +30,10 @@ from mlpserve_client._errors import (
     ServerError,
 )
 from mlpserve_client._fork import check_not_forked, is_forked
+from mlpserve_client._hints import unreachable_hint
 from mlpserve_client._images import Fitter
 from mlpserve_client._results import ModelRef, ModelVersion, Prediction
-from mlpserve_client._settings import Settings, check_timeout, is_local
+from mlpserve_client._settings import Settings, check_timeout
 from mlpserve_client._transport import (
     GET_MODEL,
     LIST_MODELS,
@@ -91,7 +93,13 @@ class Core:
         request = prediction_pb2.PredictRequest(
             instance=_wire.encode(array), model=chosen, known_class_names=known.hash
         )
-        response = await self.ask(PREDICT, request, timeout)
+        try:
+            response = await self.ask(PREDICT, request, timeout)
+        except InvalidInputError as error:
+            if error.field != "instance.shape" or array.ndim < 2:
+                raise
+            text = f"{error} (predict_batch classifies several instances)"
+            raise InvalidInputError(text, field=error.field) from error
         ref = self.answered_by(response)
         names = await self.class_names.resolve(
             ref, response.class_names, known, len(response.probabilities), timeout
@@ -171,7 +179,7 @@ class Core:
                 left = max(ends - time.monotonic(), 0.001)
                 return await self.transport.call(method, request, left)
             except grpc.RpcError as error:
-                problem = translate(error, self.where, self._hint(self.settings.targets))
+                problem = self._translated(error, self.settings.targets)
                 delay = self._delay(problem, request, retries)
                 if delay is None or time.monotonic() + delay >= ends:
                     raise await self._explained(problem) from error
@@ -204,8 +212,7 @@ class Core:
     def _seconds(self, timeout: float | None) -> float:
         if timeout is None:
             return self.settings.timeout
-        check_timeout(timeout)
-        return timeout
+        return check_timeout(timeout)
 
     async def _is_serving(self, target: str, request: bytes, timeout: float) -> bool:
         try:
@@ -215,18 +222,18 @@ class Core:
                 case grpc.StatusCode.NOT_FOUND | grpc.StatusCode.UNIMPLEMENTED:
                     return False  # alive, and knows of no such service
                 case grpc.StatusCode.DEADLINE_EXCEEDED:
-                    text = f"{target} does not answer{self._hint([target])}"
+                    text = f"{target} does not answer"
+                    text += unreachable_hint(self.settings, [target], text)
                     raise ConnectionFailedError(text, target=target) from error
                 case _:
-                    raise translate(error, target, self._hint([target])) from error
+                    raise self._translated(error, [target]) from error
 
-    def _hint(self, targets: Sequence[str]) -> str:
-        """Name the proxy, where one is gone through."""
-        if not self.settings.proxy or all(map(is_local, targets)):
-            return ""
-        return (
-            f" (through the proxy of {self.settings.proxy}; no_proxy lists hosts to reach without)"
-        )
+    def _translated(self, error: grpc.RpcError, targets: Sequence[str]) -> MlpserveError:
+        problem = translate(error, ",".join(targets))
+        if isinstance(problem, ConnectionFailedError):
+            hint = unreachable_hint(self.settings, targets, str(problem))
+            problem = ConnectionFailedError(f"{problem}{hint}", target=problem.target)
+        return problem
 
     async def _unreadiness(self, timeout: float) -> MlpserveError | None:
         """Say what keeps a call from being answered, if anything does."""

@@ -3,6 +3,7 @@
 What a client survives is left to gRPC's own machinery; here it is only configured.
 """
 
+import codecs
 import json
 import socket
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ from typing import Any
 import grpc
 
 from mlpserve_client._errors import ConnectionFailedError, SettingsError
-from mlpserve_client._settings import Settings, Tls, is_local
+from mlpserve_client._settings import Settings, Tls
+from mlpserve_client._targets import is_local
 
 READINESS = "mlpserve.v1.PredictionService"
 _CALLS = [{"service": READINESS}, {"service": "mlpserve.v1.ModelService"}]
@@ -141,6 +143,10 @@ def _read(path: str | Path | None) -> bytes | None:
     if path is None:
         return None
     try:
-        return Path(path).read_bytes()
+        data = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error}") from error
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+    if b"-----BEGIN " not in data:
+        # gRPC would fail at every connection, and say so only in its log.
+        raise SettingsError(f"invalid PEM file {path}: expected a line that starts -----BEGIN")
+    return data

@@ -62,15 +62,8 @@ def code_of(error: grpc.RpcError) -> grpc.StatusCode:
     return cast("_Failure", error).code()
 
 
-def translate(error: grpc.RpcError, target: str, hint: str = "") -> MlpserveError:
-    """Turn a failed call's error into ours; the caller raises it `from error`.
-
-    Args:
-        error: of the call.
-        target: where it went, for the message.
-        hint: what may be the matter when no server can be reached.
-
-    """
+def translate(error: grpc.RpcError, target: str) -> MlpserveError:
+    """Turn a failed call's error into ours; the caller raises it `from error`."""
     failure = cast("_Failure", error)
     details = _Details(failure)
     text = failure.details() or failure.code().name
@@ -82,7 +75,7 @@ def translate(error: grpc.RpcError, target: str, hint: str = "") -> MlpserveErro
         case grpc.StatusCode.INVALID_ARGUMENT:
             return InvalidInputError(text, field=details.field)
         case grpc.StatusCode.NOT_FOUND:
-            return ModelNotFoundError(f"{text} (models() lists what there is)")
+            return ModelNotFoundError(text)
         case grpc.StatusCode.FAILED_PRECONDITION:
             return ModelRejectedError(text)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
@@ -90,11 +83,11 @@ def translate(error: grpc.RpcError, target: str, hint: str = "") -> MlpserveErro
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineError("no answer within the deadline: pass a longer timeout")
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
-            return UnauthenticatedError(f"{text} (pass token=, or set MLPSERVE_TOKEN)")
+            return UnauthenticatedError(f"{text} (MLPSERVE_TOKEN or a token file supplies one)")
         case grpc.StatusCode.UNAVAILABLE if reason == "NOT_READY":
             return NotReadyError(f"{target}: {text}")
         case grpc.StatusCode.UNAVAILABLE:
-            return ConnectionFailedError(f"{target} cannot be reached: {text}{hint}", target=target)
+            return ConnectionFailedError(f"{target} cannot be reached: {text}", target=target)
         case grpc.StatusCode.CANCELLED if "Channel closed" in text:
             return ClientClosedError("the client was closed during the call")
     return _fault(failure.code(), text, details)

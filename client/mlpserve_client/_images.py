@@ -5,6 +5,7 @@ and centred by its mass. An image that already has the model's shape keeps its p
 """
 
 import math
+import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 Grey = npt.NDArray[np.float32]  # [height, width], 0 to 1
 
 _INK = 0.2  # paler than this is paper: shadows and JPEG noise
+_MUCH_INK = 0.5  # of an image's area; strokes cover far less
+_BLANK = 2 / 255  # contrast; less than this is noise
+_MIN_SIDE = 5  # pixels; an image that comes as a flat vector has at least as many a side
 
 
 class Fitter:
@@ -55,12 +59,37 @@ def fit(image: "Image | str | Path", input_shape: tuple[int, ...]) -> Grey:
 
     """
     height, width = plane(input_shape)
-    grey = _grey(read(image, str(image)) if isinstance(image, str | Path) else image)
+    grey = _upright_grey(read(image, str(image)) if isinstance(image, str | Path) else image)
+    if not grey.size or not np.isfinite(grey).all():
+        raise InvalidInputError("the image has no pixels, or pixels that are not finite")
+    if grey.max() - grey.min() < _BLANK:
+        raise InvalidInputError("the image is blank: every pixel has the same brightness")
     if np.median(_border(grey)) > 0.5:
         grey = 1 - grey
     if grey.shape != (height, width):
-        grey = _centred(_cropped(_stretched(grey)), height, width)
+        grey = _centred(_cropped(_evenly_lit(_stretched(grey))), height, width)
     return grey.reshape(input_shape)
+
+
+def _upright_grey(image: "Image") -> Grey:
+    from PIL import ImageOps
+
+    try:
+        # Telephones store how they were held, and not the pixels as one sees them.
+        return _grey(ImageOps.exif_transpose(image))
+    except Exception as error:  # closed, cut off or damaged: each decoder fails in its own way
+        raise InvalidInputError(f"cannot read the image: {error}") from error
+
+
+def _evenly_lit(grey: Grey) -> Grey:
+    """Warn if much of an image is as dark as ink, as in a photograph with a shadow on it."""
+    if (grey > _INK).mean() > _MUCH_INK:
+        warnings.warn(
+            "more than half of the image is ink: the light may be uneven, and the answer wrong; "
+            "crop the image to the drawing, or raise its contrast",
+            stacklevel=2,
+        )
+    return grey
 
 
 def plane(input_shape: tuple[int, ...]) -> tuple[int, int]:
@@ -74,9 +103,9 @@ def plane(input_shape: tuple[int, ...]) -> tuple[int, int]:
     if len(sides) == 2:
         return sides
     root = math.isqrt(math.prod(sides))
-    if len(sides) == 1 and root * root == sides[0]:
+    if len(sides) == 1 and root * root == sides[0] and root >= _MIN_SIDE:
         return root, root
-    raise InvalidInputError(f"the model takes arrays of shape {input_shape}, which is no image's")
+    raise InvalidInputError(f"the model takes arrays of shape {input_shape}, not images")
 
 
 def read(file: str | Path | IO[bytes], name: str) -> "Image":
@@ -91,12 +120,14 @@ def read(file: str | Path | IO[bytes], name: str) -> "Image":
         import PIL.Image
     except ImportError as error:
         raise InvalidInputError(
-            f"cannot read {name}: image files need Pillow, install mlpserve[images]"
+            f"cannot read {name}: image files need Pillow: pip install pillow"
         ) from error
     try:
         with PIL.Image.open(file) as opened:
             opened.load()
             return opened
+    except PIL.UnidentifiedImageError as error:  # its text holds the address of an object
+        raise InvalidInputError(f"{name} is not an image that Pillow can read") from error
     except Exception as error:  # each of Pillow's decoders fails in its own way
         raise InvalidInputError(f"cannot read {name} as an image: {error}") from error
 
@@ -104,7 +135,9 @@ def read(file: str | Path | IO[bytes], name: str) -> "Image":
 def _grey(image: "Image") -> Grey:
     if image.mode.startswith(("I", "F")):  # deeper than 8 bits: scaled by their own maximum
         deep = np.asarray(image, dtype=np.float32)
-        top = 65535.0 if image.mode.startswith("I") else float(deep.max(initial=1.0))
+        highest = float(deep.max(initial=1.0))
+        # Cameras and scanners store 10, 12 or 14 bits in 16: the lowest depth that fits.
+        top = 2.0 ** max(8, int(highest).bit_length()) - 1 if image.mode[0] == "I" else highest
         return _clipped(deep / np.float32(top))
     # Transparency is paper: white unless the strokes are white themselves.
     coloured = image.convert("RGBA")

@@ -57,16 +57,26 @@ def as_instances(xs: Any) -> npt.NDArray[Any]:
 
 def as_array(x: Any) -> npt.NDArray[Any]:
     """Turn arrays, lists and scalars into an array of numbers, without copying arrays."""
+    if isinstance(x, bytes | bytearray):
+        raise InvalidInputError("expected numbers, got bytes: pass an image file by its path")
     try:
         array = np.asarray(x)
-    except ValueError as error:
-        raise InvalidInputError(f"the values form no rectangular array: {error}") from error
+    except Exception as error:  # whatever an object's __array__ raises
+        raise InvalidInputError(f"cannot make a rectangular array: {error}") from error
+    if any(map(np.ma.is_masked, _masked_arrays(x))):
+        raise InvalidInputError("masked values cannot be sent: fill them first, as x.filled(0)")
     if array.dtype.kind not in "buif":
         raise InvalidInputError(
             f"expected numbers (bool, integers or floats), got {type(x).__name__} "
             f"with dtype {array.dtype}"
         )
     return array
+
+
+def _masked_arrays(x: object) -> list[Any]:
+    """Return the masked arrays that `x` is or holds; NumPy would drop their masks in silence."""
+    parts = x if isinstance(x, list | tuple) else [x]
+    return [part for part in parts if isinstance(part, np.ma.MaskedArray)]
 
 
 def as_wire_values(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -105,4 +115,6 @@ def _why_not_scaled(values: npt.NDArray[np.float32]) -> str:
         return f"the value at {where} is {values[where]}: expected finite values of 0 to 1"
     low, high = float(values.min()), float(values.max())
     hint = _DIVIDE if low >= 0 else "undo any centring such as (x - mean) / deviation"
-    return f"floats are scaled values of 0 to 1, but these reach from {low:g} to {high:g}: {hint}"
+    return (
+        f"floats are scaled values of 0 to 1, but these reach from {low:.9g} to {high:.9g}: {hint}"
+    )

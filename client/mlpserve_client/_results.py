@@ -49,7 +49,7 @@ class ModelVersion:
     input_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     created: datetime
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float] = field(hash=False)
 
     @property
     def version(self) -> int:
@@ -71,8 +71,11 @@ class ClassProbability(NamedTuple):
     name: str
     probability: float
 
+    def __repr__(self) -> str:
+        return f"ClassProbability({self.label}, {self.name!r}, {self.probability:.4f})"
 
-@dataclass(frozen=True, eq=False, slots=True)
+
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
 class Prediction:
     """The answer for one instance.
 
@@ -89,9 +92,9 @@ class Prediction:
     label: int
     name: str
     probability: float
-    probabilities: npt.NDArray[np.float32] = field(repr=False)
+    probabilities: npt.NDArray[np.float32]
     model: ModelRef
-    class_names: tuple[str, ...] = field(repr=False)
+    class_names: tuple[str, ...]
 
     def top(self, k: int = 3) -> list[ClassProbability]:
         """Return the `k` most probable classes, the most probable first."""
@@ -113,6 +116,10 @@ class Prediction:
 
     def __hash__(self) -> int:
         return hash((self.label, self.model))
+
+    def __repr__(self) -> str:
+        named = f"label={self.label}, name={self.name!r}, probability={self.probability:.4f}"
+        return f"Prediction({named}, model={self.model.name!r} version {self.model.version})"
 
 
 @dataclass(frozen=True, eq=False, slots=True)

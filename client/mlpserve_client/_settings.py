@@ -1,15 +1,15 @@
 """Settings: arguments win over the environment, which wins over the defaults."""
 
-import ipaddress
 import numbers
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlpserve_client._errors import SettingsError
+from mlpserve_client._targets import DEFAULT_PORT, is_local, parse_targets
 
-DEFAULT_PORT = 50051
 DEFAULT_TARGET = f"localhost:{DEFAULT_PORT}"
 DEFAULT_TIMEOUT = 10.0
 
@@ -79,21 +79,24 @@ def resolve(
     token: str | None = None,
 ) -> Settings:
     """Give the settings that follow from arguments (None: not given) and the environment."""
-    if target is None:
-        target = environ.get("MLPSERVE_TARGET") or DEFAULT_TARGET
+    with _naming("MLPSERVE_TARGET" if target is None else ""):
+        if target is None:
+            target = environ.get("MLPSERVE_TARGET") or DEFAULT_TARGET
+        targets = parse_targets(target)
     if timeout is None:
-        timeout = _seconds(environ.get("MLPSERVE_TIMEOUT") or str(DEFAULT_TIMEOUT))
+        with _naming("MLPSERVE_TIMEOUT"):
+            timeout = _seconds(environ.get("MLPSERVE_TIMEOUT") or str(DEFAULT_TIMEOUT))
     return Settings(
-        targets=_targets(target),
-        timeout=timeout,
+        targets=targets,
+        timeout=check_timeout(timeout),
         tls=tls or _tls_from(environ),
         token=token or _token_from(environ),
         proxy=_proxy_from(environ),
     )
 
 
-def check_timeout(seconds: float) -> None:
-    """Refuse what no call can wait for: inf, NaN, nothing, text.
+def check_timeout(seconds: float) -> float:
+    """Return a timeout as a float; refuse what no call can wait for: inf, NaN, 0, text.
 
     Raises:
         SettingsError: as said.
@@ -101,8 +104,10 @@ def check_timeout(seconds: float) -> None:
     """
     if not (isinstance(seconds, numbers.Real) and 0 < seconds <= MAX_TIMEOUT):
         raise SettingsError(
-            f"a timeout is a number of seconds > 0 and at most {MAX_TIMEOUT:.0f}, not {seconds!r}"
+            f"invalid timeout {seconds!r}: expected seconds, more than 0 and at most "
+            f"{MAX_TIMEOUT:.0f}"
         )
+    return float(seconds)  # a float32 would lose the seconds in a sum with the clock
 
 
 def read_token(path: str | Path) -> str:
@@ -121,24 +126,20 @@ def read_token(path: str | Path) -> str:
     return tokens[0]
 
 
-def _targets(target: str | Sequence[str]) -> tuple[str, ...]:
-    parts = target.split(",") if isinstance(target, str) else target
-    return tuple(_with_port(part.strip()) for part in parts if part.strip())
-
-
-def _with_port(target: str) -> str:
-    if target.startswith(("http://", "https://")):
-        raise SettingsError(f"a target is host:port without http, not {target!r}")
-    # gRPC would take 443 for a bare name; nobody means that here.
-    bare = ":" not in target or target.endswith("]")
-    return f"{target}:{DEFAULT_PORT}" if bare else target
-
-
 def _seconds(text: str) -> float:
     try:
-        return float(text)
+        return check_timeout(float(text))
     except ValueError as error:
-        raise SettingsError(f"MLPSERVE_TIMEOUT must be a number, not {text!r}") from error
+        raise SettingsError(f"invalid timeout {text!r}: expected a number of seconds") from error
+
+
+@contextmanager
+def _naming(variable: str) -> Iterator[None]:
+    """Name the variable that a wrong value comes from; "" where it is an argument."""
+    try:
+        yield
+    except SettingsError as error:
+        raise SettingsError(f"{variable}: {error}" if variable else str(error)) from error
 
 
 def _tls_from(environ: Mapping[str, str]) -> Tls | None:
@@ -172,14 +173,3 @@ def _proxy_from(environ: Mapping[str, str]) -> str:
         if address := environ.get(variable):
             return f"{variable}={address.rpartition('@')[2]}"
     return ""
-
-
-def is_local(target: str) -> bool:
-    """Return True if a target is on this machine: no proxy, and a token may go unencrypted."""
-    if target.startswith(("unix:", "unix-abstract:")):
-        return True
-    host = target.removeprefix("dns:").lstrip("/").rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

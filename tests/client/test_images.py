@@ -81,22 +81,91 @@ def test_images_fit_every_shape_that_can_hold_one(shape: tuple[int, ...]) -> Non
     assert fitted.max() > 0.5
 
 
-@pytest.mark.parametrize("shape", [(5,), (3, 4, 5)])
+@pytest.mark.parametrize("shape", [(4,), (5,), (16,), (3, 4, 5)])
 def test_a_model_that_takes_no_images_says_so(shape: tuple[int, ...]) -> None:
-    with pytest.raises(InvalidInputError, match="no image's"):
+    with pytest.raises(InvalidInputError, match="not images"):
         fit(drawing("L", (30, 30), "white", "black"), shape)
 
 
-@pytest.mark.parametrize("paper", ["white", "black"])
-def test_an_empty_page_is_black(paper: str) -> None:
-    assert fit(Image.new("L", (100, 100), paper), SHAPE).max() == 0
+@pytest.mark.parametrize("paper", ["white", "black", 128])
+@pytest.mark.parametrize("size", [(100, 100), SHAPE, (1, 1)])
+def test_a_blank_image_is_refused(paper: str, size: tuple[int, int]) -> None:
+    with pytest.raises(InvalidInputError, match="blank"):
+        fit(Image.new("L", size, paper), SHAPE)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1000, 3), (2, 900)])
+@pytest.mark.parametrize("size", [(3, 1000), (900, 2)])
 def test_extreme_sizes_still_fit(size: tuple[int, int]) -> None:
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8))
+    image = Image.new("L", size, "white")
+    image.putpixel((1, 1), 0)
 
     assert fit(image, SHAPE).shape == SHAPE
+
+
+def test_a_photograph_with_a_shadow_on_it_is_warned_of() -> None:
+    light = np.full((100, 100), 230, dtype=np.uint8)
+    light[20:, 10:] = 90
+    image = Image.fromarray(light)
+
+    with pytest.warns(UserWarning, match="the light may be uneven"):
+        fit(image, SHAPE)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_telephones_picture_is_seen_as_it_was_held(tmp_path: Path, orientation: int) -> None:
+    upright = drawing("L", (90, 120), "white", "black")
+    # The value of the tag says how to turn the stored pixels; here they are turned back.
+    turn = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }  # fmt: skip
+    stored = upright.transpose(turn[orientation]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "photo.png", exif=exif)
+
+    np.testing.assert_array_equal(fit(tmp_path / "photo.png", SHAPE), fit(upright, SHAPE))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("mode", ["I;16", "I"])
+def test_deep_images_are_scaled_by_the_bits_that_they_use(mode: str, bits: int) -> None:
+    white = 2**bits - 1
+    deep = drawing(mode, SHAPE, 0, white)
+
+    assert fit(deep, SHAPE).max() == 1
+
+
+def closed() -> Image.Image:
+    image = Image.new("L", (9, 9))
+    image.close()
+    return image
+
+
+UNUSABLE: dict[str, Callable[[], Image.Image]] = {
+    "closed": closed,
+    "empty": lambda: Image.new("L", (0, 5)),
+    "nan": lambda: Image.fromarray(np.full((9, 9), np.nan, dtype=np.float32)),
+    "infinite": lambda: Image.fromarray(np.full((9, 9), np.inf, dtype=np.float32)),
+    "unknown mode": lambda: Image.new("LAB", (9, 9)),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_no_foreign_exception_comes_out_of_an_image(kind: str) -> None:
+    with pytest.raises(InvalidInputError):
+        fit(UNUSABLE[kind](), SHAPE)
+
+
+def test_what_is_no_image_is_named_without_an_objects_address(tmp_path: Path) -> None:
+    (tmp_path / "seven.png").write_text("hello")
+
+    with pytest.raises(InvalidInputError) as caught:
+        fit(tmp_path / "seven.png", SHAPE)
+    assert "0x" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])

@@ -27,6 +27,37 @@ def test_values_of_another_scale_are_refused_with_a_hint(values: Any, hint: str)
         as_wire_values(values)
 
 
+class Raising:
+    def __init__(self, error: type[Exception]) -> None:
+        self._error = error
+
+    def __array__(self, *arguments: object, **more: object) -> Any:
+        raise self._error("as told")
+
+
+@pytest.mark.parametrize("error", [KeyError, RuntimeError, RecursionError, OSError, MemoryError])
+def test_no_foreign_exception_comes_out_of_an_array(error: type[Exception]) -> None:
+    with pytest.raises(InvalidInputError, match="as told"):
+        as_array(Raising(error))
+
+
+@pytest.mark.parametrize("pack", [lambda x: x, lambda x: [x, x]])
+def test_masked_values_are_refused_and_a_mask_of_nothing_is_not(pack: Any) -> None:
+    with pytest.raises(InvalidInputError, match="masked"):
+        as_array(pack(np.ma.masked_array([1, 2], mask=[False, True])))
+    assert as_array(pack(np.ma.masked_array([1, 2]))).size in (2, 4)
+
+
+def test_bytes_are_no_numbers_and_the_message_says_what_to_pass() -> None:
+    with pytest.raises(InvalidInputError, match="by its path"):
+        as_array(b"\x89PNG")
+
+
+def test_a_range_is_told_with_all_its_digits() -> None:
+    with pytest.raises(InvalidInputError, match=r"from 1 to 1\.00000012"):
+        as_wire_values(np.array([1, 1 + 1e-7], np.float32))
+
+
 @pytest.mark.parametrize("values", [["a"], [None], [{}], [1j], [b"x"], [[1, 2], [3]]])
 def test_what_holds_no_rectangle_of_numbers_is_refused(values: Any) -> None:
     with pytest.raises(InvalidInputError):

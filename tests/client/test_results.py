@@ -1,13 +1,14 @@
 """What calls return behaves like values and sequences."""
 
 import pickle
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mlpserve_client import BatchPrediction, ModelRef, Prediction
+from mlpserve_client import BatchPrediction, ModelRef, ModelVersion, Prediction
 
 REF = ModelRef("mnist", 3, "sha256:ab")
 NAMES = ("cat", "dog", "owl")
@@ -44,10 +45,17 @@ def test_predictions_are_equal_when_every_probability_is() -> None:
     assert prediction(0.2, 0.7, 0.1) != "dog"
 
 
+def test_a_version_can_be_a_key_of_a_dictionary() -> None:
+    described = ModelVersion(
+        ModelRef("mnist", 3, "sha256:ab"), "ACTIVE", "", (), (2,), ("cat",), datetime.now(UTC), {}
+    )
+    assert {described: 1}[replace(described)] == 1
+
+
 def test_a_repr_is_short_and_says_what_matters() -> None:
+    assert repr(prediction(0.2, 0.75, 0.05).top(1)) == "[ClassProbability(1, 'dog', 0.7500)]"
     assert repr(prediction(0.2, 0.75, 0.05)) == (
-        "Prediction(label=1, name='dog', probability=0.75, "
-        "model=ModelRef(name='mnist', version=3, digest='sha256:ab'))"
+        "Prediction(label=1, name='dog', probability=0.7500, model='mnist' version 3)"
     )
     assert len(repr(batch(1000))) < 150
 

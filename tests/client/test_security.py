@@ -62,8 +62,16 @@ def test_a_certificate_for_another_name_is_refused_unless_expected(
 def test_plain_text_to_an_encrypted_server_fails_in_time(
     connect: Callable[..., Any], secured: Callable[..., Any]
 ) -> None:
-    with pytest.raises(ConnectionFailedError):
+    with pytest.raises(ConnectionFailedError, match="the server may want TLS"):
         connect(secured().target).predict(INPUT, timeout=0.5)
+
+
+def test_encryption_to_a_plain_server_fails_in_time(
+    connect: Callable[..., Any], scripted: Callable[..., Any], authority: Any
+) -> None:
+    client = connect(scripted().target, tls=Tls(ca=authority.ca))
+    with pytest.raises(ConnectionFailedError, match="the server may not use TLS"):
+        client.predict(INPUT, timeout=0.5)
 
 
 def test_mutual_tls_shows_our_certificate(

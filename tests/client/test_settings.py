@@ -1,11 +1,13 @@
 """Arguments win over the environment, which wins over the defaults."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from mlpserve_client import Client, SettingsError, Tls
+from mlpserve_client import Client, SettingsError, Tls, _channel
 from mlpserve_client._settings import resolve
 
 
@@ -41,10 +43,53 @@ def test_arguments_win_over_the_environment() -> None:
         ("gateway:1", "gateway:1"),
         ("unix:/run/mlpserve.sock", "unix:/run/mlpserve.sock"),
         ("dns:///gateway:1", "dns:///gateway:1"),
+        ("dns:///localhost", "dns:///localhost:50051"),
+        ("dns:gateway", "dns:gateway:50051"),
+        ("dns://8.8.8.8/gateway", "dns://8.8.8.8/gateway:50051"),
+        ("::1", "[::1]:50051"),
+        ("fe80::1", "[fe80::1]:50051"),
+        ("[::1]:7", "[::1]:7"),
+        ("ipv4:10.0.0.1:7", "ipv4:10.0.0.1:7"),
     ],
 )
 def test_a_target_without_a_port_gets_the_usual_one(given: str, target: str) -> None:
     assert resolve({}, target=given).targets == (target,)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["127.0.0.1:", "gateway:99999", "gateway:0", "gateway:-1", "gateway:http", "gateway:\u0663",
+     "grpc://gateway:1", "https://gateway", "dns:///", ":1", "a:b:1", "[::1", "[]:1"],
+)  # fmt: skip
+def test_a_target_that_leads_nowhere_is_refused_by_name(target: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(repr(target))):
+        resolve({}, target=target)
+
+
+def test_a_wrong_value_names_its_variable_only_where_it_is_the_source() -> None:
+    for variable, value in (("MLPSERVE_TARGET", "a:b"), ("MLPSERVE_TIMEOUT", "0")):
+        with pytest.raises(SettingsError, match=f"^{variable}: "):
+            resolve({variable: value})
+    for argument in ({"target": "a:b"}, {"timeout": 0}):
+        with pytest.raises(SettingsError) as caught:
+            resolve({"MLPSERVE_TARGET": "c:1", "MLPSERVE_TIMEOUT": "3"}, **argument)
+        assert "MLPSERVE" not in str(caught.value)
+
+
+def test_a_timeout_of_numpys_is_a_float() -> None:
+    assert type(resolve({}, timeout=np.float32(5)).timeout) is float
+
+
+def test_a_certificate_in_another_form_is_refused_and_a_byte_order_mark_is_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "ca.pem"
+    pem = "-----BEGIN CERTIFICATE-----\n"
+    path.write_bytes(pem.encode("utf-16"))
+    with pytest.raises(SettingsError, match=r"ca\.pem.*BEGIN"):
+        _channel.credentials(Tls(ca=path))
+    path.write_bytes(pem.encode("utf-8-sig"))
+    _channel.credentials(Tls(ca=path))
 
 
 @pytest.mark.parametrize(

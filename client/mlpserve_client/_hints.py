@@ -1,0 +1,32 @@
+"""What may be the matter when no server can be reached."""
+
+from collections.abc import Sequence
+
+from mlpserve_client._settings import Settings
+from mlpserve_client._targets import is_local
+
+# What gRPC says where one side speaks TLS and the other does not.
+_CLOSED_AT_ONCE = ("Socket closed", "Connection reset", "Broken pipe", "Endpoint closing")
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "wrong version number", "packet length too long")
+
+
+def unreachable_hint(settings: Settings, targets: Sequence[str], text: str) -> str:
+    """Return what to check, as the end of a message; empty where nothing suggests itself.
+
+    Args:
+        settings: the client's.
+        targets: where the call went.
+        text: what gRPC says.
+
+    """
+    hints = []
+    if settings.tls is None and any(words in text for words in _CLOSED_AT_ONCE):
+        hints.append("the server may want TLS, which is off")
+    if settings.tls and any(words in text for words in _NOT_TLS):
+        hints.append("the server may not use TLS, which is on")
+    if settings.proxy and not all(map(is_local, targets)):
+        hints.append(
+            f"connections go through the proxy of {settings.proxy}; no_proxy lists hosts to "
+            "reach without it"
+        )
+    return f" ({'; '.join(hints)})" if hints else ""
