@@ -77,7 +77,8 @@ def test_a_wrong_value_names_its_variable_only_where_it_is_the_source() -> None:
 
 
 def test_a_timeout_of_numpys_is_a_float() -> None:
-    assert type(resolve({}, timeout=np.float32(5)).timeout) is float
+    single: Any = np.float32(5)
+    assert type(resolve({}, timeout=single).timeout) is float
 
 
 def test_a_certificate_in_another_form_is_refused_and_a_byte_order_mark_is_not(

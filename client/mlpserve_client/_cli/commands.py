@@ -9,6 +9,7 @@ from typing import Any
 from mlpserve_client._cli import bench as _bench
 from mlpserve_client._cli import predict as _predicting
 from mlpserve_client._cli.terminal import table
+from mlpserve_client._cli.text import printable
 from mlpserve_client._results import ModelVersion
 from mlpserve_client._sync import Client
 
@@ -35,7 +36,7 @@ def model(client: Client, arguments: Namespace) -> int:
     else:
         width = max(map(len, described))
         for key, value in described.items():
-            print(f"{key:{width}}  {_text(value)}".rstrip())
+            print(f"{key:{width}}  {printable(_text(value))}".rstrip())
     return 0
 
 

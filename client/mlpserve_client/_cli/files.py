@@ -36,11 +36,16 @@ def read(name: str) -> "Array | Image":
         path = Path(name)
         with path.open("rb") as file:
             head = file.read(len(_NPY))
+            # Only a file can be mapped, or read from its start again: a pipe has a name too.
+            if not path.is_file():
+                return _parse(head + file.read(), name)
         if head == _NPY:
             return _checked(np.load(path, mmap_mode="r", allow_pickle=False))
         return _parse(path.read_bytes(), name)
     except InvalidInputError:
         raise
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {name}: {error.strerror or error}") from error
     except Exception as error:  # gzip, zip and .npy each fail in their own ways
         raise InvalidInputError(f"cannot read {name}: {error}") from error
 

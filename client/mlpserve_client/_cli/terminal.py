@@ -9,10 +9,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve_client._cli.text import printable
 from mlpserve_client._results import Prediction
 
 _SHADES = " .:-=+*#%@"
 _BAR = 24  # characters
+_BLOCK = "█"
+
+
+def bar(share: float) -> str:
+    """Draw a share of 1 as a bar, in characters that standard output can encode."""
+    try:
+        _BLOCK.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        return "#" * round(share * _BAR)
+    return _BLOCK * round(share * _BAR)
 
 
 def picture(values: npt.NDArray[Any]) -> list[str]:
@@ -28,10 +39,10 @@ def picture(values: npt.NDArray[Any]) -> list[str]:
 def bars(prediction: Prediction, limit: int = 10) -> list[str]:
     """Draw the probabilities of the likeliest classes, in the order of their labels."""
     shown = sorted(prediction.top(limit))
-    width = max(len(candidate.name) for candidate in shown)
+    width = max(len(printable(candidate.name)) for candidate in shown)
     return [
-        f"{'>' if label == prediction.label else ' '} {name:>{width}} "
-        f"{'█' * round(p * _BAR):{_BAR}} {p:7.2%}"
+        f"{'>' if label == prediction.label else ' '} {printable(name):>{width}} "
+        f"{bar(p):{_BAR}} {p:7.2%}"
         for label, name, p in shown
     ]
 
@@ -45,7 +56,7 @@ def beside(left: Sequence[str], right: Sequence[str]) -> str:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Align columns."""
-    everything = [header, *rows]
+    everything = [[printable(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
     lines = (
         "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
@@ -69,8 +80,8 @@ class Progress:
         rate = done / max(time.monotonic() - self._started, 1e-9)
         share = done / max(self.total, 1)
         left = (self.total - done) / max(rate, 1e-9)
-        bar = "█" * round(share * _BAR)
         end = "\n" if done >= self.total else ""
-        text = f"\r{bar:{_BAR}} {share:4.0%} {done}/{self.total} {rate:,.0f}/s {left:.0f} s left "
+        figures = f"{share:4.0%} {done}/{self.total} {rate:,.0f}/s {left:.0f} s left "
+        text = f"\r{bar(share):{_BAR}} {figures}"
         self._stream.write(text + end)
         self._stream.flush()

@@ -1,10 +1,12 @@
 """The command, as scripts, probes and people use it."""
 
+import contextlib
 import csv
 import gzip
 import io
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import pytest
 
 import mlpserve_client
@@ -352,3 +355,127 @@ def test_ctrl_c_ends_quietly_with_130() -> None:
         output, errors = process.communicate(timeout=20)
 
     assert (process.returncode, output, errors) == (130, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["models", "--timeout", "soon"], "--timeout: invalid value 'soon': expected a number"),
+        (["models", "--target", "gateway:x"], "'gateway:x' has port 'x'"),
+        (["predict"], "expected files to classify"),
+        (["bench", "--threads", "1.5"], "expected an integer from 1 to 1024"),
+        (["health", "--targ", "gateway"], "--targ"),
+    ],
+)
+def test_wrong_usage_is_one_line_with_the_way_to_help(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.suppress(SystemExit):
+        main(arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert expected in line
+    assert "--help" in line
+    assert not re.search(r"MLPSERVE_|[a-z]\(\)|token=|_between", line)
+
+
+def test_a_wrong_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLPSERVE_TIMEOUT", "soon")
+    assert main(["models"]) == 2
+    assert "MLPSERVE_TIMEOUT: invalid timeout 'soon'" in capsys.readouterr().err
+
+
+def test_rows_of_the_demo_can_be_chosen_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--demo", "--json", "--index", "0:2"]) == 0
+    assert len(labels_in(capsys.readouterr().out)) == 2
+
+    assert main(["predict", "--demo", "--index", "5"]) == 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+@pytest.mark.parametrize("command", [["predict", "--demo"], ["models"], ["model"]])
+def test_any_encoding_of_the_output_will_do(command: list[str], encoding: str) -> None:
+    names = [f"七{number}" for number in range(10)]
+    with serve(class_names=names) as server:
+        environment = os.environ | {"PYTHONIOENCODING": encoding, "MLPSERVE_TARGET": server.target}
+        done = subprocess.run(
+            [*COMMAND, *command], env=environment, capture_output=True, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+    done.stdout.decode(encoding)
+
+
+@pytest.mark.parametrize("output", [">&-", ">/dev/full"])
+@pytest.mark.parametrize("command", ["models", "predict --demo"])
+def test_output_that_cannot_be_written_is_one_line(command: str, output: str) -> None:
+    line = f"exec {' '.join(COMMAND)} {command} {output}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=60, check=False)
+
+    (error,) = done.stderr.decode().splitlines()
+    assert done.returncode == 1
+    assert "cannot write the output" in error
+
+
+@pytest.mark.parametrize("compress", [lambda data: data, gzip.compress])
+def test_a_pipe_with_a_name_is_read_once(
+    tmp_path: Path, pixels: Any, compress: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / "x").write_bytes(compress(npy(pixels)))
+    line = f"{' '.join(COMMAND)} predict --json <(cat {tmp_path / 'x'})"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(labels_in(done.stdout.decode())) == 20
+
+
+def test_one_bad_file_does_not_lose_the_other_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pixels: Any
+) -> None:
+    np.save(tmp_path / "good.npy", pixels)
+    np.save(tmp_path / "short.npy", np.zeros(5))
+    (tmp_path / "bad.png").write_text("hello")
+
+    files = [str(tmp_path / name) for name in ("bad.png", "good.npy", "short.npy", "missing.npy")]
+    assert main(["predict", "--json", *files]) == 1
+
+    output = capsys.readouterr()
+    assert len(labels_in(output.out)) == 20
+    bad, short, missing = output.err.splitlines()
+    assert "bad.png is not an image" in bad
+    assert "5 numbers, the model takes 784" in short
+    assert "No such file" in missing
+    assert "0x" not in bad
+    assert "Errno" not in missing
+
+
+def test_a_photograph_with_a_shadow_is_answered_with_a_word_of_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    light = np.full((100, 100), 230, dtype=np.uint8)
+    light[20:, 10:] = 90
+    for name in ("a.png", "b.png"):
+        PIL.Image.fromarray(light).save(tmp_path / name)
+
+    assert main(["predict", "--json", str(tmp_path / "a.png"), str(tmp_path / "b.png")]) == 0
+
+    output = capsys.readouterr()
+    assert len(output.out.splitlines()) == 2
+    assert output.err.count("mlpserve-client: warning: ") == 2
+
+
+def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"\x1b[2J{number}\x07" for number in range(10)]
+    with serve(class_names=names) as server:
+        for command in (["predict", "--demo"], ["model"], ["predict", "--demo", "--json"]):
+            assert main([*command, "--target", server.target]) == 0
+    text = capsys.readouterr().out
+    assert all(character.isprintable() for character in text.replace("\n", ""))
+
+
+def test_grpcs_log_stays_out_of_the_terminal(authority: Any, server: ModelServer) -> None:
+    done = run("health", "--tls-ca", str(authority.ca), "--timeout", "2")
+
+    (line,) = done.stderr.decode().splitlines()
+    assert done.returncode == 1
+    assert "the server may not use TLS" in line
