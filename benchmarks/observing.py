@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
@@ -20,7 +20,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-from mlpserve_model import Dataset, Gate, Manifest, Network
+from mlpserve_model import (
+    DatasetInfo,
+    FileInfo,
+    Manifest,
+    Network,
+    Signature,
+    Verdict,
+)
 from mlpserve_server.observability.access_log import AccessLog
 from mlpserve_server.observability.aggregation import WorkerAggregator
 from mlpserve_server.observability.metrics import MetricDelta
@@ -31,9 +38,11 @@ CALLS, ROUNDS, AT_ONCE = 40_000, 5, 1000
 GROUPS = (1, 8, 16, 64)
 METHOD = "/mlpserve.v1.PredictionService/Predict"
 MANIFEST = Manifest(
-    model="mnist", network=Network((784, 128, 10)), input_shape=(28, 28), input_maximum=255,
-    class_names=tuple("0123456789"), dataset=Dataset("none", "sha256:0", "none"), recipe={}, seed=0,
-    libraries={}, metrics={}, gate=Gate("PROMOTED"),
+    model="mnist", network=Network((784, 128, 10)),
+    signature=Signature((28, 28), 255, tuple("0123456789")),
+    dataset=DatasetInfo("none", "sha256:0", "none"), recipe={}, seed=0,
+    libraries={}, metrics={}, version=1, created=datetime.now(UTC), golden_rows=1, document=b"",
+    files={"model.npz": FileInfo("0" * 64, 0)}, gate=Verdict("PROMOTED"),
 )  # fmt: skip
 
 
@@ -67,11 +76,10 @@ def _observer(shares: list[float] | None) -> Observer:
 
 def _microseconds(observer: Observer, group: int) -> float:
     probabilities = np.random.default_rng(0).random((group, 10), dtype=np.float32)
-    manifest = replace(MANIFEST, version=1)
     calls = [CallInfo(METHOD, ()) for _ in range(group)]
     started = time.process_time()
     for told in range(0, CALLS, group):
-        observer.predicted(manifest, probabilities)
+        observer.predicted(MANIFEST, probabilities)
         for call in calls:
             observer.ended(call, 0, b"")
         if isinstance(observer, Recorder) and told % AT_ONCE < group:

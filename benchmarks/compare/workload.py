@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from mlpserve_model import (
     CHAMPION,
-    Dataset,
-    Gate,
-    Manifest,
+    DatasetInfo,
+    Draft,
     Network,
+    Signature,
     Store,
+    Verdict,
     Weights,
     forward,
     initialise,
@@ -84,7 +85,9 @@ def challenge(folder: Path) -> None:
     """Publish other weights into the store, as challenger."""
     store, rng = Store(folder, "mnist"), np.random.default_rng(1)
     golden = rng.random((8, NETWORK.inputs), dtype=np.float32)
-    version = store.publish(_draft(NETWORK), initialise(NETWORK, rng), golden).version
+    version = store.publish(
+        _draft(NETWORK), Verdict("PROMOTED"), initialise(NETWORK, rng), golden
+    ).version
     store.move_alias("challenger", version, expected=None, event="promote", reason="benchmark")
 
 
@@ -97,21 +100,18 @@ def _write(workload: Workload, network: Network, golden: Float32) -> None:
     np.savez(workload.npz, allow_pickle=False, **arrays)
     workload.raw.write_bytes(b"".join(a.astype("<f4").tobytes() for a in arrays.values()))
     store = Store(workload.store, "mnist")
-    version = store.publish(_draft(network), workload.weights, golden).version
+    version = store.publish(_draft(network), Verdict("PROMOTED"), workload.weights, golden).version
     store.move_alias(CHAMPION, version, expected=None, event="promote", reason="benchmark")
 
 
-def _draft(network: Network) -> Manifest:
-    return Manifest(
+def _draft(network: Network) -> Draft:
+    return Draft(
         model="mnist",
         network=network,
-        input_shape=(28, 28),
-        input_maximum=255,
-        class_names=tuple("0123456789"),
-        dataset=Dataset("random", "sha256:0", "none"),
+        signature=Signature((28, 28), 255, tuple("0123456789")),
+        dataset=DatasetInfo("random", "sha256:0", "none"),
         recipe={},
         seed=0,
         libraries={},
         metrics={},
-        gate=Gate("PROMOTED"),
     )

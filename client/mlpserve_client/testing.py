@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from mlpserve_model import Manifest
+    from mlpserve_model import Draft
 
 __all__ = ["ModelServer", "serve"]
 
@@ -58,13 +58,15 @@ class ModelServer:
         Its weights are random, but always the same for the same number. The server notices
         within a fraction of a second; calls may be answered by the one before until then.
         """
-        from mlpserve_model import CHAMPION, Store, initialise
+        from mlpserve_model import CHAMPION, Store, Verdict, initialise
 
         store = Store(self.store, "mnist")
         draft = _draft(self._input_shape, self._class_names)
         rng = np.random.default_rng(len(store.versions()) + 1)
         golden = rng.random((4, draft.network.inputs), dtype=np.float32)
-        version = store.publish(draft, initialise(draft.network, rng), golden).version
+        version = store.publish(
+            draft, Verdict("PROMOTED"), initialise(draft.network, rng), golden
+        ).version
         store.move_alias(
             CHAMPION,
             version,
@@ -110,21 +112,18 @@ def serve(
             yield server
 
 
-def _draft(input_shape: tuple[int, ...], class_names: tuple[str, ...]) -> "Manifest":
-    from mlpserve_model import Dataset, Gate, Manifest, Network
+def _draft(input_shape: tuple[int, ...], class_names: tuple[str, ...]) -> "Draft":
+    from mlpserve_model import DatasetInfo, Draft, Network, Signature
 
-    return Manifest(
+    return Draft(
         model="mnist",
         network=Network((math.prod(input_shape), 8, len(class_names))),
-        input_shape=input_shape,
-        input_maximum=255,
-        class_names=class_names,
-        dataset=Dataset("none", "sha256:" + "0" * 64, "none"),
+        signature=Signature(input_shape, 255, class_names),
+        dataset=DatasetInfo("none", "sha256:" + "0" * 64, "none"),
         recipe={"name": "random weights for a test"},
         seed=0,
         libraries={},
         metrics={},
-        gate=Gate("PROMOTED"),
     )
 
 

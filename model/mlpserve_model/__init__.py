@@ -2,12 +2,19 @@
 
 from mlpserve_model.errors import (
     AliasConflict,
-    ModelRejected,
+    CorruptVersion,
     StoreBusy,
     StoreError,
     VersionNotFound,
 )
-from mlpserve_model.format.manifest import Dataset, FileInfo, Gate, Manifest
+from mlpserve_model.format.manifest import (
+    DatasetInfo,
+    Draft,
+    FileInfo,
+    Manifest,
+    Signature,
+    Verdict,
+)
 from mlpserve_model.format.version_files import StoredModel
 from mlpserve_model.nn.network import (
     Layer,
@@ -23,17 +30,19 @@ from mlpserve_model.store.store import CHAMPION, Store
 __all__ = [
     "CHAMPION",
     "AliasConflict",
-    "Dataset",
+    "CorruptVersion",
+    "DatasetInfo",
+    "Draft",
     "FileInfo",
-    "Gate",
     "Layer",
     "Manifest",
-    "ModelRejected",
     "Network",
+    "Signature",
     "Store",
     "StoreBusy",
     "StoreError",
     "StoredModel",
+    "Verdict",
     "VersionNotFound",
     "Weights",
     "forward",

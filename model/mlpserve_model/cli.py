@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlpserve_model.errors import ModelRejected, StoreError, VersionNotFound
+from mlpserve_model.errors import CorruptVersion, StoreError, VersionNotFound
 from mlpserve_model.format.manifest import Manifest
 from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
 from mlpserve_model.process.tables import plain, readable, table
@@ -93,7 +93,7 @@ def _nothing(store: Store, settings: Namespace) -> str:
 def _show(store: Store, settings: Namespace) -> int:
     version = _resolve(store, settings.version)
     manifest = store.manifest(version)
-    document = json.loads(manifest.to_json()) | {"aliases": _names(store.aliases(), version)}
+    document = json.loads(manifest.document) | {"aliases": _names(store.aliases(), version)}
     if settings.json:
         _print_json(document)
     else:
@@ -116,7 +116,7 @@ def _move(store: Store, settings: Namespace, alias: str, version: int, event: st
         manifest = store.verify(version)
         if manifest.gate.verdict == "REJECTED":
             reasons = "; ".join(manifest.gate.reasons)
-            raise ModelRejected(f"the gate rejected version {version}: {reasons}")
+            raise CorruptVersion(f"the gate rejected version {version}: {reasons}")
         previous = store.aliases().get(alias)
         store.move_alias(alias, version, expected=previous, event=event, reason=settings.reason)
     if settings.json:

@@ -2,7 +2,7 @@
 
 __all__ = [
     "AliasConflict",
-    "ModelRejected",
+    "CorruptVersion",
     "StoreBusy",
     "StoreError",
     "VersionNotFound",
@@ -25,5 +25,5 @@ class AliasConflict(StoreError):
     """The alias moved in the meantime, or may not move there."""
 
 
-class ModelRejected(StoreError):
+class CorruptVersion(StoreError):
     """A version's files are not what its manifest promises; the message is the reason."""

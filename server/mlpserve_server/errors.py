@@ -5,7 +5,7 @@ __all__ = [
     "BatchTooLarge",
     "InvalidInput",
     "ModelNotFound",
-    "ModelRefused",
+    "ModelUnavailable",
     "NotInMemory",
     "NotReady",
     "Overloaded",
@@ -54,7 +54,7 @@ class ModelNotFound(ServingError):
     reason = "MODEL_NOT_FOUND"
 
 
-class ModelRefused(ServingError):
+class ModelUnavailable(ServingError):
     """The version exists but must not answer: the gate rejected it, or it is damaged."""
 
     reason = "MODEL_REJECTED"

@@ -3,11 +3,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from unittest.mock import patch
 
-from mlpserve_model import Manifest, ModelRejected, Network, StoreError
+from mlpserve_model import CorruptVersion, Network, StoreError
 from mlpserve_model.format import arrays, strict_json
+from mlpserve_model.format.manifest import encode_manifest
+from mlpserve_model.format.manifest_reader import read_manifest
 from mlpserve_model.format.records import decode_aliases, decode_events, encode_event
 from mlpserve_model.process.arguments import PREFIX
 from mlpserve_model.store.location import parse_location
@@ -18,13 +21,21 @@ __all__ = ["as_settings"]
 NETWORK = Network((3, 2, 2))
 
 
-@target(ModelRejected)
+@target(CorruptVersion)
 def manifest(data: bytes) -> None:
-    written = Manifest.from_json(data).to_json()
-    assert Manifest.from_json(written).to_json() == written
+    read = read_manifest(data)
+    document = encode_manifest(
+        read,
+        read.gate,
+        read.files,
+        version=read.version,
+        created=read.created,
+        golden_rows=read.golden_rows,
+    )
+    assert replace(read_manifest(document), document=data) == read
 
 
-@target(ModelRejected)
+@target(CorruptVersion)
 def weights(data: bytes) -> None:
     read = arrays.decode_weights(data, NETWORK)
     assert arrays.decode_weights(arrays.encode_weights(read), NETWORK)

@@ -8,7 +8,16 @@ import numpy as np
 
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2, prediction_pb2
-from mlpserve_model import CHAMPION, Dataset, Gate, Manifest, Network, Store, initialise
+from mlpserve_model import (
+    CHAMPION,
+    DatasetInfo,
+    Draft,
+    Network,
+    Signature,
+    Store,
+    Verdict,
+    initialise,
+)
 from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.oip_catalog import OpenCatalog
 from mlpserve_server.dataplane.predictions import Answer, DataPlane, complete
@@ -24,18 +33,15 @@ from mlpserve_server.transport.status import refusal_of
 from tests.fuzz.model import as_settings
 from tests.fuzz.target import scratch, split, target
 
-DRAFT = Manifest(
+DRAFT = Draft(
     model="mnist",
     network=Network((12, 8, 3)),
-    input_shape=(3, 4),
-    input_maximum=16,
-    class_names=("circle", "square", "star"),
-    dataset=Dataset("made up", "sha256:0", "none"),
+    signature=Signature((3, 4), 16, ("circle", "square", "star")),
+    dataset=DatasetInfo("made up", "sha256:0", "none"),
     recipe={},
     seed=0,
     libraries={},
     metrics={"accuracy": 0.9},
-    gate=Gate("PROMOTED"),
 )
 TOKEN = "a-token-of-24-characters"
 # gRPC's clients take no more than this of an answer's metadata by default.
@@ -133,7 +139,7 @@ def _catalog() -> Catalog:
     for seed in (0, 1):
         rng = np.random.default_rng(seed)
         golden = rng.random((4, 12), dtype=np.float32)
-        store.publish(DRAFT, initialise(DRAFT.network, rng), golden)
+        store.publish(DRAFT, Verdict("PROMOTED"), initialise(DRAFT.network, rng), golden)
     store.move_alias(CHAMPION, 1, expected=None, event="promote", reason="fuzzed")
     manager = ModelManager(store, CHAMPION, standby=1)
     assert manager.poll()

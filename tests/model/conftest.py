@@ -5,7 +5,6 @@ import json
 import shutil
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,15 @@ import numpy as np
 import pytest
 
 from mlpserve_model import (
-    Dataset,
-    Gate,
+    CorruptVersion,
+    DatasetInfo,
+    Draft,
     Manifest,
-    ModelRejected,
     Network,
+    Signature,
     Store,
     StoreError,
+    Verdict,
     Weights,
     initialise,
 )
@@ -29,19 +30,16 @@ MOST_MEMORY = 32 * 2**20
 
 
 @pytest.fixture(scope="session")
-def draft() -> Manifest:
-    return Manifest(
+def draft() -> Draft:
+    return Draft(
         model="tiny",
         network=NETWORK,
-        input_shape=(2, 2),
-        input_maximum=16.0,
-        class_names=("ash", "birch", "cedar"),
-        dataset=Dataset("trees", f"sha256:{'0' * 64}", "80/20"),
+        signature=Signature((2, 2), 16.0, ("ash", "birch", "cedar")),
+        dataset=DatasetInfo("trees", f"sha256:{'0' * 64}", "80/20"),
         recipe={"epochs": 3, "learning_rate": 0.1},
         seed=7,
         libraries={"numpy": np.__version__},
         metrics={"accuracy": 0.75},
-        gate=Gate("PROMOTED", ("above the floor",)),
     )
 
 
@@ -61,25 +59,25 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def publish(store: Store, draft: Manifest, golden: Any) -> Callable[..., Manifest]:
+def publish(store: Store, draft: Draft, golden: Any) -> Callable[..., Manifest]:
     """Publishes a version with weights of the given seed."""
 
     def publish(
         seed: int = 1, verdict: str = "PROMOTED", files: dict[str, bytes] | None = None
     ) -> Manifest:
         weights = initialise(NETWORK, np.random.default_rng(seed))
-        judged = replace(draft, gate=Gate(verdict, ("as the test says",)))
-        return store.publish(judged, weights, golden, files)
+        judged = Verdict(verdict, ("as the test says",))
+        return store.publish(draft, judged, weights, golden, files)
 
     return publish
 
 
 @pytest.fixture(scope="session")
 def published_folder(
-    tmp_path_factory: pytest.TempPathFactory, draft: Manifest, weights: Weights, golden: Any
+    tmp_path_factory: pytest.TempPathFactory, draft: Draft, weights: Weights, golden: Any
 ) -> Path:
     store = Store(tmp_path_factory.mktemp("published"), "tiny")
-    store.publish(draft, weights, golden)
+    store.publish(draft, Verdict("PROMOTED"), weights, golden)
     return store.folder
 
 
@@ -127,7 +125,7 @@ def seal(store: Store, edit_manifest: Callable[..., None]) -> Callable[..., None
 
 @pytest.fixture
 def rejection() -> Callable[[Callable[[], object]], str]:
-    """The message of ModelRejected, which `read` must raise in little memory."""
+    """The message of CorruptVersion, which `read` must raise in little memory."""
 
     def rejection(read: Callable[[], object]) -> str:
         tracemalloc.start()
@@ -137,7 +135,7 @@ def rejection() -> Callable[[Callable[[], object]], str]:
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        assert caught.type is ModelRejected
+        assert caught.type is CorruptVersion
         assert peak < MOST_MEMORY, f"{peak / 2**20:.1f} MiB"
         return str(caught.value)
 

@@ -142,7 +142,7 @@ def test_show_prints_the_manifest_of_a_number_or_an_alias(
     document = models("show", *which, "--json").json
     aliases = document.pop("aliases")
     assert aliases == ["champion"]
-    assert document == json.loads(store.manifest(1).to_json())
+    assert document == json.loads(store.manifest(1).document)
     text = models("show", *which)
     assert text.code == 0
     assert re.search(r"^layer_sizes +4, 5, 3$", text.out, re.MULTILINE)

@@ -16,9 +16,10 @@ MODULES = [
 
 def test_the_packages_names_are_these() -> None:
     assert mlpserve_model.__all__ == [
-        "CHAMPION", "AliasConflict", "Dataset", "FileInfo", "Gate", "Layer", "Manifest",
-        "ModelRejected", "Network", "Store", "StoreBusy", "StoreError", "StoredModel",
-        "VersionNotFound", "Weights", "forward", "initialise", "loss_and_gradients", "scale_pixels",
+        "CHAMPION", "AliasConflict", "CorruptVersion", "DatasetInfo", "Draft", "FileInfo", "Layer",
+        "Manifest", "Network", "Signature", "Store", "StoreBusy", "StoreError", "StoredModel",
+        "Verdict", "VersionNotFound", "Weights", "forward", "initialise",
+        "loss_and_gradients", "scale_pixels",
     ]  # fmt: skip
 
 
@@ -29,7 +30,7 @@ def test_every_public_name_is_there(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", ["AliasConflict", "ModelRejected", "StoreBusy", "VersionNotFound"]
+    "error", ["AliasConflict", "CorruptVersion", "StoreBusy", "VersionNotFound"]
 )
 def test_every_error_is_a_store_error(error: str) -> None:
     assert issubclass(getattr(mlpserve_model, error), mlpserve_model.StoreError)

@@ -22,24 +22,31 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mlpserve.open_inference import inference_pb2_grpc
 from mlpserve.v1 import model_pb2_grpc, prediction_pb2_grpc
-from mlpserve_model import CHAMPION, Dataset, Gate, Manifest, Network, Store, initialise
+from mlpserve_model import (
+    CHAMPION,
+    DatasetInfo,
+    Draft,
+    Network,
+    Signature,
+    Store,
+    Verdict,
+    initialise,
+)
 from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
 
+PROMOTED = Verdict("PROMOTED")
 READINESS = "mlpserve.v1.PredictionService"
 NETWORK = Network((12, 8, 3))
-DRAFT = Manifest(
+DRAFT = Draft(
     model="mnist",
     network=NETWORK,
-    input_shape=(3, 4),
-    input_maximum=16,
-    class_names=("circle", "square", "star"),
-    dataset=Dataset("made up", "sha256:0", "none"),
+    signature=Signature((3, 4), 16, ("circle", "square", "star")),
+    dataset=DatasetInfo("made up", "sha256:0", "none"),
     recipe={},
     seed=0,
     libraries={},
     metrics={"accuracy": 0.9},
-    gate=Gate("PROMOTED"),
 )
 
 
@@ -96,12 +103,14 @@ def store(tmp_path: Path) -> Store:
 def publish(store: Store) -> Callable[..., int]:
     """Publish a version with the seed's weights; make it champion unless told otherwise."""
 
-    def publish(seed: int = 0, promote: bool = True, **changes: Any) -> int:
+    def publish(
+        seed: int = 0, promote: bool = True, verdict: Verdict = PROMOTED, **changes: Any
+    ) -> int:
         draft = replace(DRAFT, **changes)
         rng = np.random.default_rng(seed)
         weights = initialise(draft.network, rng)
         golden = rng.random((4, draft.network.inputs), dtype=np.float32)
-        version = store.publish(draft, weights, golden).version
+        version = store.publish(draft, verdict, weights, golden).version
         if promote:
             expected = store.aliases().get(CHAMPION)
             store.move_alias(CHAMPION, version, expected=expected, event="promote", reason="test")

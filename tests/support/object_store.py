@@ -19,22 +19,28 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from mlpserve_model import CHAMPION, Dataset, Gate, Manifest, Network, Store, initialise
+from mlpserve_model import (
+    CHAMPION,
+    DatasetInfo,
+    Draft,
+    Network,
+    Signature,
+    Store,
+    Verdict,
+    initialise,
+)
 from mlpserve_model.store import object_backend as bucket
 
 NETWORK = Network((12, 8, 3))
-DRAFT = Manifest(
+DRAFT = Draft(
     model="tiny",
     network=NETWORK,
-    input_shape=(3, 4),
-    input_maximum=16,
-    class_names=("circle", "square", "star"),
-    dataset=Dataset("made up", "sha256:0", "none"),
+    signature=Signature((3, 4), 16, ("circle", "square", "star")),
+    dataset=DatasetInfo("made up", "sha256:0", "none"),
     recipe={},
     seed=0,
     libraries={},
     metrics={"accuracy": 0.9},
-    gate=Gate("PROMOTED"),
 )
 REGION = "us-east-1"
 
@@ -126,7 +132,7 @@ class Proxy(ThreadingHTTPServer):
         self.before_answer: Callable[[str], object] = lambda request: None
         self.tears: Callable[[str], bool] = lambda request: False
         self.closing = threading.Event()
-        self._mutex = threading.Lock()
+        self._lock = threading.Lock()
         self._one_write = threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -137,7 +143,7 @@ class Proxy(ThreadingHTTPServer):
 
     def note(self, request: str) -> str | None:
         """Count a request; say what goes wrong with it."""
-        with self._mutex:
+        with self._lock:
             self.requests.append(request)
         return self.fault(request)
 
@@ -208,7 +214,7 @@ def address(proxy: Proxy, moto: int) -> str:
 
 
 @pytest.fixture
-def draft() -> Manifest:
+def draft() -> Draft:
     return DRAFT
 
 
@@ -232,7 +238,9 @@ def publish(store: Store) -> Callable[..., int]:
         rng = np.random.default_rng(seed)
         draft = replace(DRAFT, **changes)
         golden = rng.random((4, draft.network.inputs), dtype=np.float32)
-        version = to.publish(draft, initialise(draft.network, rng), golden).version
+        version = to.publish(
+            draft, Verdict("PROMOTED"), initialise(draft.network, rng), golden
+        ).version
         if promote:
             with to.lock():
                 before = to.aliases().get(CHAMPION)

@@ -14,20 +14,26 @@ import numpy as np
 import pytest
 
 from mlpserve_client import Client
-from mlpserve_model import CHAMPION, Dataset, Gate, Manifest, Network, Store, initialise
+from mlpserve_model import (
+    CHAMPION,
+    DatasetInfo,
+    Draft,
+    Network,
+    Signature,
+    Store,
+    Verdict,
+    initialise,
+)
 
-DRAFT = Manifest(
+DRAFT = Draft(
     model="mnist",
     network=Network((64, 32, 10)),
-    input_shape=(8, 8),
-    input_maximum=16,
-    class_names=tuple("0123456789"),
-    dataset=Dataset("made up", "sha256:0", "none"),
+    signature=Signature((8, 8), 16, tuple("0123456789")),
+    dataset=DatasetInfo("made up", "sha256:0", "none"),
     recipe={},
     seed=0,
     libraries={},
     metrics={"accuracy": 0.9},
-    gate=Gate("PROMOTED"),
 )
 
 
@@ -43,7 +49,9 @@ def publish(store: Store) -> Callable[[], int]:
 
     def publish() -> int:
         golden = rng.random((4, 64), dtype=np.float32)
-        version = store.publish(DRAFT, initialise(DRAFT.network, rng), golden).version
+        version = store.publish(
+            DRAFT, Verdict("PROMOTED"), initialise(DRAFT.network, rng), golden
+        ).version
         expected = store.aliases().get(CHAMPION)
         store.move_alias(CHAMPION, version, expected=expected, event="promote", reason="test")
         return version

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mlpserve_client import Client
-from mlpserve_model import ModelRejected
+from mlpserve_model import CorruptVersion
 
 COMMAND = str(Path(sys.executable).with_name("mlpserve-trainer"))
 TRAIN = ["train", "--dataset", "digits", "--hidden", "8", "--epochs", "1", "--min-accuracy", "0"]
@@ -57,6 +57,6 @@ def kill_trainer(folder: Path, seconds: float) -> None:
 def fault_of(store: Any, version: int) -> str | None:
     try:
         store.verify(version)
-    except ModelRejected as error:
+    except CorruptVersion as error:
         return str(error)
     return None

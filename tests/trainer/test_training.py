@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 
-from mlpserve_model import CHAMPION, Store, StoreError
+from mlpserve_model import (
+    CHAMPION,
+    Signature,
+    Store,
+    StoreError,
+)
 from mlpserve_trainer import (
     DataError,
     Outcome,
@@ -68,8 +73,7 @@ def test_the_manifest_says_what_the_version_was_made_of(settings: TrainSettings)
     assert manifest.digest == outcome.digest
     assert manifest.metrics == outcome.metrics
     assert manifest.network.layer_sizes == (16, 8, 3)
-    assert (manifest.input_shape, manifest.input_maximum) == ((4, 4), 255)
-    assert manifest.class_names == ("a", "b", "c")
+    assert manifest.signature == Signature((4, 4), 255, ("a", "b", "c"))
     assert manifest.dataset.name == "npz"
     assert manifest.dataset.split == "stratified 80/20, seed 20"
     assert manifest.seed == 7

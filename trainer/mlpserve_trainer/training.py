@@ -10,8 +10,7 @@ from typing import Any
 
 import platformdirs
 
-from mlpserve_model import CHAMPION, Gate, Manifest, Network, Store
-from mlpserve_model import Dataset as DatasetFacts
+from mlpserve_model import CHAMPION, DatasetInfo, Draft, Manifest, Network, Signature, Store
 from mlpserve_model.store.location import Location
 from mlpserve_trainer.datasets import Dataset, Places, load
 from mlpserve_trainer.datasets.split import Split, split
@@ -156,7 +155,7 @@ def _outcome(manifest: Manifest, seconds: float, table: str = "") -> Outcome:
 
 
 def _fit_challenger(
-    settings: TrainSettings, draft: Manifest, parts: Split, watch: Watch
+    settings: TrainSettings, draft: Draft, parts: Split, watch: Watch
 ) -> Challenger:
     recipe, network = settings.recipe, draft.network
     folder = settings.checkpoint_dir
@@ -186,19 +185,16 @@ def library_versions() -> dict[str, str]:
     }
 
 
-def _draft(settings: TrainSettings, network: Network, data: Dataset, parts: Split) -> Manifest:
-    return Manifest(
+def _draft(settings: TrainSettings, network: Network, data: Dataset, parts: Split) -> Draft:
+    return Draft(
         model=settings.model,
         network=network,
-        input_shape=data.input_shape,
-        input_maximum=data.input_maximum,
-        class_names=data.class_names,
-        dataset=DatasetFacts(data.name, data.digest(), parts.description),
+        signature=Signature(data.input_shape, data.input_maximum, data.class_names),
+        dataset=DatasetInfo(data.name, data.digest(), parts.description),
         recipe=settings.recipe.as_dict(),
         seed=settings.seed,
         libraries=library_versions(),
         metrics={},
-        gate=Gate("REJECTED", ("not judged",)),
         extra={"sources": list(map(asdict, data.origins))} if data.origins else {},
     )
 

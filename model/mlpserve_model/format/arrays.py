@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpserve_model.errors import ModelRejected
+from mlpserve_model.errors import CorruptVersion
 from mlpserve_model.nn.network import Layer, Network, Weights
 
 __all__ = ["decode", "decode_weights", "encode", "encode_weights", "largest_size"]
@@ -41,21 +41,21 @@ def encode(arrays: Mapping[str, Float32]) -> bytes:
 def decode(data: bytes, shapes: Shapes) -> dict[str, Float32]:
     """Exactly the arrays of these names and shapes, read-only and finite.
 
-    Raises ModelRejected with the reason for anything else.
+    Raises CorruptVersion with the reason for anything else.
     """
     if len(data) > largest_size(shapes):
-        raise ModelRejected(f"{len(data)} bytes, expected at most {largest_size(shapes)}")
+        raise CorruptVersion(f"{len(data)} bytes, expected at most {largest_size(shapes)}")
     _check_frame(data, shapes)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             _check_members(archive.infolist(), shapes)
             return {name: _array(archive, name, shape) for name, shape in shapes.items()}
-    except ModelRejected:
+    except CorruptVersion:
         raise
     # zipfile raises many kinds for a damaged file, some undocumented (struct.error, EOFError,
     # NotImplementedError, RuntimeError, UnicodeDecodeError): to us they are all the same news.
     except Exception as error:
-        raise ModelRejected(f"not a readable .npz file: {error}") from error
+        raise CorruptVersion(f"not a readable .npz file: {error}") from error
 
 
 def largest_size(shapes: Shapes) -> int:
@@ -72,7 +72,7 @@ def encode_weights(weights: Weights) -> bytes:
 
 
 def decode_weights(data: bytes, network: Network) -> Weights:
-    """The weights of this network from the bytes of model.npz; raises ModelRejected."""
+    """The weights of this network from the bytes of model.npz; raises CorruptVersion."""
     arrays = decode(data, weight_shapes(network))
     count = len(network.layer_shapes)
     return tuple(Layer(arrays[f"w{i}"], arrays[f"b{i}"]) for i in range(1, count + 1))
@@ -93,23 +93,23 @@ def _check_frame(data: bytes, shapes: Shapes) -> None:
     """
     end = data[-_END.size :]
     if not data.startswith(b"PK\3\4") or len(end) < _END.size or end[:4] != b"PK\5\6":
-        raise ModelRejected("not a whole .npz file: it must begin and end as one")
+        raise CorruptVersion("not a whole .npz file: it must begin and end as one")
     size = _END.unpack(end)[5]
     if size > len(shapes) * _OVERHEAD or data[-_END.size - 20 :].startswith(b"PK\6\7"):
-        raise ModelRejected(f"a directory of {size} bytes or in zip64, expected a plain small one")
+        raise CorruptVersion(f"a directory of {size} bytes or in zip64, expected a plain small one")
 
 
 def _check_members(members: list[zipfile.ZipInfo], shapes: Shapes) -> None:
     names = sorted(member.filename for member in members)
     expected = sorted(f"{name}.npy" for name in shapes)
     if names != expected:
-        raise ModelRejected(f"members {names[:20]}, expected {expected}")
+        raise CorruptVersion(f"members {names[:20]}, expected {expected}")
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 0x1:
-            raise ModelRejected(f"{member.filename} is compressed or encrypted, expected stored")
+            raise CorruptVersion(f"{member.filename} is compressed or encrypted, expected stored")
         largest = _nbytes(shapes[member.filename.removesuffix(".npy")]) + _OVERHEAD
         if member.file_size > largest:
-            raise ModelRejected(
+            raise CorruptVersion(
                 f"{member.filename} claims {member.file_size} bytes, expected at most {largest}"
             )
 
@@ -118,12 +118,12 @@ def _array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> Float
     data = archive.read(f"{name}.npy")
     start = _data_start(data, name, shape)
     if len(data) - start != _nbytes(shape):
-        raise ModelRejected(
+        raise CorruptVersion(
             f"{name} holds {len(data) - start} bytes of data, expected {_nbytes(shape)}"
         )
     array = np.frombuffer(data, "<f4", offset=start).reshape(shape).astype(np.float32)
     if not np.isfinite(array).all():
-        raise ModelRejected(f"{name} has values that are not finite")
+        raise CorruptVersion(f"{name} has values that are not finite")
     array.flags.writeable = False
     return array
 
@@ -131,14 +131,14 @@ def _array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> Float
 def _data_start(data: bytes, name: str, shape: tuple[int, ...]) -> int:
     """Where the values begin, once the .npy header says just what it must."""
     if data[: len(_MAGIC)] != _MAGIC:
-        raise ModelRejected(f"{name} is not a .npy array of format 1.0")
+        raise CorruptVersion(f"{name} is not a .npy array of format 1.0")
     length: int = struct.unpack_from("<H", data, len(_MAGIC))[0]
     start = len(_MAGIC) + 2 + length
     header = data[len(_MAGIC) + 2 : start].decode("latin-1").rstrip(" \n")
     # Compared as text, never evaluated: how it is padded depends on NumPy's version.
     expected = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
     if header != expected:
-        raise ModelRejected(f"{name} has the header {header[:100]!r}, expected {expected}")
+        raise CorruptVersion(f"{name} has the header {header[:100]!r}, expected {expected}")
     return start
 
 

@@ -45,7 +45,7 @@ class Backend(Protocol):
         ...
 
     def read(self, name: str, limit: int) -> bytes:
-        """A file's bytes; raises ModelRejected above `limit` bytes, before reading them."""
+        """A file's bytes; raises CorruptVersion above `limit` bytes, before reading them."""
         ...
 
     def stat(self, name: str) -> FileInfo:

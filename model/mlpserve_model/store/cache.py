@@ -4,11 +4,11 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from mlpserve_model.errors import ModelRejected, StoreError, VersionNotFound
+from mlpserve_model.errors import CorruptVersion, StoreError, VersionNotFound
 from mlpserve_model.format.manifest import MANIFEST_FILE, Manifest
 from mlpserve_model.format.records import ALIASES_FILE, encode_aliases
 from mlpserve_model.format.version_files import StoredModel, read_model
-from mlpserve_model.store.folder_backend import Folder
+from mlpserve_model.store.folder_backend import FolderBackend
 from mlpserve_model.store.location import Bucket
 from mlpserve_model.store.store import Store
 
@@ -47,7 +47,7 @@ class CachedStore(Store):
         """As Store says; what is kept of a version while the store cannot be read."""
         try:
             return super().manifest(version)
-        except (VersionNotFound, ModelRejected):
+        except (VersionNotFound, CorruptVersion):
             raise
         except StoreError:
             with suppress(StoreError):
@@ -76,7 +76,7 @@ class CachedStore(Store):
 
     def _keep(self, contents: dict[str, bytes], version: int | None = None) -> None:
         """Write these files into the folder, and make room when they are a version."""
-        folder = Folder(self._kept.folder)
+        folder = FolderBackend(self._kept.folder)
         try:
             folder.keep(version, contents)
             if version is not None:

@@ -11,12 +11,12 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from mlpserve_model.errors import ModelRejected
+from mlpserve_model.errors import CorruptVersion
 from mlpserve_model.format.manifest import MANIFEST_FILE, MAX_BYTES, FileInfo
 from mlpserve_model.store.atomic_files import Directory, UnusableFile, make_folder
 from mlpserve_model.store.backend import VERSION, Conflict, next_number
 
-__all__ = ["Folder"]
+__all__ = ["FolderBackend"]
 
 _TEMPORARY = re.compile(r"\..*\.tmp", re.DOTALL)
 # A writer that died had the highest number: only a few versions came after it.
@@ -24,7 +24,7 @@ _RECENT = 100
 _REMOVED = re.compile(r"\.[0-9]+\.removed")
 
 
-class Folder:
+class FolderBackend:
     """The Backend on a file system; the folder need not exist yet."""
 
     def __init__(self, path: Path) -> None:
@@ -62,12 +62,12 @@ class Folder:
             return None
 
     def read(self, name: str, limit: int) -> bytes:
-        """As Backend says; ModelRejected too for what is no regular file."""
+        """As Backend says; CorruptVersion too for what is no regular file."""
         with self._folder_of(name) as (folder, file), _judging():
             return folder.read(file, limit)
 
     def stat(self, name: str) -> FileInfo:
-        """As Backend says; ModelRejected for what is no regular file."""
+        """As Backend says; CorruptVersion for what is no regular file."""
         with self._folder_of(name) as (folder, file), _judging(), folder.open(file) as opened:
             return FileInfo(hashlib.file_digest(opened, "sha256").hexdigest(), opened.tell())
 
@@ -191,7 +191,7 @@ def _judging() -> Iterator[None]:
     try:
         yield
     except UnusableFile as error:
-        raise ModelRejected(str(error)) from error
+        raise CorruptVersion(str(error)) from error
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from obstore.exceptions import (
 )
 from obstore.store import from_url
 
-from mlpserve_model.errors import ModelRejected, StoreError
+from mlpserve_model.errors import CorruptVersion, StoreError
 from mlpserve_model.format.manifest import FileInfo
 from mlpserve_model.store.backend import Conflict
 from mlpserve_model.store.location import Bucket
@@ -83,7 +83,7 @@ class Objects:
     def get(self, name: str, limit: int, known: Found | None = None) -> Found:
         """An object; what is `known` of it if that has not changed, which is a cheap request.
 
-        Raises FileNotFoundError, or ModelRejected above `limit` bytes, before reading them.
+        Raises FileNotFoundError, or CorruptVersion above `limit` bytes, before reading them.
         """
         options: Any = {}
         if known is not None and "e_tag" in known.tag:
@@ -97,7 +97,7 @@ class Objects:
             size = result.meta["size"]
             if size > limit:
                 short = name.rpartition("/")[2]
-                raise ModelRejected(f"{short} has {size} bytes, expected at most {limit}")
+                raise CorruptVersion(f"{short} has {size} bytes, expected at most {limit}")
             return Found(bytes(result.bytes()), _tag(result.meta))
 
     def find(self, name: str) -> Found | None:

@@ -18,8 +18,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlpserve_model.errors import AliasConflict, ModelRejected, StoreError, VersionNotFound
-from mlpserve_model.format.manifest import MANIFEST_FILE, MAX_BYTES, NAME, FileInfo, Manifest
+from mlpserve_model.errors import AliasConflict, CorruptVersion, StoreError, VersionNotFound
+from mlpserve_model.format.manifest import (
+    MANIFEST_FILE,
+    MAX_BYTES,
+    NAME,
+    Draft,
+    FileInfo,
+    Manifest,
+    Verdict,
+    encode_manifest,
+)
+from mlpserve_model.format.manifest_reader import read_manifest
 from mlpserve_model.format.records import (
     ALIAS,
     ALIASES_FILE,
@@ -41,7 +51,7 @@ from mlpserve_model.format.version_files import (
 from mlpserve_model.nn.network import Weights
 from mlpserve_model.nn.types import Array
 from mlpserve_model.store.backend import Backend, Conflict
-from mlpserve_model.store.folder_backend import Folder
+from mlpserve_model.store.folder_backend import FolderBackend
 from mlpserve_model.store.location import Bucket, parse_location
 
 __all__ = ["CHAMPION", "Store"]
@@ -65,8 +75,8 @@ class Store:
         self.root = parse_location(root)
         self.model = model
         self._backend = _open(self.root, model)
-        self._thread_lock = threading.RLock()
-        self._lock: ExitStack | None = None
+        self._lock = threading.RLock()
+        self._held: ExitStack | None = None
         self._recorded: dict[int, str | None] = {}  # what the history says of each number
         self.last_seen: Store | None = None  # what is kept of it on this machine, if anything
 
@@ -112,7 +122,7 @@ class Store:
     def manifest(self, version: int) -> Manifest:
         """The checked manifest of a version.
 
-        Raises VersionNotFound, ModelRejected for a manifest that is wrong or is not the one that
+        Raises VersionNotFound, CorruptVersion for a manifest that is wrong or is not the one that
         was published, or StoreError, also where the store itself is not there.
         """
         name = f"{version}/{MANIFEST_FILE}"
@@ -123,9 +133,9 @@ class Store:
                 if not self._backend.exists():
                     raise StoreError(f"there is no folder {self._backend}") from error
                 raise VersionNotFound(f"{self.model} has no version {version}") from error
-        manifest = Manifest.from_json(data)
+        manifest = read_manifest(data)
         if (manifest.model, manifest.version) != (self.model, version):
-            raise ModelRejected(
+            raise CorruptVersion(
                 f"the manifest is that of {manifest.model} version {manifest.version}, "
                 f"expected {self.model} version {version}"
             )
@@ -133,7 +143,7 @@ class Store:
         return manifest
 
     def _check_recorded(self, manifest: Manifest) -> None:
-        """Raise ModelRejected for another manifest than the history says was published.
+        """Raise CorruptVersion for another manifest than the history says was published.
 
         The history is read again for a number that it did not have, and before a rejection.
         """
@@ -142,7 +152,7 @@ class Store:
             self._recorded = recorded_digests(self._history())
         expected = self._recorded.get(version) or digest
         if digest != expected:
-            raise ModelRejected(
+            raise CorruptVersion(
                 f"{MANIFEST_FILE} is not the one that was published: its digest is {digest}, "
                 f"expected {expected} by the history"
             )
@@ -150,7 +160,7 @@ class Store:
     def load(self, version: int) -> StoredModel:
         """Read, verify and self-test a version.
 
-        Raises VersionNotFound, ModelRejected with what is wrong, or StoreError when the
+        Raises VersionNotFound, CorruptVersion with what is wrong, or StoreError when the
         store cannot be read, which says nothing about the version.
         """
         with self._reading(version):
@@ -162,7 +172,7 @@ class Store:
     def document(self, version: int, name: str, limit: int) -> bytes:
         """Return a further file of a version, such as report.html, as the manifest has it.
 
-        Raises VersionNotFound, also for a file that the version does not have, ModelRejected for
+        Raises VersionNotFound, also for a file that the version does not have, CorruptVersion for
         one that is damaged or larger than `limit` bytes, or StoreError.
         """
         with self._reading(version):
@@ -182,7 +192,7 @@ class Store:
                 try:
                     compare(name, self._backend.stat(f"{version}/{name}"), info)
                 except FileNotFoundError as error:
-                    raise ModelRejected(f"{name} is missing") from error
+                    raise CorruptVersion(f"{name} is missing") from error
         return manifest
 
     def aliases(self) -> dict[str, int]:
@@ -207,7 +217,7 @@ class Store:
                 return self._backend.read(HISTORY_FILE, _MAX_HISTORY_BYTES)
             except FileNotFoundError:
                 return b""
-            except ModelRejected as error:
+            except CorruptVersion as error:
                 raise StoreError(f"cannot read {what}: {error}") from error
 
     def _aliases(self) -> tuple[dict[str, int], bytes | None]:
@@ -219,7 +229,7 @@ class Store:
                 return decode_aliases(data), data
             except FileNotFoundError:
                 return {}, None
-            except ModelRejected as error:
+            except CorruptVersion as error:
                 raise StoreError(f"cannot read {what}: {error}") from error
             except ValueError as error:
                 raise StoreError(f"{what} is {error}") from error
@@ -230,7 +240,7 @@ class Store:
         with _translated(f"cannot read {self._backend}/{version}"):
             try:
                 yield
-            except ModelRejected as error:
+            except CorruptVersion as error:
                 if self._backend.stamp(version) is not None:
                     raise
                 raise VersionNotFound(f"{self.model} has no version {version} now") from error
@@ -243,45 +253,62 @@ class Store:
 
         Raises StoreBusy when another process keeps it for more than `timeout` seconds.
         """
-        with self._thread_lock:
-            if self._lock is not None:
+        with self._lock:
+            if self._held is not None:
                 yield
                 return
             with ExitStack() as stack:
                 with _translated(f"cannot write to {self._backend}"):
                     stack.enter_context(self._backend.lock(timeout))
-                self._lock = stack
-                stack.callback(setattr, self, "_lock", None)
+                self._held = stack
+                stack.callback(setattr, self, "_held", None)
                 yield
 
     def publish(
         self,
-        draft: Manifest,
+        draft: Draft,
+        verdict: Verdict,
         weights: Weights,
         golden_inputs: Array,
         extra_files: Mapping[str, bytes] | None = None,
     ) -> Manifest:
-        """Write a new version, whole or not at all, and return its manifest.
+        """Write a new version, durable and whole, and return its manifest.
 
-        `draft` is a manifest without its version, files and time. `golden_inputs`
-        (rows, inputs), scaled, become the self-test. Which version is served does not change.
-        Raises StoreError when the store refuses, ModelRejected when the draft is not valid.
+        Which version is served does not change.
+
+        Args:
+            draft: What the version is; its model is the store's.
+            verdict: What the gate says of it.
+            weights: What it answers with, of the draft's network.
+            golden_inputs: Scaled instances for the self-test, (rows, inputs).
+            extra_files: More files by name, such as "report.html".
+
+        Raises:
+            StoreError: The store refuses.
+            CorruptVersion: No reader would accept the version.
+
         """
-        contents = {**model_files(draft, weights, golden_inputs), **(extra_files or {})}
+        contents = {**model_files(draft.network, weights, golden_inputs), **(extra_files or {})}
         infos = {
             name: FileInfo(hashlib.sha256(data).hexdigest(), len(data))
             for name, data in contents.items()
         }
-        draft = replace(
-            draft, model=self.model, files=infos, golden_rows=len(golden_inputs), created=_now()
-        )
+        draft = replace(draft, model=self.model)
         with self.lock(), _translated(f"cannot publish to {self._backend}"):
             self._backend.collect_garbage(thorough=False)
             # A number is given out once, even where its version has been removed.
             known = max(recorded_digests(self._history()), default=0)
             version = self._backend.claim(above=known)
             try:
-                return self._write_version(replace(draft, version=version), contents)
+                document = encode_manifest(
+                    draft,
+                    verdict,
+                    infos,
+                    version=version,
+                    created=_now(),
+                    golden_rows=len(golden_inputs),
+                )
+                return self._write_version(document, contents)
             except BaseException:
                 self._backend.abort(version)
                 raise
@@ -341,16 +368,15 @@ class Store:
             with self.lock(), _translated(f"cannot write to {self._backend}"):
                 self._backend.append(HISTORY_FILE, lines)
 
-    def _write_version(self, draft: Manifest, contents: Mapping[str, bytes]) -> Manifest:
+    def _write_version(self, document: bytes, contents: Mapping[str, bytes]) -> Manifest:
         # Read back first: what no reader would accept is not written.
-        manifest = Manifest.from_json(draft.to_json())
+        manifest = read_manifest(document)
+        version, digest = manifest.version, manifest.own_digest
         for name, data in contents.items():
-            self._backend.write(f"{manifest.version}/{name}", data)
+            self._backend.write(f"{version}/{name}", data)
         # Before the manifest: a version never exists without a record.
-        self.record(
-            "publish", manifest.version, manifest.gate.verdict, manifest=manifest.own_digest
-        )
-        self._backend.write(f"{manifest.version}/{MANIFEST_FILE}", manifest.document)
+        self.record("publish", version, manifest.gate.verdict, manifest=digest)
+        self._backend.write(f"{version}/{MANIFEST_FILE}", document)
         return manifest
 
 
@@ -361,7 +387,7 @@ def _event(event: str, version: int | None, reason: str, **more: Any) -> dict[st
 
 def _open(root: Path | Bucket, model: str) -> Backend:
     if isinstance(root, Path):
-        return Folder(root / model)
+        return FolderBackend(root / model)
     # Imported here: who has the store on a volume needs no client of object stores.
     try:
         from mlpserve_model.store.object_backend import open_backend

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterator
 
 from mlpserve.v1 import model_pb2
-from mlpserve_model import Manifest, ModelRejected, StoreError, VersionNotFound
+from mlpserve_model import CorruptVersion, Manifest, StoreError, VersionNotFound
 from mlpserve_server.dataplane import codec
 from mlpserve_server.errors import InvalidInput, ModelNotFound, NotReady
 from mlpserve_server.lifecycle.manager import ModelManager
@@ -111,7 +111,7 @@ class Catalog:
             return self._describe(self.manager.store.manifest(version))
         except VersionNotFound:
             return None
-        except ModelRejected as error:
+        except CorruptVersion as error:
             ref = model_pb2.ModelRef(name=self.manager.store.model, version=version)
             return model_pb2.ModelVersion(
                 ref=ref, state=State.STATE_FAILED, state_reason=str(error)
@@ -125,8 +125,8 @@ class Catalog:
             state=state,
             state_reason=reason,
             aliases=sorted(alias for alias, target in aliases if target == manifest.version),
-            input_shape=manifest.input_shape,
-            class_names=manifest.class_names,
+            input_shape=manifest.signature.input_shape,
+            class_names=manifest.signature.class_names,
             metrics=dict(manifest.metrics),
         )
         message.create_time.FromDatetime(manifest.created)

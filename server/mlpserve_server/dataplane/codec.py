@@ -120,7 +120,7 @@ def instance_data(tensor: Array, manifest: Manifest, field: str) -> bytes:
         if not shape or math.prod(shape) != inputs:
             raise InvalidInput(
                 f"{field}.shape",
-                f"shape {_shown(shape)}, expected {_shown(manifest.input_shape)} "
+                f"shape {_shown(shape)}, expected {_shown(manifest.signature.input_shape)} "
                 f"or another with a product of {inputs}",
             )
     return _checked_data(tensor, field, shape, inputs)
@@ -132,7 +132,7 @@ def batch_data(tensor: Array, manifest: Manifest, field: str, max_batch: int) ->
     if len(shape) < 2 or math.prod(shape[1:]) != inputs:
         raise InvalidInput(
             f"{field}.shape",
-            f"shape {_shown(shape)}, expected {_shown(('n', *manifest.input_shape))} "
+            f"shape {_shown(shape)}, expected {_shown(('n', *manifest.signature.input_shape))} "
             f"or another whose dimensions after the first have a product of {inputs}",
         )
     if shape[0] == 0:
@@ -159,8 +159,8 @@ def scaled(
     """
     values = np.frombuffer(data, _DTYPES[dtype]).reshape(-1, manifest.network.inputs)
     if dtype == prediction_pb2.DATA_TYPE_UINT8:
-        _check_pixels(values, manifest.input_maximum, field)
-        return scale_pixels(values, manifest.input_maximum)
+        _check_pixels(values, manifest.signature.input_maximum, field)
+        return scale_pixels(values, manifest.signature.input_maximum)
     _check_scaled(values, field, first_row)
     return values.astype(np.float32, copy=False)
 

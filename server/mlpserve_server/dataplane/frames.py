@@ -53,13 +53,13 @@ def names_hash(names: tuple[str, ...]) -> int:
 
 
 def _make(manifest: Manifest) -> Frame:
-    response, classes = prediction_pb2.PredictResponse, len(manifest.class_names)
+    response, classes = prediction_pb2.PredictResponse, len(manifest.signature.class_names)
     start = response(probabilities=[0.0] * classes).SerializeToString()[: -4 * classes]
     labels = (response(label=label).SerializeToString() for label in range(classes))
     ref = model_pb2.ModelRef(name=manifest.model, version=manifest.version, digest=manifest.digest)
     return Frame(
         heads=tuple(label + start for label in labels),
         tail=response(model=ref).SerializeToString(),
-        names=response(class_names=manifest.class_names).SerializeToString(),
-        names_hash=names_hash(manifest.class_names),
+        names=response(class_names=manifest.signature.class_names).SerializeToString(),
+        names_hash=names_hash(manifest.signature.class_names),
     )

@@ -11,7 +11,7 @@ from mlpserve.v1 import model_pb2
 from mlpserve_server.dataplane import codec
 from mlpserve_server.dataplane import oip_codec as open_inference
 from mlpserve_server.dataplane.catalog import Catalog
-from mlpserve_server.errors import ModelNotFound, ModelRefused, NotReady
+from mlpserve_server.errors import ModelNotFound, ModelUnavailable, NotReady
 
 __all__ = ["OpenCatalog"]
 
@@ -64,7 +64,7 @@ class OpenCatalog:
         message = codec.parse(inference_pb2.ModelMetadataRequest, request)
         described = self._described(message.name, message.version)
         if described.state == State.STATE_FAILED:
-            raise ModelRefused(f"version {described.ref.version}: {described.state_reason}")
+            raise ModelUnavailable(f"version {described.ref.version}: {described.state_reason}")
         version = described.ref.version
         versions = [version] if message.version else self._catalog.manager.loaded
         response = inference_pb2.ModelMetadataResponse(

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from typing import NamedTuple
 
-from mlpserve_model import Manifest, ModelRejected, Store, StoredModel, StoreError, VersionNotFound
+from mlpserve_model import CorruptVersion, Manifest, Store, StoredModel, StoreError, VersionNotFound
 from mlpserve_server.observability.observer import Observer
 
 __all__ = ["Loader", "Standby"]
@@ -19,7 +19,7 @@ _RETRY_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
-class GateRejected(ModelRejected):
+class GateRejected(CorruptVersion):
     """The version's files are in order, but the gate rejected it."""
 
 
@@ -90,7 +90,7 @@ class Loader:
     def load(self, version: int) -> StoredModel:
         """Return a version from standby, or read and verify it.
 
-        Raises VersionNotFound; ModelRejected for one that is damaged, that the gate rejected, or
+        Raises VersionNotFound; CorruptVersion for one that is damaged, that the gate rejected, or
         that was so a moment ago; or StoreError when the store cannot be read.
         """
         with self._lock:
@@ -98,14 +98,14 @@ class Loader:
                 return model
             failure = self._failures.get(version)
             if failure and time.monotonic() < failure.retry_at:
-                raise ModelRejected(failure.reason)
+                raise CorruptVersion(failure.reason)
             return self._load(version)
 
     def try_load(self, version: int) -> StoredModel | None:
         """Return the version, or None, with a line in the log, when it cannot be loaded."""
         try:
             return self.load(version)
-        except ModelRejected:
+        except CorruptVersion:
             return None  # which `load` has logged
         except StoreError as error:
             # Not held back: on a network mount an alias can be seen before its version, and
@@ -149,7 +149,7 @@ class Loader:
                 self._on_load(model.manifest)
         except StoreError as error:
             self._observer.count("mlpserve_model_loads_total", _result(error))
-            if isinstance(error, ModelRejected):
+            if isinstance(error, CorruptVersion):
                 self._failed(version, str(error), digest, time.monotonic() + _RETRY_SECONDS)
             raise
         finally:
@@ -168,7 +168,7 @@ class Loader:
             return False
         try:
             found = self.store.manifest(version).own_digest
-        except (VersionNotFound, ModelRejected):
+        except (VersionNotFound, CorruptVersion):
             return False
         if found == digest:
             self._confirmed[version] = (stamp, digest)
@@ -196,7 +196,7 @@ def _result(error: StoreError) -> str:
     match error:
         case GateRejected():
             return "rejected"
-        case ModelRejected():
+        case CorruptVersion():
             return "damaged"
         case VersionNotFound():
             return "missing"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from mlpserve_model import Manifest, ModelRejected, Store, StoredModel, StoreError, VersionNotFound
-from mlpserve_server.errors import ModelNotFound, ModelRefused, NotInMemory, NotReady
+from mlpserve_model import CorruptVersion, Manifest, Store, StoredModel, StoreError, VersionNotFound
+from mlpserve_server.errors import ModelNotFound, ModelUnavailable, NotInMemory, NotReady
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.observability.observer import Observer
 
@@ -86,7 +86,7 @@ class ModelManager:
     ) -> StoredModel:
         """Return the model that answers for this selection; with none, the served one.
 
-        Raises NotReady, ModelNotFound or ModelRefused; and NotInMemory for a version that
+        Raises NotReady, ModelNotFound or ModelUnavailable; and NotInMemory for a version that
         would have to be read from the store, unless `may_load`.
         """
         current = self.current
@@ -175,8 +175,8 @@ class ModelManager:
             if self._state.fault:
                 raise NotReady("the store cannot be read at the moment") from error
             raise ModelNotFound(str(error)) from error
-        except ModelRejected as error:
-            raise ModelRefused(f"version {version} cannot answer: {error}") from error
+        except CorruptVersion as error:
+            raise ModelUnavailable(f"version {version} cannot answer: {error}") from error
         except StoreError as error:
             raise NotReady("the store cannot be read at the moment") from error
         self.loader.standby.put(model)

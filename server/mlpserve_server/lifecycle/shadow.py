@@ -5,12 +5,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import fields
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpserve_model import StoredModel
+from mlpserve_model import Signature, StoredModel
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.observability.observer import Observer
 
@@ -81,7 +82,7 @@ class Shadow:
         self._since = time.monotonic()  # from when on rows may be taken
         self._waiting: deque[_Sample] = deque()
         self._waiting_rows = 0
-        self._mutex = threading.Lock()  # guards the three above, briefly
+        self._lock = threading.Lock()  # guards the three above, briefly
         self._announced: object = None
         self._judged: tuple[object, bool] = (None, False)  # versions, and whether they are alike
         self._ending = threading.Event()
@@ -114,7 +115,7 @@ class Shadow:
 
     def _due(self, offered: int) -> int:
         """How many of the rows offered are to be taken, so that no more are in any second."""
-        with self._mutex:
+        with self._lock:
             now = time.monotonic()
             self._since = max(self._since, now - 1)
             rows = min(int((now - self._since) * self._rate), offered, _ROWS_AT_ONCE)
@@ -122,7 +123,7 @@ class Shadow:
             return rows
 
     def _put(self, sample: _Sample) -> None:
-        with self._mutex:
+        with self._lock:
             fits = self._waiting_rows + len(sample.x) <= _MOST_WAITING
             if fits:
                 self._waiting.append(sample)
@@ -134,7 +135,7 @@ class Shadow:
         """As many samples for one shadow as may share a product."""
         taken: list[_Sample] = []
         rows = 0
-        with self._mutex:
+        with self._lock:
             while self._waiting:
                 sample = self._waiting[0]
                 rows += len(sample.x)
@@ -198,7 +199,9 @@ def _unlike(live: StoredModel, shadow: StoredModel) -> str:
     one, other = live.manifest, shadow.manifest
     if one.version == other.version:
         return "it is the served version"
-    for what in ("input_shape", "input_maximum", "class_names"):
-        if getattr(one, what) != getattr(other, what):
-            return f"its {what} differs"
-    return ""
+    differing = (
+        field.name
+        for field in fields(Signature)
+        if getattr(one.signature, field.name) != getattr(other.signature, field.name)
+    )
+    return next((f"its {name} differs" for name in differing), "")

@@ -230,4 +230,6 @@ def _code(number: int) -> str:
 
 
 def _class(manifest: Manifest, label: int) -> str:
-    return manifest.class_names[label][:MAX_CLASS_LENGTH] if label < MAX_CLASSES else OTHER
+    return (
+        manifest.signature.class_names[label][:MAX_CLASS_LENGTH] if label < MAX_CLASSES else OTHER
+    )

@@ -12,7 +12,7 @@ from mlpserve_server.errors import (
     Abandoned,
     InvalidInput,
     ModelNotFound,
-    ModelRefused,
+    ModelUnavailable,
     NotReady,
     Overloaded,
     ServingError,
@@ -29,7 +29,7 @@ _LONGEST = 500
 CODES: dict[type[ServingError], grpc.StatusCode] = {
     InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
-    ModelRefused: grpc.StatusCode.FAILED_PRECONDITION,
+    ModelUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
     NotReady: grpc.StatusCode.UNAVAILABLE,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TooSlow: grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -6,18 +6,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlpserve_model import Manifest, ModelRejected, Network, Store, Weights
+from mlpserve_model import (
+    CorruptVersion,
+    Draft,
+    Network,
+    Signature,
+    Store,
+    Verdict,
+    Weights,
+)
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"class_names": ("a", "a", "b")}, "3 different names"),
+        ({"signature": Signature((2, 2), 16, ("a", "a", "b"))}, "3 different names"),
         ({"metrics": {"accuracy": float("nan")}}, "manifest.json cannot be written"),
         ({"recipe": {"when": object()}}, "manifest.json cannot be written"),
         ({"recipe": {"text": "\udcff"}}, "manifest.json cannot be written"),
         ({"recipe": {"text": "x" * 2**20}}, "expected at most 1048576"),
-        ({"input_shape": (5,)}, "a product of 4"),
+        ({"signature": Signature((5,), 16, ("a", "b", "c"))}, "a product of 4"),
         ({"network": Network((4, 6, 3))}, "has the header"),
         ({"extra": {"format": 2}}, "format 2 is unknown"),
     ],
@@ -26,12 +34,12 @@ def test_a_draft_that_is_not_valid_is_rejected_and_leaves_nothing(
     change: dict[str, Any],
     reason: str,
     store: Store,
-    draft: Manifest,
+    draft: Draft,
     weights: Weights,
     golden: Any,
 ) -> None:
-    with pytest.raises(ModelRejected, match=reason):
-        store.publish(replace(draft, **change), weights, golden)
+    with pytest.raises(CorruptVersion, match=reason):
+        store.publish(replace(draft, **change), Verdict("PROMOTED"), weights, golden)
     assert store.versions() == []
     assert store.history() == []
 
@@ -47,26 +55,26 @@ def test_a_draft_that_is_not_valid_is_rejected_and_leaves_nothing(
     ],
 )  # fmt: skip
 def test_golden_inputs_that_no_reader_accepts_are_rejected(
-    golden: Any, reason: str, store: Store, draft: Manifest, weights: Weights
+    golden: Any, reason: str, store: Store, draft: Draft, weights: Weights
 ) -> None:
-    with pytest.raises(ModelRejected, match=reason):
-        store.publish(draft, weights, golden)
+    with pytest.raises(CorruptVersion, match=reason):
+        store.publish(draft, Verdict("PROMOTED"), weights, golden)
     assert store.versions() == []
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
 def test_weights_that_are_not_finite_or_overflow_are_rejected(
-    value: float, store: Store, draft: Manifest, weights: Weights, golden: Any
+    value: float, store: Store, draft: Draft, weights: Weights, golden: Any
 ) -> None:
     wild = tuple(layer._replace(w=np.full_like(layer.w, value)) for layer in weights)
-    with pytest.raises(ModelRejected, match="not finite"):
-        store.publish(draft, wild, golden)
+    with pytest.raises(CorruptVersion, match="not finite"):
+        store.publish(draft, Verdict("PROMOTED"), wild, golden)
     assert store.versions() == []
 
 
 @pytest.mark.parametrize("name", ["../x.md", "/tmp/x.md", "manifest.json", "Report.html", "a", ""])
 def test_extra_files_of_strange_names_are_rejected(name: str, store: Store, publish: Any) -> None:
-    with pytest.raises(ModelRejected, match="expected names that match"):
+    with pytest.raises(CorruptVersion, match="expected names that match"):
         publish(files={name: b""})
     assert store.versions() == []
     assert not any(p.suffix == ".md" for p in store.folder.parent.parent.rglob("*"))

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mlpserve_model import Store
-from mlpserve_model.format import manifest
+from mlpserve_model.format import manifest, manifest_reader
 from mlpserve_model.format import version_files as stored
 from mlpserve_model.format.records import ALIAS
 from mlpserve_model.format.strict_json import MAX_DEPTH
@@ -30,7 +30,7 @@ def flowers(tmp_path: Path) -> Store:
 
 def test_what_the_example_writes_is_loaded_and_verified(flowers: Store) -> None:
     assert flowers.versions() == [1, 2]
-    assert flowers.verify(2).class_names == ("iris", "rose", "tulip")
+    assert flowers.verify(2).signature.class_names == ("iris", "rose", "tulip")
     probabilities = flowers.load(2).predict(np.ones((1, 4), np.float32))
     assert_allclose(probabilities.sum(), 1, rtol=1e-6)
     assert [event["version"] for event in flowers.history()] == [1, 2]
@@ -40,12 +40,12 @@ def test_what_the_example_writes_is_loaded_and_verified(flowers: Store) -> None:
 def test_the_example_and_the_store_publish_side_by_side(flowers: Store) -> None:
     model = flowers.load(1)
     inputs = np.zeros((1, 4), np.float32)
-    assert flowers.publish(model.manifest, model.weights, inputs).version == 3
+    assert flowers.publish(model.manifest, model.manifest.gate, model.weights, inputs).version == 3
 
 
 def test_every_field_of_the_manifest_is_in_the_table(flowers: Store) -> None:
     rows = set(re.findall(r"^\| `([a-z_.]+)` \|", TEXT, re.MULTILINE)) - {"model.npz", "golden.npz"}
-    assert {row.split(".")[0] for row in rows} == manifest._KNOWN
+    assert {row.split(".")[0] for row in rows} == manifest_reader._KNOWN
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_every_field_of_the_manifest_is_in_the_table(flowers: Store) -> None:
         f"by more than {stored.GOLDEN_TOLERANCE:.4f} from",
         f"`{manifest.NAME.pattern}`",
         f"`{ALIAS.pattern}`",
-        f"`{manifest._FILE_NAME.pattern}`",
+        f"`{manifest_reader._FILE_NAME.pattern}`",
         *[f"`{name}`" for name in (*manifest.VERDICTS, *HIDDEN, *OUTPUT)],
     ],
 )

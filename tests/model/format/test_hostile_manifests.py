@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from mlpserve_model import Manifest, ModelRejected, Store, StoreError, VersionNotFound
+from mlpserve_model import CorruptVersion, Manifest, Store, StoreError, VersionNotFound
+from mlpserve_model.format.manifest_reader import read_manifest
 from tests.model.conftest import forget_digests
 from tests.support.faults import fail_at
 
@@ -155,11 +156,11 @@ def test_a_manifest_that_is_no_plain_json_is_rejected(
 
 
 def test_a_manifest_that_lacks_any_field_is_rejected(published: Manifest) -> None:
-    whole = json.loads(published.to_json())
+    whole = json.loads(published.document)
     for field in whole:
         lacking = {key: value for key, value in whole.items() if key != field}
-        with pytest.raises(ModelRejected, match=f"has no {field}|lists no {field}"):
-            Manifest.from_json(json.dumps(lacking).encode())
+        with pytest.raises(CorruptVersion, match=f"has no {field}|lists no {field}"):
+            read_manifest(json.dumps(lacking).encode())
 
 
 @pytest.mark.parametrize("depth", [1, 29, 30, *range(50, 1000, 50)])
@@ -168,10 +169,10 @@ def test_any_depth_is_read_whole_or_rejected(depth: int, published: Manifest, st
     path.write_bytes(path.read_bytes().replace(b'"epochs": 3', b'"e": ' + _nested(depth)))
     forget_digests(store)
     if depth > 29:
-        with pytest.raises(ModelRejected, match="nested deeper"):
+        with pytest.raises(CorruptVersion, match="nested deeper"):
             store.load(1)
     else:
-        assert store.load(1).manifest.to_json()
+        assert store.load(1).manifest.document
 
 
 @pytest.mark.parametrize("name", ["model.npz", "golden.npz"])
@@ -213,11 +214,11 @@ def test_the_files_of_another_version_are_rejected(publish: Any, store: Store) -
     for name in ("model.npz", "golden.npz"):
         kept = (store.path(1) / name).read_bytes()
         (store.path(1) / name).write_bytes((store.path(2) / name).read_bytes())
-        with pytest.raises(ModelRejected, match=f"{name} has the digest"):
+        with pytest.raises(CorruptVersion, match=f"{name} has the digest"):
             store.load(1)
         (store.path(1) / name).write_bytes(kept)
     (store.path(1) / "manifest.json").write_bytes((store.path(2) / "manifest.json").read_bytes())
-    with pytest.raises(ModelRejected, match="that of tiny version 2"):
+    with pytest.raises(CorruptVersion, match="that of tiny version 2"):
         store.load(1)
 
 
@@ -233,4 +234,4 @@ def test_a_volume_that_cannot_be_read_says_nothing_about_the_version(
     fail_at(monkeypatch, store.path(1) / "manifest.json", errno.EIO)
     with pytest.raises(StoreError, match=r"cannot read .*manifest.json") as caught:
         store.load(1)
-    assert not isinstance(caught.value, ModelRejected | VersionNotFound)
+    assert not isinstance(caught.value, CorruptVersion | VersionNotFound)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlpserve_model import Manifest, ModelRejected, Network, Store, Weights
+from mlpserve_model import CorruptVersion, Manifest, Network, Store, Weights
 from mlpserve_model.format.arrays import decode, encode, encode_weights, weight_shapes
 
 Members = list[tuple[str, bytes]]
@@ -195,7 +195,7 @@ def test_without_the_forgers_manifest_the_digest_rejects_it(
 ) -> None:
     path = store.path(1) / "model.npz"
     path.write_bytes(ATTACKS[attack][0](path.read_bytes()))
-    with pytest.raises(ModelRejected, match=r"expected at most|has the digest|bytes, expected"):
+    with pytest.raises(CorruptVersion, match=r"expected at most|has the digest|bytes, expected"):
         store.load(1)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from mlpserve_model import Manifest, ModelRejected, Store, StoredModel
+from mlpserve_model import CorruptVersion, Manifest, Store, StoredModel
 from mlpserve_model.format import version_files as stored
 from mlpserve_model.format.arrays import decode_weights, encode_weights
 from mlpserve_model.format.manifest import FileInfo
@@ -91,8 +91,8 @@ def outcome(store: Store, original: StoredModel) -> Callable[[int], Outcome]:
             _write(path, data)
             try:
                 loaded = Store(store.root, store.model).load(1)
-            except ModelRejected as error:
-                assert type(error) is ModelRejected  # noqa: PT017  # nothing else is caught
+            except CorruptVersion as error:
+                assert type(error) is CorruptVersion  # noqa: PT017  # nothing else is caught
                 counts["rejected"] += 1
             else:
                 same_text = loaded.manifest == original.manifest
@@ -190,7 +190,7 @@ def test_every_cut_of_the_archive_is_rejected_by_the_archives_own_rules(
 ) -> None:
     data = encode_weights(original.weights)
     for end in range(len(data)):
-        with pytest.raises(ModelRejected):
+        with pytest.raises(CorruptVersion):
             decode_weights(data[:end], original.manifest.network)
 
 
@@ -203,7 +203,7 @@ def test_every_flipped_bit_of_the_archive_is_rejected_or_changes_no_weight(
         damaged[place] ^= 1 << (place % 8)
         try:
             weights = decode_weights(bytes(damaged), network)
-        except ModelRejected:
+        except CorruptVersion:
             continue
         assert encode_weights(weights) == data
 

@@ -10,7 +10,7 @@ import pytest
 from mlpserve_model import (
     CHAMPION,
     AliasConflict,
-    ModelRejected,
+    CorruptVersion,
     Store,
     StoreError,
     VersionNotFound,
@@ -103,7 +103,7 @@ def test_a_damaged_alias_file_is_a_store_error_and_no_rejected_model(
     (store.folder / "aliases.json").write_text(text)
     with pytest.raises(StoreError, match=r"aliases\.json") as caught:
         store.resolve(CHAMPION)
-    assert not isinstance(caught.value, ModelRejected | VersionNotFound)
+    assert not isinstance(caught.value, CorruptVersion | VersionNotFound)
     assert store.load(1)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mlpserve_model import CHAMPION, ModelRejected, Store, StoreError, VersionNotFound
+from mlpserve_model import CHAMPION, CorruptVersion, Store, StoreError, VersionNotFound
 from tests.model.conftest import forget_digests
 from tests.support.faults import fail_at
 
@@ -55,7 +55,7 @@ def test_another_manifest_than_was_published_is_rejected(store: Store, publish: 
     path.write_bytes(path.read_bytes().replace(b"cedar", b"cacao"))
     for reader in (store, Store(store.root, store.model)):
         for read in (reader.manifest, reader.load, reader.verify):
-            with pytest.raises(ModelRejected, match="not the one that was published: its digest"):
+            with pytest.raises(CorruptVersion, match="not the one that was published: its digest"):
                 read(1)
 
 
@@ -66,7 +66,7 @@ def test_a_history_of_an_older_release_vouches_for_nothing_and_is_read(
     forget_digests(store)
     path = store.path(1) / "manifest.json"
     path.write_bytes(path.read_bytes().replace(b"cedar", b"cacao"))
-    assert Store(store.root, store.model).verify(1).class_names[2] == "cacao"
+    assert Store(store.root, store.model).verify(1).signature.class_names[2] == "cacao"
     (store.folder / "history.jsonl").unlink()
     assert Store(store.root, store.model).verify(1)
 
@@ -76,7 +76,7 @@ def test_of_two_publications_of_a_number_the_last_counts(store: Store, publish: 
     store.record("publish", 1, "by an older release, into a folder that was removed")
     assert Store(store.root, store.model).verify(1)
     store.record("publish", 1, "of another", manifest=f"sha256:{'0' * 64}")
-    with pytest.raises(ModelRejected, match="expected sha256:0000"):
+    with pytest.raises(CorruptVersion, match="expected sha256:0000"):
         Store(store.root, store.model).load(1)
 
 
@@ -119,7 +119,7 @@ def test_what_cannot_be_looked_at_is_neither_gone_nor_removed(
             for use in (store.versions, publish, lambda: store.prune(1), lambda: store.stamp(1)):
                 with pytest.raises(StoreError, match=os.strerror(error)) as caught:
                     use()
-                assert not isinstance(caught.value, VersionNotFound | ModelRejected)
+                assert not isinstance(caught.value, VersionNotFound | CorruptVersion)
         assert (store.path(1) / "manifest.json").exists()
         assert store.verify(1)
     assert store.versions() == [1, 2]

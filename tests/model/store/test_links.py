@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlpserve_model import CHAMPION, ModelRejected, Store, StoreError, VersionNotFound
+from mlpserve_model import CHAMPION, CorruptVersion, Store, StoreError, VersionNotFound
 from mlpserve_model.store.atomic_files import (
     Directory,
     UnusableFile,
@@ -168,7 +168,7 @@ def test_a_link_among_a_versions_files_rejects_the_version(
     path = store.path(1) / name
     path.rename(tmp_path / name)
     path.symlink_to(tmp_path / name)
-    with pytest.raises(ModelRejected, match=f"{name} is not a regular file but a symbolic link"):
+    with pytest.raises(CorruptVersion, match=f"{name} is not a regular file but a symbolic link"):
         store.load(1)
 
 

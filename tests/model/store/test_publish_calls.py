@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mlpserve_model import CHAMPION, Manifest, ModelRejected, Store
+from mlpserve_model import CHAMPION, CorruptVersion, Manifest, Store
 
 CALLS = ("mkdir", "openat", "getdents64", "flock", "write", "fsync", "rename", "close")
 
@@ -22,7 +22,7 @@ from mlpserve_model import Store
 store = Store(sys.argv[1], "tiny")
 model = store.load(1)
 os.access("/begin-of-publishing", os.F_OK)
-store.publish(model.manifest, model.weights, np.ones((2, 4), np.float32))
+store.publish(model.manifest, model.manifest.gate, model.weights, np.ones((2, 4), np.float32))
 os.access("/end-of-publishing", os.F_OK)
 """
 
@@ -132,5 +132,5 @@ def test_without_temporary_names_the_kill_between_two_writes_is_caught(
 ) -> None:
     code = WITHOUT_TEMPORARY_NAMES + PUBLISHER
     last_write = [c for c in _calls_of_publishing(trace(code)) if c.name == "write"][-1:]
-    with pytest.raises(ModelRejected, match=r"manifest\.json is not JSON"):
+    with pytest.raises(CorruptVersion, match=r"manifest\.json is not JSON"):
         _kill_before_each(trace, code, last_write, assert_whole)

@@ -14,10 +14,11 @@ import pytest
 
 from mlpserve_model import (
     CHAMPION,
-    Manifest,
+    Draft,
     Network,
     Store,
     StoreError,
+    Verdict,
     Weights,
     initialise,
 )
@@ -183,21 +184,23 @@ def small_volume(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_volume_refuses_the_version_and_serves_the_last(
-    small_volume: Path, draft: Manifest, golden: Any, weights: Weights
+    small_volume: Path, draft: Draft, golden: Any, weights: Weights
 ) -> None:
     store = Store(small_volume, "tiny")
-    store.publish(draft, weights, golden)
+    store.publish(draft, Verdict("PROMOTED"), weights, golden)
     large = replace(draft, network=Network((4, 5000, 3)))
     with pytest.raises(StoreError, match=r"cannot publish to .*: No space left on device"):
-        store.publish(large, initialise(large.network, np.random.default_rng(0)), golden)
+        store.publish(
+            large, Verdict("PROMOTED"), initialise(large.network, np.random.default_rng(0)), golden
+        )
     assert store.versions() == [1]
     assert store.verify(1)
-    assert store.publish(draft, weights, golden).version == 2
+    assert store.publish(draft, Verdict("PROMOTED"), weights, golden).version == 2
 
 
 def test_a_store_that_may_not_be_written_is_a_store_error(
-    tmp_path: Path, draft: Manifest, weights: Weights, golden: Any
+    tmp_path: Path, draft: Draft, weights: Weights, golden: Any
 ) -> None:
     (tmp_path / "models").write_text("a file where the folder should be")
     with pytest.raises(StoreError, match=r"cannot write to .*/models/tiny: "):
-        Store(tmp_path / "models", "tiny").publish(draft, weights, golden)
+        Store(tmp_path / "models", "tiny").publish(draft, Verdict("PROMOTED"), weights, golden)

@@ -23,16 +23,17 @@ from mlpserve_model import *
 root, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 rng = np.random.default_rng(seed)
 network = Network((16, 32, 3))
-draft = Manifest(
-    model="tiny", network=network, input_shape=(16,), input_maximum=1.0,
-    class_names=("a", "b", "c"), dataset=Dataset("d", "sha256:0", "none"), recipe={}, seed=seed,
-    libraries={}, metrics={}, gate=Gate("PROMOTED"),
+draft = Draft(
+    model="tiny", network=network, signature=Signature((16,), 1.0, ("a", "b", "c")),
+    dataset=DatasetInfo("d", "sha256:0", "none"), recipe={}, seed=seed,
+    libraries={}, metrics={},
 )
+promoted, files = Verdict("PROMOTED"), {"report.html": bytes(5000)}
 store = Store(root, "tiny")
 print("ready", flush=True)
 for _ in range(count):
     golden = rng.random((8, 16), dtype=np.float32)
-    manifest = store.publish(draft, initialise(network, rng), golden, {"report.html": bytes(5000)})
+    manifest = store.publish(draft, promoted, initialise(network, rng), golden, files)
     print(manifest.version, flush=True)
     with store.lock():
         previous = store.aliases().get(CHAMPION)

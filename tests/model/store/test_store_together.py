@@ -9,17 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlpserve_model import CHAMPION, Manifest, Store, VersionNotFound, Weights
+from mlpserve_model import (
+    CHAMPION,
+    Draft,
+    Store,
+    Verdict,
+    VersionNotFound,
+    Weights,
+)
 
 
 @pytest.fixture
-def writing(store: Store, draft: Manifest, weights: Weights) -> Callable[[int], Any]:
+def writing(store: Store, draft: Draft, weights: Weights) -> Callable[[int], Any]:
     """While the block runs, a thread publishes, promotes and prunes this many times."""
     golden = np.ones((2, 4), np.float32)
 
     def write(count: int) -> None:
         for _ in range(count):
-            version = store.publish(draft, weights, golden).version
+            version = store.publish(draft, Verdict("PROMOTED"), weights, golden).version
             expected = store.aliases().get(CHAMPION)
             store.move_alias(CHAMPION, version, expected=expected, event="promote", reason="new")
             store.prune(1)

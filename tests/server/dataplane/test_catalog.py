@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from mlpserve.v1 import model_pb2
-from mlpserve_model import Gate
+from mlpserve_model import Verdict
 
 State = model_pb2.ModelVersion
 
@@ -45,7 +45,7 @@ def test_every_version_is_listed_newest_first_with_its_state(
     publish()
     damaged = publish(seed=1, promote=False)
     (store.path(damaged) / "manifest.json").write_text("{}")
-    publish(seed=2, promote=False, gate=Gate("REJECTED", ("too bad",)))
+    publish(seed=2, promote=False, verdict=Verdict("REJECTED", ("too bad",)))
     publish(seed=3)
     stubs = serve()
     eventually(stubs.serving)

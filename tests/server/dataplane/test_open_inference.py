@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from mlpserve.open_inference import inference_pb2 as pb
 from mlpserve.open_inference import inference_pb2_grpc
 from mlpserve.v1 import model_pb2, prediction_pb2
-from mlpserve_model import Gate
+from mlpserve_model import Verdict
 
 DATATYPES = {"float32": "FP32", "uint8": "UINT8"}
 
@@ -248,7 +248,7 @@ def test_a_model_is_ready_in_the_versions_that_can_answer(
 ) -> None:
     publish()
     publish(seed=1, promote=False)
-    publish(seed=2, promote=False, gate=Gate("REJECTED", ("worse",)))
+    publish(seed=2, promote=False, verdict=Verdict("REJECTED", ("worse",)))
     stubs = serve()
     eventually(stubs.serving)
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlpserve.open_inference import inference_pb2 as pb
-from mlpserve_model import Gate, StoredModel
+from mlpserve_model import StoredModel, Verdict
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 GOOD = np.full(12, 0.5, np.float32).tobytes()
@@ -195,7 +195,7 @@ WRONG: dict[str, tuple[pb.ModelInferRequest, Any, list[str], list[str]]] = {
 @pytest.fixture
 def stubs(publish: Any, serve: Any, eventually: Any) -> Any:
     publish()
-    publish(seed=2, promote=False, gate=Gate("REJECTED", ("worse",)))
+    publish(seed=2, promote=False, verdict=Verdict("REJECTED", ("worse",)))
     stubs = serve(max_batch=10)
     eventually(stubs.serving)
     return stubs

@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2
 
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_model import Gate
+from mlpserve_model import Verdict
 
 REQUEST = pb.PredictRequest(
     instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(range(12)))
@@ -194,7 +194,7 @@ def test_a_rejected_version_does_not_answer(
     publish()
     stubs = serve()
     eventually(stubs.serving)
-    rejected = publish(seed=1, promote=False, gate=Gate("REJECTED", ("accuracy 0.5 < 0.9",)))
+    rejected = publish(seed=1, promote=False, verdict=Verdict("REJECTED", ("accuracy 0.5 < 0.9",)))
     refused = refusal(stubs.prediction.Predict, pinned(version=rejected))
     assert refused.code == grpc.StatusCode.FAILED_PRECONDITION
     assert refused.info.reason == "MODEL_REJECTED"
@@ -209,7 +209,7 @@ def test_the_server_can_be_told_what_to_serve(
     stubs = serve(serve=serve_what)
     publish(seed=1)
     third = publish(seed=2, promote=False)
-    publish(seed=3, promote=False, gate=Gate("REJECTED"))
+    publish(seed=3, promote=False, verdict=Verdict("REJECTED"))
     eventually(lambda: stubs.serving() and version_of(stubs) == third)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_model import Gate, Store
+from mlpserve_model import Store, Verdict
 from mlpserve_server.lifecycle import manager as managers
 from mlpserve_server.lifecycle.manager import ModelManager
 
@@ -117,7 +117,7 @@ def test_the_verdict_on_a_removed_version_is_not_that_on_another_of_its_number(
     publish: Any, publish_again: Any, serve: Any, eventually: Any
 ) -> None:
     publish()
-    publish(seed=1, promote=False, gate=Gate("REJECTED", ("too bad",)))
+    publish(seed=1, promote=False, verdict=Verdict("REJECTED", ("too bad",)))
     stubs = serve(serve="latest")
     eventually(stubs.serving)
     assert listed(stubs)[2][0] == State.STATE_REJECTED

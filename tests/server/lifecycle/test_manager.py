@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlpserve_model import Store
-from mlpserve_server.errors import ModelNotFound, ModelRefused
+from mlpserve_server.errors import ModelNotFound, ModelUnavailable
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
@@ -44,7 +44,7 @@ def test_a_damaged_version_is_held_back_after_every_try(
     manager = ModelManager(store, "champion", 3)
     for _ in range(20):
         manager.poll()
-        with pytest.raises(ModelRefused, match=r"model\.npz has 7 bytes"):
+        with pytest.raises(ModelUnavailable, match=r"model\.npz has 7 bytes"):
             manager.get(second)
     assert version_of(manager) == first
     assert loads == [second, first]

@@ -14,7 +14,7 @@ from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
-from mlpserve_model import Network, Store, StoredModel
+from mlpserve_model import Network, Signature, Store, StoredModel
 from mlpserve_model.process.follower import Follower
 from mlpserve_server.dataplane.predictions import DataPlane, complete
 from mlpserve_server.lifecycle.manager import ModelManager
@@ -23,6 +23,8 @@ from mlpserve_server.observability.observer import Observer
 
 AS_MANY_AS_THERE_ARE = 1e9
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
+
+CLASSES = ("circle", "square", "star")
 
 
 class Tally(Observer):
@@ -268,11 +270,11 @@ def test_a_challenger_that_is_promoted_is_not_read_again(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"network": Network((4, 8, 3)), "input_shape": (2, 2)},
-        {"input_maximum": 255},
-        {"class_names": ("star", "square", "circle")},
+        {"network": Network((4, 8, 3)), "signature": Signature((2, 2), 16, CLASSES)},
+        {"signature": Signature((3, 4), 255, CLASSES)},
+        {"signature": Signature((3, 4), 16, CLASSES[::-1])},
     ],
-    ids=lambda changes: next(iter(changes)),
+    ids=["input_shape", "input_maximum", "class_names"],
 )
 def test_what_takes_or_gives_something_else_is_not_compared(
     publish: Any, challenge: Any, set_up: Any, x: Any, caplog: Any, changes: Any, eventually: Any

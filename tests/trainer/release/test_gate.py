@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from mlpserve_model import Signature
 from mlpserve_trainer.release.gate import (
     Check,
-    Signature,
     accuracy_floor,
     judge,
     no_worse,

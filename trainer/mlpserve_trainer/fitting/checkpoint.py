@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlpserve_model import Manifest
+from mlpserve_model import Draft
 from mlpserve_trainer.errors import CheckpointDamaged
 from mlpserve_trainer.fitting.fit import Epoch
 from mlpserve_trainer.fitting.state import TrainingState
@@ -41,7 +41,7 @@ class Checkpoint:
     path: Path
 
     @classmethod
-    def of(cls, folder: Path, draft: Manifest) -> "Checkpoint":
+    def of(cls, folder: Path, draft: Draft) -> "Checkpoint":
         """Return the checkpoint of the training that the draft describes."""
         facts = [draft.dataset.digest, draft.dataset.split, dict(draft.recipe), draft.seed]
         text = json.dumps([*facts, dict(draft.libraries)], sort_keys=True)

@@ -4,14 +4,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from mlpserve_model import CHAMPION, Manifest, ModelRejected, Store, VersionNotFound
+from mlpserve_model import CHAMPION, CorruptVersion, Draft, Manifest, Store, VersionNotFound
 from mlpserve_trainer.errors import UsageError
 from mlpserve_trainer.recipe import Recipe
 
 __all__ = ["trained_before"]
 
 
-def trained_before(store: Store, draft: Manifest) -> Manifest | None:
+def trained_before(store: Store, draft: Draft) -> Manifest | None:
     """Return the champion or the newest version if it came of the draft's data and recipe.
 
     None without a champion that can be served: then there is every reason to train. The seed is
@@ -22,16 +22,16 @@ def trained_before(store: Store, draft: Manifest) -> Manifest | None:
         return None
     try:
         manifests = [store.load(champion).manifest]
-    except (ModelRejected, VersionNotFound):
+    except (CorruptVersion, VersionNotFound):
         return None
     for newest in store.versions()[-1:]:
         # A newest version that is damaged or just pruned is like no version.
-        with suppress(ModelRejected, VersionNotFound):
+        with suppress(CorruptVersion, VersionNotFound):
             manifests.append(store.manifest(newest))
     return next((m for m in manifests if _essence(m) == _essence(draft)), None)
 
 
-def _essence(manifest: Manifest) -> Any:
+def _essence(manifest: Draft) -> Any:
     """What the training depends on: the contents of the data, and the knobs that matter."""
     try:
         recipe = Recipe().override(manifest.recipe)
@@ -39,4 +39,4 @@ def _essence(manifest: Manifest) -> Any:
         return None, manifest.recipe  # a recipe of another release, like none of ours
     # The digest stands for the data, wherever it came from.
     knobs = replace(recipe, name="", description="", dataset="")
-    return manifest.dataset.digest, manifest.dataset.split, manifest.input_maximum, knobs
+    return manifest.dataset.digest, manifest.dataset.split, manifest.signature.input_maximum, knobs

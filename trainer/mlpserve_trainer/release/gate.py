@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model import Gate
+from mlpserve_model import (
+    Signature,
+    Verdict,
+)
 
 __all__ = [
     "Check",
     "Rules",
-    "Signature",
     "accuracy_floor",
     "judge",
     "no_worse",
@@ -44,15 +46,6 @@ class Check:
 
     passed: bool
     reason: str
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What callers rely on: the shape of one input, and the classes in their order."""
-
-    input_shape: tuple[int, ...]
-    input_maximum: float
-    class_names: tuple[str, ...]
 
 
 def accuracy_floor(accuracy: float, minimum: float) -> Check:
@@ -104,21 +97,21 @@ def same_signature(champion: int, old: Signature, new: Signature, allow_change: 
     return Check(False, f"{change}; --allow-signature-change lets it pass")
 
 
-def judge(checks: Sequence[Check], force_reason: str | None) -> Gate:
+def judge(checks: Sequence[Check], force_reason: str | None) -> Verdict:
     """Promote what passed every check; promote anything else only by force, with the reason.
 
     Where one failed, the reasons say of each whether it did, the failures first.
     """
     reasons = tuple(check.reason for check in checks)
     if all(check.passed for check in checks):
-        return Gate("PROMOTED", reasons)
+        return Verdict("PROMOTED", reasons)
     failures_first = tuple(
         f"{'passed' if check.passed else 'failed'}: {check.reason}"
         for check in sorted(checks, key=lambda check: check.passed)
     )
     if force_reason is None:
-        return Gate("REJECTED", failures_first)
-    return Gate("FORCED", (f"forced: {force_reason}", *failures_first))
+        return Verdict("REJECTED", failures_first)
+    return Verdict("FORCED", (f"forced: {force_reason}", *failures_first))
 
 
 def _chance_of_losing(lost: int, gained: int) -> float:

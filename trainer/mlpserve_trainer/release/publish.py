@@ -5,15 +5,16 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model import (
     CHAMPION,
+    CorruptVersion,
+    Draft,
     Manifest,
-    ModelRejected,
     Store,
     StoredModel,
     StoreError,
@@ -26,7 +27,6 @@ from mlpserve_trainer.evaluation.scores import Evaluation, evaluate, report
 from mlpserve_trainer.release.gate import (
     Check,
     Rules,
-    Signature,
     accuracy_floor,
     judge,
     no_worse,
@@ -47,14 +47,14 @@ logger = logging.getLogger(__name__)
 class Challenger:
     """A fitted network that wants to be champion.
 
-    * `draft`: its manifest, but for the verdict and what the store sets.
+    * `draft`: its description.
     * `weights`: what it would be served with.
     * `holdout`: the examples that decide.
     * `evaluation`: its answers to them.
     * `page`: its report, all drawn but for the verdict.
     """
 
-    draft: Manifest
+    draft: Draft
     weights: Weights
     holdout: Examples
     evaluation: Evaluation
@@ -72,15 +72,16 @@ def publish(store: Store, challenger: Challenger, rules: Rules) -> Manifest:
     with store.lock():
         champion = store.aliases().get(CHAMPION)
         checks, champion_right = _checks(store, champion, challenger, rules)
-        draft = replace(challenger.draft, gate=judge(checks, rules.force_reason))
-        scores, page = report(challenger.evaluation, draft.class_names), challenger.page
-        card = model_card(draft, scores, page.facts, champion, champion_right)
+        draft, page = challenger.draft, challenger.page
+        verdict = judge(checks, rules.force_reason)
+        scores = report(challenger.evaluation, draft.signature.class_names)
+        card = model_card(draft, verdict, scores, page.facts, champion, champion_right)
         files = {
             "model_card.md": card,
-            "report.html": page.html(draft, champion, champion_right),
+            "report.html": page.html(verdict, champion, champion_right),
         }
         with _finishing():
-            manifest = store.publish(draft, challenger.weights, golden, files)
+            manifest = store.publish(draft, verdict, challenger.weights, golden, files)
             _settle(store, manifest, champion)
     return manifest
 
@@ -111,7 +112,7 @@ def _checks(
         return [floor, Check(True, "there is no champion yet")], None
     try:
         model = store.load(champion)
-    except (ModelRejected, VersionNotFound) as error:
+    except (CorruptVersion, VersionNotFound) as error:
         damaged = f"champion {champion} is damaged, not compared with: {error}"
         return [floor, Check(True, damaged)], None
     checks, right = _compare(model, challenger, rules)
@@ -122,17 +123,13 @@ def _compare(
     champion: StoredModel, challenger: Challenger, rules: Rules
 ) -> tuple[list[Check], Right | None]:
     version = champion.manifest.version
-    old, new = _signature(champion.manifest), _signature(challenger.draft)
+    old, new = champion.manifest.signature, challenger.draft.signature
     same = same_signature(version, old, new, rules.allow_signature_change)
     # Answers to other questions, or in other classes, cannot be compared.
     if old.class_names != new.class_names or old.input_shape != new.input_shape:
         return [same], None
     right = evaluate(champion.manifest.network, champion.weights, challenger.holdout).correct
     return [same, no_worse(version, challenger.evaluation.correct, right, rules.margin)], right
-
-
-def _signature(manifest: Manifest) -> Signature:
-    return Signature(manifest.input_shape, manifest.input_maximum, manifest.class_names)
 
 
 def _settle(store: Store, manifest: Manifest, champion: int | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model import Manifest
+from mlpserve_model import Draft, Verdict
 from mlpserve_trainer.report import figures
 from mlpserve_trainer.report.analysis import Findings, Mistake
 
@@ -23,13 +23,13 @@ MOST_DIFFERENT = 12
 class Page:
     """A report in two steps: what takes long is drawn at once, the verdict is put in later.
 
-    * `draft`: the manifest, but for the verdict and what the store sets.
+    * `draft`: what the version is.
     * `facts`: what was measured.
     """
 
-    def __init__(self, draft: Manifest, facts: Findings) -> None:
+    def __init__(self, draft: Draft, facts: Findings) -> None:
         self._draft, self.facts = draft, facts
-        confusion, names = facts.confusion, draft.class_names
+        confusion, names = facts.confusion, draft.signature.class_names
         self._figures = {
             "curves": figures.learning_curves(facts.state),
             "confusion": figures.confusion_matrix(confusion, names),
@@ -39,25 +39,26 @@ class Page:
         }
 
     def html(
-        self, judged: Manifest, champion: int | None, champion_right: npt.NDArray[np.bool_] | None
+        self, verdict: Verdict, champion: int | None, champion_right: npt.NDArray[np.bool_] | None
     ) -> bytes:
         """Return the page.
 
-        * `judged`: the draft with its verdict.
+        * `verdict`: what the gate says of it.
         * `champion`: the version it was compared with, if any.
         * `champion_right`: (n,) whether that one predicted each row of the holdout right, if asked.
         """
-        sizes = "-".join(map(str, judged.network.layer_sizes))
+        draft = self._draft
+        sizes = "-".join(map(str, draft.network.layer_sizes))
         values = self._figures | {
-            "title": html.escape(f"{judged.model}: {sizes} on {judged.dataset.name}"),
-            "verdict": judged.gate.verdict,
-            "reasons": _list(judged.gate.reasons),
-            "tiles": _tiles(judged.metrics),
+            "title": html.escape(f"{draft.model}: {sizes} on {draft.dataset.name}"),
+            "verdict": verdict.verdict,
+            "reasons": _list(verdict.reasons),
+            "tiles": _tiles(draft.metrics),
             "classes": self._classes(),
             "comparison": self._comparison(champion, champion_right),
             "errors": self.facts.calibration_in_words(),
-            "facts": _table(_facts(judged)),
-            "recipe": _table(judged.recipe),
+            "facts": _table(_facts(draft)),
+            "recipe": _table(draft.recipe),
         }
         template = resources.files("mlpserve_trainer").joinpath("report.html").read_text("utf-8")
         return Template(template).substitute(values).encode()
@@ -65,7 +66,7 @@ class Page:
     def _classes(self) -> str:
         scores = self.facts.scores
         columns = (scores.precision, scores.recall, scores.f1, scores.rows)
-        rows = zip(self._draft.class_names, *columns, strict=True)
+        rows = zip(self._draft.signature.class_names, *columns, strict=True)
         cells = "".join(
             f"<tr><th>{html.escape(name)}</th><td>{precision:.4f}</td><td>{recall:.4f}</td>"
             f"<td>{f1:.4f}</td><td>{count}</td></tr>"
@@ -80,7 +81,7 @@ class Page:
         return _gallery(self._figure_of(m.row, self._caption(m)) for m in self.facts.mistakes)
 
     def _caption(self, mistake: Mistake) -> str:
-        names = self._draft.class_names
+        names = self._draft.signature.class_names
         true, predicted = html.escape(names[mistake.label]), html.escape(names[mistake.predicted])
         return f"<b>{true}</b> taken for <b>{predicted}</b>, {mistake.confidence:.2f}"
 
@@ -89,7 +90,7 @@ class Page:
         if not self._is_picture:
             return f"<figure>row {row}{caption}</figure>"
         inputs = self.facts.holdout.scaled(slice(row, row + 1))
-        source = figures.picture(inputs.reshape(self._draft.input_shape))
+        source = figures.picture(inputs.reshape(self._draft.signature.input_shape))
         return f'<figure><img src="{source}" alt="row {row}">{caption}</figure>'
 
     def _units(self) -> str:
@@ -99,7 +100,8 @@ class Page:
         # The strongest units first: weak ones show noise.
         strongest = np.argsort(-np.linalg.norm(w, axis=0), kind="stable")[:MOST_UNITS]
         shown = (
-            figures.signed_picture(w[:, u].reshape(self._draft.input_shape)) for u in strongest
+            figures.signed_picture(w[:, u].reshape(self._draft.signature.input_shape))
+            for u in strongest
         )
         return _gallery(f'<img src="{source}" alt="">' for source in shown)
 
@@ -119,13 +121,16 @@ class Page:
         chosen = np.flatnonzero(rows)[:MOST_DIFFERENT]
         if not len(chosen):
             return ""
-        names, labels = self._draft.class_names, self.facts.holdout.labels
+        names, labels = self._draft.signature.class_names, self.facts.holdout.labels
         shown = (self._figure_of(int(row), html.escape(names[labels[row]])) for row in chosen)
         return f"<h3>{title}</h3>{_gallery(shown)}"
 
     @property
     def _is_picture(self) -> bool:
-        return len(self._draft.input_shape) == 2 and min(self._draft.input_shape) > 1
+        return (
+            len(self._draft.signature.input_shape) == 2
+            and min(self._draft.signature.input_shape) > 1
+        )
 
 
 def _tiles(metrics: Mapping[str, float]) -> str:
@@ -136,16 +141,16 @@ def _tiles(metrics: Mapping[str, float]) -> str:
     )
 
 
-def _facts(manifest: Manifest) -> dict[str, Any]:
-    network = manifest.network
+def _facts(draft: Draft) -> dict[str, Any]:
+    network, signature = draft.network, draft.signature
     return {
         "network": f"{network.hidden_activation} inside, {network.output_activation} at the output",
         "parameters": f"{network.parameters:,}",
-        "data": f"{manifest.dataset.name}, split: {manifest.dataset.split}",
-        "data digest": manifest.dataset.digest,
-        "input": f"{'×'.join(map(str, manifest.input_shape))}, 0 to {manifest.input_maximum:g}",
-        "seed": manifest.seed,
-        **manifest.libraries,
+        "data": f"{draft.dataset.name}, split: {draft.dataset.split}",
+        "data digest": draft.dataset.digest,
+        "input": f"{'×'.join(map(str, signature.input_shape))}, 0 to {signature.input_maximum:g}",
+        "seed": draft.seed,
+        **draft.libraries,
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model import Manifest
+from mlpserve_model import Draft, Verdict
 from mlpserve_trainer.report.analysis import Findings
 
 __all__ = ["model_card"]
@@ -15,7 +15,8 @@ MOST_CONFUSIONS = 10
 
 
 def model_card(
-    draft: Manifest,
+    draft: Draft,
+    verdict: Verdict,
     scores: str,
     facts: Findings,
     champion: int | None,
@@ -23,27 +24,29 @@ def model_card(
 ) -> bytes:
     """Return model_card.md.
 
-    * `draft`: the manifest as it goes to the store; number and time are set there.
+    * `draft`: what the version is.
+    * `verdict`: what the gate says of it.
     * `scores`: precision, recall and F1 of each class on the holdout, as a table.
     * `facts`: what was measured.
     * `champion`: the version it was compared with, if any.
     * `champion_right`: (n,) whether that one predicted each row of the holdout right, if asked.
     """
+    signature = draft.signature
     sizes = "-".join(map(str, draft.network.layer_sizes))
-    shape = "×".join(map(str, draft.input_shape))
-    taken = _confusions(draft.class_names, facts.confusion)
+    shape = "×".join(map(str, signature.input_shape))
+    taken = _confusions(signature.class_names, facts.confusion)
     sections = [
         f"# {draft.model}: {sizes} on {draft.dataset.name}\n",
         f"A multi-layer perceptron, {draft.network.hidden_activation} inside and "
         f"{draft.network.output_activation} at the output, {draft.network.parameters:,} "
         "parameters. It answers with one probability for each class.\n",
-        f"* Input: {shape}, uint8 from 0 to {draft.input_maximum:g} or float32 from 0 to 1",
-        f"* Classes: {', '.join(draft.class_names)}",
+        f"* Input: {shape}, uint8 from 0 to {signature.input_maximum:g} or float32 from 0 to 1",
+        f"* Classes: {', '.join(signature.class_names)}",
         f"* Data: {draft.dataset.name}, split: {draft.dataset.split}",
         f"* Digest of the data: {draft.dataset.digest}",
         f"* Seed: {draft.seed}\n",
-        f"## Verdict: {draft.gate.verdict}\n",
-        *(f"* {reason}" for reason in draft.gate.reasons),
+        f"## Verdict: {verdict.verdict}\n",
+        *(f"* {reason}" for reason in verdict.reasons),
         f"\n## Measured\n\n{_table({k: f'{v:.4f}' for k, v in draft.metrics.items()})}",
         f"\n## Each class on the holdout\n\n```\n{scores}\n```",
         f"\n## Taken for each other most often\n\n{taken}",

@@ -49,7 +49,7 @@ class Schedule:
 
     def __init__(self, job: Job, trigger: Any, longest: float, metrics: Metrics) -> None:
         self._job, self._longest, self._metrics = job, longest, metrics
-        self._mutex = threading.Lock()
+        self._lock = threading.Lock()
         self._run: Run | None = None
         self._last: Ended | None = None
         self._stopping = False
@@ -118,7 +118,7 @@ class Schedule:
 
     def _do(self) -> None:
         """Run once, in the scheduler's thread."""
-        with self._mutex:
+        with self._lock:
             if self._stopping:
                 return
             logger.info("run started")
@@ -183,7 +183,7 @@ class Schedule:
         return due
 
     def _stop(self, signals: socket.socket) -> int:
-        with self._mutex:
+        with self._lock:
             self._stopping = True
             run = self._run
         self._scheduler.shutdown(wait=False)

@@ -29,18 +29,19 @@ bucket.LEASE_SECONDS = float(sys.argv[4])
 root, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 rng = np.random.default_rng(seed)
 network = Network((16, 32, 3))
-draft = Manifest(
-    model="tiny", network=network, input_shape=(16,), input_maximum=1.0,
-    class_names=("a", "b", "c"), dataset=Dataset("d", "sha256:0", "none"), recipe={}, seed=seed,
-    libraries={}, metrics={}, gate=Gate("PROMOTED"),
+draft = Draft(
+    model="tiny", network=network, signature=Signature((16,), 1.0, ("a", "b", "c")),
+    dataset=DatasetInfo("d", "sha256:0", "none"), recipe={}, seed=seed,
+    libraries={}, metrics={},
 )
+promoted = Verdict("PROMOTED")
 store = Store(root, "tiny")
 print("ready", flush=True)
 for _ in range(count):
     with store.lock():
         previous = store.aliases().get(CHAMPION)
         golden = rng.random((8, 16), dtype=np.float32)
-        version = store.publish(draft, initialise(network, rng), golden).version
+        version = store.publish(draft, promoted, initialise(network, rng), golden).version
         store.move_alias(CHAMPION, version, expected=previous, event="promote", reason="newest")
     print(version, flush=True)
 """

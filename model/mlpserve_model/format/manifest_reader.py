@@ -1,0 +1,195 @@
+"""Reads a manifest and checks it whole: nothing of it is taken on trust."""
+
+import math
+import re
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from mlpserve_model.errors import CorruptVersion
+from mlpserve_model.format import strict_json
+from mlpserve_model.format.manifest import (
+    FORMAT,
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    MAX_BYTES,
+    MAX_GOLDEN_ROWS,
+    MAX_LAYERS,
+    MAX_PARAMETERS,
+    MODEL_FILE,
+    NAME,
+    VERDICTS,
+    DatasetInfo,
+    FileInfo,
+    Manifest,
+    Signature,
+    Verdict,
+)
+from mlpserve_model.nn.network import Network
+
+__all__ = ["read_manifest"]
+
+_FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\.[a-z0-9]+")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_DATASET_KEYS = ("name", "digest", "split")
+_KNOWN = frozenset({"format", "model", "version", "created", "layer_sizes", "hidden_activation",
+    "output_activation", "input", "class_names", "files", "golden_rows", "dataset", "recipe",
+    "seed", "libraries", "metrics", "gate"})  # fmt: skip
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """Return the manifest that these bytes are.
+
+    Raises:
+        CorruptVersion: It is wrong; the message says what.
+
+    """
+    if len(data) > MAX_BYTES:
+        raise _wrong("its size", len(data), f"at most {MAX_BYTES}")
+    try:
+        document = strict_json.parse(data)
+    except ValueError as error:
+        raise CorruptVersion(f"{MANIFEST_FILE} is not JSON: {error}") from error
+    number = _integer(document, "format", 1)
+    if number != FORMAT:
+        raise CorruptVersion(f"format {number} is unknown: this release reads format {FORMAT}")
+    manifest = Manifest(
+        model=_text(document, "model", NAME),
+        version=_integer(document, "version", 1),
+        created=_time(document, "created"),
+        network=_network(document),
+        signature=Signature(
+            input_shape=_integers(document, "input.shape"),
+            input_maximum=_number(_take(document, "input.maximum"), "input.maximum"),
+            class_names=_texts(document, "class_names"),
+        ),
+        files=_files(document),
+        golden_rows=_integer(document, "golden_rows", 1, MAX_GOLDEN_ROWS),
+        dataset=DatasetInfo(*(_text(document, f"dataset.{key}") for key in _DATASET_KEYS)),
+        recipe=_take(document, "recipe", dict),
+        seed=_integer(document, "seed", 0),
+        libraries={k: str(v) for k, v in _take(document, "libraries", dict).items()},
+        metrics={
+            name: _number(value, f"metrics[{name[:100]!r}]")
+            for name, value in _take(document, "metrics", dict).items()
+        },
+        gate=Verdict(_text(document, "gate.verdict"), _texts(document, "gate.reasons")),
+        extra={k: v for k, v in document.items() if k not in _KNOWN},
+        document=data,
+    )
+    _check_consistency(manifest)
+    return manifest
+
+
+def _wrong(path: str, value: object, expected: str) -> CorruptVersion:
+    shown = repr(value)
+    shown = shown if len(shown) <= 100 else f"{shown[:100]}..."
+    return CorruptVersion(f"{MANIFEST_FILE}: {path} is {shown}, expected {expected}")
+
+
+def _take(document: object, path: str, kind: type = object) -> Any:
+    """The value at a dotted path, when it is there and of this kind."""
+    value = document
+    for key in path.split("."):
+        if not isinstance(value, dict) or key not in value:
+            raise CorruptVersion(f"{MANIFEST_FILE} has no {path}")
+        value = value[key]
+    if not isinstance(value, kind):
+        raise _wrong(path, value, f"a {kind.__name__}")
+    return value
+
+
+def _integer(document: object, path: str, low: int, high: int = 2**63 - 1) -> int:
+    value = _take(document, path)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise _wrong(path, value, f"an integer from {low} to {high}")
+    return value
+
+
+def _integers(document: object, path: str) -> tuple[int, ...]:
+    value = _take(document, path, list)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in value)
+    if not whole or not 1 <= len(value) <= MAX_LAYERS:
+        raise _wrong(path, value, f"1 to {MAX_LAYERS} integers >= 1")
+    return tuple(value)
+
+
+def _number(value: object, path: str) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(OverflowError):  # an integer beyond the largest float
+            if math.isfinite(value):
+                return float(value)
+    raise _wrong(path, value, "a finite number")
+
+
+def _text(document: object, path: str, pattern: re.Pattern[str] | None = None) -> str:
+    value: str = _take(document, path, str)
+    if pattern and not pattern.fullmatch(value):
+        raise _wrong(path, value, f"text that matches {pattern.pattern}")
+    return value
+
+
+def _texts(document: object, path: str) -> tuple[str, ...]:
+    value = _take(document, path, list)
+    if not all(isinstance(text, str) for text in value):
+        raise _wrong(path, value, "a list of strings")
+    return tuple(value)
+
+
+def _time(document: object, path: str) -> datetime:
+    value = _text(document, path)
+    try:
+        time = datetime.fromisoformat(value)
+        time.astimezone(UTC)  # the offset may lead out of the calendar
+    except (ValueError, OverflowError) as error:
+        raise _wrong(path, value, "an ISO 8601 time") from error
+    if time.tzinfo is None:
+        raise _wrong(path, value, "a time with its offset from UTC")
+    return time
+
+
+def _network(document: object) -> Network:
+    sizes = _integers(document, "layer_sizes")
+    activations = (_text(document, "hidden_activation"), _text(document, "output_activation"))
+    try:
+        network = Network(sizes, *activations)
+    except ValueError as error:
+        raise CorruptVersion(f"{MANIFEST_FILE}: {error}") from error
+    if network.parameters > MAX_PARAMETERS:
+        raise _wrong("layer_sizes", sizes, f"at most {MAX_PARAMETERS} parameters")
+    return network
+
+
+def _files(document: object) -> dict[str, FileInfo]:
+    names = _take(document, "files", dict)
+    for name in names:
+        # The name becomes a path: nothing that could leave the version's folder.
+        if not _FILE_NAME.fullmatch(name) or name == MANIFEST_FILE:
+            raise _wrong("files", name, f"names that match {_FILE_NAME.pattern}")
+    for required in (MODEL_FILE, GOLDEN_FILE):
+        if required not in names:
+            raise CorruptVersion(f"{MANIFEST_FILE} lists no {required}")
+    return {name: _file_info(info, f"files: {name}") for name, info in names.items()}
+
+
+def _file_info(info: object, path: str) -> FileInfo:
+    if not isinstance(info, dict):
+        raise _wrong(path, info, "an object with sha256 and size")
+    return FileInfo(_text(info, "sha256", _SHA256), _integer(info, "size", 0))
+
+
+def _check_consistency(manifest: Manifest) -> None:
+    network, signature = manifest.network, manifest.signature
+    if math.prod(signature.input_shape) != network.inputs:
+        raise _wrong("input.shape", signature.input_shape, f"a product of {network.inputs}")
+    # The self-test computes every layer for all golden rows at once.
+    if manifest.golden_rows * max(network.layer_sizes) > MAX_PARAMETERS:
+        most = MAX_PARAMETERS // max(network.layer_sizes)
+        raise _wrong("golden_rows", manifest.golden_rows, f"at most {most} for these layers")
+    if not 0 < signature.input_maximum <= 255:
+        raise _wrong("input.maximum", signature.input_maximum, "above 0 and at most 255")
+    names = signature.class_names
+    if len(names) != network.classes or len(set(names)) != len(names) or "" in names:
+        raise _wrong("class_names", names, f"{network.classes} different names")
+    if manifest.gate.verdict not in VERDICTS:
+        raise _wrong("gate.verdict", manifest.gate.verdict, f"one of {', '.join(VERDICTS)}")
