@@ -20,10 +20,10 @@ from tests.fuzz.target import scratch, split, target
 
 @target(DataError)
 def npz(data: bytes) -> None:
-    inputs, labels, maximum = read_npz(scratch("own.npz", data))
-    assert inputs.dtype in (np.uint8, np.float32)
-    assert labels.ndim == 1
-    assert 1 <= maximum <= 255
+    rows = read_npz(scratch("own.npz", data))
+    assert rows.inputs.dtype in (np.uint8, np.float32)
+    assert rows.labels.ndim == 1
+    assert 1 <= rows.maximum <= 255
 
 
 @target(DataError)

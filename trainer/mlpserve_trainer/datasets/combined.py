@@ -4,6 +4,7 @@ The first source says what is asked and what is judged: its shape, its classes, 
 rows of the others are for training alone.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from mlpserve_trainer.datasets.dataset import Dataset, Origin, known_labels, rows_digest
-from mlpserve_trainer.datasets.drop_folder import Drop, read_drop, read_drops
+from mlpserve_trainer.datasets.drop_folder import DroppedFile, read_drop, read_drops
+from mlpserve_trainer.datasets.files import is_folder
 from mlpserve_trainer.errors import DataError, UsageError
 
 __all__ = ["Part", "join", "parse_parts", "used_files"]
 
-MOST_LISTED = 2000  # files: the manifest has its bounds
+MAX_LISTED_BYTES = 2**18  # of a manifest, which holds at most 1 MiB
 
 
 @dataclass(frozen=True)
@@ -91,20 +93,17 @@ def _drops(
     first: Dataset,
     load_part: Callable[[Part], Dataset],
     only: frozenset[str] | None,
-) -> list[Drop]:
+) -> list[DroppedFile]:
     if part.name != "npz":
         return [_whole(part, load_part(part), first)]
     if part.place is None:
         raise UsageError("a second source npz needs its place: npz:FOLDER or npz:FILE")
-    if part.place.is_file():
-        try:
-            return [read_drop(part.place, first)]
-        except OSError as error:
-            raise DataError(f"{part.place} cannot be read: {error.strerror}") from error
-    return read_drops(part.place, first, only)
+    if is_folder(part.place):
+        return read_drops(part.place, first, only)
+    return [read_drop(part.place, first)]
 
 
-def _whole(part: Part, data: Dataset, first: Dataset) -> Drop:
+def _whole(part: Part, data: Dataset, first: Dataset) -> DroppedFile:
     """Take the training rows of another data set; its test rows stay unseen."""
     kinds = [(d.input_shape, d.input_maximum, d.inputs.dtype.name) for d in (first, data)]
     if kinds[0] != kinds[1]:
@@ -112,13 +111,24 @@ def _whole(part: Part, data: Dataset, first: Dataset) -> Drop:
         raise DataError(f"{part}: expected rows {shown[0]}, as {first.name} has, got {shown[1]}")
     rows = slice(data.training_rows)
     names = np.array(data.class_names)[data.labels[rows]]
-    return Drop(str(part), "", data.inputs[rows], known_labels(str(part), names, first.class_names))
+    return DroppedFile(
+        str(part), "", data.inputs[rows], known_labels(str(part), names, first.class_names)
+    )
 
 
-def _origin(part: Part, first: Dataset, drops: Sequence[Drop]) -> Origin:
+def _origin(part: Part, first: Dataset, drops: Sequence[DroppedFile]) -> Origin:
     rows = sum(len(drop.labels) for drop in drops)
-    files = tuple({"name": d.name, "sha256": d.sha256} for d in drops if d.sha256)
+    files = tuple({"name": _written(d.name), "sha256": d.sha256} for d in drops if d.sha256)
     inputs: Any = np.concatenate([first.inputs[:0], *(drop.inputs for drop in drops)])
     labels = np.concatenate([first.labels[:0], *(drop.labels for drop in drops)])
     digest = rows_digest(inputs, labels, first.class_names)
-    return Origin(str(part), digest, rows, files if len(files) <= MOST_LISTED else None)
+    return Origin(str(part), digest, rows, files if _fit(files) else None)
+
+
+def _written(name: str) -> str:
+    """Return a file's name as JSON can hold it: names may be any bytes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _fit(files: Sequence[Mapping[str, str]]) -> bool:
+    return len(json.dumps(files)) <= MAX_LISTED_BYTES

@@ -1,40 +1,46 @@
-"""A drop folder: labelled .npz files that anybody puts there, taken up at the next training.
+"""A drop folder: labelled .npz files that anybody puts there, used by the next training.
 
 Each file is checked before any of it is used. A file that is still being written is left for the
-next time; one that cannot be used is moved into `.rejected`, with the reason beside it.
+next training; one that cannot be used is moved into `.rejected`, with the reason beside it. Others
+may write to the folder, so no symbolic link in it is followed.
 """
 
 import hashlib
-import io
 import itertools
 import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 
+from mlpserve_model.process.tables import plain
+from mlpserve_model.store.atomic_files import Directory, UnusableFile
 from mlpserve_trainer.datasets.dataset import Dataset, Inputs, Labels, known_labels
-from mlpserve_trainer.datasets.npz import NotAnArchive, read_npz
+from mlpserve_trainer.datasets.files import memory_limit, open_data
+from mlpserve_trainer.datasets.npz import LabelledRows, check_size, read_rows
+from mlpserve_trainer.datasets.npz_reader import NotAnArchive, NpzReader
 from mlpserve_trainer.errors import DataError
 
-__all__ = ["Drop", "read_drop", "read_drops"]
+__all__ = ["DroppedFile", "read_drop", "read_drops"]
 
 REJECTED = ".rejected"
-# A file that changed in the last seconds may still be written to: it has to stay as it is so long.
+# A file that changed within the last seconds may still be being written: it has to stay unchanged.
 SETTLE_SECONDS = 2.0
-# Some write more slowly, and only the end of an archive tells that it is whole.
+# Some writers pause, and only the end of an archive shows that it is whole.
 UNFINISHED_SECONDS = 60.0
-LARGEST_FILE = 2**30
+MAX_FILE_BYTES = 2**30
+MAX_NAME_BYTES = 120  # of a file moved aside: its reason needs a longer name
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Drop:
+class DroppedFile:
     """The rows of one file: inputs (n, *input_shape), labels (n,), and its sha256 in hex."""
 
     name: str
@@ -43,156 +49,240 @@ class Drop:
     labels: Labels
 
 
-def read_drops(folder: Path, first: Dataset, only: frozenset[str] | None = None) -> list[Drop]:
+@dataclass(frozen=True)
+class FileStamp:
+    """What changes when a file is written: its size, time of change (ns) and inode."""
+
+    size: int
+    changed: int
+    inode: int
+
+    @property
+    def age(self) -> float:
+        """Seconds since the file changed, by this machine's clock."""
+        return time.time() - self.changed / 1e9
+
+
+def read_drops(
+    folder: Path, first: Dataset, only: frozenset[str] | None = None, limit: int | None = None
+) -> list[DroppedFile]:
     """Read every file of a drop folder that fits the first source; move aside what does not.
 
-    In the order of their digests, equal files once: other names do not make other data.
+    Args:
+        folder: the drop folder.
+        first: the source that says which rows and labels fit.
+        only: the sha256 of the files to use, the others are left alone; None for all there are.
+        limit: the bytes that all rows may take, those of `first` among them; None for what this
+            machine or container allows.
 
-    * `only`: the sha256 of the files to use, the others are left alone; None for all there are.
+    Returns:
+        The files in the order of their digests, equal ones once: names do not matter.
 
-    Raises DataError when the folder cannot be listed.
+    Raises:
+        DataError: the folder cannot be listed.
+
     """
-    try:
-        paths = sorted(p for p in folder.iterdir() if _is_meant(p))
-    except OSError as error:
-        raise DataError(f"the folder {folder} cannot be read: {error.strerror}") from error
-    drops: dict[str, Drop] = {}
-    for path, state in _settled(paths):
-        drop = _taken(path, state, first, only)
-        if drop and drop.sha256 in drops:
-            logger.info("%s has the same contents as %s", path.name, drops[drop.sha256].name)
-        elif drop:
-            drops[drop.sha256] = drop
+    drops: dict[str, DroppedFile] = {}
+    limit = memory_limit() if limit is None else limit
+    room = limit - first.inputs.nbytes
+    with _readable(folder):
+        opened = Directory(folder)
+    with opened:
+        with _readable(folder):
+            names = sorted(e.name for e in opened.entries() if _is_meant(e.name))
+        reader = _Reader(opened, first, only, limit)
+        for name, stamp in _settled(opened, names):
+            drop = reader.read(name, stamp, room)
+            if drop and drop.sha256 in drops:
+                other = drops[drop.sha256].name
+                logger.info("%s has the same contents as %s", plain(name), plain(other))
+            elif drop:
+                drops[drop.sha256] = drop
+                room -= drop.inputs.nbytes + drop.labels.nbytes
     return [drops[digest] for digest in sorted(drops)]
 
 
-def read_drop(path: Path, first: Dataset) -> Drop:
-    """Read one file whose rows fit the first source.
+def read_drop(path: Path, first: Dataset) -> DroppedFile:
+    """Read one file that the user named, whose rows fit the first source.
 
-    Raises NotAnArchive for no whole .npz, DataError for rows that do not fit, and OSError.
+    Raises:
+        NotAnArchive: the file is not a whole .npz.
+        DataError: its rows do not fit, or it cannot be read.
+
     """
-    return _parsed(path, _contents(path), first)
+    with open_data(path) as stream:
+        shown = plain(str(path))
+        reader = NpzReader(stream, shown)
+        check_size(reader, shown, memory_limit())
+        return DroppedFile(path.name, _sha256(stream), *_parsed(reader, shown, first))
 
 
-def _contents(path: Path) -> bytes:
-    if not path.is_file():
-        raise DataError(f"{path} is not a file")
-    if path.stat().st_size > LARGEST_FILE:
-        raise DataError(f"{path} has more than {LARGEST_FILE} bytes: split it")
-    return path.read_bytes()
-
-
-def _parsed(path: Path, data: bytes, first: Dataset) -> Drop:
-    inputs, values, maximum = read_npz(path, io.BytesIO(data), first.input_maximum)
-    _check(path, first, inputs, values, maximum)
-    labels = known_labels(str(path), values, first.class_names)
-    return Drop(path.name, _sha256(data), inputs, labels)
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _is_meant(path: Path) -> bool:
-    """Whoever writes under another name, or a hidden one, and renames is never read too early."""
-    return path.suffix.lower() == ".npz" and not path.name.startswith(".")
-
-
-State = tuple[int, int, int]
-
-
-def _state(path: Path) -> State | None:
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
     try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return facts.st_size, facts.st_mtime_ns, facts.st_ino
-
-
-def _settled(paths: Sequence[Path]) -> Iterator[tuple[Path, State]]:
-    """Give the files that nobody writes to, with their state."""
-    before = {path: _state(path) for path in paths}
-    changed = [state[1] / 1e9 for state in before.values() if state]
-    # By any clock: a volume's may go ahead of ours.
-    if any(time.time() - at < SETTLE_SECONDS for at in changed):
-        time.sleep(SETTLE_SECONDS)
-    for path, state in before.items():
-        if state and _state(path) == state:
-            yield path, state
-        else:
-            logger.warning("%s is being written: left for the next time", path)
-
-
-def _taken(path: Path, state: State, first: Dataset, only: frozenset[str] | None) -> Drop | None:
-    """Read a file, or say why not; None where it is not used."""
-    try:
-        data = _contents(path)
-        if only is not None and _sha256(data) not in only:
-            return None
-        drop = _parsed(path, data, first)
-    except NotAnArchive as error:
-        if time.time() - state[1] / 1e9 < UNFINISHED_SECONDS:
-            logger.warning("%s is not whole yet: left for the next time", path)
-        else:
-            _reject(path, str(error))
-        return None
-    except DataError as error:
-        _reject(path, str(error))
-        return None
-    except OSError as error:  # of the volume, not of the file
-        logger.warning("%s cannot be read, left for the next time: %s", path, error.strerror)
-        return None
-    if _state(path) != state:
-        logger.warning("%s is being written: left for the next time", path)
-        return None
-    return drop
-
-
-def _check(path: Path, first: Dataset, inputs: Inputs, values: Any, maximum: int) -> None:
-    if inputs.ndim == 0 or inputs.shape[1:] != first.input_shape:
-        raise DataError(
-            f"{path}: expected rows of shape {first.input_shape}, as {first.name} has, "
-            f"got X of shape {inputs.shape}"
-        )
-    if len(inputs) == 0 or len(inputs) != len(values):
-        raise DataError(
-            f"{path}: expected a label for each row, got {len(inputs)} rows and "
-            f"{len(values)} labels"
-        )
-    if maximum != first.input_maximum:
-        raise DataError(
-            f"{path}: expected maximum {first.input_maximum}, as {first.name} has, got {maximum}"
-        )
-    if inputs.dtype != first.inputs.dtype:
-        kinds = {"uint8": f"whole numbers from 0 to {maximum}", "float32": "fractions from 0 to 1"}
-        wanted, got = kinds[str(first.inputs.dtype)], kinds[str(inputs.dtype)]
-        raise DataError(f"{path}: expected {wanted} in X, as {first.name} has, got {got}")
-    if inputs.dtype == np.float32 and not (inputs.min() >= 0 and inputs.max() <= 1):
-        raise DataError(f"{path}: expected X from 0 to 1 and no NaN; scale or clean it")
-
-
-def _reject(path: Path, reason: str) -> None:
-    """Move a file aside with the reason; where that cannot be, say so and go on without it."""
-    logger.error("%s is left out: %s", path.name, reason)
-    note = None
-    try:
-        place = path.parent / REJECTED
-        place.mkdir(exist_ok=True)
-        target = _free(place, path)
-        # The reason first: no file lies there without one.
-        note = target.with_name(f"{target.name}.reason.txt")
-        note.write_text(reason + "\n", "utf-8")
-        path.rename(target)
+        yield
     except OSError as error:
-        if note:
-            with suppress(OSError):
-                note.unlink()
-        logger.warning("%s cannot be moved aside: %s", path, error.strerror)
+        raise DataError(f"the folder {folder} cannot be read: {error.strerror}") from error
 
 
-def _free(place: Path, path: Path) -> Path:
-    """Return a name that nothing has there yet."""
-    if not (place / path.name).exists():
-        return place / path.name
-    names = (f"{path.stem}-{number}{path.suffix}" for number in itertools.count(2))
-    return next(place / name for name in names if not (place / name).exists())
+def _is_meant(name: str) -> bool:
+    """Return True for .npz files that are not hidden.
+
+    A writer that uses another name, or a hidden one, and renames, is never read too early.
+    """
+    return name.lower().endswith(".npz") and not name.startswith(".")
+
+
+def _sha256(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # a file
+
+
+def _shown(folder: Directory, name: str) -> str:
+    return plain(str(folder.path / name))
+
+
+def _stamp(folder: Directory, name: str) -> FileStamp | None:
+    with suppress(OSError):
+        found = folder.stat(name)
+        if found is not None:
+            return FileStamp(found.st_size, found.st_mtime_ns, found.st_ino)
+    return None
+
+
+def _settled(folder: Directory, names: Sequence[str]) -> Iterator[tuple[str, FileStamp]]:
+    """Give the files that nobody is writing, oldest first."""
+    before = {name: _stamp(folder, name) for name in names}
+    # In both directions: the clock of a volume may be ahead of ours.
+    if any(stamp and stamp.age < SETTLE_SECONDS for stamp in before.values()):
+        time.sleep(SETTLE_SECONDS)
+    settled = []
+    for name, stamp in before.items():
+        if stamp and _stamp(folder, name) == stamp:
+            settled.append((name, stamp))
+        else:
+            _leave(_shown(folder, name), "is being written")
+    # A new file never takes the place of older ones in memory.
+    yield from sorted(settled, key=lambda item: item[1].changed)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the files of one folder for one training; `limit` is what all rows may take, bytes."""
+
+    folder: Directory
+    first: Dataset
+    only: frozenset[str] | None
+    limit: int
+
+    def read(self, name: str, stamp: FileStamp, room: int) -> DroppedFile | None:
+        """Read a file that takes at most `room` bytes; None where it is not used."""
+        shown = _shown(self.folder, name)
+        try:
+            drop = self._read(name, shown, room)
+        except NotAnArchive as error:
+            if stamp.age < UNFINISHED_SECONDS:
+                _leave(shown, "is not whole yet")
+            else:
+                _reject(self.folder, name, str(error))
+            return None
+        except (DataError, UnusableFile) as error:
+            _reject(self.folder, name, str(error))
+            return None
+        except OSError as error:  # of the volume, not of the file
+            _leave(shown, f"cannot be read ({error.strerror})")
+            return None
+        if _stamp(self.folder, name) != stamp:
+            _leave(shown, "is being written")
+            return None
+        return drop
+
+    def _read(self, name: str, shown: str, room: int) -> DroppedFile | None:
+        with self.folder.open(name) as file:
+            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                raise DataError(f"{shown} has more than {MAX_FILE_BYTES} bytes: split it")
+            sha256 = _sha256(file)
+            if self.only is not None and sha256 not in self.only:
+                return None
+            reader = NpzReader(file, shown)
+            needed = check_size(reader, shown, self.limit)
+            _check_header(reader, shown, self.first)
+            if needed > room:
+                _leave(shown, f"needs {needed} bytes beside the other rows, and {room} are left")
+                return None
+            rows, labels = _parsed(reader, shown, self.first)
+            return DroppedFile(name, sha256, rows, labels)
+
+
+def _parsed(reader: NpzReader, shown: str, first: Dataset) -> tuple[Inputs, Labels]:
+    _check_header(reader, shown, first)
+    rows = read_rows(reader, shown, first.input_maximum)
+    _check_values(shown, first, rows)
+    return rows.inputs, known_labels(shown, rows.labels, first.class_names)
+
+
+def _check_header(reader: NpzReader, shown: str, first: Dataset) -> None:
+    """Refuse what does not fit the first source before it is inflated."""
+    x, y = reader.header("X"), reader.header("y")
+    if not x.shape or x.shape[1:] != first.input_shape:
+        raise DataError(
+            f"{shown}: expected rows of shape {first.input_shape}, as {first.name} has, "
+            f"got X of shape {x.shape}"
+        )
+    if len(y.shape) == 1 and (not x.shape[0] or x.shape[0] != y.shape[0]):
+        raise DataError(
+            f"{shown}: expected a label for each row, got {x.shape[0]} rows and {y.shape[0]} labels"
+        )
+
+
+def _check_values(shown: str, first: Dataset, rows: LabelledRows) -> None:
+    if rows.maximum != first.input_maximum:
+        raise DataError(
+            f"{shown}: expected maximum {first.input_maximum}, as {first.name} has, "
+            f"got {rows.maximum}"
+        )
+    inputs = rows.inputs
+    if inputs.dtype != first.inputs.dtype:
+        kinds = {
+            "uint8": f"whole numbers from 0 to {rows.maximum}",
+            "float32": "fractions from 0 to 1",
+        }
+        wanted, got = kinds[str(first.inputs.dtype)], kinds[str(inputs.dtype)]
+        raise DataError(f"{shown}: expected {wanted} in X, as {first.name} has, got {got}")
+    if inputs.dtype == np.float32 and not (inputs.min() >= 0 and inputs.max() <= 1):
+        raise DataError(f"{shown}: expected X from 0 to 1 and no NaN; scale or clean it")
+
+
+def _leave(shown: str, why: str) -> None:
+    logger.warning("%s %s: left for the next training", shown, why)
+
+
+def _reject(folder: Directory, name: str, reason: str) -> None:
+    """Move a file aside with the reason; where that fails, log it and go on without the file."""
+    logger.error("%s is left out: %s", plain(name), reason)
+    try:
+        with folder.folder(REJECTED, make=True) as rejected:
+            target = _free(rejected, name)
+            note = f"{target}.reason.txt"
+            # The reason first: no file lies there without one.
+            rejected.write(note, f"{reason}\n".encode())
+            try:
+                folder.rename(name, rejected, target)
+            except OSError:
+                rejected.remove(note)
+                raise
+    except (OSError, UnusableFile) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        logger.warning("%s cannot be moved aside: %s", _shown(folder, name), why)
+
+
+def _free(rejected: Directory, name: str) -> str:
+    """Return a name for a file and its reason that nothing has there yet."""
+    stem = os.fsdecode(os.fsencode(name[:-4])[:MAX_NAME_BYTES])
+    endings = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    names = (f"{stem}{ending}{name[-4:]}" for ending in endings)
+    return next(
+        name
+        for name in names
+        if rejected.stat(name) is None and rejected.stat(f"{name}.reason.txt") is None
+    )

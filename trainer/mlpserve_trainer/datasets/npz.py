@@ -1,36 +1,51 @@
 """Data sets that people bring along: an .npz file with arrays X and y."""
 
-import zipfile
-import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve_model.process.tables import plain
 from mlpserve_trainer.datasets.dataset import Inputs
+from mlpserve_trainer.datasets.files import memory_limit, open_data
+from mlpserve_trainer.datasets.npz_reader import NpzReader
 from mlpserve_trainer.errors import DataError
 
-__all__ = ["NotAnArchive", "find_npz", "read_npz"]
+__all__ = ["PIXEL_MAXIMUM", "LabelledRows", "check_size", "find_npz", "read_npz", "read_rows"]
 
 PIXEL_MAXIMUM = 255
-LARGEST = 2**34  # bytes of the arrays; far above what is trained on here
-
-Arrays = dict[str, npt.NDArray[Any]]
-
-_ADVICE = "write it with numpy.savez(file, X=..., y=...), labels as integers or numpy strings"
+# The largest code point, and the halves of UTF-16 pairs, which alone are no text.
+LAST_CODE_POINT, SURROGATES = 0x10FFFF, (0xD800, 0xDFFF)
 
 
-class NotAnArchive(DataError):
-    """The file is not a whole .npz, or not yet."""
+@dataclass(frozen=True, eq=False)
+class LabelledRows:
+    """What a file holds, before its labels are indices.
+
+    Attributes:
+        inputs: (n, ...); uint8 from 0 to `maximum`, or float32.
+        labels: (n,) integers, booleans or strings.
+        maximum: what stands for 1.0 in uint8 inputs.
+        says_maximum: whether the file gave the maximum itself.
+
+    """
+
+    inputs: Inputs
+    labels: npt.NDArray[Any]
+    maximum: int
+    says_maximum: bool = False
 
 
 def find_npz(place: Path) -> Path:
     """Return the file itself, or the only .npz file of a folder.
 
-    Raises DataError when there is none, or more than one.
+    Raises:
+        DataError: there is none, or more than one.
+
     """
-    if place.is_file():
+    if not place.is_dir():
         return place
     files = sorted(place.glob("*.npz"))
     if len(files) != 1:
@@ -38,83 +53,116 @@ def find_npz(place: Path) -> Path:
     return files[0]
 
 
-def read_npz(
-    path: Path, stream: IO[bytes] | None = None, maximum: int = PIXEL_MAXIMUM
-) -> tuple[Inputs, npt.NDArray[Any], int]:
+def read_npz(path: Path) -> LabelledRows:
     """Read inputs X (n, ...), labels y (n,) and, where given, the scalar `maximum` of X.
 
-    Whole numbers from 0 to `maximum` (as given here unless the file says otherwise) become uint8;
-    fractions stay as they are and have to lie between 0 and 1; False and True are 0 and 1.
+    Raises:
+        NotAnArchive: the file is not a whole .npz.
+        DataError: its arrays are of a kind that cannot be trained on, or too large.
 
-    * `stream`: the file's contents, where they were read before.
-
-    Raises NotAnArchive for a file that is not a whole .npz, DataError for arrays of a kind that
-    cannot be trained on.
     """
-    arrays = _read_arrays(path, stream)
-    missing = {"X", "y"} - arrays.keys()
-    if missing:
+    name = plain(str(path))
+    with open_data(path) as stream:
+        reader = NpzReader(stream, name)
+        check_size(reader, name, memory_limit())
+        return read_rows(reader, name, PIXEL_MAXIMUM)
+
+
+def check_size(reader: NpzReader, name: str, limit: int) -> int:
+    """Return how many bytes X and y take in memory, without inflating anything.
+
+    A small file may hold a thousandfold of zeros.
+
+    Raises:
+        DataError: X or y is missing, or they take more than `limit` bytes.
+
+    """
+    if not {"X", "y"} <= set(reader.names):
+        found = ", ".join(reader.names)[:200] or "none"
+        raise DataError(f"{name}: expected arrays X and y, found {found}")
+    x, y = reader.header("X"), reader.header("y")
+    needed = x.size * _target(x.dtype).itemsize + y.nbytes
+    if needed > limit:
         raise DataError(
-            f"{path}: expected arrays X and y, found {', '.join(sorted(arrays)) or 'none'}"
+            f"{name} needs {needed / 2**20:,.0f} MiB, expected at most {limit / 2**20:,.0f} MiB "
+            "for this machine or container: cut it into several, or give it more memory"
         )
-    maximum = _maximum(path, arrays, maximum)
-    return _inputs(path, arrays["X"], maximum), _labels(path, arrays["y"]), maximum
+    return needed
 
 
-def _read_arrays(path: Path, stream: IO[bytes] | None) -> Arrays:
-    try:
-        # Opened here: NumPy leaves the file of a damaged archive open, and takes text for a pickle.
-        with stream or path.open("rb") as opened, zipfile.ZipFile(opened) as archive:
-            _check_size(path, archive)
-            opened.seek(0)
-            with np.load(opened, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-    except DataError:
-        raise
-    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise NotAnArchive(f"{path} cannot be read as .npz: {error}; {_ADVICE}") from error
-    except (OSError, ValueError, AttributeError, TypeError, RuntimeError, MemoryError) as error:
-        raise DataError(f"{path} cannot be read as .npz: {error}; {_ADVICE}") from error
+def read_rows(reader: NpzReader, name: str, maximum: int) -> LabelledRows:
+    """Read X, y and `maximum` of an open file that `check_size` has let pass.
+
+    Whole numbers from 0 to `maximum` (as given here unless the file says otherwise) become uint8;
+    fractions become float32, and have to lie between 0 and 1; False and True are 0 and 1.
+
+    Raises DataError as `read_npz`.
+    """
+    says_maximum = "maximum" in reader.names
+    if says_maximum:
+        maximum = _read_maximum(reader, name)
+    return LabelledRows(
+        _read_inputs(reader, name, maximum), _read_labels(reader, name), maximum, says_maximum
+    )
 
 
-def _check_size(path: Path, archive: zipfile.ZipFile) -> None:
-    """Refuse what would not fit: a small archive may hold a thousandfold of zeros."""
-    size = sum(member.file_size for member in archive.infolist())
-    if size > LARGEST:
+def _read_maximum(reader: NpzReader, name: str) -> int:
+    header = reader.header("maximum")
+    got = f"{header.dtype} of shape {header.shape}"
+    if header.size == 1 and header.dtype.kind in "uif":
+        value = reader.array("maximum", header.nbytes).item()
+        if 1 <= value <= PIXEL_MAXIMUM and value == int(value):
+            return int(value)
+        got = f"{value:g}"
+    raise DataError(f"{name}: expected maximum to be one number from 1 to 255, got {got}")
+
+
+def _target(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type that values of a type are read into."""
+    return np.dtype(np.uint8 if dtype.kind in "ui" else np.float32)
+
+
+def _read_inputs(reader: NpzReader, name: str, maximum: int) -> Inputs:
+    header = reader.header("X")
+    if header.dtype.kind not in "buif":
+        raise DataError(f"{name}: expected numbers in X, got {header.dtype}")
+    values = np.empty(header.size, _target(header.dtype))
+    whole, low, high, start = True, np.inf, -np.inf, 0
+    for chunk in reader.chunks("X"):
+        low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
+        if header.dtype.kind in "ui":
+            _check_whole(name, low, high, maximum)
+        elif header.dtype.kind == "f":
+            whole = whole and bool((chunk == np.floor(chunk)).all())
+        with np.errstate(over="ignore", invalid="ignore"):  # judged as infinite, and refused
+            values[start : start + len(chunk)] = chunk
+        start += len(chunk)
+    if header.dtype.kind == "f" and whole and high > 1:
+        # Pixel counts written as floats, as scikit-learn's digits are.
+        _check_whole(name, low, high, maximum)
+        values = values.astype(np.uint8)
+    inputs: Any = values.reshape(header.shape, order="F" if header.fortran_order else "C")
+    return np.ascontiguousarray(inputs)
+
+
+def _check_whole(name: str, low: float, high: float, maximum: int) -> None:
+    if not (low >= 0 and high <= maximum):
         raise DataError(
-            f"{path} holds {size} bytes, expected at most {LARGEST}: cut it into several"
+            f"{name}: expected whole numbers in X from 0 to {maximum}, got {low:g} to {high:g}"
         )
 
 
-def _maximum(path: Path, arrays: Arrays, default: int) -> int:
-    given = arrays.get("maximum", np.array(default))
-    if given.size != 1 or given.dtype.kind not in "uif" or not 1 <= given.item() <= PIXEL_MAXIMUM:
-        raise DataError(f"{path}: expected maximum to be one number from 1 to 255, got {given}")
-    return int(given.item())
-
-
-def _inputs(path: Path, values: npt.NDArray[Any], maximum: int) -> Inputs:
-    if values.dtype.kind not in "buif":
-        raise DataError(f"{path}: expected numbers in X, got {values.dtype}")
-    if values.dtype.kind == "b" or (values.dtype.kind == "f" and not _whole_pixels(values)):
-        return values.astype(np.float32)
-    if values.size and not (values.min() >= 0 and values.max() <= maximum):
+def _read_labels(reader: NpzReader, name: str) -> npt.NDArray[Any]:
+    header = reader.header("y")
+    if len(header.shape) != 1 or header.dtype.kind not in "buiU":
         raise DataError(
-            f"{path}: expected whole numbers in X from 0 to {maximum}, "
-            f"got {values.min()} to {values.max()}"
+            f"{name}: expected y as one column of integers or strings, "
+            f"got {header.dtype} of shape {header.shape}"
         )
-    return values.astype(np.uint8)
-
-
-def _whole_pixels(values: npt.NDArray[Any]) -> bool:
-    """Say whether floats are really pixel counts, as scikit-learn's digits are."""
-    return bool(values.size and values.max() > 1 and (values == np.floor(values)).all())
-
-
-def _labels(path: Path, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if values.ndim != 1 or values.dtype.kind not in "buiU":
-        raise DataError(
-            f"{path}: expected y as one column of integers or strings, "
-            f"got {values.dtype} of shape {values.shape}"
-        )
-    return values
+    labels = reader.array("y", header.nbytes)
+    if header.dtype.kind == "U":
+        points = labels.astype(labels.dtype.newbyteorder("=")).view(np.uint32)
+        first, last = SURROGATES
+        if ((points > LAST_CODE_POINT) | ((points >= first) & (points <= last))).any():
+            raise DataError(f"{name}: y holds characters that are no text")
+    return labels

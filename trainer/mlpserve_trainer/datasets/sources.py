@@ -122,9 +122,9 @@ def load_idx(places: Places) -> Dataset:
 def load_npz(places: Places) -> Dataset:
     """Load the arrays X and y of an .npz file."""
     path = npz.find_npz(_required(places, "npz", "an .npz file with arrays X and y"))
-    inputs, values, maximum = npz.read_npz(path)
-    labels, class_names = encode_labels(values)
-    return Dataset("npz", inputs, labels, class_names, maximum, source=str(path))
+    rows = npz.read_npz(path)
+    labels, class_names = encode_labels(rows.labels)
+    return Dataset("npz", rows.inputs, labels, class_names, rows.maximum, source=str(path))
 
 
 def load_auto(places: Places) -> Dataset:
