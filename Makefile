@@ -94,7 +94,7 @@ test-oldest: .venv-oldest/stamp  ## the tests with the oldest libraries supporte
 .PHONY: test-triton
 test-triton: install .venv-triton/stamp  ## the server with the clients of Triton, KServe and MLServer
 	$(BIN)/python -m pytest tests/server/transport/test_tritonclient.py \
-		tests/server/transport/test_kserve.py
+		tests/server/transport/test_kserve.py tests/web/test_rest_clients.py tests/web/test_openapi.py
 
 .node/stamp:
 	npm install --silent --no-audit --no-fund --prefix .node \

@@ -123,7 +123,7 @@ def _get(operation: str, schema: str, *codes: str) -> Schema:
 def _health(operation: str, schema: str) -> Schema:
     """Describe a check: 503 has the same form as 200, with false."""
     unhealthy = {"description": "it is not", "content": _content(_reference(schema))}
-    described = _get(operation, schema, "401", "403", "404", "429", "500", "504")
+    described = _get(operation, schema, "400", "401", "403", "404", "429", "500", "504")
     described["get"]["responses"]["503"] = unhealthy
     return described
 
@@ -148,12 +148,19 @@ def _model_paths(path: str, suffix: str, parameters: list[Schema]) -> Schema:
     }
 
 
-def _parameter(name: str, text: str) -> Schema:
-    return {"name": name, "in": "path", "required": True, "schema": _STRING, "description": text}
+def _parameter(name: str, text: str, example: str) -> Schema:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "schema": _STRING,
+        "description": text,
+        "example": example,
+    }
 
 
-_MODEL = _parameter("model", "the model's name")
-_VERSION = _parameter("version", "a version's number, or an alias such as champion")
+_MODEL = _parameter("model", "the model's name", "mnist")
+_VERSION = _parameter("version", "a version's number, or an alias such as champion", "1")
 
 DOCUMENT: Schema = {
     "openapi": "3.1.0",

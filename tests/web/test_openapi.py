@@ -1,0 +1,28 @@
+"""Requests generated from the OpenAPI description: none is answered with a fault."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.web.conftest import Web
+
+SCHEMATHESIS = Path(__file__).parents[2] / ".venv-triton" / "bin" / "schemathesis"
+
+pytestmark = pytest.mark.skipif(
+    not SCHEMATHESIS.exists(), reason="Schemathesis is not installed: make test-triton"
+)
+
+
+@pytest.mark.timeout(300)
+def test_no_generated_request_is_answered_with_a_fault(web: Web, tmp_path: Path) -> None:
+    command = [
+        str(SCHEMATHESIS), "run", f"{web.address}/openapi.json",
+        "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,"
+        "response_schema_conformance",
+        "--max-examples", "60", "--seed", "1", "--no-color",
+    ]  # fmt: skip
+
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=280)
+
+    assert run.returncode == 0, run.stdout + run.stderr
