@@ -15,7 +15,7 @@ As a pytest fixture, one server for the whole run: put
         assert my_code(mlpserve_server.target) == ...
 
 The server runs in the same process on a free port and needs the `server` extra:
-`pip install mlpserve[server]`.
+`pip install '.[server]'` in a checkout.
 """
 
 import math
@@ -97,7 +97,10 @@ def serve(
         from mlpserve_server.server import Server
         from mlpserve_server.settings import Settings
     except ImportError as error:
-        raise ImportError("mlpserve_client.testing needs a server: mlpserve[server]") from error
+        raise ImportError(
+            "mlpserve_client.testing needs a server: install the extra server, "
+            "in a checkout: pip install '.[server]'"
+        ) from error
     from mlpserve_client._sync import Client
 
     with tempfile.TemporaryDirectory() as folder:

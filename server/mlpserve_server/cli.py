@@ -51,7 +51,10 @@ def _run(settings: Settings, arguments: Sequence[str], stop: threading.Event) ->
 
 
 def _incomplete(error: ModuleNotFoundError) -> int:
-    log.error("cannot start: pip install 'mlpserve[server]'", extra={"missing": error.name})
+    log.error(
+        "cannot start: install the extra server, in a checkout: pip install '.[server]'",
+        extra={"missing": error.name},
+    )
     return 1
 
 

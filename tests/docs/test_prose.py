@@ -1,6 +1,7 @@
 """The documents are short and plain: no phrase that a native reader stumbles over."""
 
 import re
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,12 @@ def test_no_phrase_makes_a_reader_stumble(document: Path) -> None:
 
 def test_the_readme_is_short_enough_to_be_read() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 130
+
+
+def test_nothing_tells_to_install_what_is_on_no_index() -> None:
+    folders = ("cli", "client", "deploy", "docs", "model", "server", "trainer", "web", "examples")
+    files = chain.from_iterable((ROOT / folder).rglob("*") for folder in folders)
+    texts = [*ROOT.glob("*.md"), *(f for f in files if f.suffix in {".py", ".md", ".service"})]
+    hint = re.compile(r"install [\"\']?mlpserve\b|mlpserve\[")
+    allowed = {ROOT / "docs" / "faq.md"}  # which says that it does not work
+    assert not [path for path in texts if path not in allowed and hint.search(path.read_text())]

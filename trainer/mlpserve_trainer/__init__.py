@@ -19,7 +19,8 @@ try:
     from mlpserve_trainer.training import Outcome, TrainSettings, train
 except ModuleNotFoundError as error:
     raise ImportError(
-        f"{error.name} is missing: the trainer needs pip install 'mlpserve[trainer]'"
+        f"the trainer needs the package {error.name}: install the extra trainer, "
+        "in a checkout: pip install '.[trainer]'"
     ) from error
 
 __all__ = [

@@ -393,8 +393,8 @@ def _open(root: Path | Bucket, model: str) -> Backend:
         from mlpserve_model.store.object_backend import open_backend
     except ModuleNotFoundError as error:
         raise StoreError(
-            f"{root} needs the client of object stores: pip install 'mlpserve[object-store]' "
-            f"(missing: {error.name})"
+            f"{root} needs the package {error.name}: install the extra object-store, "
+            "in a checkout: pip install '.[object-store]'"
         ) from error
     return open_backend(root, model)
 

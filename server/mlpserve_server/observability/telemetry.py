@@ -94,8 +94,10 @@ def _sinks(settings: Settings) -> list[CallSink]:
         try:
             from mlpserve_server.observability.tracing import Traces
         except ModuleNotFoundError as error:
-            text = f"traces need {error.name}: pip install 'mlpserve[telemetry]'"
-            raise TelemetryError(text) from error
+            raise TelemetryError(
+                f"traces need the package {error.name}: install the extra telemetry, "
+                "in a checkout: pip install '.[telemetry]'"
+            ) from error
         sinks.append(Traces(settings.traces))
     return sinks
 

@@ -94,6 +94,6 @@ def test_without_the_extra_each_command_says_which_one_to_install(
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 1
-    assert "s3://bucket/models needs the client of object stores" in run.stderr
-    assert "pip install 'mlpserve[object-store]'" in run.stderr
+    assert "s3://bucket/models needs the package obstore" in run.stderr
+    assert "pip install '.[object-store]'" in run.stderr
     assert "Traceback" not in run.stderr

@@ -188,7 +188,7 @@ def test_traces_without_their_library_are_a_clear_error(publish: Any, store: Any
         [sys.executable, "-c", hidden], capture_output=True, text=True, timeout=60
     )
     assert ended.returncode == 1
-    assert "pip install 'mlpserve[telemetry]'" in ended.stderr
+    assert "pip install '.[telemetry]'" in ended.stderr
 
 
 @pytest.mark.parametrize(
