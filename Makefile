@@ -171,6 +171,17 @@ bench-recipes: install  ## test accuracy and time of every recipe on MNIST, thre
 bench-training: install  ## training beside PyTorch, JAX and scikit-learn
 	$(BIN)/python benchmarks/training.py
 
+# Checked as a user gets it: in an environment of its own, with each program.
+.PHONY: dist
+dist: install  ## build wheel and source archive into dist/, and check that the wheel installs and runs
+	rm -rf dist build/wheel-check
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(PYTHON) -m venv build/wheel-check
+	build/wheel-check/bin/python -m pip install $(PIP_FLAGS) "$$(ls dist/*.whl)[server,trainer]"
+	for program in mlpserve mlpserve-client mlpserve-models mlpserve-server mlpserve-trainer; do \
+		build/wheel-check/bin/$$program --version || exit 1; done
+	rm -rf build/wheel-check
+
 .PHONY: sbom
 sbom: install  ## write dist/sbom/: what each image holds, as CycloneDX
 	docker compose build

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from mlpserve_cli.main import main as umbrella
 from mlpserve_client._cli.main import main as client
 from mlpserve_model.cli import main as models
 from mlpserve_server.cli import main as server
 from mlpserve_trainer.cli import main as trainer
+from mlpserve_web.cli import main as web
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "commands.md").read_text()
 PROGRAMS: dict[str, Callable[[list[str]], int]] = {
@@ -17,6 +19,7 @@ PROGRAMS: dict[str, Callable[[list[str]], int]] = {
     "mlpserve-server": server,
     "mlpserve-models": models,
     "mlpserve-client": client,
+    "mlpserve-web": web,
 }
 
 
@@ -45,7 +48,14 @@ def commands(text: str) -> set[str]:
 def test_the_document_lists_every_command(program: str, help_of: Callable[..., str]) -> None:
     listed = re.findall(r"^\| `(\w+)` \|", section(program), re.MULTILINE)
     assert set(listed) == commands(help_of(program))
-    assert program == "mlpserve-server" or listed
+    assert listed or program in ("mlpserve-server", "mlpserve-web")
+
+
+def test_the_document_lists_every_command_of_mlpserve(capsys: pytest.CaptureFixture[str]) -> None:
+    umbrella(["--help"])
+    exist = set(re.findall(r"^  ([a-z]+)  ", capsys.readouterr().out, re.MULTILINE))
+    cells = re.findall(r"^\| (`.+?`) \|", section("mlpserve"), re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", "".join(cells))) == exist
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
