@@ -63,7 +63,7 @@ def main() -> int:
 def terminal(folder: Path) -> Console:
     """Record a first session: train, serve, predict, list."""
     console = Console(record=True, width=WIDTH, file=io.StringIO())
-    show(console, folder, "train --dataset digits --epochs 20", last=6)
+    show(console, folder, "train --dataset digits", last=6)
     command = [BIN / "mlpserve", "serve", "--listen", "127.0.0.1:0", "--log-format", "json"]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as server:
         try:
