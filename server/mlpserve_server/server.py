@@ -15,6 +15,7 @@ from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.frames import frame_of
 from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.gauges import register_followers, register_gauges
+from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.shadow import LOOK_SECONDS, Shadow
 from mlpserve_server.observability.telemetry import Telemetry
@@ -45,14 +46,8 @@ class Server:
         self._follows = True
         self._telemetry = Telemetry(settings, self._lost)
         observer = self._telemetry.observer
-        self._manager = ModelManager(
-            _store(settings),
-            settings.serve,
-            settings.standby,
-            observer,
-            settings.shadow,
-            on_load=frame_of,
-        )
+        loader = Loader(_store(settings), settings.standby, observer, on_load=frame_of)
+        self._manager = ModelManager(loader, settings.serve, settings.shadow)
         self._shadow = (
             Shadow(self._manager, settings.shadow_rows, self._is_busy, observer)
             if settings.shadow

@@ -22,6 +22,7 @@ from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.oip_catalog import OpenCatalog
 from mlpserve_server.dataplane.predictions import Answer, DataPlane, complete
 from mlpserve_server.errors import ServingError
+from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.observability.observer import CallInfo
 from mlpserve_server.observability.tracing import Traces
@@ -141,7 +142,7 @@ def _catalog() -> Catalog:
         golden = rng.random((4, 12), dtype=np.float32)
         store.publish(DRAFT, Verdict("PROMOTED"), initialise(DRAFT.network, rng), golden)
     store.move_alias(CHAMPION, 1, expected=None, event="promote", reason="fuzzed")
-    manager = ModelManager(store, CHAMPION, standby=1)
+    manager = ModelManager(Loader(store, standby=1), CHAMPION)
     assert manager.poll()
     return Catalog(manager)
 

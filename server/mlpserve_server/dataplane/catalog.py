@@ -76,7 +76,7 @@ class Catalog:
             return self._describe(manager.get(*chosen).manifest)
         try:
             described = self._described(version)
-            if described is None and manager.store_is_away():
+            if described is None and manager.store_state.is_away():
                 raise StoreError(f"there is nothing in {manager.store}")
         except StoreError as error:
             raise NotReady("the store cannot be read at the moment") from error
@@ -90,7 +90,7 @@ class Catalog:
         Raises StoreError, also for a store that is away, which is not an empty one.
         """
         manager = self.manager
-        if manager.store_is_away():
+        if manager.store_state.is_away():
             raise StoreError(f"there is nothing in {manager.store}")
         stored = (version for version, _ in manager.store.newest(before))
         in_memory = (version for version in reversed(manager.loaded) if version < before)

@@ -15,6 +15,8 @@ __all__ = ["Loader", "Standby"]
 
 # A damaged version is tried again after this time: it may have been restored.
 _RETRY_SECONDS = 10.0
+# So often, and whenever an alias moves, the versions in memory are compared with the store.
+_COMPARE_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +87,7 @@ class Loader:
         self._failures: dict[int, _Failure] = {}
         self._confirmed: dict[int, tuple[Hashable, str]] = {}  # stamps of unchanged manifests
         self._verdicts: dict[tuple[int, Hashable], str] = {}  # a manifest never changes
+        self._compared_at = -math.inf
         self._lock = threading.Lock()  # one load at a time
 
     def load(self, version: int) -> StoredModel:
@@ -118,17 +121,36 @@ class Loader:
         failure = self._failures.get(version)
         return failure.reason if failure and failure.manifest == manifest else ""
 
-    def retry_all(self) -> None:
-        """Hold nothing back any longer."""
+    def of_last_seen(self) -> "Loader | None":
+        """Return a loader alike of what is kept of the store on this machine, if anything is."""
+        kept = self.store.last_seen
+        return Loader(kept, on_load=self._on_load) if kept else None
+
+    def _retry_all(self) -> None:
         for version, failure in list(self._failures.items()):
             self._failures[version] = failure._replace(retry_at=0)
 
-    def replaced(self, models: list[StoredModel]) -> list[StoredModel]:
-        """Return those under whose number the store has another manifest by now.
+    def unreplaced(self, in_use: list[StoredModel], at_once: bool) -> list[StoredModel]:
+        """Return the models under whose number the store still has the same manifest.
 
-        A version that is gone or damaged was not replaced. Raises StoreError.
+        What was replaced does not stay on standby either; what is gone or damaged was not replaced.
+        The store is asked from time to time. With `at_once` it is asked now, since something there
+        has changed, and nothing is held back any longer.
+
+        Raises:
+            StoreError: The store cannot be read.
+
         """
-        return [model for model in models if self._is_replaced(model)]
+        if at_once:
+            self._retry_all()
+        elif time.monotonic() - self._compared_at < _COMPARE_SECONDS:
+            return in_use
+        for model in self.standby.models():
+            if self._is_replaced(model):
+                self.standby.drop(model)
+        found = [model for model in in_use if not self._is_replaced(model)]
+        self._compared_at = time.monotonic()
+        return found
 
     def passed(self, below: float = math.inf) -> Iterator[int]:
         """Give the versions below a number that the gate let pass, newest first, lazily."""

@@ -2,20 +2,24 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
-from mlpserve_model import CorruptVersion, Manifest, Store, StoredModel, StoreError, VersionNotFound
-from mlpserve_server.errors import ModelNotFound, ModelUnavailable, NotInMemory, NotReady
+from mlpserve_model import StoredModel, StoreError
+from mlpserve_server.errors import NotInMemory, NotReady
 from mlpserve_server.lifecycle.loader import Loader
-from mlpserve_server.observability.observer import Observer
+from mlpserve_server.lifecycle.selection import (
+    LATEST,
+    find,
+    find_before,
+    load_selected,
+    of_version,
+    target,
+    wanted,
+)
+from mlpserve_server.lifecycle.store_state import StoreState
 
 __all__ = ["LATEST", "ModelManager"]
-
-LATEST = "latest"
-# So often, and whenever an alias moves, the versions in memory are compared with the store.
-_RECHECK_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -23,34 +27,30 @@ log = logging.getLogger(__name__)
 class ModelManager:
     """Keeps the served version in memory, beside some others that callers may select.
 
-    `serve` is an alias, a number, or "latest" for the newest version that the gate let pass;
-    so is `shadow`, which is kept in memory too.
-    `poll` belongs to one thread; the rest may be called from any. `last_read` is when the store
-    could be read last, by time.time. `current` answers calls that select nothing, None while
-    there is nothing to serve; `shadow` is compared with it, if there is such a version;
-    `aliases` are those of the last poll.
+    `serve` and `shadow` are aliases, numbers, or "latest" for the newest version that the gate
+    let pass. `poll` belongs to one thread; everything else may be called from any.
+
+    Attributes:
+        loader: Reads the store, and keeps the versions on standby.
+        current: The model that answers calls that select nothing, None while there is none.
+        store_state: What the last poll found of the store.
+        shadow: The model that is compared with it, if there is one.
+        aliases: Where the aliases pointed at the last poll.
+        last_read: When the store could be read last, in seconds as `time.time` gives them.
+
     """
 
-    def __init__(
-        self,
-        store: Store,
-        serve: str,
-        standby: int,
-        observer: Observer | None = None,
-        shadow: str | None = None,
-        on_load: Callable[[Manifest], object] | None = None,
-    ) -> None:
-        self.store = store
+    def __init__(self, loader: Loader, serve: str, shadow: str | None = None) -> None:
+        self.store = loader.store
         self.serve = serve
-        self.last_read = 0.0
+        self.loader = loader
         self.current: StoredModel | None = None
         self.shadow: StoredModel | None = None
         self.aliases: Mapping[str, int] = {}
-        self.loader = Loader(store, standby, observer, on_load)
-        self._last_seen = Loader(store.last_seen, on_load=on_load) if store.last_seen else None
-        self._shadow_wanted = shadow
-        self._state = _StoreState(store)
-        self._rechecked = 0.0
+        self.last_read = 0.0
+        self._last_seen = loader.of_last_seen()
+        self._shadow_selected = shadow
+        self.store_state = StoreState(loader.store)
 
     @property
     def loaded(self) -> list[int]:
@@ -64,21 +64,22 @@ class ModelManager:
         version in service stays in service.
         """
         try:
-            aliases = self._read_aliases()
-            fresh = self._unreplaced(aliases)
-            model = self._find_served(self.loader, aliases, fresh)
+            aliases = self.store_state.read_aliases(self.aliases, serving=self.current is not None)
+            changed = aliases != self.aliases or bool(self.store_state.fault)
+            in_use = self.loader.unreplaced(self._in_use(), at_once=changed)
+            model = self._find_served(self.loader, aliases, in_use)
         except StoreError as error:
-            self._state.failed(error)
+            self.store_state.failed(error)
             return self.current is None and self._serve_last_seen()
-        self._state.is_back()
+        self.store_state.is_back()
         self.last_read = time.time()
         switched = model is not None and self._switch_to(model)
         self.aliases = aliases
-        if self._shadow_wanted:
+        if self._shadow_selected:
             with suppress(StoreError):  # it was readable a moment ago: the next poll will tell
-                self.shadow = self._find_shadow(self._shadow_wanted, aliases, fresh)
+                self.shadow = self._find_shadow(self._shadow_selected, aliases, in_use)
         if self.current is None:
-            self._state.is_waiting(self._waiting_for())
+            self.store_state.is_waiting(self.serve)
         return switched
 
     def get(
@@ -91,30 +92,20 @@ class ModelManager:
         """
         current = self.current
         if alias is not None:
-            version = self.aliases.get(alias)
-            if version is None:
-                known = ", ".join(sorted(self.aliases)) or "none yet"
-                raise ModelNotFound(f"there is no alias {alias[:63]!r}: known are {known}")
+            version = target(self.aliases, alias)
         if version is None:
             if current is None:
-                raise NotReady(f"no model to serve yet: {self._waiting_for()}")
+                raise NotReady(f"no model to serve yet: {self.store_state.waits_for(self.serve)}")
             return current
-        if model := _of_version(version, self._in_use()) or self.loader.standby.get(version):
+        if model := of_version(version, self._in_use()) or self.loader.standby.get(version):
             return model
         if not may_load:
             raise NotInMemory(f"version {version} is not in memory")
-        return self._load_selected(version)
+        return load_selected(self.loader, version, is_away=bool(self.store_state.fault))
 
     def in_memory(self, version: int) -> StoredModel | None:
         """Return the version if it can answer at once, whatever has become of the store."""
-        return _of_version(version, self._in_memory())
-
-    def store_is_away(self) -> bool:
-        """Return True if there is nothing in the store's place, or was not at the last poll.
-
-        An empty store is not away. Raises StoreError.
-        """
-        return self._state.is_empty or not self.store.exists()
+        return of_version(version, self._in_memory())
 
     def _in_use(self) -> list[StoredModel]:
         return [model for model in (self.current, self.shadow) if model is not None]
@@ -122,65 +113,28 @@ class ModelManager:
     def _in_memory(self) -> list[StoredModel]:
         return self._in_use() + self.loader.standby.models()
 
-    def _read_aliases(self) -> Mapping[str, int]:
-        """Return the aliases; raises StoreError for an empty place where there was a store."""
-        aliases = self.store.aliases()
-        was_there = bool(self.aliases) or (self.current is not None and not self.store.exists())
-        self._state.is_empty = was_there and not aliases
-        if self._state.is_empty:
-            raise StoreError(f"there is nothing in {self.store} any more: is the volume mounted?")
-        return aliases
-
-    def _unreplaced(self, aliases: Mapping[str, int]) -> list[StoredModel]:
-        """Return the models in use but those that the store has replaced; none stays on standby."""
-        if aliases != self.aliases or self._state.fault:
-            self.loader.retry_all()
-        elif time.monotonic() - self._rechecked < _RECHECK_SECONDS:
-            return self._in_use()
-        replaced = self.loader.replaced(self._in_memory())
-        for model in replaced:
-            self.loader.standby.drop(model)
-        self._rechecked = time.monotonic()
-        return [m for m in self._in_use() if not any(m is other for other in replaced)]
-
     def _find_served(
         self, loader: Loader, aliases: Mapping[str, int], in_use: list[StoredModel]
     ) -> StoredModel | None:
         """Return what is to be served from now on, None to go on with what is."""
-        wanted = _wanted(loader, self.serve, aliases)
-        if wanted is None:
+        version = wanted(loader, self.serve, aliases)
+        if version is None:
             return None
-        model = _of_version(wanted, in_use) or loader.try_load(wanted)
+        model = find(loader, version, in_use)
         if model or self.current or self.serve.isdecimal():
             # A server that was started for a number serves that number or nothing.
             return model
-        # Nothing is served and the wanted version is damaged: one before it is better than none.
-        return next(filter(None, map(loader.try_load, loader.passed(below=wanted))), None)
+        return find_before(loader, version)
 
     def _find_shadow(
         self, selected: str, aliases: Mapping[str, int], in_use: list[StoredModel]
     ) -> StoredModel | None:
         """Return the shadow; while another one cannot be loaded, the old one stays."""
-        wanted = _wanted(self.loader, selected, aliases)
-        if wanted is None:
+        version = wanted(self.loader, selected, aliases)
+        if version is None:
             return None
         in_use = [*in_use, *self._in_use()[:1]]  # what has become the served one just now
-        return _of_version(wanted, in_use) or self.loader.try_load(wanted) or self.shadow
-
-    def _load_selected(self, version: int) -> StoredModel:
-        """Load what a caller selected and keep it on standby."""
-        try:
-            model = self.loader.load(version)
-        except VersionNotFound as error:
-            if self._state.fault:
-                raise NotReady("the store cannot be read at the moment") from error
-            raise ModelNotFound(str(error)) from error
-        except CorruptVersion as error:
-            raise ModelUnavailable(f"version {version} cannot answer: {error}") from error
-        except StoreError as error:
-            raise NotReady("the store cannot be read at the moment") from error
-        self.loader.standby.put(model)
-        return model
+        return find(self.loader, version, in_use) or self.shadow
 
     def _switch_to(self, model: StoredModel) -> bool:
         previous = self.current
@@ -188,8 +142,9 @@ class ModelManager:
             return False
         self.current = model  # one assignment: a call sees the old one or the new one, whole
         manifest = model.manifest
-        fields: dict[str, object] = {"model": manifest.model, "version": manifest.version}
-        fields["digest"] = manifest.digest
+        fields: dict[str, object] = {
+            "model": manifest.model, "version": manifest.version, "digest": manifest.digest
+        }  # fmt: skip
         self.loader.standby.drop(model)
         if previous is not None:
             fields["previous"] = previous.manifest.version
@@ -214,59 +169,3 @@ class ModelManager:
         fields = {"version": model.manifest.version, "store": str(self.store.root)}
         log.warning("serving what was last seen of the store", extra=fields)
         return self._switch_to(model)
-
-    def _waiting_for(self) -> str:
-        # For callers too: the log has the fault itself.
-        if self._state.fault:
-            return "the store cannot be read"
-        return f"{self.serve} of {self.store.model} is not there"
-
-
-class _StoreState:
-    """What became of the store; each change is logged once, not at every poll."""
-
-    def __init__(self, store: Store) -> None:
-        self.fault = ""
-        self.is_empty = False  # whether nothing was where there had been a store
-        self._store = store
-        self._is_waiting = False
-
-    def failed(self, error: StoreError) -> None:
-        if str(error) != self.fault:
-            self.fault = str(error)
-            log.error("the store cannot be read", extra={"reason": self.fault})
-
-    def is_back(self) -> None:
-        if self.fault:
-            self.fault = ""
-            log.info("the store can be read again")
-
-    def is_waiting(self, reason: str) -> None:
-        if self._is_waiting:
-            return
-        self._is_waiting = True
-        root = self._store.root
-        if isinstance(root, Path) and _is_missing(root):
-            reason = f"there is no folder {root} yet, or its name is wrong"
-        log.info("waiting for a model", extra={"reason": reason, "store": str(root)})
-
-
-def _is_missing(folder: Path) -> bool:
-    try:
-        folder.stat()
-    except FileNotFoundError:
-        return True
-    except OSError:  # which says nothing about the folder
-        return False
-    return False
-
-
-def _of_version(version: int, models: list[StoredModel]) -> StoredModel | None:
-    return next((model for model in models if model.manifest.version == version), None)
-
-
-def _wanted(loader: Loader, selected: str, aliases: Mapping[str, int]) -> int | None:
-    """Return the number of an alias, of a number, or of "latest"."""
-    if selected == LATEST:
-        return next(loader.passed(), None)
-    return int(selected) if selected.isdecimal() else aliases.get(selected)

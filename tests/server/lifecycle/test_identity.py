@@ -12,7 +12,8 @@ import pytest
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store, Verdict
-from mlpserve_server.lifecycle import manager as managers
+from mlpserve_server.lifecycle import loader as loaders
+from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 
 State = model_pb2.ModelVersion
@@ -22,7 +23,7 @@ INSTANCE = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(range(12))
 @pytest.fixture(autouse=True)
 def every_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare the versions in memory with the store at every poll."""
-    monkeypatch.setattr(managers, "_RECHECK_SECONDS", 0)
+    monkeypatch.setattr(loaders, "_COMPARE_SECONDS", 0)
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_a_store_that_is_made_anew_is_served_as_it_is(
 def test_what_answers_is_listed_as_it_answers_until_the_other_has_taken_its_place(
     store: Store, publish: Any, serve: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(managers, "_RECHECK_SECONDS", 1e9)
+    monkeypatch.setattr(loaders, "_COMPARE_SECONDS", 1e9)
     publish()
     stubs = serve()
     eventually(stubs.serving)
@@ -131,7 +132,7 @@ def test_the_damage_of_a_removed_version_is_not_that_of_another_of_its_number(
     publish()
     publish(seed=1)
     (store.path(2) / "model.npz").write_bytes(b"damaged")
-    manager = ModelManager(store, "champion", 3)
+    manager = ModelManager(Loader(store, 3), "champion")
     manager.poll()
     assert manager.loader.failure(2, store.manifest(2).own_digest)
     publish_again(seed=2)
@@ -147,7 +148,7 @@ def test_a_replaced_version_that_cannot_be_loaded_leaves_the_old_one_in_service(
     store: Store, publish: Any, publish_again: Any
 ) -> None:
     publish()
-    manager = ModelManager(store, "champion", 3)
+    manager = ModelManager(Loader(store, 3), "champion")
     assert manager.poll()
     before = manager.current
     publish_again(seed=1)
@@ -199,7 +200,7 @@ def test_a_store_away_is_said_at_the_next_poll(
 ) -> None:
     publish()
     for serve in ("champion", "latest", "1"):
-        manager = ModelManager(store, serve, 3)
+        manager = ModelManager(Loader(store, 3), serve)
         assert manager.poll()
         away = store.folder.rename(store.folder.with_name("away"))
         caplog.clear()

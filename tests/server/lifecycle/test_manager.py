@@ -8,6 +8,7 @@ import pytest
 
 from mlpserve_model import Store
 from mlpserve_server.errors import ModelNotFound, ModelUnavailable
+from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
@@ -41,7 +42,7 @@ def test_a_damaged_version_is_held_back_after_every_try(
     monkeypatch.setattr("mlpserve_server.lifecycle.loader._RETRY_SECONDS", 1000)
     first, second = publish(), publish(seed=1)
     (store.path(second) / "model.npz").write_bytes(b"damaged")
-    manager = ModelManager(store, "champion", 3)
+    manager = ModelManager(Loader(store, 3), "champion")
     for _ in range(20):
         manager.poll()
         with pytest.raises(ModelUnavailable, match=r"model\.npz has 7 bytes"):
@@ -58,7 +59,7 @@ def test_a_damaged_version_is_tried_again_after_a_while(
     path = store.path(version) / "model.npz"
     good = path.read_bytes()
     path.write_bytes(b"damaged")
-    manager = ModelManager(store, "champion", 3)
+    manager = ModelManager(Loader(store, 3), "champion")
     assert not manager.poll()
     path.write_bytes(good)
     assert manager.poll()
@@ -69,14 +70,14 @@ def test_a_version_that_cannot_be_read_leaves_the_one_before_it(
 ) -> None:
     first, second = publish(), publish(seed=1)
     fail_at(monkeypatch, store.path(second) / "model.npz", errno.EIO)
-    manager = ModelManager(store, "champion", 3)
+    manager = ModelManager(Loader(store, 3), "champion")
     manager.poll()
     assert version_of(manager) == first
 
 
 def test_aliases_outlive_a_store_that_vanishes(store: Store, publish: Any) -> None:
     version = publish()
-    manager = ModelManager(store, "champion", 3)
+    manager = ModelManager(Loader(store, 3), "champion")
     manager.poll()
     store.folder.rename(store.folder.with_name("elsewhere"))
     manager.poll()
@@ -88,7 +89,7 @@ def test_aliases_outlive_a_store_that_vanishes(store: Store, publish: Any) -> No
 def test_standby_keeps_as_many_versions_as_it_says_beside_the_served_one(
     store: Store, publish: Any, loads: list[int]
 ) -> None:
-    manager = ModelManager(store, "champion", 2)
+    manager = ModelManager(Loader(store, 2), "champion")
     for seed in range(3):
         publish(seed=seed)
         manager.poll()

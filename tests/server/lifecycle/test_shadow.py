@@ -17,6 +17,7 @@ from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from mlpserve_model import Network, Signature, Store, StoredModel
 from mlpserve_model.process.follower import Follower
 from mlpserve_server.dataplane.predictions import DataPlane, complete
+from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.shadow import DIFFERENCE, DROPPED, ROWS, Shadow, compare
 from mlpserve_server.observability.observer import Observer
@@ -50,7 +51,7 @@ class Setup:
     def __init__(self, store: Store, rate: float, serve: str = "champion") -> None:
         self.tally = Tally()
         self.busy = False
-        self.manager = ModelManager(store, serve, 3, self.tally, "challenger")
+        self.manager = ModelManager(Loader(store, 3, self.tally), serve, "challenger")
         self.manager.poll()
         self.shadow = Shadow(self.manager, rate, lambda: self.busy, self.tally)
         self.data = DataPlane(self.manager, 8192, 8192, self.tally, self.shadow)

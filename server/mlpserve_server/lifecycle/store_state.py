@@ -1,0 +1,84 @@
+"""Whether the store can be read, and whether it is there: logged when it changes, not each time."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlpserve_model import Store, StoreError
+
+__all__ = ["StoreState"]
+
+log = logging.getLogger(__name__)
+
+
+class StoreState:
+    """What the last poll found of a store; `fault` says why it cannot be read, if it cannot."""
+
+    def __init__(self, store: Store) -> None:
+        self.fault = ""
+        self._store = store
+        self._is_empty = False  # nothing was found where there had been a store
+        self._is_waiting = False
+
+    def read_aliases(self, known: Mapping[str, int], serving: bool) -> Mapping[str, int]:
+        """Return the aliases.
+
+        Args:
+            known: The aliases of the poll before.
+            serving: Whether a version of this store is in service.
+
+        Raises:
+            StoreError: The store cannot be read, or nothing is left of it.
+
+        """
+        aliases = self._store.aliases()
+        was_there = bool(known) or (serving and not self._store.exists())
+        self._is_empty = was_there and not aliases
+        if self._is_empty:
+            raise StoreError(f"there is nothing in {self._store} any more: is the volume mounted?")
+        return aliases
+
+    def is_away(self) -> bool:
+        """Return True if there is no store, or nothing was left of it at the last poll.
+
+        An empty store is not away. Raises StoreError.
+        """
+        return self._is_empty or not self._store.exists()
+
+    def failed(self, error: StoreError) -> None:
+        """Log a fault, unless the last poll had the same."""
+        if str(error) != self.fault:
+            self.fault = str(error)
+            log.error("the store cannot be read", extra={"reason": self.fault})
+
+    def is_back(self) -> None:
+        """Log that the fault is over, if there was one."""
+        if self.fault:
+            self.fault = ""
+            log.info("the store can be read again")
+
+    def waits_for(self, selected: str) -> str:
+        """Return why there is no model for this selection, for callers: the log has the fault."""
+        if self.fault:
+            return "the store cannot be read"
+        return f"{selected} of {self._store.model} is not there"
+
+    def is_waiting(self, selected: str) -> None:
+        """Log once that there is nothing to serve yet."""
+        if self._is_waiting:
+            return
+        self._is_waiting = True
+        root, reason = self._store.root, self.waits_for(selected)
+        if isinstance(root, Path) and _is_missing(root):
+            reason = f"there is no folder {root} yet, or its name is wrong"
+        log.info("waiting for a model", extra={"reason": reason, "store": str(root)})
+
+
+def _is_missing(folder: Path) -> bool:
+    try:
+        folder.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:  # which says nothing about the folder
+        return False
+    return False
