@@ -123,11 +123,12 @@ test-grpcio: install  ## the direct transport with every version of grpcio that 
 	$(BIN)/python tests/server/transport/grpcio_range.py
 
 .PHONY: check
-check: install  ## lint, formatting, types, proto lint, links of the documents
+check: install  ## lint, formatting, types, imports between rooms, proto lint, documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright
+	$(BIN)/lint-imports
 	cd proto && ../$(BIN)/buf lint
 	$(MKDOCS) build --quiet
 
