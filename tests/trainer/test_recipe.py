@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mlpserve_trainer import UsageError, load_recipe, recipe_names
+from mlpserve_trainer import Recipe, UsageError, load_recipe, recipe_names
 from mlpserve_trainer.recipe import recipe_keys
 
 RECIPES = resources.files("mlpserve_trainer") / "recipes"
@@ -70,6 +70,19 @@ def test_epochs_that_are_given_are_exact_unless_the_steps_are_given_too() -> Non
     assert load_recipe("quick", epochs=3).min_steps == 0
     assert load_recipe("quick", epochs=3, min_steps=9).min_steps == 9
     assert load_recipe("quick", hidden=(9,)).min_steps == load_recipe("quick").min_steps
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_probabilities_are_calibrated_unless_a_recipe_says_none(name: str) -> None:
+    assert load_recipe(name).calibration == "temperature"
+    assert load_recipe(name, calibration="none").calibration == "none"
+
+
+def test_a_manifest_that_records_no_calibration_was_trained_without() -> None:
+    values = load_recipe("quick").as_dict()
+    assert Recipe.recorded(values) == load_recipe("quick")
+    del values["calibration"]
+    assert Recipe.recorded(values) == load_recipe("quick", calibration="none")
 
 
 def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:

@@ -136,10 +136,8 @@ class Recipe:
         AMOUNT,
     )
     calibration: str = _choice(
-        "none",
-        "temperature scaling of the probabilities, folded into the last layer",
-        "none",
-        "temperature",
+        *("temperature", "scaling of the probabilities, folded into the last layer"),
+        *("none", "temperature"),
     )
     patience: int = _number(
         0,
@@ -158,8 +156,6 @@ class Recipe:
     def __post_init__(self) -> None:
         for key in fields(self):
             _check(key, getattr(self, key.name))
-        if self.calibration == "temperature" and self.output_activation != "softmax":
-            raise UsageError("recipe key calibration: temperature needs output_activation softmax")
 
     def override(self, values: Mapping[str, Any]) -> "Recipe":
         """Return this recipe with some keys changed.
@@ -176,6 +172,14 @@ class Recipe:
         exact = {"min_steps": 0} if "epochs" in values else {}
         typed = {name: _typed(keys[name], value) for name, value in values.items()}
         return replace(self, **(exact | typed))
+
+    @classmethod
+    def recorded(cls, values: Mapping[str, Any]) -> "Recipe":
+        """Return the recipe that a manifest records; raises UsageError for an unknown key.
+
+        Releases whose recipes lack a key trained without what it asks for.
+        """
+        return cls(calibration="none").override(values)
 
     def as_dict(self) -> dict[str, Any]:
         """Return every key and value, as the manifest records them."""

@@ -50,7 +50,7 @@ def reproduce(
     """
     published = store.load(version)
     manifest = published.manifest
-    recipe = Recipe().override(manifest.recipe)
+    recipe = Recipe.recorded(manifest.recipe)
     data = load(manifest.dataset.name, places, used_files(manifest.extra))
     _check_data(data, manifest)
     parts = split(data, recipe.validation_fraction)

@@ -14,7 +14,7 @@ from mlpserve_model import CHAMPION, DatasetInfo, Draft, Manifest, Network, Sign
 from mlpserve_model.store.location import Location
 from mlpserve_trainer.datasets import Dataset, Places, load
 from mlpserve_trainer.datasets.split import Split, split
-from mlpserve_trainer.evaluation.calibration import expected_error
+from mlpserve_trainer.evaluation.calibration import expected_calibration_error
 from mlpserve_trainer.evaluation.scores import accuracy, evaluate, report
 from mlpserve_trainer.fitting.checkpoint import Checkpoint
 from mlpserve_trainer.fitting.progress import Watch, log_epochs
@@ -164,7 +164,7 @@ def _fit_challenger(
     last = fitted(network, recipe, parts, settings.seed, watch, checkpoint, settings.resume)
     seconds = time.perf_counter() - started
     evaluation = evaluate(network, last.weights, parts.holdout)
-    facts = findings(network, last.weights, parts, last.state)
+    facts = findings(network, last.weights, parts, last.state, last.temperature)
     metrics = {
         "accuracy": evaluation.accuracy,
         "log_loss": evaluation.log_loss,
@@ -172,7 +172,7 @@ def _fit_challenger(
         "training_accuracy": accuracy(network, last.weights, parts.training),
         "training_loss": last.loss,
         "training_seconds": round(seconds, 3),
-        "calibration_error": expected_error(facts.before),
+        "calibration_error": expected_calibration_error(facts.served),
     }
     draft = replace(draft, metrics=metrics)
     return Challenger(draft, last.weights, parts.holdout, evaluation, Page(draft, facts))

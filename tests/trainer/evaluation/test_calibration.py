@@ -4,11 +4,11 @@ import pytest
 from mlpserve_model import Network, forward, initialise
 from mlpserve_trainer.evaluation.calibration import (
     BINS,
-    cooled,
-    expected_error,
+    apply_temperature,
+    expected_calibration_error,
     fit_temperature,
     reliability,
-    scaled,
+    with_temperature,
 )
 
 RNG = np.random.default_rng(1)
@@ -28,7 +28,7 @@ def test_each_prediction_falls_into_the_bin_of_its_confidence() -> None:
 
 def test_the_expected_error_is_the_mean_gap_over_rows() -> None:
     answers = np.array([[0.95, 0.05], [1.0, 0.0], [0.45, 0.55]], np.float32)
-    error = expected_error(reliability(answers, np.array([0, 1, 1])))
+    error = expected_calibration_error(reliability(answers, np.array([0, 1, 1])))
     assert error == pytest.approx((2 * 0.475 + 0.45) / 3, rel=1e-6)
 
 
@@ -36,21 +36,42 @@ def test_scaling_divides_the_logits() -> None:
     logits = np.array([[1.0, 2.0, 4.0]])
     expected = np.exp(logits / 2) / np.exp(logits / 2).sum()
     answers = (np.exp(logits) / np.exp(logits).sum()).astype(np.float32)
-    np.testing.assert_allclose(scaled(answers, 2.0), expected, rtol=1e-5)
+    np.testing.assert_allclose(with_temperature(answers, 2.0), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+def test_the_temperature_of_sigmoid_outputs_undoes_a_confidence_that_is_off(
+    temperature: float,
+) -> None:
+    true = 1 / (1 + np.exp(-TRUE_LOGITS))
+    labels = (RNG.random(true.shape) < true)[:, 0].astype(np.int64)
+    # Two classes of which each row has one: the second sigmoid is the first one's complement.
+    both = np.stack([1 - true[:, 0], true[:, 0]], axis=1).astype(np.float32)
+    distorted = with_temperature(both, 1 / temperature, "sigmoid")
+    assert fit_temperature(distorted, labels, "sigmoid") == pytest.approx(temperature, rel=0.05)
+
+
+def test_a_few_rows_that_are_all_right_make_nothing_certain() -> None:
+    answers = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]], np.float32)
+    found = fit_temperature(answers, np.array([0, 1, 0]))
+    assert with_temperature(answers, found).max() < 0.999
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
 def test_the_temperature_undoes_a_confidence_that_is_off(temperature: float) -> None:
-    distorted = scaled(TRUE, 1 / temperature)
+    distorted = with_temperature(TRUE, 1 / temperature)
     found = fit_temperature(distorted, LABELS)
     assert found == pytest.approx(temperature, rel=0.05)
-    after = expected_error(reliability(scaled(distorted, found), LABELS))
+    after = expected_calibration_error(reliability(with_temperature(distorted, found), LABELS))
     assert after < 0.02
 
 
-def test_cooled_weights_answer_with_scaled_probabilities() -> None:
-    network = Network((5, 8, 4))
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+def test_a_temperature_in_the_weights_scales_the_probabilities(output: str) -> None:
+    network = Network((5, 8, 4), output_activation=output)
     weights = initialise(network, np.random.default_rng(2))
     x = RNG.random((7, 5), dtype=np.float32)
-    expected = scaled(forward(network, weights, x).astype(np.float32), 1.7)
-    np.testing.assert_allclose(forward(network, cooled(weights, 1.7), x), expected, atol=1e-6)
+    expected = with_temperature(forward(network, weights, x).astype(np.float32), 1.7, output)
+    np.testing.assert_allclose(
+        forward(network, apply_temperature(weights, 1.7), x), expected, atol=1e-6
+    )

@@ -102,12 +102,21 @@ def test_the_same_training_gives_the_same_figures(settings: TrainSettings) -> No
     assert figures[0] == figures[1]
 
 
-def test_calibration_is_folded_into_the_weights_where_the_recipe_asks(
-    settings: TrainSettings,
+@pytest.mark.parametrize(
+    ("output", "loss"), [("softmax", "cross_entropy"), ("sigmoid", "mean_squared_error")]
+)
+def test_calibration_is_folded_into_the_weights_unless_the_recipe_says_none(
+    settings: TrainSettings, output: str, loss: str
 ) -> None:
-    recipe = settings.recipe.override({"epochs": 20, "label_smoothing": 0.5})
-    plain = train(replace(settings, recipe=recipe))
-    recipe = recipe.override({"calibration": "temperature"})
-    scaled = train(replace(settings, recipe=recipe))
-    assert scaled.metrics["accuracy"] == plain.metrics["accuracy"]
-    assert scaled.metrics["calibration_error"] < 0.5 * plain.metrics["calibration_error"]
+    knobs = {"epochs": 20, "label_smoothing": 0.5, "output_activation": output, "loss": loss}
+    recipe = settings.recipe.override(knobs)
+    calibrated = train(replace(settings, recipe=recipe))
+    plain = train(replace(settings, recipe=recipe.override({"calibration": "none"})))
+    assert calibrated.metrics["accuracy"] == plain.metrics["accuracy"]
+    assert calibrated.metrics["calibration_error"] < 0.5 * plain.metrics["calibration_error"]
+    texts = [Reader(page(settings, version)).text for version in (1, 2)]
+    assert "validation data, is folded into the weights" in texts[0]
+    assert "validation data, is not folded into the weights" in texts[1]
+    # Both reports have the same two errors: what is folded in can be undone.
+    found = [re.findall(r"Expected calibration error (.*?)\. The", text) for text in texts]
+    assert found[0] == found[1]

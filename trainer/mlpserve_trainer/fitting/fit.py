@@ -31,6 +31,7 @@ class Epoch:
         validation_accuracy: Accuracy on the validation examples after the epoch.
         weights: The weights to keep if the training ended here: views that the next epoch changes.
         state: Everything that the next epoch starts from.
+        temperature: Temperature that is folded into the weights, None without calibration.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Epoch:
     validation_accuracy: float
     weights: Weights
     state: TrainingState
+    temperature: float | None = None
 
 
 def fit(

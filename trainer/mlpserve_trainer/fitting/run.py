@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from mlpserve_model import Network
 from mlpserve_trainer.datasets import Dataset
 from mlpserve_trainer.datasets.split import Examples, Split
-from mlpserve_trainer.evaluation.calibration import cooled, fit_temperature
+from mlpserve_trainer.evaluation.calibration import apply_temperature, fit_temperature
 from mlpserve_trainer.evaluation.scores import probabilities
 from mlpserve_trainer.fitting.checkpoint import Checkpoint
 from mlpserve_trainer.fitting.fit import Epoch, fit
@@ -71,5 +71,7 @@ def _calibrated(network: Network, recipe: Recipe, last: Epoch, validation: Examp
     if recipe.calibration == "none":
         return last
     answers = probabilities(network, last.weights, validation)
-    temperature = fit_temperature(answers, validation.labels)
-    return replace(last, weights=cooled(last.weights, temperature))
+    temperature = fit_temperature(answers, validation.labels, network.output_activation)
+    return replace(
+        last, weights=apply_temperature(last.weights, temperature), temperature=temperature
+    )

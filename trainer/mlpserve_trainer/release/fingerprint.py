@@ -34,7 +34,7 @@ def trained_before(store: Store, draft: Draft) -> Manifest | None:
 def _essence(manifest: Draft) -> Any:
     """What the training depends on: the contents of the data, and the knobs that matter."""
     try:
-        recipe = Recipe().override(manifest.recipe)
+        recipe = Recipe.recorded(manifest.recipe)
     except UsageError:
         return None, manifest.recipe  # a recipe of another release, like none of ours
     # The digest stands for the data, wherever it came from.

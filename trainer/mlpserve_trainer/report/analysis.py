@@ -9,10 +9,10 @@ from mlpserve_model import Network, Weights
 from mlpserve_trainer.datasets.split import Examples, Split
 from mlpserve_trainer.evaluation.calibration import (
     Reliability,
-    expected_error,
+    expected_calibration_error,
     fit_temperature,
     reliability,
-    scaled,
+    with_temperature,
 )
 from mlpserve_trainer.evaluation.scores import ClassScores, class_scores, probabilities
 from mlpserve_trainer.fitting.state import TrainingState
@@ -40,7 +40,8 @@ class Findings:
     * `confusion`: (classes, classes), rows true, columns predicted.
     * `scores`: precision, recall and F1 of each class.
     * `temperature`: fitted on the validation rows.
-    * `before`, `after`: the reliability as it is, and with that temperature.
+    * `is_calibrated`: whether the temperature is folded into the weights.
+    * `raw`, `calibrated`: the reliability without and with the temperature.
     * `mistakes`: the surest first.
     """
 
@@ -51,16 +52,24 @@ class Findings:
     confusion: npt.NDArray[np.int64]
     scores: ClassScores
     temperature: float
-    before: Reliability
-    after: Reliability
+    is_calibrated: bool
+    raw: Reliability
+    calibrated: Reliability
     mistakes: tuple[Mistake, ...]
 
+    @property
+    def served(self) -> Reliability:
+        """The reliability of the answers as the version gives them."""
+        return self.calibrated if self.is_calibrated else self.raw
+
     def calibration_in_words(self) -> str:
-        """Say how well calibrated the answers are, and would be."""
+        """Return the calibration error with and without temperature scaling, as a sentence."""
+        raw, calibrated = map(expected_calibration_error, (self.raw, self.calibrated))
+        folded = "is" if self.is_calibrated else "is not"
         return (
-            f"Expected calibration error {expected_error(self.before):.4f}; "
-            f"{expected_error(self.after):.4f} with a temperature of {self.temperature:.3f}, "
-            "fitted on the validation data."
+            f"Expected calibration error {raw:.4f} without temperature scaling, {calibrated:.4f} "
+            f"with a temperature of {self.temperature:.3f}. The temperature, fitted on the "
+            f"validation data, {folded} folded into the weights."
         )
 
     def beside(self, champion: int, champion_right: npt.NDArray[np.bool_]) -> dict[str, int]:
@@ -75,13 +84,22 @@ class Findings:
         return {name: int(rows.sum()) for name, rows in counts.items()}
 
 
-def findings(network: Network, weights: Weights, parts: Split, state: TrainingState) -> Findings:
-    """Measure a fitted network; the holdout is only looked at."""
-    answers, labels = probabilities(network, weights, parts.holdout), parts.holdout.labels
-    # Sigmoid outputs need not sum to 1, and confidence is about shares.
-    answers = scaled(answers, 1.0)
-    watched = scaled(probabilities(network, weights, parts.validation), 1.0)
-    temperature = fit_temperature(watched, parts.validation.labels)
+def findings(
+    network: Network,
+    weights: Weights,
+    parts: Split,
+    state: TrainingState,
+    temperature: float | None,
+) -> Findings:
+    """Measure a fitted network on the holdout; `temperature` is the one folded into its weights."""
+    output, labels = network.output_activation, parts.holdout.labels
+    answers = probabilities(network, weights, parts.holdout)
+    fitted = temperature or fit_temperature(
+        probabilities(network, weights, parts.validation), parts.validation.labels, output
+    )
+    # Dividing the logits by 1 / temperature undoes the temperature that is folded in.
+    scaled = with_temperature(answers, 1 / fitted if temperature else fitted, output)
+    raw, calibrated = (scaled, answers) if temperature else (answers, scaled)
     predicted = answers.argmax(axis=1)
     classes = network.classes
     return Findings(
@@ -93,9 +111,10 @@ def findings(network: Network, weights: Weights, parts: Split, state: TrainingSt
             classes, classes
         ),
         scores=class_scores(labels, predicted, classes),
-        temperature=temperature,
-        before=reliability(answers, labels),
-        after=reliability(scaled(answers, temperature), labels),
+        temperature=fitted,
+        is_calibrated=temperature is not None,
+        raw=reliability(raw, labels),
+        calibrated=reliability(calibrated, labels),
         mistakes=_mistakes(answers, labels),
     )
 

@@ -82,12 +82,12 @@ def confusion_matrix(counts: npt.NDArray[np.int64], class_names: Sequence[str]) 
     return _svg(figure, "confusion matrix")
 
 
-def calibration_curve(before: Reliability, after: Reliability) -> str:
-    """Accuracy against confidence, as it is and after temperature scaling."""
+def calibration_curve(raw: Reliability, calibrated: Reliability) -> str:
+    """Draw accuracy against confidence, without and with temperature scaling."""
     fewest = 10  # rows that a point stands for: fewer say nothing about their accuracy
     figure, axis = _figure(5.6, 5.2)
     axis.plot([0, 1], [0, 1], color=FAINT, linestyle=":", label="perfect")
-    for bins, label, colour in ((before, "as served", BLUE), (after, "scaled", ORANGE)):
+    for bins, label, colour in ((raw, "raw", ORANGE), (calibrated, "calibrated", BLUE)):
         some = bins.rows >= fewest
         axis.plot(
             bins.confidence[some], bins.accuracy[some], color=colour, marker="o", ms=4, label=label

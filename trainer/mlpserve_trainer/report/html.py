@@ -33,7 +33,7 @@ class Page:
         self._figures = {
             "curves": figures.learning_curves(facts.state),
             "confusion": figures.confusion_matrix(confusion, names),
-            "calibration": figures.calibration_curve(facts.before, facts.after),
+            "calibration": figures.calibration_curve(facts.raw, facts.calibrated),
             "mistakes": self._mistakes(),
             "units": self._units(),
         }
