@@ -189,6 +189,10 @@ sbom: install  ## write dist/sbom/: what each image holds, as CycloneDX
 	$(BIN)/python deploy/sbom.py dist/sbom \
 		$(foreach image,server trainer client,mlpserve-$(image):$${MLPSERVE_TAG:-latest})
 
+.PHONY: reference
+reference: install  ## write the generated pages of docs/reference
+	$(BIN)/python docs/tools/reference.py
+
 .PHONY: docs
 docs: install  ## build the documentation site into build/site
 	$(MKDOCS) build

@@ -23,6 +23,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.style import context
 
+from mlpserve_model.process.folders import cache_folder
 from mlpserve_model.process.log import set_up
 from mlpserve_trainer import Recipe, load_recipe
 from mlpserve_trainer.datasets import Dataset, Places, load
@@ -33,7 +34,6 @@ from mlpserve_trainer.fitting.checkpoint import Checkpoint
 from mlpserve_trainer.fitting.fit import Epoch
 from mlpserve_trainer.fitting.progress import log_epochs
 from mlpserve_trainer.fitting.run import fitted, network_for
-from mlpserve_trainer.training import default_cache_dir
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "recipes.json"
@@ -75,7 +75,7 @@ def main() -> None:
     options = parser.parse_args()
     set_up("human", "INFO")
     folder = os.environ.get("MLPSERVE_DATA_DIR")
-    data = load("mnist", Places(Path(folder) if folder else None, default_cache_dir()))
+    data = load("mnist", Places(Path(folder) if folder else None, cache_folder()))
     for name in options.recipe:
         recipe = load_recipe(name)
         for seed in options.seeds:
@@ -88,7 +88,7 @@ def main() -> None:
 
 def _run(recipe: Recipe, seed: int, data: Dataset) -> Run:
     parts, network = split(data, recipe.validation_fraction), network_for(recipe, data)
-    place = default_cache_dir() / "recipes" / f"{recipe.name}-{seed}-{_digest(recipe)}.npz"
+    place = cache_folder() / "recipes" / f"{recipe.name}-{seed}-{_digest(recipe)}.npz"
     checkpoint, clock = Checkpoint(place), _Clock(place.with_suffix(".json"))
     last = fitted(network, recipe, parts, seed, clock.watch, checkpoint, resume=True)
     reached = evaluate(network, last.weights, parts.holdout)

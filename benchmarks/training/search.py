@@ -19,6 +19,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from mlpserve_model.process.folders import cache_folder
 from mlpserve_trainer import Recipe
 from mlpserve_trainer.datasets import Dataset, Places, load
 from mlpserve_trainer.datasets.split import split
@@ -26,14 +27,13 @@ from mlpserve_trainer.evaluation.scores import evaluate
 from mlpserve_trainer.fitting.fit import fit
 from mlpserve_trainer.fitting.parallel.engine import interleaved_engine
 from mlpserve_trainer.fitting.run import network_for
-from mlpserve_trainer.training import default_cache_dir
 
 VALIDATION = 1 / 6
 
 
 def main() -> None:
     folder = os.environ.get("MLPSERVE_DATA_DIR")
-    data = load("mnist", Places(Path(folder) if folder else None, default_cache_dir()))
+    data = load("mnist", Places(Path(folder) if folder else None, cache_folder()))
     for line in sys.stdin:
         settings = json.loads(line)
         print(json.dumps({"settings": settings} | validated(settings, data)), flush=True)

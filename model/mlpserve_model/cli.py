@@ -54,21 +54,28 @@ def parser() -> SettingsParser:
 
     command("list", _list, "list the versions, newest first")
     show = command("show", _show, "print everything about one version")
-    show.add_argument("version", nargs="?", default=CHAMPION, help="a number or an alias")
+    show.add_argument("version", nargs="?", default=CHAMPION, help="version: a number or an alias")
     promote = command("promote", _promote, "point an alias at a version")
-    promote.add_argument("version", type=between(1, MAX_VERSION, int))
-    promote.add_argument("--alias", default=CHAMPION, help="the alias that moves")
-    promote.add_argument("--reason", required=True, help="why, for the history")
+    promote.add_argument("version", type=between(1, MAX_VERSION, int), help="number of the version")
+    promote.add_argument("--alias", default=CHAMPION, help="alias that moves")
+    promote.add_argument("--reason", required=True, help="reason, for the history")
     rollback = command("rollback", _rollback, "point champion back at an earlier version")
     rollback.add_argument(
-        "--to", type=between(1, MAX_VERSION, int), required=True, help="the version"
+        "--to", type=between(1, MAX_VERSION, int), required=True, help="number of the version"
     )
-    rollback.add_argument("--reason", required=True, help="why, for the history")
+    rollback.add_argument("--reason", required=True, help="reason, for the history")
     verify = command("verify", _verify, "check files, digests and self-tests of all versions")
-    verify.add_argument("version", nargs="*", help="only these numbers or aliases")
+    verify.add_argument(
+        "version",
+        nargs="*",
+        help="versions to verify, numbers or aliases; without any, all of them",
+    )
     prune = command("prune", _prune, "remove old versions; those with an alias stay")
     prune.add_argument(
-        "--keep", type=between(1, 1_000_000, int), default=10, help="how many newest stay"
+        "--keep",
+        type=between(1, 1_000_000, int),
+        default=10,
+        help="number of newest versions that stay",
     )
     return program
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mlpserve_model import Store
+from mlpserve_model.process.folders import cache_folder
 from mlpserve_model.process.follower import Follower
 from mlpserve_model.store.cache import CachedStore
 from mlpserve_server.dataplane.admission import Waiting
@@ -20,7 +21,7 @@ from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.shadow import LOOK_SECONDS, Shadow
 from mlpserve_server.observability.telemetry import Telemetry
 from mlpserve_server.security.credentials import Credentials
-from mlpserve_server.settings import Settings, user_cache
+from mlpserve_server.settings import Settings
 from mlpserve_server.transport.direct import DirectTransport
 from mlpserve_server.transport.grpc_core import unsupported
 from mlpserve_server.transport.health import NOT_SERVING, SERVING, Health
@@ -164,7 +165,7 @@ def _store(settings: Settings) -> Store:
     """The store, beside a cache for a start without it where it is an object store."""
     if isinstance(settings.store, Path):
         return Store(settings.store, settings.model)
-    folder = settings.cache_dir or user_cache()
+    folder = settings.cache_dir or cache_folder()
     return CachedStore(settings.store, settings.model, folder, keep=settings.standby + 1)
 
 

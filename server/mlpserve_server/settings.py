@@ -1,61 +1,27 @@
 """The server's settings, read once in main."""
 
-import os
 import re
-import tempfile
 from argparse import SUPPRESS, ArgumentTypeError
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 from mlpserve_model.format.records import ALIAS
-from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
+from mlpserve_model.process.arguments import (
+    MAX_VERSION,
+    LogSettings,
+    SettingsParser,
+    StoreSettings,
+    between,
+    setting,
+)
 from mlpserve_model.process.cpus import usable_cores
-from mlpserve_model.store.location import Location
 
-__all__ = ["TRANSPORTS", "Settings", "read_settings", "settings_parser", "user_cache"]
+__all__ = ["TRANSPORTS", "Settings", "read_settings", "settings_parser"]
 
 TRANSPORTS = ("auto", "direct", "standard")
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Za-z:.%]+\]|[^\[\]:]+):([0-9]{1,5})")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What a server needs to know. Times are in seconds."""
-
-    store: Location
-    model: str = "mnist"
-    listen: tuple[str, ...] = ("127.0.0.1:50051",)
-    serve: str = "champion"
-    poll_seconds: float = 1.0
-    standby: int = 3
-    cache_dir: Path | None = None  # None: user_cache()
-    shadow: str | None = None
-    shadow_rows: float = 100.0
-    max_batch: int = 8192
-    max_waiting: int = 1000
-    max_wait_seconds: float = 0.05
-    max_rows: int = 65536
-    drain_seconds: float = 1.0
-    grace_seconds: float = 20.0
-    transport: str = "auto"
-    workers: int = 1
-    worker: int = 0  # the number of this worker, which shares its ports; 0: none
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    tls_client_ca: Path | None = None
-    token_file: Path | None = None
-    allow_plaintext: bool = False
-    reflection: str = "on"
-    metrics_listen: str | None = None
-    metrics_line: int = 0  # the descriptor of the socket on which a worker reports; 0: none
-    access_log: float = 0.0
-    traces: float = 0.0
-    log_format: str = "human"
-    log_level: str = "info"
 
 
 def _addresses(text: str) -> tuple[str, ...]:
@@ -98,103 +64,123 @@ def _selection(text: str) -> str:
     return text
 
 
-_COUNT, _DAY = between(1, 1_000_000, int), 86400
-# As argparse takes them, but for the defaults, which are those of Settings.
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "listen": {
-        "type": _addresses,
-        "help": "host:port or unix:path, several with commas; port 0 is any free one",
-    },
-    "serve": {"type": _selection, "help": "an alias, a number, or latest"},
-    "poll_seconds": {"type": between(0.01, _DAY), "help": "how often to look for another version"},
-    "standby": {
-        "type": between(0, 1000, int),
-        "help": "versions kept in memory beside the served one",
-    },
-    "cache_dir": {
-        "type": Path,
-        "help": "where versions from an object store are kept; else in the user's cache folder",
-    },
-    "shadow": {
-        "type": _selection,
-        "help": "an alias, a number, or latest: a sample of the live rows also goes through it",
-    },
-    "shadow_rows": {
-        "type": between(0.01, 1_000_000),
-        "help": "most rows a second that do, in each worker",
-    },
-    "max_batch": {"type": _COUNT, "help": "most instances in one request"},
-    "max_waiting": {
-        "type": _COUNT,
-        "help": "most calls waiting for a prediction; the rest is refused at once",
-    },
-    "max_wait_seconds": {
-        "type": between(0, 3600),
-        "help": "a call that would wait longer behind others than about this is refused at once",
-    },
-    "max_rows": {
-        "type": between(1, 100_000_000, int),
-        "help": "most rows of batches in flight; the rest is refused at once",
-    },
-    "drain_seconds": {
-        "type": between(0, _DAY),
-        "help": "on SIGTERM, how long to keep answering while not ready",
-    },
-    "grace_seconds": {
-        "type": between(0, _DAY),
-        "help": "then, how long calls in flight may take",
-    },
-    "transport": {
-        "choices": TRANSPORTS,
-        "help": "direct is the fast one, standard grpcio's own; auto: direct where it is supported",
-    },
-    "workers": {"type": between(1, 1024, int), "help": "processes that share the port"},
-    "tls_cert": {"type": Path, "help": "PEM file: our certificate and its chain; encrypts"},
-    "tls_key": {"type": Path, "help": "PEM file: its private key"},
-    "tls_client_ca": {
-        "type": Path,
-        "help": "PEM file: only callers with a certificate of one of these authorities may connect",
-    },
-    "token_file": {
-        "type": Path,
-        "help": "only callers with a bearer token of this file, one a line, may call",
-    },
-    "allow_plaintext": {
-        "action": "store_true",
-        "help": "listen without TLS where other machines can reach us",
-    },
-    "reflection": {"choices": ("on", "off"), "help": "whether callers can ask for the contract"},
-    "metrics_listen": {
-        "type": _address,
-        "help": "host:port where Prometheus gets the metrics of all workers; none unless it is set",
-    },
-    "access_log": {
-        "type": between(0, 1),
-        "help": "log this share of the calls, 0 to 1, and nothing of what they carry",
-    },
-    "traces": {
-        "type": between(0, 1),
-        "help": "send OpenTelemetry spans of this share of the calls, 0 to 1; a caller's own "
-        "decision goes first; the extra telemetry",
-    },
-    "worker": {"type": between(0, 1024, int), "help": SUPPRESS},
-    "metrics_line": {"type": between(0, 2**31 - 1, int), "help": SUPPRESS},
-}
+_COUNT, _DAY = between(1, 1_000_000, int), 86_400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(LogSettings, StoreSettings):
+    """The settings of a server. Times are in seconds."""
+
+    listen: tuple[str, ...] = setting(
+        ("127.0.0.1:50051",),
+        "addresses, host:port or unix:path, several separated by commas; port 0 is any free one",
+        type=_addresses,
+    )
+    serve: str = setting(
+        "champion", "version that answers: an alias, a number, or latest", type=_selection
+    )
+    poll_seconds: float = setting(
+        1.0,
+        "seconds between two looks at the store; certificates and tokens are looked at at least "
+        "once a second",
+        type=between(0.01, _DAY),
+    )
+    standby: int = setting(
+        3, "versions kept in memory besides the one that answers", type=between(0, 1000, int)
+    )
+    cache_dir: Path | None = setting(
+        None,
+        "folder where versions from an object store are kept for a start without it",
+        type=Path,
+        shown="~/.cache/mlpserve",
+    )
+    shadow: str | None = setting(
+        None,
+        "version that a sample of the live rows also goes through, to compare it: an alias, a "
+        "number, or latest",
+        type=_selection,
+    )
+    shadow_rows: float = setting(
+        100.0,
+        "maximum rows a second that go through the shadow, in each worker",
+        type=between(0.01, 1_000_000),
+    )
+    max_batch: int = setting(8192, "maximum instances in one request", type=_COUNT)
+    max_waiting: int = setting(
+        1000, "maximum calls waiting for a prediction; others are refused at once", type=_COUNT
+    )
+    max_wait_seconds: float = setting(
+        0.05,
+        "refuse a call at once if it would wait about this many seconds behind others",
+        type=between(0, 3600),
+    )
+    max_rows: int = setting(
+        65536,
+        "maximum rows of batches in flight; other batches are refused at once",
+        type=between(1, 100_000_000, int),
+    )
+    drain_seconds: float = setting(
+        1.0,
+        "seconds to continue answering after SIGTERM while reporting not ready",
+        type=between(0, _DAY),
+    )
+    grace_seconds: float = setting(
+        20.0, "seconds that calls in flight may take after the drain", type=between(0, _DAY)
+    )
+    transport: str = setting(
+        "auto",
+        "direct is the fast transport, standard is grpcio's own; auto is direct where supported",
+        choices=TRANSPORTS,
+    )
+    workers: int = setting(
+        1, "processes that share the port", type=between(1, 1024, int), shown="the usable cores"
+    )
+    worker: int = setting(0, SUPPRESS, type=between(0, 1024, int))  # number of this worker, or 0
+    tls_cert: Path | None = setting(
+        None, "PEM file of the server's certificate and its chain; enables TLS", type=Path
+    )
+    tls_key: Path | None = setting(None, "PEM file of the certificate's private key", type=Path)
+    tls_client_ca: Path | None = setting(
+        None,
+        "PEM file of authorities; only callers with a certificate of one of them may connect",
+        type=Path,
+    )
+    token_file: Path | None = setting(
+        None,
+        "file of bearer tokens, one a line; only callers with one of them may call",
+        type=Path,
+    )
+    allow_plaintext: bool = setting(
+        False, "listen without TLS where other machines can reach the server"
+    )
+    reflection: str = setting(
+        "on", "whether callers may read the API's description by reflection", choices=("on", "off")
+    )
+    metrics_listen: str | None = setting(
+        None, "host:port where Prometheus scrapes the metrics of all workers", type=_address
+    )
+    # The descriptor of the socket on which a worker reports, or 0.
+    metrics_line: int = setting(0, SUPPRESS, type=between(0, 2**31 - 1, int))
+    access_log: float = setting(
+        0.0,
+        "sampling rate of the access log, 0 to 1; it has nothing of what callers send",
+        type=between(0, 1),
+    )
+    traces: float = setting(
+        0.0,
+        "sampling rate of OpenTelemetry spans, 0 to 1, for calls whose caller has not decided; "
+        "needs the extra telemetry",
+        type=between(0, 1),
+    )
 
 
 def settings_parser() -> SettingsParser:
-    """What reads the settings from flags and environment."""
+    """Return the parser of the flags and variables."""
     parser = SettingsParser(
         prog="mlpserve-server", description="Serve the accepted version of a model over gRPC."
     )
     parser.add_version()
-    parser.add_store()
-    defaults = Settings(store=Path("models"), workers=usable_cores())
-    for name, option in _OPTIONS.items():
-        default = getattr(defaults, name)
-        shown = ",".join(default) if name == "listen" else default
-        parser.add_argument(f"--{name.replace('_', '-')}", default=shown, **option)
-    parser.add_logging()
+    parser.add_settings(Settings, workers=usable_cores())
     return parser
 
 
@@ -210,13 +196,6 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
     if reason := _insecure(settings):
         parser.error(reason)
     return settings
-
-
-def user_cache() -> Path:
-    """Where programs keep what they can get again: as XDG has it, or below the home folder."""
-    with suppress(RuntimeError):  # a container's user id without a home
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "mlpserve")
-    return Path(tempfile.gettempdir(), f"mlpserve-{os.getuid()}")
 
 
 def _insecure(settings: Settings) -> str | None:

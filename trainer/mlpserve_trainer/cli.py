@@ -88,9 +88,7 @@ def parser() -> SettingsParser:
 
 
 def _add_reproduce_flags(parser: SettingsParser) -> None:
-    parser.add_argument(
-        "version", type=between(1, MAX_VERSION, int), help="the number of the version"
-    )
+    parser.add_argument("version", type=between(1, MAX_VERSION, int), help="number of the version")
     parser.add_store()
     parser.add_logging()
     add_places(parser)
@@ -98,22 +96,34 @@ def _add_reproduce_flags(parser: SettingsParser) -> None:
 
 
 def _add_sweep_flags(parser: SettingsParser) -> None:
-    parser.add_argument("file", type=Path, help="the sweep as TOML: recipe, seeds, trials, [grid]")
+    parser.add_argument(
+        "file", type=Path, help="the sweep as a TOML file: recipe, seeds, trials, [grid]"
+    )
     parser.add_store()
     parser.add_logging()
     add_places(parser)
     parser.add_argument(
-        "--results", type=Path, help="where each result is added; else FILE with .jsonl at the end"
+        "--results",
+        type=Path,
+        help="file of results, appended to and read again",
+        shown="FILE with .jsonl at the end",
     )
     parser.add_argument(
         "--jobs",
         type=between(-1, 1024, int),
         default=-1,
-        help="trainings at a time; -1: every core",
+        help="trainings that run at the same time; -1 is one for each core",
     )
-    parser.add_argument("--backend", choices=BACKENDS, default="local", help="where they run")
-    parser.add_argument("--scheduler", help="address of the Dask or Ray cluster; else one is made")
-    parser.add_argument("--publish", action="store_true", help="train the best once more, publish")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default="local", help="where the trainings run"
+    )
+    parser.add_argument(
+        "--scheduler",
+        help="address of a Dask or Ray cluster; without one, a local cluster is started",
+    )
+    parser.add_argument(
+        "--publish", action="store_true", help="train the best combination again and publish it"
+    )
 
 
 def _train(options: argparse.Namespace) -> int:

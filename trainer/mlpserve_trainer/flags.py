@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlpserve_model.process.arguments import SettingsParser, between
+from mlpserve_model.process.folders import cache_folder
 from mlpserve_trainer.datasets import parts_of
 from mlpserve_trainer.errors import UsageError
 from mlpserve_trainer.recipe import load_recipe, recipe_keys
 from mlpserve_trainer.release.gate import Rules
-from mlpserve_trainer.training import TrainSettings, default_cache_dir
+from mlpserve_trainer.training import TrainSettings
 
 __all__ = ["add_places", "add_schedule_flags", "add_train_flags", "flag", "train_settings"]
 
@@ -26,74 +27,91 @@ def add_train_flags(parser: SettingsParser) -> None:
     parser.add_logging()
     add_places(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    parser.add_argument("--resume", action="store_true", help="go on where the same was stopped")
+    parser.add_argument(
+        "--resume", action="store_true", help="resume this training from its last checkpoint"
+    )
     parser.add_argument(
         "--checkpoint-dir",
         type=Path,
-        help="where each epoch is kept until the training is over; else in the cache",
+        shown="checkpoints in --cache-dir",
+        help="folder of the checkpoints, which are kept until the training has ended",
     )
-    parser.add_argument("--recipe", default="quick", help="a name from `recipes`, or a .toml file")
     parser.add_argument(
-        "--seed", type=between(0, 2**63 - 1, int), default=0, help="of all randomness"
+        "--recipe", default="quick", help="name of a recipe, or a .toml file; `recipes` lists them"
+    )
+    parser.add_argument(
+        "--seed", type=between(0, 2**63 - 1, int), default=0, help="seed of all randomness"
     )
     for key in recipe_keys():
         choices = f", {' or '.join(key.choices)}" if key.choices else ""
-        text = f"instead of the recipe's: {key.help}{choices}"
+        text = f"override the recipe: {key.help}{choices}"
         parser.add_argument(flag(key.name), type=key.parse, help=text, dest=key.name)
     parser.add_argument(
-        "--min-accuracy", type=between(0, 1), default=Rules.min_accuracy, help="the gate's floor"
+        "--min-accuracy",
+        type=between(0, 1),
+        default=Rules.min_accuracy,
+        help="minimum accuracy of a version that passes the gate",
     )
     parser.add_argument(
         "--margin",
         type=between(0, 1),
         default=Rules.margin,
-        help="how much less accurate than the champion the gate lets pass",
+        help="accuracy that a version which passes the gate may lose against the champion",
     )
     parser.add_argument(
         "--allow-signature-change",
         action="store_true",
-        help="let other inputs or classes than the champion's pass the gate",
+        help="let a version pass the gate whose inputs or classes differ from the champion's",
     )
-    parser.add_argument("--force", action="store_true", help="promote what fails the gate")
+    parser.add_argument(
+        "--force", action="store_true", help="promote the version although it fails the gate"
+    )
     parser.add_argument(
         "--unless-published",
         action="store_true",
-        help="do nothing when there is a champion: for what starts again and again",
+        help="do nothing if there is a champion",
     )
     parser.add_argument(
         "--unless-unchanged",
         action="store_true",
-        help="do nothing when the champion or the newest version has the same data and recipe",
+        help="do nothing if the champion or the newest version has the same data and recipe",
     )
-    parser.add_argument("--reason", help="why --force, for the manifest and the history")
+    parser.add_argument("--reason", help="reason for --force, for the manifest and the history")
 
 
 def add_schedule_flags(parser: SettingsParser) -> None:
     """Add all that a training can be told, and when to run it."""
     add_train_flags(parser)
-    parser.add_argument("--cron", help='when: "0 3 * * *", six fields with seconds first, @daily')
     parser.add_argument(
-        "--every", type=_duration(1, 366 * DAY), help="or how often: 90s, 5m, 6h, 1d"
+        "--cron",
+        help='cron expression such as "0 3 * * *", six fields with seconds first, or @daily',
     )
-    parser.add_argument("--time-zone", default="UTC", help="of --cron, as Europe/Berlin")
+    parser.add_argument(
+        "--every",
+        type=_duration(1, 366 * DAY),
+        help="interval instead of a cron expression, such as 90s, 5m, 6h, 1d",
+    )
+    parser.add_argument(
+        "--time-zone", default="UTC", help="time zone of --cron, such as Europe/Berlin"
+    )
     parser.add_argument(
         "--jitter",
         type=_duration(0, 366 * DAY),
         default=0,
-        help="each run starts up to so much later, at random",
+        help="maximum random delay of each run",
     )
-    parser.add_argument("--now", action="store_true", help="run once at the start as well")
+    parser.add_argument("--now", action="store_true", help="also run once at the start")
     parser.add_argument(
-        "--always", action="store_true", help="train when data and recipe are unchanged as well"
+        "--always", action="store_true", help="also train when data and recipe are unchanged"
     )
     parser.add_argument(
         "--run-timeout",
         type=_duration(1, 20 * DAY),  # the system waits for no more than 24 days at a time
         default="24h",
-        help="a run that takes longer has hung and is ended",
+        help="end a run that takes longer",
     )
     parser.add_argument(
-        "--health-listen", help="HOST:PORT for GET /healthz and /metrics; else there are none"
+        "--health-listen", help="HOST:PORT that answers GET /healthz and GET /metrics"
     )
 
 
@@ -112,14 +130,19 @@ def _duration(low: float, high: float) -> Callable[[str], float]:
             )
         return value
 
+    vars(seconds)["accepts"] = f"{low:g}s to {high / DAY:g}d"  # for the reference
     return seconds
 
 
 def add_places(parser: SettingsParser) -> None:
     """Add where data is looked for."""
-    parser.add_argument("--data-dir", type=Path, help="a folder of IDX files, or an .npz file")
+    parser.add_argument("--data-dir", type=Path, help="folder of IDX files, or an .npz file")
     parser.add_argument(
-        "--cache-dir", type=Path, default=default_cache_dir(), help="where fetched data is kept"
+        "--cache-dir",
+        type=Path,
+        default=cache_folder(),
+        help="folder where fetched data is kept",
+        shown="~/.cache/mlpserve",
     )
 
 

@@ -8,9 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from mlpserve_model import CHAMPION, DatasetInfo, Draft, Manifest, Network, Signature, Store
+from mlpserve_model.process.folders import cache_folder
 from mlpserve_model.store.location import Location
 from mlpserve_trainer.datasets import Dataset, Places, load
 from mlpserve_trainer.datasets.split import Split, split
@@ -31,17 +30,11 @@ __all__ = [
     "Outcome",
     "TrainSettings",
     "champion_of",
-    "default_cache_dir",
     "library_versions",
     "train",
 ]
 
 logger = logging.getLogger(__name__)
-
-
-def default_cache_dir() -> Path:
-    """Return where fetched data sets are kept: in the system's folder for caches."""
-    return platformdirs.user_cache_path("mlpserve")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +60,7 @@ class TrainSettings:
     recipe: Recipe = field(default_factory=load_recipe)
     seed: int = 0
     data_dir: Path | None = None
-    cache_dir: Path = field(default_factory=default_cache_dir)
+    cache_dir: Path = field(default_factory=cache_folder)
     rules: Rules = field(default_factory=Rules)
     checkpoint_dir: Path | None = None
     resume: bool = False

@@ -73,6 +73,7 @@ def _between(low: float, high: float, kind: type[int] | type[float]) -> Callable
             )
         return value
 
+    vars(number)["accepts"] = f"{low:,} to {high:,}"  # for the reference of settings
     return number
 
 

@@ -1,13 +1,15 @@
-"""Settings of the commands: every flag is an environment variable too, and flags win.
+"""Settings of the programs: each is declared once, and is a flag and an environment variable.
 
-`--poll-seconds` is `MLPSERVE_POLL_SECONDS`. Values of both go through the same parser, so
-both are checked alike.
+`--poll-seconds` is `MLPSERVE_POLL_SECONDS`; flags take precedence. Both go through the same parser,
+so both are checked alike. `--help` and docs/reference/settings.md are made of the declarations.
 """
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,29 +18,117 @@ from mlpserve_model.errors import StoreError
 from mlpserve_model.process.log import FORMATS, LEVELS
 from mlpserve_model.store.location import Location, parse_location
 
-__all__ = ["MAX_VERSION", "PREFIX", "SettingsParser", "between"]
+__all__ = [
+    "MAX_VERSION",
+    "PREFIX",
+    "Described",
+    "LogSettings",
+    "SettingsParser",
+    "StoreSettings",
+    "between",
+    "setting",
+    "variable_of",
+]
 
 PREFIX = "MLPSERVE_"
 MAX_VERSION = 10**18 - 1  # its folder has a name of 18 digits
 _TRUE, _FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
 
 
+def setting(default: Any, text: str, **options: Any) -> Any:
+    """Declare a setting as the field of a dataclass.
+
+    Args:
+        default: its value where neither flag nor variable is given.
+        text: its line in `--help` and in the reference, understandable by itself.
+        options: as add_argument of SettingsParser takes them: type, choices, shown.
+
+    """
+    return dataclasses.field(default=default, metadata={"help": text, **options})
+
+
+def _location(text: str) -> Location:
+    try:
+        return parse_location(text)
+    except StoreError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSettings:
+    """Which model of which store."""
+
+    store: Location = setting(
+        Path("models"),
+        "the store: a folder, or s3://, gs:// or az:// with BUCKET/PREFIX",
+        type=_location,
+    )
+    model: str = setting("mnist", "name of the model in the store")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSettings:
+    """How a program logs."""
+
+    log_format: str = setting("human", "log format", choices=FORMATS)
+    log_level: str = setting("info", "minimum log level", choices=LEVELS)
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the reference shows of an argument: what it is for, and its default in words."""
+
+    help: str
+    default: str
+
+
 class SettingsParser(argparse.ArgumentParser):
     """An ArgumentParser whose long options are also read from the environment.
 
     `--help` shows each option's default and variable. A store_true option is set by 1, true
-    or yes. Wrong usage ends the process with exit code 2.
+    or yes. Wrong usage ends the process with exit code 2. `described` has what the reference shows
+    of each argument, by its name.
     """
 
-    def add_argument(self, *names: Any, **kwargs: Any) -> argparse.Action:
-        """As in argparse; the help gains the default and the variable's name."""
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.described: dict[str, Described] = {}
+        super().__init__(*args, **kwargs)
+
+    def add_argument(self, *names: Any, shown: str | None = None, **kwargs: Any) -> argparse.Action:
+        """Add an argument as argparse does; the help gains the default and the variable's name.
+
+        Args:
+            names: as in argparse.
+            shown: the default in words, where it depends on the machine.
+            kwargs: as in argparse.
+
+        """
         action = super().add_argument(*names, **kwargs)
-        variable = _variable(action)
-        if variable:
-            unset = action.default is None or action.default is False
-            default = "" if unset else f"default: {action.default}; "
+        unset = action.default is None or action.default is False
+        default = shown or ("" if unset else str(action.default))
+        self.described[action.dest] = Described(action.help or "", default)
+        if variable := variable_of(action):
+            default = f"default: {default}; " if default else ""
             action.help = f"{action.help or ''} [{default}{variable}]".replace("%", "%%").strip()
         return action
+
+    def add_settings(self, declared: type[Any], **defaults: Any) -> None:
+        """Add a flag for every field of a dataclass that was declared by `setting`.
+
+        Args:
+            declared: the dataclass.
+            defaults: what to take instead of the declared defaults.
+
+        """
+        for field in dataclasses.fields(declared):
+            if "help" in field.metadata:
+                options = dict(field.metadata)
+                default = defaults.get(field.name, field.default)
+                if isinstance(default, bool):
+                    options["action"] = "store_true"
+                default = ",".join(default) if isinstance(default, tuple) else default
+                flag = f"--{field.name.replace('_', '-')}"
+                self.add_argument(flag, default=default, **options)
 
     def add_version(self) -> None:
         """Add --version, which prints it and ends."""
@@ -47,14 +137,11 @@ class SettingsParser(argparse.ArgumentParser):
 
     def add_store(self) -> None:
         """Add --store and --model."""
-        text = "the store: a folder, or s3://, gs:// or az:// with BUCKET/PREFIX"
-        self.add_argument("--store", type=_location, default=Path("models"), help=text)
-        self.add_argument("--model", default="mnist", help="the model's name in the store")
+        self.add_settings(StoreSettings)
 
     def add_logging(self) -> None:
         """Add --log-format and --log-level."""
-        self.add_argument("--log-format", choices=FORMATS, default="human", help="form of the log")
-        self.add_argument("--log-level", choices=LEVELS, default="info", help="least level logged")
+        self.add_settings(LogSettings)
 
     def parse_known_args(  # type: ignore[override]  # argparse's overloads say no more than this
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -65,7 +152,7 @@ class SettingsParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2, naming the variables in force: one may be what is wrong."""
-        used = [v for v in map(_variable, self._actions) if v and v in os.environ]
+        used = [v for v in map(variable_of, self._actions) if v and v in os.environ]
         super().error(message + (f" (set in the environment: {', '.join(used)})" if used else ""))
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
@@ -79,7 +166,7 @@ class SettingsParser(argparse.ArgumentParser):
     def _from_environment(self) -> list[str]:
         arguments = []
         for action in self._actions:
-            variable = _variable(action)
+            variable = variable_of(action)
             if variable and (value := os.environ.get(variable)) is not None:
                 arguments += self._as_arguments(action, variable, value)
         return arguments
@@ -94,7 +181,7 @@ class SettingsParser(argparse.ArgumentParser):
 
 
 def between(low: float, high: float, kind: type[int] | type[float] = float) -> Any:
-    """Return a parser of numbers of this kind from `low` to `high`.
+    """Return a parser of numbers of this kind from `low` to `high`, which it `accepts`.
 
     Every number has an upper bound: beyond it a wait overflows the system's timers or a loop has no
     end, which shows long after the start.
@@ -109,6 +196,7 @@ def between(low: float, high: float, kind: type[int] | type[float] = float) -> A
         return value
 
     number.__name__ = kind.__name__  # argparse puts it into its message
+    vars(number)["accepts"] = f"{_shown(low)} to {_shown(high)}"  # for the reference
     return number
 
 
@@ -116,14 +204,7 @@ def _shown(bound: float) -> str:
     return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
 
-def _location(text: str) -> Location:
-    try:
-        return parse_location(text)
-    except StoreError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _variable(action: argparse.Action) -> str | None:
+def variable_of(action: argparse.Action) -> str | None:
     """The variable of a long option; None for those that act at once or are not for users."""
     name = action.option_strings[-1] if action.option_strings else ""
     internal = action.help is argparse.SUPPRESS

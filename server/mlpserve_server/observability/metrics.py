@@ -1,7 +1,7 @@
-"""Every metric that a server has: what it is called, what it tells, by which labels.
+"""Every metric of a server, declared once: name, kind, meaning, labels.
 
-The sets of labels are bounded, whatever callers send: methods and codes are those of the
-contract, versions and classes those of manifests, and of both no more than fixed numbers.
+Label cardinality is bounded, whatever callers send: methods and codes are those of the contract,
+versions and classes those of manifests, and there is a maximum of both.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,14 +11,16 @@ from typing import Any
 
 __all__ = ["CODES", "METHODS", "METRICS", "OTHER", "Metric", "MetricDelta"]
 
-# What a worker counted since its last report, and its gauges as they are: metric, labels, and a
-# number, or for a histogram how many in each bucket, and last the sum of the values.
+# The counts of a worker since its last report, and its gauges: metric, labels, and a number, or for
+# a histogram the count of each bucket followed by the sum of the values.
 MetricDelta = Sequence[tuple[str, Sequence[str], Any]]
 
-# What stands for everything that has no label of its own.
+# The label of everything that has none of its own.
 OTHER = "other"
 # Methods by their paths.
 METHODS = {
+    "/mlpserve.v1.ExplanationService/Explain": "Explain",
+    "/mlpserve.v1.FeedbackService/Report": "Report",
     "/mlpserve.v1.PredictionService/Predict": "Predict",
     "/mlpserve.v1.PredictionService/BatchPredict": "BatchPredict",
     "/mlpserve.v1.ModelService/GetModelVersion": "GetModelVersion",
@@ -49,11 +51,18 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`kind` is counter, gauge or histogram, which has upper `bounds` of its buckets.
+    """The declaration of a metric.
 
-    `over_workers` tells what a gauge of several workers is: their sum, min or max. `known` are
-    the labels that are there from the start, at 0: of what appears with its first count, no rate
-    can be computed.
+    Attributes:
+        name: name as Prometheus has it.
+        kind: counter, gauge or histogram.
+        help: meaning, with the unit.
+        labels: names of the labels.
+        bounds: upper bounds of a histogram's buckets.
+        over_workers: how the gauges of several workers are combined: sum, min or max.
+        known: values of the labels that exist from the start, at 0. Of a series that appears with
+            its first count, Prometheus cannot compute a rate.
+
     """
 
     name: str
@@ -85,78 +94,86 @@ METRICS = {
     metric.name: metric
     for metric in (
         _counter("mlpserve_calls_total", "calls that have ended", method=_NAMES, code=CODES),
-        _histogram("mlpserve_call_seconds", "from arrival to answer", _SECONDS, method=_NAMES),
-        _gauge("mlpserve_calls_waiting", "predictions taken on and not yet answered"),
-        _counter("mlpserve_rows_total", "rows computed"),
-        _gauge("mlpserve_rows_in_flight", "rows of the batches that are being computed"),
-        _histogram("mlpserve_product_rows", "rows that shared one matrix product", _ROWS),
-        _counter("mlpserve_predictions_total", "rows by their label", version=(), **{"class": ()}),
         _histogram(
-            "mlpserve_confidence", "each row's highest probability", _CONFIDENCES, version=()
+            "mlpserve_call_seconds", "seconds from the arrival of a call to its end",
+            _SECONDS, method=_NAMES,
+        ),
+        _gauge("mlpserve_calls_waiting", "predictions that are admitted and not yet answered"),
+        _counter("mlpserve_rows_total", "rows computed"),
+        _gauge("mlpserve_rows_in_flight", "rows of batches in flight"),
+        _histogram("mlpserve_product_rows", "rows in one matrix product", _ROWS),
+        _counter(
+            "mlpserve_predictions_total", "rows by predicted class", version=(), **{"class": ()}
+        ),
+        _histogram(
+            "mlpserve_confidence", "highest probability of each row", _CONFIDENCES, version=()
         ),
         _gauge(
-            "mlpserve_model_info", "1 for what answers calls that select nothing",
+            "mlpserve_model_info", "1 for the version that answers calls which select none",
             "model", "version", "digest", over_workers="max",
         ),
         _gauge(
-            "mlpserve_model_created_timestamp_seconds", "when what answers was published",
+            "mlpserve_model_created_timestamp_seconds",
+            "Unix time at which the version that answers was published",
             "version", over_workers="max",
         ),
         _counter(
             "mlpserve_model_loads_total",
-            "loads by each worker: loaded, damaged (failed verification or self-test), "
+            "loads in each worker: loaded, damaged (failed verification or self-test), "
             "rejected (by the gate), missing, unreadable (the store)",
             result=("loaded", "damaged", "rejected", "missing", "unreadable"),
         ),
-        _histogram("mlpserve_model_load_seconds", "loads that succeeded", _LOADS),
+        _histogram("mlpserve_model_load_seconds", "seconds of the loads that succeeded", _LOADS),
         _gauge(
             "mlpserve_store_read_timestamp_seconds",
-            "when the store could be read last, by the worker for which that is longest ago",
+            "Unix time at which the store was last readable, by the worker where that is oldest",
             over_workers="min",
         ),
         _gauge(
-            "mlpserve_shadow_info", "1 for the version that is compared with what answers",
+            "mlpserve_shadow_info", "1 for the version that is compared with the one that answers",
             "version", over_workers="max",
         ),
         _counter(
             "mlpserve_shadow_rows_total",
-            "rows compared: with the shadow's label (agreed) or another (differed)",
+            "rows compared: the shadow predicts the same class (agreed) or another (differed)",
             version=(), result=("agreed", "differed"),
         ),
         _counter(
             "mlpserve_shadow_difference_total",
-            "sum over the rows compared of the mean absolute difference of probabilities",
+            "sum over the rows compared of the mean absolute difference of their probabilities",
             version=(),
         ),
         _counter(
             "mlpserve_shadow_dropped_rows_total",
-            "rows of the sample that were not compared, since calls piled up",
+            "sampled rows that were not compared because of the load",
         ),
         _counter(
             "mlpserve_grpc_errors_total",
             "errors that gRPC itself logged, such as a header that is not UTF-8",
         ),
-        _gauge("mlpserve_workers", "workers that run"),
-        _gauge("mlpserve_workers_ready", "workers that are ready"),
+        _gauge("mlpserve_workers", "running workers"),
+        _gauge("mlpserve_workers_ready", "ready workers"),
         _gauge(
             "mlpserve_follower_alive",
-            "1 while what follows the store, tokens, certificates and so on runs in every worker",
+            "1 while the thread that follows the store, tokens, certificates and so on runs in "
+            "every worker",
             "follower", over_workers="min",
         ),
         _counter(
-            "mlpserve_follower_failures_total", "looks of a follower that failed",
+            "mlpserve_follower_failures_total",
+            "failed attempts of a follower to read what it follows",
             follower=FOLLOWERS,
         ),
-        _counter("mlpserve_worker_ends_total", "workers that ended unasked and were replaced"),
+        _counter("mlpserve_worker_ends_total", "workers that ended unexpectedly and were replaced"),
         _gauge(
-            "mlpserve_build_info", "1 for what runs",
+            "mlpserve_build_info", "1 for the running versions of mlpserve and of its libraries",
             "version", "python", "grpc", "numpy", "transport", over_workers="max",
         ),
         _gauge(
-            "mlpserve_start_timestamp_seconds", "when the worker that runs longest started",
+            "mlpserve_start_timestamp_seconds", "Unix time at which the oldest worker started",
             over_workers="min",
         ),
-        _counter("mlpserve_cpu_seconds_total", "user and system time of the workers"),
+        _counter("mlpserve_cpu_seconds_total", "user and system CPU seconds of the workers"),
         _gauge("mlpserve_resident_memory_bytes", "resident memory of the workers"),
         _gauge("mlpserve_open_files", "open file descriptors of the workers"),
     )
