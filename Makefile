@@ -1,4 +1,4 @@
-# What is typed here is what CI runs. `make` alone lists the targets.
+# CI runs the same targets. `make` alone lists them.
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
@@ -7,7 +7,7 @@ BIN := .venv/bin
 LOCKS := deploy/locks
 RUN_LOCKS := $(LOCKS)/client.txt $(LOCKS)/server.txt $(LOCKS)/trainer.txt
 NO_ENGINE := not slow and not compose and not operations and not swarm
-# Most tests wait for processes of their own: more at once than there are cores.
+# Most tests wait for processes of their own, so more of them than cores can run at once.
 SPREAD := --numprocesses 4 --dist worksteal
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
@@ -21,20 +21,20 @@ help:  ## list the targets
 	@echo "creating .venv"
 	@$(PYTHON) -m venv .venv
 
-# What the trainer, the server and the client need, no more.
+# The packages that trainer, server and client need.
 .venv/run.stamp: $(RUN_LOCKS) pyproject.toml | .venv/bin/python
 	@echo "installing mlpserve and its dependencies into .venv (once, about a minute)"
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes $(RUN_LOCKS:%=-r %) -r $(LOCKS)/build.txt
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# The tools for working on mlpserve, on top of that.
+# On top of that, the tools for working on mlpserve.
 .venv/dev.stamp: $(LOCKS)/dev.txt .venv/run.stamp
 	@echo "installing the development tools into .venv (once, a minute or two)"
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r $(LOCKS)/dev.txt
 	@touch $@
 
-# The stubs' generator: old on purpose, see pyproject.toml.
+# The generator of the stubs, old on purpose: see pyproject.toml.
 .venv-proto/stamp: $(LOCKS)/proto.txt
 	@$(PYTHON) -m venv .venv-proto
 	@.venv-proto/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $(LOCKS)/proto.txt

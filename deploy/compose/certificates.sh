@@ -1,17 +1,17 @@
 #!/bin/sh
-# Makes an authority of our own, certificates for the servers and their callers, and a token,
-# unless they are there. Then, what servers take up by themselves:
-#   renew            new certificates by the same authority
-#   new-token        one more, the first in the file, which our client takes
-#   drop-old-tokens  all but the first
-# For trying out and for networks of your own; elsewhere put the certificates of your
-# authority into /certificates.
+# Creates a certificate authority, certificates for the servers and their callers, and a token, unless
+# they exist. The servers reload what these commands change:
+#   renew            new certificates from the same authority
+#   new-token        another token, first in the file, which the client uses
+#   drop-old-tokens  removes all but the first
+# For trials and private networks. Elsewhere, put the certificates of your own authority into
+# /certificates.
 set -eu
 umask 077
 authority=/authority certificates=/certificates days=${MLPSERVE_TLS_DAYS:-90}
 names=${MLPSERVE_TLS_NAMES:-DNS:server-tls,DNS:localhost,IP:127.0.0.1}
 
-issue() {  # issue NAME USAGE SUBJECT_ALTERNATIVE_NAMES: each file appears whole or not at all
+issue() {  # issue NAME USAGE SUBJECT_ALTERNATIVE_NAMES: each file appears complete or not at all
   openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$1" \
     -keyout "$certificates/.$1.key" -out /tmp/request 2>/tmp/log || { cat /tmp/log >&2; exit 1; }
   printf 'extendedKeyUsage=%s\nsubjectAltName=%s\n' "$2" "$3" >/tmp/extensions
@@ -27,13 +27,13 @@ if [ ! -e "$certificates/tls.crt" ] && [ ! -e "$authority/ca.key" ]; then
     -subj "/CN=mlpserve authority" -keyout "$authority/ca.key" -out "$authority/ca.crt" 2>/dev/null
 fi
 if [ "${1:-}" = renew ] || [ ! -e "$certificates/tls.crt" ]; then
-  # The server asks for its own health, as a client.
+  # The server checks its own health, as a client.
   issue tls serverAuth,clientAuth "$names"
   issue client clientAuth DNS:client
   cp "$authority/ca.crt" "$certificates/.ca.crt"
   mv "$certificates/.ca.crt" "$certificates/ca.crt"
 fi
-write_tokens() {  # from standard input, whole or not at all
+write_tokens() {  # from standard input, complete or not at all
   cat >"$certificates/.tokens"
   mv "$certificates/.tokens" "$certificates/tokens"
   echo "$(wc -l <"$certificates/tokens") token(s) in force"

@@ -1,4 +1,4 @@
-// Load on a server by the Open Inference Protocol: many users ask for one blank instance each, in
+// Loads a server through the Open Inference Protocol: many users send one blank instance each, in
 // turn, and every answer is checked. Ends with 1 when a check fails or answers are too slow.
 //
 //     k6 run -e TARGET=localhost:50051 examples/k6/infer.js
