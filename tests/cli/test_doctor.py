@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlpserve_cli.main import main
-from tests.conftest import Authority
+from tests.support.authority import Authority
 
 
 def report(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, str]]:

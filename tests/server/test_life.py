@@ -13,7 +13,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
-from mlpserve_model import StoredModel
+from mlpserve_model import Store, StoredModel
+from tests.support.server import Publish, Refuse, Run, Serve
+from tests.support.waiting import eventually
 
 REQUEST = pb.PredictRequest(
     instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
@@ -21,7 +23,7 @@ REQUEST = pb.PredictRequest(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains_and_ends_with_0(publish: Any, run: Any, number: int) -> None:
+def test_a_signal_drains_and_ends_with_0(publish: Publish, run: Run, number: int) -> None:
     publish()
     server = run("--drain-seconds", "0.1")
     server.event("serving")
@@ -31,7 +33,7 @@ def test_a_signal_drains_and_ends_with_0(publish: Any, run: Any, number: int) ->
 @pytest.mark.skipif(sys.platform != "linux", reason="signals to one thread are sent Linux's way")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_signal_that_another_thread_takes_ends_the_server_too(
-    publish: Any, run: Any, workers: str
+    publish: Publish, run: Run, workers: str
 ) -> None:
     publish()
     server = run("--drain-seconds", "0.1", "--workers", workers)
@@ -43,7 +45,7 @@ def test_a_signal_that_another_thread_takes_ends_the_server_too(
     assert server.process.wait(20) == 0
 
 
-def test_a_second_signal_does_not_wait_for_the_drain(publish: Any, run: Any) -> None:
+def test_a_second_signal_does_not_wait_for_the_drain(publish: Publish, run: Run) -> None:
     publish()
     server = run("--drain-seconds", "60")
     server.event("serving")
@@ -52,7 +54,7 @@ def test_a_second_signal_does_not_wait_for_the_drain(publish: Any, run: Any) -> 
     assert server.end(signal.SIGINT) == 1
 
 
-def test_a_draining_server_is_not_ready_yet_answers(publish: Any, run: Any) -> None:
+def test_a_draining_server_is_not_ready_yet_answers(publish: Publish, run: Run) -> None:
     publish()
     server = run("--drain-seconds", "5")
     address = server.event("listening")["address"]
@@ -75,7 +77,7 @@ def test_a_draining_server_is_not_ready_yet_answers(publish: Any, run: Any) -> N
 
 
 def test_a_watch_flips_at_the_start_and_at_the_drain_and_not_at_a_swap(
-    publish: Any, run: Any
+    publish: Publish, run: Run
 ) -> None:
     server = run("--drain-seconds", "1")
     address = server.event("listening")["address"]
@@ -95,7 +97,7 @@ def test_a_watch_flips_at_the_start_and_at_the_drain_and_not_at_a_swap(
     assert server.process.returncode == 0
 
 
-def test_a_taken_port_is_an_error(publish: Any, run: Any) -> None:
+def test_a_taken_port_is_an_error(publish: Publish, run: Run) -> None:
     publish()
     address = run().event("listening")["address"]
     second = run("--listen", address)
@@ -113,7 +115,7 @@ def test_a_taken_port_is_an_error(publish: Any, run: Any) -> None:
     ],
 )
 def test_an_address_that_cannot_be_had_is_an_error_that_says_why(
-    run: Any, address: str, reason: str
+    run: Run, address: str, reason: str
 ) -> None:
     server = run("--listen", address, "--allow-plaintext")
     said = server.event("cannot start")["reason"]
@@ -123,10 +125,10 @@ def test_an_address_that_cannot_be_had_is_an_error_that_says_why(
 
 @pytest.mark.parametrize("form", ["there is no folder", "champion of mnist is not there"])
 def test_a_server_that_waits_says_whether_there_is_a_store_at_all(
-    run: Any, store: Any, form: str
+    run: Run, store: Store, form: str
 ) -> None:
     if form != "there is no folder":
-        store.root.mkdir(exist_ok=True)
+        store.folder.parent.mkdir(exist_ok=True)
     assert form in run().event("waiting for a model")["reason"]
 
 
@@ -143,21 +145,21 @@ def test_a_server_that_waits_says_whether_there_is_a_store_at_all(
         ["--unknown"],
     ],
 )
-def test_wrong_usage_ends_with_2(run: Any, arguments: list[str]) -> None:
+def test_wrong_usage_ends_with_2(run: Run, arguments: list[str]) -> None:
     server = run(*arguments)
     _, errors = server.process.communicate(timeout=20)
     assert server.process.returncode == 2
     assert "mlpserve-server: error:" in errors
 
 
-def test_a_wrong_variable_is_named(run: Any) -> None:
+def test_a_wrong_variable_is_named(run: Run) -> None:
     server = run(MLPSERVE_STANDBY="many")
     _, errors = server.process.communicate(timeout=20)
     assert server.process.returncode == 2
     assert "MLPSERVE_STANDBY" in errors
 
 
-def test_a_flag_wins_over_its_variable(publish: Any, run: Any) -> None:
+def test_a_flag_wins_over_its_variable(publish: Publish, run: Run) -> None:
     publish()
     second = publish(seed=1, promote=False)
     server = run("--serve", "latest", MLPSERVE_SERVE="champion")
@@ -165,7 +167,7 @@ def test_a_flag_wins_over_its_variable(publish: Any, run: Any) -> None:
 
 
 def test_calls_beyond_the_bound_are_refused_while_health_answers(
-    publish: Any, serve: Any, eventually: Any, refusal: Any, monkeypatch: pytest.MonkeyPatch
+    publish: Publish, serve: Serve, refusal: Refuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish()
     stubs = serve(max_waiting=10)
@@ -191,7 +193,7 @@ def test_calls_beyond_the_bound_are_refused_while_health_answers(
 
 
 def test_an_abandoned_batch_ends_within_a_chunk(
-    publish: Any, serve: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    publish: Publish, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish()
     stubs = serve()

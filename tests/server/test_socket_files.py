@@ -12,6 +12,7 @@ import pytest
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
+from tests.support.server import Publish, Run, Serve
 
 REQUEST = pb.PredictRequest(
     instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
@@ -32,7 +33,7 @@ def answers(path: Path) -> bool:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_second_server_is_refused_and_the_first_goes_on(
-    publish: Any, run: Any, path: Path, workers: str
+    publish: Publish, run: Run, path: Path, workers: str
 ) -> None:
     publish()
     where = ["--listen", f"127.0.0.1:0,unix:{path}", "--workers", workers]
@@ -46,7 +47,7 @@ def test_a_second_server_is_refused_and_the_first_goes_on(
 
 
 def test_of_servers_that_start_at_once_one_gets_the_path(
-    publish: Any, run: Any, path: Path
+    publish: Publish, run: Run, path: Path
 ) -> None:
     publish()
     with socket.socket(socket.AF_UNIX) as left:
@@ -61,7 +62,7 @@ def test_of_servers_that_start_at_once_one_gets_the_path(
 
 
 def test_the_file_of_a_server_that_was_killed_is_replaced(
-    publish: Any, run: Any, path: Path
+    publish: Publish, run: Run, path: Path
 ) -> None:
     publish()
     first = run("--listen", f"unix:{path}")
@@ -73,7 +74,7 @@ def test_the_file_of_a_server_that_was_killed_is_replaced(
     assert answers(path)
 
 
-def test_no_file_but_a_socket_is_replaced(run: Any, path: Path) -> None:
+def test_no_file_but_a_socket_is_replaced(run: Run, path: Path) -> None:
     path.write_text("precious")
     server = run("--listen", f"unix:{path}")
     assert "something else of this name" in server.event("cannot start")["reason"]
@@ -82,7 +83,7 @@ def test_no_file_but_a_socket_is_replaced(run: Any, path: Path) -> None:
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o755), (0o007, 0o770), (0o077, 0o700)])
 def test_the_mask_of_the_server_says_who_may_connect(
-    serve: Any, path: Path, mask: int, mode: int
+    serve: Serve, path: Path, mask: int, mode: int
 ) -> None:
     with ExitStack() as stack:
         stack.callback(os.umask, os.umask(mask))

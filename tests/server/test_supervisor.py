@@ -5,13 +5,14 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
+from tests.support.server import Publish, Run
+from tests.support.waiting import eventually
 
 REQUEST = pb.PredictRequest(
     instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
@@ -63,7 +64,7 @@ def connect() -> Iterator[Callable[[str], Calls]]:
 
 
 def test_all_workers_answer_on_one_port_and_stop_together(
-    publish: Any, run: Any, connect: Any
+    publish: Publish, run: Run, connect: Callable[[str], Calls]
 ) -> None:
     publish()
     server = run("--workers", "2", "--drain-seconds", "0.1")
@@ -84,7 +85,9 @@ def test_all_workers_answer_on_one_port_and_stop_together(
     assert not any(map(running, workers))
 
 
-def test_a_worker_that_dies_is_replaced(publish: Any, run: Any, connect: Any) -> None:
+def test_a_worker_that_dies_is_replaced(
+    publish: Publish, run: Run, connect: Callable[[str], Calls]
+) -> None:
     publish()
     server = run("--workers", "2")
     address = server.event("listening")["address"]
@@ -102,7 +105,7 @@ def test_a_worker_that_dies_is_replaced(publish: Any, run: Any, connect: Any) ->
 
 
 def test_a_worker_that_ends_with_an_error_after_it_served_is_replaced(
-    publish: Any, run: Any, connect: Any
+    publish: Publish, run: Run, connect: Callable[[str], Calls]
 ) -> None:
     publish()
     server = run("--workers", "2", "--drain-seconds", "2")
@@ -119,13 +122,13 @@ def test_a_worker_that_ends_with_an_error_after_it_served_is_replaced(
     assert server.end() == 0
 
 
-def test_a_stop_before_the_workers_are_up_ends_with_0(run: Any, eventually: Any) -> None:
+def test_a_stop_before_the_workers_are_up_ends_with_0(run: Run) -> None:
     server = run("--workers", "2", "--drain-seconds", "0")
     eventually(lambda: len(children(server.process.pid)) == 2)
     assert server.end() == 0
 
 
-def test_a_stop_just_after_a_worker_died_ends_with_0(publish: Any, run: Any) -> None:
+def test_a_stop_just_after_a_worker_died_ends_with_0(publish: Publish, run: Run) -> None:
     publish()
     server = run("--workers", "2", "--drain-seconds", "0")
     server.event("serving")
@@ -134,7 +137,7 @@ def test_a_stop_just_after_a_worker_died_ends_with_0(publish: Any, run: Any) -> 
     assert server.end() == 0
 
 
-def test_a_socket_file_is_served_by_one_worker(run: Any, tmp_path: Path) -> None:
+def test_a_socket_file_is_served_by_one_worker(run: Run, tmp_path: Path) -> None:
     server = run("--workers", "2", "--listen", f"unix:{tmp_path}/socket")
     assert "socket file" in server.event("one worker instead of several")["reason"]
     server.event("listening")
@@ -142,14 +145,14 @@ def test_a_socket_file_is_served_by_one_worker(run: Any, tmp_path: Path) -> None
 
 
 def test_a_worker_that_cannot_start_ends_the_server_with_its_error(
-    run: Any, transport: str
+    run: Run, transport: str
 ) -> None:
     server = run("--workers", "2", "--model", "no/such/model")
     assert "no/such/model" in server.event("cannot start")["reason"]
     assert server.process.wait(timeout=20) == 1
 
 
-def test_a_port_of_sharing_workers_is_taken_for_anyone_else(publish: Any, run: Any) -> None:
+def test_a_port_of_sharing_workers_is_taken_for_anyone_else(publish: Publish, run: Run) -> None:
     publish()
     server = run("--workers", "2")
     address = server.event("listening")["address"]
@@ -159,7 +162,7 @@ def test_a_port_of_sharing_workers_is_taken_for_anyone_else(publish: Any, run: A
         assert other.process.wait(timeout=20) == 1
 
 
-def test_workers_stop_when_their_parent_is_killed(publish: Any, run: Any, eventually: Any) -> None:
+def test_workers_stop_when_their_parent_is_killed(publish: Publish, run: Run) -> None:
     publish()
     server = run("--workers", "2", "--drain-seconds", "0")
     server.event("serving")

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_model import StoredModel
+from tests.support.server import Publish, Refuse, Serve
+from tests.support.waiting import eventually
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 UINT8, FLOAT32 = prediction_pb2.DATA_TYPE_UINT8, prediction_pb2.DATA_TYPE_FLOAT32
@@ -44,7 +46,7 @@ WRONG_INSTANCES = {
 
 @pytest.mark.parametrize("case", WRONG_INSTANCES)
 def test_a_wrong_instance_is_refused_by_field(
-    case: str, publish: Any, serve: Any, eventually: Any, refusal: Any
+    case: str, publish: Publish, serve: Serve, refusal: Refuse
 ) -> None:
     dtype, shape, data, field, parts = WRONG_INSTANCES[case]
     publish()
@@ -71,10 +73,9 @@ def test_a_wrong_batch_is_refused(
     shape: list[int],
     rows: int,
     parts: list[str],
-    publish: Any,
-    serve: Any,
-    eventually: Any,
-    refusal: Any,
+    publish: Publish,
+    serve: Serve,
+    refusal: Refuse,
 ) -> None:
     publish()
     stubs = serve(max_batch=10)
@@ -86,9 +87,7 @@ def test_a_wrong_batch_is_refused(
     assert all(part in refused.message for part in parts), refused.message
 
 
-def test_a_batch_too_large_says_what_fits(
-    publish: Any, serve: Any, eventually: Any, refusal: Any
-) -> None:
+def test_a_batch_too_large_says_what_fits(publish: Publish, serve: Serve, refusal: Refuse) -> None:
     publish()
     stubs = serve(max_batch=10)
     eventually(stubs.serving)
@@ -99,7 +98,7 @@ def test_a_batch_too_large_says_what_fits(
 
 
 def test_a_wrong_value_in_a_batch_is_named_by_row_and_position(
-    publish: Any, serve: Any, eventually: Any, refusal: Any
+    publish: Publish, serve: Serve, refusal: Refuse
 ) -> None:
     publish()
     stubs = serve()
@@ -124,10 +123,9 @@ def test_an_unknown_model_is_refused(
     selector: dict[str, Any],
     code: grpc.StatusCode,
     reason: str,
-    publish: Any,
-    serve: Any,
-    eventually: Any,
-    refusal: Any,
+    publish: Publish,
+    serve: Serve,
+    refusal: Refuse,
 ) -> None:
     publish()
     stubs = serve()
@@ -138,41 +136,40 @@ def test_an_unknown_model_is_refused(
 
 
 def test_bytes_that_are_no_message_are_refused(
-    publish: Any, serve: Any, eventually: Any, refusal: Any
+    publish: Publish, serve: Serve, refusal: Refuse
 ) -> None:
     publish()
     stubs = serve()
     eventually(stubs.serving)
-    call = stubs.channel.unary_unary("/mlpserve.v1.PredictionService/Predict")
+    call: Any = stubs.channel.unary_unary("/mlpserve.v1.PredictionService/Predict")
     refused = refusal(call, b"\xff\xff\xff")
     assert refused.code == INVALID
     assert "mlpserve.v1.PredictRequest" in refused.message
 
 
 def test_a_request_above_the_message_limit_is_refused_by_grpc(
-    publish: Any, serve: Any, eventually: Any
+    publish: Publish, serve: Serve
 ) -> None:
     publish()
     stubs = serve()
     eventually(stubs.serving)
-    call = stubs.channel.unary_unary("/mlpserve.v1.PredictionService/Predict")
+    call: Any = stubs.channel.unary_unary("/mlpserve.v1.PredictionService/Predict")
     with pytest.raises(grpc.RpcError) as caught:
         call(bytes((64 << 20) + 1))
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_an_unknown_method_is_unimplemented(serve: Any) -> None:
-    stubs = serve()
+def test_an_unknown_method_is_unimplemented(serve: Serve) -> None:
+    call: Any = serve().channel.unary_unary("/mlpserve.v1.PredictionService/Train")
     with pytest.raises(grpc.RpcError) as caught:
-        stubs.channel.unary_unary("/mlpserve.v1.PredictionService/Train")(b"")
+        call(b"")
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_a_fault_of_ours_tells_an_id_and_nothing_else(
-    publish: Any,
-    serve: Any,
-    eventually: Any,
-    refusal: Any,
+    publish: Publish,
+    serve: Serve,
+    refusal: Refuse,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -219,9 +216,7 @@ selectors = st.one_of(
 ALLOWED = {grpc.StatusCode.OK, INVALID, grpc.StatusCode.NOT_FOUND}
 
 
-def test_no_request_whatever_is_answered_with_a_fault(
-    publish: Any, serve: Any, eventually: Any
-) -> None:
+def test_no_request_whatever_is_answered_with_a_fault(publish: Publish, serve: Serve) -> None:
     publish()
     stubs = serve()
     eventually(stubs.serving)
@@ -236,7 +231,7 @@ def test_no_request_whatever_is_answered_with_a_fault(
     @given(tensor=nearly_right | anything, selector=selectors, single=st.booleans())
     def attack(tensor: Any, selector: Any, single: bool) -> None:
         if single:
-            call = stubs.prediction.Predict
+            call: Any = stubs.prediction.Predict
             request: Any = prediction_pb2.PredictRequest(instance=tensor, model=selector)
         else:
             call = stubs.prediction.BatchPredict

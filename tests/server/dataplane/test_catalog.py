@@ -6,12 +6,14 @@ import grpc
 import pytest
 
 from mlpserve.v1 import model_pb2
-from mlpserve_model import Verdict
+from mlpserve_model import Store, Verdict
+from tests.support.server import Publish, Refuse, Serve, Stubs
+from tests.support.waiting import eventually
 
 State = model_pb2.ModelVersion
 
 
-def pages(stubs: Any, size: int) -> list[list[Any]]:
+def pages(stubs: Stubs, size: int) -> list[list[Any]]:
     found: list[list[Any]] = []
     token = ""
     while not found or token:
@@ -23,7 +25,7 @@ def pages(stubs: Any, size: int) -> list[list[Any]]:
 
 
 def test_the_served_version_is_described_whole(
-    store: Any, publish: Any, serve: Any, eventually: Any
+    store: Store, publish: Publish, serve: Serve
 ) -> None:
     version = publish()
     stubs = serve()
@@ -40,7 +42,7 @@ def test_the_served_version_is_described_whole(
 
 
 def test_every_version_is_listed_newest_first_with_its_state(
-    store: Any, publish: Any, serve: Any, eventually: Any
+    store: Store, publish: Publish, serve: Serve
 ) -> None:
     publish()
     damaged = publish(seed=1, promote=False)
@@ -58,7 +60,7 @@ def test_every_version_is_listed_newest_first_with_its_state(
     assert states[1] == (State.STATE_STANDBY, "loaded when it is selected")
 
 
-def test_the_list_is_paged(publish: Any, serve: Any, eventually: Any) -> None:
+def test_the_list_is_paged(publish: Publish, serve: Serve) -> None:
     for seed in range(5):
         publish(seed=seed)
     stubs = serve()
@@ -67,12 +69,12 @@ def test_the_list_is_paged(publish: Any, serve: Any, eventually: Any) -> None:
     assert found == [[5, 4], [3, 2], [1]]
 
 
-def test_an_empty_store_has_an_empty_list(store: Any, serve: Any) -> None:
+def test_an_empty_store_has_an_empty_list(store: Store, serve: Serve) -> None:
     store.folder.mkdir(parents=True)
     assert pages(serve(), 0) == [[]]
 
 
-def test_a_store_that_is_not_there_is_not_an_empty_one(serve: Any, refusal: Any) -> None:
+def test_a_store_that_is_not_there_is_not_an_empty_one(serve: Serve, refusal: Refuse) -> None:
     refused = refusal(serve().models.ListModelVersions, model_pb2.ListModelVersionsRequest())
     assert (refused.code, refused.info.reason) == (grpc.StatusCode.UNAVAILABLE, "NOT_READY")
 
@@ -82,7 +84,7 @@ def test_a_store_that_is_not_there_is_not_an_empty_one(serve: Any, refusal: Any)
     [({"page_size": -1}, "page_size"), ({"page_token": "x"}, "page_token")],
 )
 def test_a_wrong_page_is_refused(
-    changes: dict[str, Any], field: str, serve: Any, refusal: Any
+    changes: dict[str, Any], field: str, serve: Serve, refusal: Refuse
 ) -> None:
     request = model_pb2.ListModelVersionsRequest(**changes)
     refused = refusal(serve().models.ListModelVersions, request)
@@ -91,7 +93,7 @@ def test_a_wrong_page_is_refused(
 
 @pytest.mark.parametrize("selector", [{"version": 9}, {"alias": "nobody"}])
 def test_an_unknown_version_is_not_found(
-    selector: dict[str, Any], publish: Any, serve: Any, eventually: Any, refusal: Any
+    selector: dict[str, Any], publish: Publish, serve: Serve, refusal: Refuse
 ) -> None:
     publish()
     stubs = serve()
@@ -101,12 +103,12 @@ def test_an_unknown_version_is_not_found(
     assert refusal(stubs.models.GetModelVersion, request).code == grpc.StatusCode.NOT_FOUND
 
 
-def test_nothing_served_is_unavailable(serve: Any, refusal: Any) -> None:
+def test_nothing_served_is_unavailable(serve: Serve, refusal: Refuse) -> None:
     refused = refusal(serve().models.GetModelVersion, model_pb2.GetModelVersionRequest())
     assert refused.code == grpc.StatusCode.UNAVAILABLE
 
 
-def test_reflection_lists_the_services(serve: Any) -> None:
+def test_reflection_lists_the_services(serve: Serve) -> None:
     from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
         ProtoReflectionDescriptorDatabase,
     )

@@ -1,6 +1,7 @@
 """Class names come with an answer when its caller says that it has others."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -10,6 +11,8 @@ import pytest
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Network
+from tests.support.server import Publish, Refuse, Serve, Stubs
+from tests.support.waiting import eventually
 
 NAMES = ("circle", "square", "star")
 PIXELS = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
@@ -21,7 +24,7 @@ def hash_of(*names: str) -> int:
 
 
 @pytest.fixture
-def stubs(publish: Any, serve: Any, eventually: Any) -> Any:
+def stubs(publish: Publish, serve: Serve) -> Stubs:
     publish()
     stubs = serve()
     eventually(stubs.serving)
@@ -39,7 +42,7 @@ def stubs(publish: Any, serve: Any, eventually: Any) -> Any:
     ],
 )
 def test_names_are_sent_when_the_caller_has_others(
-    known: int | None, sent: tuple[str, ...], stubs: Any
+    known: int | None, sent: tuple[str, ...], stubs: Stubs
 ) -> None:
     single = pb.PredictRequest(instance=PIXELS, known_class_names=known)
     batch = pb.BatchPredictRequest(instances=ROWS, known_class_names=known)
@@ -49,7 +52,7 @@ def test_names_are_sent_when_the_caller_has_others(
     assert tuple(stubs.prediction.BatchPredict(batch, timeout=10).class_names) == sent
 
 
-def test_calls_that_share_a_product_get_the_names_that_each_lacks(stubs: Any) -> None:
+def test_calls_that_share_a_product_get_the_names_that_each_lacks(stubs: Stubs) -> None:
     known = [None, 0, hash_of(*NAMES)] * 20
     requests = [pb.PredictRequest(instance=PIXELS, known_class_names=k) for k in known]
     calls = [stubs.prediction.Predict.future(request, timeout=10) for request in requests]
@@ -58,7 +61,7 @@ def test_calls_that_share_a_product_get_the_names_that_each_lacks(stubs: Any) ->
 
 
 def test_versions_that_differ_in_their_names_alone_answer_with_their_own(
-    publish: Any, serve: Any, eventually: Any
+    publish: Publish, serve: Serve
 ) -> None:
     publish()
     publish(class_names=("a", "b", "c"))
@@ -70,7 +73,7 @@ def test_versions_that_differ_in_their_names_alone_answer_with_their_own(
         assert tuple(stubs.prediction.Predict(request, timeout=10).class_names) == names
 
 
-def test_labels_beyond_one_byte_are_encoded(publish: Any, serve: Any, eventually: Any) -> None:
+def test_labels_beyond_one_byte_are_encoded(publish: Publish, serve: Serve) -> None:
     """Labels take one, two or three bytes in a response."""
     classes = 20_000
     names = tuple(map(str, range(classes)))
@@ -86,9 +89,9 @@ def test_labels_beyond_one_byte_are_encoded(publish: Any, serve: Any, eventually
 
 
 @pytest.mark.parametrize("known", ["served", "another"])
-def test_a_model_is_selected_by_name(known: str, stubs: Any, refusal: Any) -> None:
+def test_a_model_is_selected_by_name(known: str, stubs: Stubs, refusal: Refuse) -> None:
     selector = model_pb2.ModelSelector(name="mnist" if known == "served" else "letters")
-    requests = [
+    requests: list[tuple[Callable[..., Any], Any]] = [
         (stubs.prediction.Predict, pb.PredictRequest(instance=PIXELS, model=selector)),
         (stubs.prediction.BatchPredict, pb.BatchPredictRequest(instances=ROWS, model=selector)),
         (stubs.models.GetModelVersion, model_pb2.GetModelVersionRequest(model=selector)),
@@ -106,7 +109,7 @@ def test_a_model_is_selected_by_name(known: str, stubs: Any, refusal: Any) -> No
             assert "'letters'" in refused.message
 
 
-def test_the_served_model_is_listed(stubs: Any) -> None:
+def test_the_served_model_is_listed(stubs: Stubs) -> None:
     answer = stubs.models.ListModels(model_pb2.ListModelsRequest(), timeout=10)
     (model,) = answer.models
     assert (model.ref.name, model.ref.version) == ("mnist", 1)
@@ -116,12 +119,12 @@ def test_the_served_model_is_listed(stubs: Any) -> None:
     assert not stubs.models.ListModels(after, timeout=10).models
 
 
-def test_a_model_of_which_nothing_is_served_is_listed_with_the_reason(serve: Any) -> None:
+def test_a_model_of_which_nothing_is_served_is_listed_with_the_reason(serve: Serve) -> None:
     (model,) = serve().models.ListModels(model_pb2.ListModelsRequest(), timeout=10).models
     assert (model.ref.name, model.ref.version) == ("mnist", 0)
     assert "champion of mnist is not there" in model.state_reason
 
 
-def test_a_negative_page_of_models_is_refused(serve: Any, refusal: Any) -> None:
+def test_a_negative_page_of_models_is_refused(serve: Serve, refusal: Refuse) -> None:
     refused = refusal(serve().models.ListModels, model_pb2.ListModelsRequest(page_size=-1))
     assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["page_size"])

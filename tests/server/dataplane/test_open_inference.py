@@ -10,16 +10,21 @@ import grpc
 import numpy as np
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2
+from numpy.typing import NDArray
 
 from mlpserve.open_inference import inference_pb2 as pb
 from mlpserve.open_inference import inference_pb2_grpc
 from mlpserve.v1 import model_pb2, prediction_pb2
-from mlpserve_model import Verdict
+from mlpserve_model import Store, Verdict
+from tests.support.server import Publish, Refuse, Run, Serve, Stubs
+from tests.support.waiting import eventually
 
 DATATYPES = {"float32": "FP32", "uint8": "UINT8"}
 
 
-def infer(x: Any, shape: Any = None, raw: bool = True, **fields: Any) -> pb.ModelInferRequest:
+def infer(
+    x: NDArray[Any], shape: Any = None, raw: bool = True, **fields: Any
+) -> pb.ModelInferRequest:
     """A request for these instances, raw or typed."""
     tensor = pb.ModelInferRequest.InferInputTensor(
         name="instances", datatype=DATATYPES[x.dtype.name], shape=shape or x.shape
@@ -55,12 +60,12 @@ def arrays(response: pb.ModelInferResponse) -> dict[str, Any]:
 
 
 @pytest.fixture
-def x() -> Any:
+def x() -> NDArray[np.float32]:
     return np.random.default_rng(1).random((5, 3, 4), dtype=np.float32)
 
 
 @pytest.fixture
-def stubs(publish: Any, serve: Any, eventually: Any) -> Any:
+def stubs(publish: Publish, serve: Serve) -> Stubs:
     publish()
     stubs = serve()
     eventually(stubs.serving)
@@ -71,7 +76,7 @@ def stubs(publish: Any, serve: Any, eventually: Any) -> Any:
 @pytest.mark.parametrize("dtype", DATATYPES)
 @pytest.mark.parametrize("rows", [1, 5])
 def test_the_answer_is_that_of_batch_predict_in_the_form_of_the_request(
-    stubs: Any, rows: int, dtype: str, raw: bool
+    stubs: Stubs, rows: int, dtype: str, raw: bool
 ) -> None:
     random = np.random.default_rng(2)
     x = random.random((rows, 3, 4), np.float32)
@@ -94,7 +99,7 @@ def test_the_answer_is_that_of_batch_predict_in_the_form_of_the_request(
 
 @pytest.mark.parametrize("shape", [(12,), (3, 4), (1, 12), (1, 3, 4), (1, 3, 4, 1)])
 def test_one_instance_may_come_with_and_without_the_dimension_of_the_batch(
-    stubs: Any, x: Any, shape: tuple[int, ...]
+    stubs: Stubs, x: NDArray[np.float32], shape: tuple[int, ...]
 ) -> None:
     found = arrays(stubs.inference.ModelInfer(infer(x[0], shape)))
     expected = arrays(stubs.inference.ModelInfer(infer(x[:1])))
@@ -103,7 +108,7 @@ def test_one_instance_may_come_with_and_without_the_dimension_of_the_batch(
     np.testing.assert_array_equal(found["probabilities"], expected["probabilities"])
 
 
-def test_a_batch_larger_than_a_chunk_gives_each_row_its_answer(store: Any, stubs: Any) -> None:
+def test_a_batch_larger_than_a_chunk_gives_each_row_its_answer(store: Store, stubs: Stubs) -> None:
     many = np.random.default_rng(2).random((1500, 12), dtype=np.float32)
     found = arrays(stubs.inference.ModelInfer(infer(many)))
     expected = store.load(1).predict(many)
@@ -116,7 +121,7 @@ def test_a_batch_larger_than_a_chunk_gives_each_row_its_answer(store: Any, stubs
     "names", [["labels"], ["probabilities"], ["probabilities", "labels"]], ids="-".join
 )
 def test_only_the_outputs_asked_for_come_in_that_order(
-    stubs: Any, x: Any, names: list[str], raw: bool
+    stubs: Stubs, x: NDArray[np.float32], names: list[str], raw: bool
 ) -> None:
     response = stubs.inference.ModelInfer(infer(x, raw=raw, outputs=wanted(*names)))
     assert [output.name for output in response.outputs] == names
@@ -128,7 +133,7 @@ def test_only_the_outputs_asked_for_come_in_that_order(
 
 @pytest.mark.parametrize("raw", [True, False], ids=["raw", "typed"])
 def test_each_of_many_calls_at_once_gets_its_own_id_and_answer(
-    store: Any, stubs: Any, raw: bool
+    store: Store, stubs: Stubs, raw: bool
 ) -> None:
     random = np.random.default_rng(3)
     rows = [random.random((1 + number % 3, 12), np.float32) for number in range(60)]
@@ -146,7 +151,7 @@ def test_each_of_many_calls_at_once_gets_its_own_id_and_answer(
         np.testing.assert_allclose(found, model.predict(row), atol=1e-6)
 
 
-def test_a_wrong_call_among_others_is_refused_alone(stubs: Any, x: Any) -> None:
+def test_a_wrong_call_among_others_is_refused_alone(stubs: Stubs, x: NDArray[np.float32]) -> None:
     wrong = x.copy()
     wrong[0, 0, 0] = 7
     calls = [
@@ -160,7 +165,7 @@ def test_a_wrong_call_among_others_is_refused_alone(stubs: Any, x: Any) -> None:
 
 
 def test_the_version_selects_by_number_and_by_alias(
-    store: Any, publish: Any, serve: Any, eventually: Any, x: Any
+    store: Store, publish: Publish, serve: Serve, x: NDArray[np.float32]
 ) -> None:
     first, second = publish(seed=0), publish(seed=1, promote=False)
     stubs = serve()
@@ -173,7 +178,7 @@ def test_the_version_selects_by_number_and_by_alias(
 
 
 def test_a_large_batch_for_a_version_that_is_not_in_memory_is_answered(
-    store: Any, publish: Any, serve: Any, eventually: Any
+    store: Store, publish: Publish, serve: Serve
 ) -> None:
     publish(seed=0)
     publish(seed=1, promote=False)
@@ -185,7 +190,7 @@ def test_a_large_batch_for_a_version_that_is_not_in_memory_is_answered(
 
 
 def test_a_large_batch_and_single_calls_are_answered_side_by_side(
-    store: Any, stubs: Any, x: Any
+    store: Store, stubs: Stubs, x: NDArray[np.float32]
 ) -> None:
     many = np.random.default_rng(2).random((8000, 12), dtype=np.float32)
     batches = [stubs.inference.ModelInfer.future(infer(many)) for _ in range(8)]
@@ -199,7 +204,7 @@ def test_a_large_batch_and_single_calls_are_answered_side_by_side(
 
 
 def test_calls_beyond_the_bound_are_refused_and_the_others_answered(
-    publish: Any, serve: Any, eventually: Any, refusal: Any, x: Any
+    publish: Publish, serve: Serve, refusal: Refuse, x: NDArray[np.float32]
 ) -> None:
     publish()
     stubs = serve(max_waiting=2)
@@ -212,7 +217,7 @@ def test_calls_beyond_the_bound_are_refused_and_the_others_answered(
 
 
 def test_the_server_is_live_at_once_and_ready_when_a_model_is(
-    publish: Any, serve: Any, eventually: Any
+    publish: Publish, serve: Serve
 ) -> None:
     stubs = serve()
     model = pb.ModelReadyRequest(name="mnist")
@@ -225,7 +230,7 @@ def test_the_server_is_live_at_once_and_ready_when_a_model_is(
 
 
 def test_a_draining_server_is_live_and_not_ready_and_still_answers(
-    publish: Any, run: Any, eventually: Any, x: Any
+    publish: Publish, run: Run, x: NDArray[np.float32]
 ) -> None:
     publish()
     process = run("--drain-seconds", "2")
@@ -243,9 +248,7 @@ def test_a_draining_server_is_live_and_not_ready_and_still_answers(
     assert process.process.returncode == 0
 
 
-def test_a_model_is_ready_in_the_versions_that_can_answer(
-    publish: Any, serve: Any, eventually: Any
-) -> None:
+def test_a_model_is_ready_in_the_versions_that_can_answer(publish: Publish, serve: Serve) -> None:
     publish()
     publish(seed=1, promote=False)
     publish(seed=2, promote=False, verdict=Verdict("REJECTED", ("worse",)))
@@ -261,14 +264,14 @@ def test_a_model_is_ready_in_the_versions_that_can_answer(
     assert not ready("cifar", "")
 
 
-def test_the_server_says_what_it_is(serve: Any) -> None:
+def test_the_server_says_what_it_is(serve: Serve) -> None:
     said = serve().inference.ServerMetadata(pb.ServerMetadataRequest())
     assert (said.name, said.version) == ("mlpserve", metadata.version("mlpserve"))
     assert list(said.extensions) == []
 
 
 def test_the_metadata_describe_what_infer_takes_and_gives(
-    publish: Any, serve: Any, eventually: Any, x: Any
+    publish: Publish, serve: Serve, x: NDArray[np.float32]
 ) -> None:
     publish()
     publish(seed=1, promote=False)
@@ -297,7 +300,7 @@ def test_the_metadata_describe_what_infer_takes_and_gives(
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
-def test_reflection_lists_the_protocol_under_both_of_its_names(stubs: Any, version: str) -> None:
+def test_reflection_lists_the_protocol_under_both_of_its_names(stubs: Stubs, version: str) -> None:
     method = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
     ask = stubs.channel.stream_stream(
         method,
@@ -309,7 +312,7 @@ def test_reflection_lists_the_protocol_under_both_of_its_names(stubs: Any, versi
     assert "inference.GRPCInferenceService" in names
 
 
-def test_abandoned_calls_cost_nobody_an_answer(stubs: Any, x: Any) -> None:
+def test_abandoned_calls_cost_nobody_an_answer(stubs: Stubs, x: NDArray[np.float32]) -> None:
     with futures.ThreadPoolExecutor(8) as pool:
         for _ in range(50):
             pool.submit(lambda: stubs.inference.ModelInfer.future(infer(x)).cancel())
@@ -322,7 +325,9 @@ HINTS = {
 }
 
 
-def test_parameters_that_the_server_does_not_know_are_ignored(stubs: Any, x: Any) -> None:
+def test_parameters_that_the_server_does_not_know_are_ignored(
+    stubs: Stubs, x: NDArray[np.float32]
+) -> None:
     plain = infer(x, outputs=wanted("labels"))
     hinted = infer(x, outputs=wanted("labels"))
     for part in (hinted, hinted.inputs[0], hinted.outputs[0]):
@@ -332,7 +337,9 @@ def test_parameters_that_the_server_does_not_know_are_ignored(stubs: Any, x: Any
     assert stubs.inference.ModelInfer(hinted) == stubs.inference.ModelInfer(plain)
 
 
-def test_empty_contents_beside_raw_values_are_no_second_copy_of_them(stubs: Any, x: Any) -> None:
+def test_empty_contents_beside_raw_values_are_no_second_copy_of_them(
+    stubs: Stubs, x: NDArray[np.float32]
+) -> None:
     request = infer(x)
     request.inputs[0].contents.SetInParent()  # as MLServer's converter leaves it
 

@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlpserve.open_inference import inference_pb2 as pb
-from mlpserve_model import StoredModel, Verdict
+from mlpserve_model import Store, StoredModel, Verdict
+from tests.support.server import Publish, Refuse, Serve, Stubs
+from tests.support.waiting import eventually
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 GOOD = np.full(12, 0.5, np.float32).tobytes()
@@ -193,7 +195,7 @@ WRONG: dict[str, tuple[pb.ModelInferRequest, Any, list[str], list[str]]] = {
 
 
 @pytest.fixture
-def stubs(publish: Any, serve: Any, eventually: Any) -> Any:
+def stubs(publish: Publish, serve: Serve) -> Stubs:
     publish()
     publish(seed=2, promote=False, verdict=Verdict("REJECTED", ("worse",)))
     stubs = serve(max_batch=10)
@@ -202,27 +204,27 @@ def stubs(publish: Any, serve: Any, eventually: Any) -> Any:
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_request_is_refused_by_field(case: str, stubs: Any, refusal: Any) -> None:
+def test_a_wrong_request_is_refused_by_field(case: str, stubs: Stubs, refusal: Refuse) -> None:
     sent, code, fields, parts = WRONG[case]
     refused = refusal(stubs.inference.ModelInfer, sent)
     assert (refused.code, refused.fields) == (code, fields)
     assert all(part in refused.message for part in parts), refused.message
 
 
-def test_without_a_model_nothing_is_ready(serve: Any, refusal: Any) -> None:
+def test_without_a_model_nothing_is_ready(serve: Serve, refusal: Refuse) -> None:
     stubs = serve()
     assert refusal(stubs.inference.ModelInfer, request()).code == grpc.StatusCode.UNAVAILABLE
     metadata = pb.ModelMetadataRequest(name="mnist")
     assert refusal(stubs.inference.ModelMetadata, metadata).code == grpc.StatusCode.UNAVAILABLE
 
 
-def test_metadata_of_what_is_not_there_are_not_found(stubs: Any, refusal: Any) -> None:
+def test_metadata_of_what_is_not_there_are_not_found(stubs: Stubs, refusal: Refuse) -> None:
     for name, version in [("cifar", ""), ("mnist", "99"), ("mnist", "nobody")]:
         wanted = pb.ModelMetadataRequest(name=name, version=version)
         assert refusal(stubs.inference.ModelMetadata, wanted).code == NOT_FOUND
 
 
-def test_metadata_of_a_damaged_version_say_why(store: Any, stubs: Any, refusal: Any) -> None:
+def test_metadata_of_a_damaged_version_say_why(store: Store, stubs: Stubs, refusal: Refuse) -> None:
     (store.folder / "2" / "manifest.json").write_text("{}")
     wanted = pb.ModelMetadataRequest(name="mnist", version="2")
     refused = refusal(stubs.inference.ModelMetadata, wanted)
@@ -231,22 +233,22 @@ def test_metadata_of_a_damaged_version_say_why(store: Any, stubs: Any, refusal: 
 
 
 @pytest.mark.parametrize("method", ["ModelInfer", "ModelReady", "ModelMetadata"])
-def test_bytes_that_are_no_message_are_refused(method: str, stubs: Any, refusal: Any) -> None:
-    call = stubs.channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+def test_bytes_that_are_no_message_are_refused(method: str, stubs: Stubs, refusal: Refuse) -> None:
+    call: Any = stubs.channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
     refused = refusal(call, b"\xff\xff\xff")
     assert refused.code == INVALID
     assert f"inference.{method}Request" in refused.message
 
 
-def test_streams_of_the_protocols_extensions_are_unimplemented(stubs: Any) -> None:
-    call = stubs.channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+def test_streams_of_the_protocols_extensions_are_unimplemented(stubs: Stubs) -> None:
+    call: Any = stubs.channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
     with pytest.raises(grpc.RpcError) as caught:
         next(call(iter([b""]), timeout=10))
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_a_fault_of_ours_tells_an_id_and_nothing_else(
-    stubs: Any, refusal: Any, monkeypatch: pytest.MonkeyPatch
+    stubs: Stubs, refusal: Refuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> Any:
         raise RuntimeError("the secret is in /etc/secret.py")
@@ -287,7 +289,7 @@ anything = st.builds(
 )
 
 
-def test_no_request_whatever_is_answered_with_a_fault(stubs: Any) -> None:
+def test_no_request_whatever_is_answered_with_a_fault(stubs: Stubs) -> None:
     seen = set()
 
     @settings(

@@ -1,35 +1,40 @@
 """Right answers, on the wire."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from mlpserve.v1 import prediction_pb2 as pb
+from mlpserve_model import Store
+from tests.support.server import Publish, Serve
+from tests.support.waiting import eventually
 
 FLOAT32, UINT8 = pb.DATA_TYPE_FLOAT32, pb.DATA_TYPE_UINT8
 
 
-def single(x: Any, shape: tuple[int, ...] | None = None) -> pb.PredictRequest:
+def single(x: NDArray[Any], shape: tuple[int, ...] | None = None) -> pb.PredictRequest:
     return pb.PredictRequest(instance=tensor(x, shape))
 
 
-def batch(x: Any, shape: tuple[int, ...] | None = None) -> pb.BatchPredictRequest:
+def batch(x: NDArray[Any], shape: tuple[int, ...] | None = None) -> pb.BatchPredictRequest:
     return pb.BatchPredictRequest(instances=tensor(x, shape))
 
 
-def tensor(x: Any, shape: tuple[int, ...] | None) -> pb.Tensor:
+def tensor(x: NDArray[Any], shape: tuple[int, ...] | None) -> pb.Tensor:
     dtype = UINT8 if x.dtype == np.uint8 else FLOAT32
     return pb.Tensor(dtype=dtype, shape=shape or x.shape, data=x.tobytes())
 
 
 @pytest.fixture
-def x() -> Any:
+def x() -> NDArray[np.float32]:
     return np.random.default_rng(1).random((5, 3, 4), dtype=np.float32)
 
 
 def test_a_single_answer_is_that_of_the_stored_weights(
-    store: Any, publish: Any, serve: Any, eventually: Any, x: Any
+    store: Store, publish: Publish, serve: Serve, x: NDArray[np.float32]
 ) -> None:
     version = publish()
     stubs = serve()
@@ -37,14 +42,14 @@ def test_a_single_answer_is_that_of_the_stored_weights(
     answer = stubs.prediction.Predict(single(x[0]))
     model = store.load(version)
     expected = model.predict(x[0].reshape(1, 12))[0]
-    np.testing.assert_array_equal(np.float32(answer.probabilities), expected)
+    np.testing.assert_array_equal(np.array(answer.probabilities, np.float32), expected)
     assert answer.label == expected.argmax()
     assert (answer.model.name, answer.model.version) == ("mnist", version)
     assert answer.model.digest == model.manifest.digest
 
 
 def test_a_batch_answers_every_row_in_order(
-    store: Any, publish: Any, serve: Any, eventually: Any, x: Any
+    store: Store, publish: Publish, serve: Serve, x: NDArray[np.float32]
 ) -> None:
     version = publish()
     stubs = serve()
@@ -60,20 +65,20 @@ def test_a_batch_answers_every_row_in_order(
 
 
 def test_raw_pixels_are_scaled_by_the_maximum_of_the_manifest(
-    publish: Any, serve: Any, eventually: Any
+    publish: Publish, serve: Serve
 ) -> None:
     publish()
     stubs = serve()
     eventually(stubs.serving)
     pixels = np.arange(12, dtype=np.uint8)
     raw = stubs.prediction.Predict(single(pixels)).probabilities
-    scaled = stubs.prediction.Predict(single(np.float32(pixels / 16))).probabilities
+    scaled = stubs.prediction.Predict(single((pixels / 16).astype(np.float32))).probabilities
     np.testing.assert_allclose(raw, scaled, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(12,), (3, 4), (1, 3, 4), (2, 2, 3), (12, 1)])
 def test_any_shape_of_the_right_size_is_an_instance(
-    publish: Any, serve: Any, eventually: Any, x: Any, shape: tuple[int, ...]
+    publish: Publish, serve: Serve, x: NDArray[np.float32], shape: tuple[int, ...]
 ) -> None:
     publish()
     stubs = serve()
@@ -83,7 +88,7 @@ def test_any_shape_of_the_right_size_is_an_instance(
 
 
 def test_a_batch_larger_than_a_chunk_gives_each_row_its_answer(
-    store: Any, publish: Any, serve: Any, eventually: Any
+    store: Store, publish: Publish, serve: Serve
 ) -> None:
     version = publish()
     stubs = serve()
@@ -96,7 +101,7 @@ def test_a_batch_larger_than_a_chunk_gives_each_row_its_answer(
 
 
 def test_several_addresses_answer_alike(
-    publish: Any, serve: Any, eventually: Any, x: Any, tmp_path: Any
+    publish: Publish, serve: Serve, x: NDArray[np.float32], tmp_path: Path
 ) -> None:
     publish()
     stubs = serve(listen=("127.0.0.1:0", f"unix:{tmp_path}/socket"))

@@ -11,7 +11,9 @@ from grpc_health.v1 import health_pb2
 
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_model import Verdict
+from mlpserve_model import Store, Verdict
+from tests.support.server import Publish, Refuse, Serve, Stubs
+from tests.support.waiting import eventually
 
 REQUEST = pb.PredictRequest(
     instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(range(12)))
@@ -22,16 +24,20 @@ def pinned(**selector: Any) -> pb.PredictRequest:
     return pb.PredictRequest(instance=REQUEST.instance, model=model_pb2.ModelSelector(**selector))
 
 
-def version_of(stubs: Any, request: pb.PredictRequest = REQUEST) -> int:
+def version_of(stubs: Stubs, request: pb.PredictRequest = REQUEST) -> int:
     return int(stubs.prediction.Predict(request, timeout=10).model.version)
 
 
-def damage(store: Any, version: int) -> None:
+def serves(stubs: Stubs, version: int) -> bool:
+    return version_of(stubs) == version
+
+
+def damage(store: Store, version: int) -> None:
     (store.path(version) / "model.npz").write_bytes(b"damaged")
 
 
 def test_a_server_without_a_store_is_alive_but_not_ready(
-    serve: Any, refusal: Any, eventually: Any, caplog: pytest.LogCaptureFixture
+    serve: Serve, refusal: Refuse, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     stubs = serve()
@@ -43,18 +49,14 @@ def test_a_server_without_a_store_is_alive_but_not_ready(
     eventually(lambda: "waiting for a model" in caplog.text)
 
 
-def test_the_first_version_is_served_as_soon_as_it_appears(
-    publish: Any, serve: Any, eventually: Any
-) -> None:
+def test_the_first_version_is_served_as_soon_as_it_appears(publish: Publish, serve: Serve) -> None:
     stubs = serve()
     version = publish()
     eventually(stubs.serving)
     assert version_of(stubs) == version
 
 
-def test_a_version_that_was_not_promoted_is_not_served(
-    publish: Any, serve: Any, eventually: Any
-) -> None:
+def test_a_version_that_was_not_promoted_is_not_served(publish: Publish, serve: Serve) -> None:
     first = publish()
     stubs = serve()
     eventually(stubs.serving)
@@ -64,7 +66,7 @@ def test_a_version_that_was_not_promoted_is_not_served(
 
 
 def test_a_promotion_is_followed_and_so_is_a_rollback(
-    store: Any, publish: Any, serve: Any, eventually: Any
+    store: Store, publish: Publish, serve: Serve
 ) -> None:
     first = publish()
     stubs = serve()
@@ -76,7 +78,7 @@ def test_a_promotion_is_followed_and_so_is_a_rollback(
 
 
 def test_a_damaged_version_leaves_the_old_one_in_service_and_is_reported(
-    store: Any, publish: Any, serve: Any, eventually: Any, refusal: Any
+    store: Store, publish: Publish, serve: Serve, refusal: Refuse
 ) -> None:
     first = publish()
     stubs = serve()
@@ -99,7 +101,7 @@ def test_a_damaged_version_leaves_the_old_one_in_service_and_is_reported(
 
 
 def test_a_restart_with_a_damaged_champion_serves_the_version_before(
-    store: Any, publish: Any, serve: Any, eventually: Any
+    store: Store, publish: Publish, serve: Serve
 ) -> None:
     first, second = publish(), publish(seed=1)
     damage(store, second)
@@ -109,7 +111,7 @@ def test_a_restart_with_a_damaged_champion_serves_the_version_before(
 
 
 def test_a_damaged_version_that_was_asked_for_by_number_has_no_substitute(
-    store: Any, publish: Any, serve: Any, refusal: Any
+    store: Store, publish: Publish, serve: Serve, refusal: Refuse
 ) -> None:
     publish()
     damage(store, second := publish(seed=1))
@@ -119,7 +121,7 @@ def test_a_damaged_version_that_was_asked_for_by_number_has_no_substitute(
 
 
 def test_a_store_that_vanishes_leaves_the_model_in_service(
-    store: Any, publish: Any, serve: Any, eventually: Any
+    store: Store, publish: Publish, serve: Serve
 ) -> None:
     first = publish()
     stubs = serve()
@@ -133,7 +135,7 @@ def test_a_store_that_vanishes_leaves_the_model_in_service(
 
 
 def test_broken_aliases_leave_the_model_in_service_and_do_not_end_the_polling(
-    store: Any, publish: Any, serve: Any, eventually: Any, caplog: pytest.LogCaptureFixture
+    store: Store, publish: Publish, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = publish()
     stubs = serve()
@@ -148,7 +150,7 @@ def test_broken_aliases_leave_the_model_in_service_and_do_not_end_the_polling(
 
 
 def test_a_version_can_be_selected_by_number_and_by_alias(
-    store: Any, publish: Any, serve: Any, eventually: Any
+    store: Store, publish: Publish, serve: Serve
 ) -> None:
     first = publish()
     second = publish(seed=1)
@@ -161,20 +163,17 @@ def test_a_version_can_be_selected_by_number_and_by_alias(
     assert version_of(stubs, pinned(alias="champion")) == second
 
 
-def test_a_pinned_version_answers_however_many_came_after(
-    publish: Any, serve: Any, eventually: Any
-) -> None:
+def test_a_pinned_version_answers_however_many_came_after(publish: Publish, serve: Serve) -> None:
     first = publish()
     stubs = serve(standby=1)
     eventually(stubs.serving)
     for seed in range(1, 5):
-        version = publish(seed=seed)
-        eventually(lambda version=version: version_of(stubs) == version)
+        eventually(serves, stubs, publish(seed=seed))
     assert version_of(stubs, pinned(version=first)) == first
 
 
 def test_a_version_on_standby_answers_after_it_was_pruned(
-    store: Any, publish: Any, serve: Any, eventually: Any
+    store: Store, publish: Publish, serve: Serve
 ) -> None:
     first = publish()
     stubs = serve()
@@ -189,7 +188,7 @@ def test_a_version_on_standby_answers_after_it_was_pruned(
 
 
 def test_a_rejected_version_does_not_answer(
-    publish: Any, serve: Any, eventually: Any, refusal: Any
+    publish: Publish, serve: Serve, refusal: Refuse
 ) -> None:
     publish()
     stubs = serve()
@@ -203,7 +202,7 @@ def test_a_rejected_version_does_not_answer(
 
 @pytest.mark.parametrize("serve_what", ["latest", "3"])
 def test_the_server_can_be_told_what_to_serve(
-    publish: Any, serve: Any, eventually: Any, serve_what: str
+    publish: Publish, serve: Serve, serve_what: str
 ) -> None:
     publish()
     stubs = serve(serve=serve_what)
@@ -214,7 +213,7 @@ def test_the_server_can_be_told_what_to_serve(
 
 
 def test_the_answer_of_a_version_is_not_changed_by_a_swap(
-    store: Any, publish: Any, serve: Any, eventually: Any
+    store: Store, publish: Publish, serve: Serve
 ) -> None:
     first = publish()
     stubs = serve()
@@ -227,7 +226,7 @@ def test_the_answer_of_a_version_is_not_changed_by_a_swap(
     assert stubs.prediction.Predict(pinned(version=first)).probabilities == before
 
 
-def test_a_watch_sees_readiness_come(publish: Any, serve: Any) -> None:
+def test_a_watch_sees_readiness_come(publish: Publish, serve: Serve) -> None:
     stubs = serve()
     request = health_pb2.HealthCheckRequest(service="mlpserve.v1.PredictionService")
     watch = stubs.health.Watch(request, timeout=10)

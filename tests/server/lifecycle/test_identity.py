@@ -3,8 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import pytest
@@ -15,6 +14,8 @@ from mlpserve_model import Store, Verdict
 from mlpserve_server.lifecycle import loader as loaders
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
+from tests.support.server import Publish, Refuse, Serve, Stubs
+from tests.support.waiting import eventually
 
 State = model_pb2.ModelVersion
 INSTANCE = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(range(12)))
@@ -26,9 +27,17 @@ def every_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loaders, "_COMPARE_SECONDS", 0)
 
 
-@pytest.fixture
-def publish_again(store: Store, publish: Any) -> Callable[..., str]:
+class PublishAgain(Protocol):
     """Publishes in place of the newest version, as a release does that forgets numbers."""
+
+    def __call__(self, seed: int, **changes: Any) -> str:
+        """Return the digest."""
+        ...
+
+
+@pytest.fixture
+def publish_again(store: Store, publish: Publish) -> PublishAgain:
+    """As PublishAgain says."""
 
     def publish_again(seed: int, **changes: Any) -> str:
         newest = store.versions()[-1]
@@ -43,18 +52,18 @@ def publish_again(store: Store, publish: Any) -> Callable[..., str]:
     return publish_again
 
 
-def answered(stubs: Any, **selector: Any) -> str:
+def answered(stubs: Stubs, **selector: Any) -> str:
     request = pb.PredictRequest(instance=INSTANCE, model=model_pb2.ModelSelector(**selector))
     return str(stubs.prediction.Predict(request, timeout=10).model.digest)
 
 
-def listed(stubs: Any) -> dict[int, tuple[Any, str]]:
+def listed(stubs: Stubs) -> dict[int, tuple[Any, str]]:
     answer = stubs.models.ListModelVersions(model_pb2.ListModelVersionsRequest(), timeout=10)
     return {v.ref.version: (v.state, v.ref.digest) for v in answer.model_versions}
 
 
 def test_a_promoted_version_is_the_one_in_the_store_not_one_of_its_number_in_memory(
-    store: Store, publish: Any, publish_again: Any, serve: Any, eventually: Any
+    store: Store, publish: Publish, publish_again: PublishAgain, serve: Serve
 ) -> None:
     publish()
     publish(seed=1)
@@ -70,7 +79,7 @@ def test_a_promoted_version_is_the_one_in_the_store_not_one_of_its_number_in_mem
 
 
 def test_a_version_on_standby_that_was_replaced_answers_no_more(
-    publish: Any, publish_again: Any, serve: Any, eventually: Any
+    publish: Publish, publish_again: PublishAgain, serve: Serve
 ) -> None:
     publish()
     publish(seed=1, promote=False)
@@ -84,7 +93,7 @@ def test_a_version_on_standby_that_was_replaced_answers_no_more(
 
 
 def test_a_store_that_is_made_anew_is_served_as_it_is(
-    store: Store, publish: Any, serve: Any, eventually: Any
+    store: Store, publish: Publish, serve: Serve
 ) -> None:
     publish()
     stubs = serve()
@@ -100,7 +109,7 @@ def test_a_store_that_is_made_anew_is_served_as_it_is(
 
 
 def test_what_answers_is_listed_as_it_answers_until_the_other_has_taken_its_place(
-    store: Store, publish: Any, serve: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    store: Store, publish: Publish, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loaders, "_COMPARE_SECONDS", 1e9)
     publish()
@@ -115,7 +124,7 @@ def test_what_answers_is_listed_as_it_answers_until_the_other_has_taken_its_plac
 
 
 def test_the_verdict_on_a_removed_version_is_not_that_on_another_of_its_number(
-    publish: Any, publish_again: Any, serve: Any, eventually: Any
+    publish: Publish, publish_again: PublishAgain, serve: Serve
 ) -> None:
     publish()
     publish(seed=1, promote=False, verdict=Verdict("REJECTED", ("too bad",)))
@@ -127,7 +136,7 @@ def test_the_verdict_on_a_removed_version_is_not_that_on_another_of_its_number(
 
 
 def test_the_damage_of_a_removed_version_is_not_that_of_another_of_its_number(
-    store: Store, publish: Any, publish_again: Any
+    store: Store, publish: Publish, publish_again: PublishAgain
 ) -> None:
     publish()
     publish(seed=1)
@@ -145,7 +154,7 @@ def test_the_damage_of_a_removed_version_is_not_that_of_another_of_its_number(
 
 
 def test_a_replaced_version_that_cannot_be_loaded_leaves_the_old_one_in_service(
-    store: Store, publish: Any, publish_again: Any
+    store: Store, publish: Publish, publish_again: PublishAgain
 ) -> None:
     publish()
     manager = ModelManager(Loader(store, 3), "champion")
@@ -162,10 +171,9 @@ def test_a_replaced_version_that_cannot_be_loaded_leaves_the_old_one_in_service(
 def test_a_store_that_goes_away_is_in_the_log_and_unavailable_not_empty_and_not_found(
     gone: str,
     store: Store,
-    publish: Any,
-    serve: Any,
-    eventually: Any,
-    refusal: Any,
+    publish: Publish,
+    serve: Serve,
+    refusal: Refuse,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.ERROR)
@@ -196,7 +204,7 @@ def test_a_store_that_goes_away_is_in_the_log_and_unavailable_not_empty_and_not_
 
 
 def test_a_store_away_is_said_at_the_next_poll(
-    store: Store, publish: Any, caplog: pytest.LogCaptureFixture
+    store: Store, publish: Publish, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish()
     for serve in ("champion", "latest", "1"):

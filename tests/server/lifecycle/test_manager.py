@@ -16,6 +16,7 @@ from mlpserve_server.transport.direct import DirectTransport
 from mlpserve_server.transport.grpc_core import unsupported
 from mlpserve_server.transport.standard import StandardTransport, TransportError
 from tests.support.faults import fail_at
+from tests.support.server import Publish
 
 
 def version_of(manager: ModelManager) -> int | None:
@@ -37,7 +38,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_damaged_version_is_held_back_after_every_try(
-    store: Store, publish: Any, loads: list[int], monkeypatch: pytest.MonkeyPatch
+    store: Store, publish: Publish, loads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlpserve_server.lifecycle.loader._RETRY_SECONDS", 1000)
     first, second = publish(), publish(seed=1)
@@ -52,7 +53,7 @@ def test_a_damaged_version_is_held_back_after_every_try(
 
 
 def test_a_damaged_version_is_tried_again_after_a_while(
-    store: Store, publish: Any, monkeypatch: pytest.MonkeyPatch
+    store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlpserve_server.lifecycle.loader._RETRY_SECONDS", 0)
     version = publish()
@@ -66,7 +67,7 @@ def test_a_damaged_version_is_tried_again_after_a_while(
 
 
 def test_a_version_that_cannot_be_read_leaves_the_one_before_it(
-    store: Store, publish: Any, monkeypatch: pytest.MonkeyPatch
+    store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = publish(), publish(seed=1)
     fail_at(monkeypatch, store.path(second) / "model.npz", errno.EIO)
@@ -75,7 +76,7 @@ def test_a_version_that_cannot_be_read_leaves_the_one_before_it(
     assert version_of(manager) == first
 
 
-def test_aliases_outlive_a_store_that_vanishes(store: Store, publish: Any) -> None:
+def test_aliases_outlive_a_store_that_vanishes(store: Store, publish: Publish) -> None:
     version = publish()
     manager = ModelManager(Loader(store, 3), "champion")
     manager.poll()
@@ -87,7 +88,7 @@ def test_aliases_outlive_a_store_that_vanishes(store: Store, publish: Any) -> No
 
 
 def test_standby_keeps_as_many_versions_as_it_says_beside_the_served_one(
-    store: Store, publish: Any, loads: list[int]
+    store: Store, publish: Publish, loads: list[int]
 ) -> None:
     manager = ModelManager(Loader(store, 2), "champion")
     for seed in range(3):

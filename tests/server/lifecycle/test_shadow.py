@@ -3,12 +3,13 @@
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import grpc
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2
@@ -21,6 +22,8 @@ from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.shadow import DIFFERENCE, DROPPED, ROWS, Shadow, compare
 from mlpserve_server.observability.observer import Observer
+from tests.support.server import Publish, Serve
+from tests.support.waiting import eventually
 
 AS_MANY_AS_THERE_ARE = 1e9
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
@@ -68,7 +71,10 @@ class Setup:
         self.shadow.stop()
         self.follower.join()
 
-    def predict(self, x: Any, version: int | None = None) -> Any:
+    def has_compared(self, version: int, rows: int) -> bool:
+        return self.tally.compared(version) == rows
+
+    def predict(self, x: NDArray[np.float32], version: int | None = None) -> Any:
         """Probabilities of one batch."""
         model = model_pb2.ModelSelector(version=version) if version else None
         tensor = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=x.shape, data=x.tobytes())
@@ -78,8 +84,20 @@ class Setup:
         return np.frombuffer(answer.probabilities.data, "<f4").reshape(len(x), -1)
 
 
+class SetUp(Protocol):
+    """Puts a shadow beside a data plane; it is stopped after the test."""
+
+    def __call__(self, rate: float = ..., **options: Any) -> Setup: ...
+
+
+class Challenge(Protocol):
+    """Publishes a challenger."""
+
+    def __call__(self, seed: int, **changes: Any) -> int: ...
+
+
 @pytest.fixture
-def set_up(store: Store) -> Iterator[Callable[..., Setup]]:
+def set_up(store: Store) -> Iterator[SetUp]:
     """Put a shadow beside a data plane; it is stopped after the test."""
     running = []
 
@@ -93,11 +111,11 @@ def set_up(store: Store) -> Iterator[Callable[..., Setup]]:
 
 
 @pytest.fixture
-def challenge(store: Store, publish: Any) -> Callable[..., int]:
+def challenge(store: Store, publish: Publish) -> Challenge:
     """Publish a challenger."""
 
     def challenge(seed: int, **changes: Any) -> int:
-        version: int = publish(seed=seed, promote=False, **changes)
+        version = publish(seed=seed, promote=False, **changes)
         was = store.aliases().get("challenger")
         store.move_alias("challenger", version, expected=was, event="promote", reason="test")
         return version
@@ -106,12 +124,12 @@ def challenge(store: Store, publish: Any) -> Callable[..., int]:
 
 
 @pytest.fixture
-def x() -> Any:
+def x() -> NDArray[np.float32]:
     return np.random.default_rng(1).random((60, 12), dtype=np.float32)
 
 
 def test_a_copy_of_the_served_version_agrees_in_every_row(
-    publish: Any, challenge: Any, set_up: Any, eventually: Any
+    publish: Publish, challenge: Challenge, set_up: SetUp
 ) -> None:
     publish(seed=0)
     challenge(seed=0)
@@ -128,7 +146,7 @@ def test_a_copy_of_the_served_version_agrees_in_every_row(
 
 
 def test_another_model_is_compared_as_by_hand(
-    store: Store, publish: Any, challenge: Any, set_up: Any, eventually: Any, x: Any
+    store: Store, publish: Publish, challenge: Challenge, set_up: SetUp, x: NDArray[np.float32]
 ) -> None:
     publish(seed=0)
     challenge(seed=1)
@@ -159,7 +177,7 @@ def test_comparing_counts_rows_labels_and_mean_differences() -> None:
 
 
 def test_answers_are_the_same_with_and_without_a_shadow(
-    store: Store, publish: Any, challenge: Any, set_up: Any, x: Any
+    store: Store, publish: Publish, challenge: Challenge, set_up: SetUp, x: NDArray[np.float32]
 ) -> None:
     publish(seed=0)
     challenge(seed=1)
@@ -169,7 +187,7 @@ def test_answers_are_the_same_with_and_without_a_shadow(
 
 
 def test_no_more_rows_a_second_are_taken_than_are_wanted(
-    publish: Any, challenge: Any, set_up: Any, eventually: Any, x: Any
+    publish: Publish, challenge: Challenge, set_up: SetUp, x: NDArray[np.float32]
 ) -> None:
     publish(seed=0)
     challenge(seed=1)
@@ -185,7 +203,7 @@ def test_no_more_rows_a_second_are_taken_than_are_wanted(
 
 
 def test_under_load_the_sample_is_dropped_and_counted(
-    publish: Any, challenge: Any, set_up: Any, eventually: Any, x: Any
+    publish: Publish, challenge: Challenge, set_up: SetUp, x: NDArray[np.float32]
 ) -> None:
     publish(seed=0)
     challenge(seed=1)
@@ -203,7 +221,7 @@ def test_under_load_the_sample_is_dropped_and_counted(
 
 
 def test_when_too_many_rows_wait_the_newest_are_dropped(
-    publish: Any, challenge: Any, set_up: Any, eventually: Any, x: Any
+    publish: Publish, challenge: Challenge, set_up: SetUp, x: NDArray[np.float32]
 ) -> None:
     publish(seed=0)
     challenge(seed=1)
@@ -216,7 +234,7 @@ def test_when_too_many_rows_wait_the_newest_are_dropped(
 
 
 def test_the_shadow_follows_its_alias(
-    publish: Any, challenge: Any, set_up: Any, eventually: Any, x: Any
+    publish: Publish, challenge: Challenge, set_up: SetUp, x: NDArray[np.float32]
 ) -> None:
     publish(seed=0)
     setup = set_up()
@@ -227,12 +245,12 @@ def test_the_shadow_follows_its_alias(
         assert challenge(seed=version) == version
         setup.manager.poll()
         setup.predict(x)
-        eventually(lambda version=version: setup.tally.compared(version) == 60)
+        eventually(setup.has_compared, version, rows=60)
     assert setup.tally.dropped == 0
 
 
 def test_a_damaged_challenger_leaves_the_one_before_it(
-    store: Store, publish: Any, challenge: Any, set_up: Any, eventually: Any, x: Any
+    store: Store, publish: Publish, challenge: Challenge, set_up: SetUp, x: NDArray[np.float32]
 ) -> None:
     publish(seed=0)
     challenge(seed=1)
@@ -245,7 +263,7 @@ def test_a_damaged_challenger_leaves_the_one_before_it(
 
 
 def test_the_shadow_stays_in_memory_beside_the_standby_versions(
-    store: Store, publish: Any, challenge: Any, set_up: Any, x: Any
+    store: Store, publish: Publish, challenge: Challenge, set_up: SetUp, x: NDArray[np.float32]
 ) -> None:
     publish(seed=0)
     challenger = challenge(seed=1)
@@ -257,7 +275,11 @@ def test_the_shadow_stays_in_memory_beside_the_standby_versions(
 
 
 def test_a_challenger_that_is_promoted_is_not_read_again(
-    store: Store, publish: Any, challenge: Any, set_up: Any, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    publish: Publish,
+    challenge: Challenge,
+    set_up: SetUp,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     publish(seed=0)
     challenger = challenge(seed=1)
@@ -278,7 +300,12 @@ def test_a_challenger_that_is_promoted_is_not_read_again(
     ids=["input_shape", "input_maximum", "class_names"],
 )
 def test_what_takes_or_gives_something_else_is_not_compared(
-    publish: Any, challenge: Any, set_up: Any, x: Any, caplog: Any, changes: Any, eventually: Any
+    publish: Publish,
+    challenge: Challenge,
+    set_up: SetUp,
+    x: NDArray[np.float32],
+    caplog: pytest.LogCaptureFixture,
+    changes: dict[str, Any],
 ) -> None:
     publish(seed=0)
     challenge(seed=1, **changes)
@@ -292,7 +319,7 @@ def test_what_takes_or_gives_something_else_is_not_compared(
 
 
 def test_the_served_version_is_not_compared_with_itself(
-    publish: Any, challenge: Any, store: Store, set_up: Any, x: Any
+    publish: Publish, challenge: Challenge, store: Store, set_up: SetUp, x: NDArray[np.float32]
 ) -> None:
     publish(seed=0)
     challenge(seed=1)
@@ -305,7 +332,7 @@ def test_the_served_version_is_not_compared_with_itself(
 
 
 def test_calls_for_another_version_than_the_served_one_are_not_compared(
-    publish: Any, challenge: Any, set_up: Any, x: Any
+    publish: Publish, challenge: Challenge, set_up: SetUp, x: NDArray[np.float32]
 ) -> None:
     publish(seed=0)
     challenge(seed=1)
@@ -319,7 +346,7 @@ def test_calls_for_another_version_than_the_served_one_are_not_compared(
 
 
 def test_the_metrics_of_a_server_tell_how_a_challenger_does(
-    store: Store, publish: Any, challenge: Any, serve: Any, eventually: Any, x: Any
+    store: Store, publish: Publish, challenge: Challenge, serve: Serve, x: NDArray[np.float32]
 ) -> None:
     publish(seed=0)
     challenge(seed=1)
@@ -347,7 +374,7 @@ def test_the_metrics_of_a_server_tell_how_a_challenger_does(
 
 
 def test_when_calls_pile_up_the_sample_goes_first_and_every_call_is_answered(
-    publish: Any, challenge: Any, serve: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    publish: Publish, challenge: Challenge, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(seed=0)
     challenge(seed=1)
@@ -362,7 +389,7 @@ def test_when_calls_pile_up_the_sample_goes_first_and_every_call_is_answered(
     eventually(lambda: stubs.scrape()("mlpserve_shadow_info", version="2") == 1)
     predict, release = StoredModel.predict, threading.Event()
 
-    def held_up(self: StoredModel, x: Any) -> Any:
+    def held_up(self: StoredModel, x: NDArray[np.float32]) -> Any:
         assert release.wait(20)
         return predict(self, x)
 

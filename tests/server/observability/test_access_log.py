@@ -5,7 +5,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 import numpy as np
@@ -14,19 +14,31 @@ import pytest
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
+from tests.support.server import Publish, Run, Serve, Stubs
+from tests.support.waiting import eventually
 
 INSTANCE = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
 BATCH = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[700, 12], data=bytes(700 * 12))
 FIELDS = {"method", "code", "seconds", "rows", "version", "peer", "request_id"}
 
 
+# Waits for so many lines and gives them.
+Logged: TypeAlias = Callable[[int], list[dict[str, Any]]]
+
+
+class Lines(Protocol):
+    """Starts a server with these settings."""
+
+    def __call__(self, **settings: Any) -> tuple[Stubs, Logged]: ...
+
+
 @pytest.fixture
-def lines(publish: Any, serve: Any, eventually: Any, caplog: Any) -> Callable[..., Any]:
+def lines(publish: Publish, serve: Serve, caplog: pytest.LogCaptureFixture) -> Lines:
     """Start a server with an access log; gives its stubs, and the lines once there are so many."""
     publish()
     caplog.set_level("INFO")
 
-    def start(**settings: Any) -> tuple[Any, Callable[[int], list[dict[str, Any]]]]:
+    def start(**settings: Any) -> tuple[Stubs, Logged]:
         stubs = serve(**settings)
         eventually(stubs.serving)
 
@@ -43,16 +55,17 @@ def lines(publish: Any, serve: Any, eventually: Any, caplog: Any) -> Callable[..
     return start
 
 
-def test_a_line_says_what_became_of_a_call(lines: Any) -> None:
+def test_a_line_says_what_became_of_a_call(lines: Lines) -> None:
     stubs, logged = lines(access_log=1.0)
-    metadata = [("x-request-id", "order-7_a.B")]
+    metadata = (("x-request-id", "order-7_a.B"),)
     stubs.prediction.Predict(pb.PredictRequest(instance=INSTANCE), metadata=metadata)
     stubs.prediction.BatchPredict(pb.BatchPredictRequest(instances=BATCH))
     stubs.models.GetModelVersion(model_pb2.GetModelVersionRequest())
     with pytest.raises(grpc.RpcError):
         stubs.prediction.Predict(pb.PredictRequest())
+    unknown: Any = stubs.channel.unary_unary("/no.such.Service/Method")
     with pytest.raises(grpc.RpcError):
-        stubs.channel.unary_unary("/no.such.Service/Method")(b"")
+        unknown(b"")
     shown = {(line["method"], line["code"]): line for line in logged(5)}
     assert set(shown) == {
         ("Predict", "OK"), ("BatchPredict", "OK"), ("GetModelVersion", "OK"),
@@ -70,7 +83,7 @@ def test_a_line_says_what_became_of_a_call(lines: Any) -> None:
     assert (refused["rows"], refused["version"]) == (0, 0)
 
 
-def test_a_share_of_the_calls_is_logged(lines: Any) -> None:
+def test_a_share_of_the_calls_is_logged(lines: Lines) -> None:
     stubs, logged = lines(access_log=0.2)
     request = pb.PredictRequest(instance=INSTANCE)
     calls = [stubs.prediction.Predict.future(request) for _ in range(1000)]
@@ -79,7 +92,7 @@ def test_a_share_of_the_calls_is_logged(lines: Any) -> None:
     assert 138 < len(logged(138)) < 264
 
 
-def test_without_the_setting_no_call_is_logged(lines: Any) -> None:
+def test_without_the_setting_no_call_is_logged(lines: Lines) -> None:
     stubs, logged = lines(metrics_listen="127.0.0.1:0")
     for _ in range(20):
         stubs.prediction.Predict(pb.PredictRequest(instance=INSTANCE))
@@ -88,7 +101,7 @@ def test_without_the_setting_no_call_is_logged(lines: Any) -> None:
 
 
 def test_two_thousand_attempts_to_forge_a_line_leave_nothing_of_theirs(
-    publish: Any, run: Any
+    publish: Publish, run: Run
 ) -> None:
     publish()
     server = run("--access-log", "1", "--metrics-listen", "127.0.0.1:0", "--log-level", "debug")

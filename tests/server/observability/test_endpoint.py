@@ -6,11 +6,11 @@ import signal
 import socket
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.server.test_supervisor import children
+from tests.support.server import Page, Publish, Run
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def limit_files(pid: int, files: int) -> None:
 
 
 def test_half_requests_keep_nobody_from_the_metrics_and_a_dead_worker_is_replaced(
-    publish: Any, run: Any, scrape: Any
+    publish: Publish, run: Run, scrape: type[Page]
 ) -> None:
     publish()
     server = run("--workers", "2", "--metrics-listen", "127.0.0.1:0")
@@ -43,9 +43,7 @@ def test_half_requests_keep_nobody_from_the_metrics_and_a_dead_worker_is_replace
         assert scrape(page)("mlpserve_worker_ends_total") == 1
 
 
-def test_a_worker_that_cannot_be_started_is_tried_again(
-    publish: Any, run: Any, eventually: Any
-) -> None:
+def test_a_worker_that_cannot_be_started_is_tried_again(publish: Publish, run: Run) -> None:
     publish()
     server = run("--workers", "2")
     server.event("serving")

@@ -15,6 +15,8 @@ from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store
 from mlpserve_server.observability.aggregation import MAX_VERSIONS, WorkerAggregator
 from mlpserve_server.observability.metrics import METRICS
+from tests.support.server import Publish, Run, Serve, Stubs
+from tests.support.waiting import eventually
 
 ANYWHERE = "127.0.0.1:0"
 
@@ -36,14 +38,14 @@ def failure(call: Callable[..., Any], request: Any, **options: Any) -> grpc.Stat
     return code
 
 
-def settle(stubs: Any, eventually: Any) -> None:
+def settle(stubs: Stubs, eventually: Any) -> None:
     """Wait until everything is shown that one prediction brings with it."""
     eventually(lambda: stubs.scrape()("mlpserve_rows_total") == 1)
     eventually(lambda: stubs.scrape()("mlpserve_model_info") == 1)
 
 
 @pytest.fixture
-def stubs(publish: Any, serve: Any, eventually: Any) -> Any:
+def stubs(publish: Publish, serve: Serve) -> Stubs:
     """A ready server that shows its metrics."""
     publish()
     stubs = serve(metrics_listen=ANYWHERE)
@@ -51,7 +53,7 @@ def stubs(publish: Any, serve: Any, eventually: Any) -> Any:
     return stubs
 
 
-def test_calls_are_counted_by_method_and_code(stubs: Any, eventually: Any) -> None:
+def test_calls_are_counted_by_method_and_code(stubs: Stubs) -> None:
     for _ in range(5):
         stubs.prediction.Predict(predict_request())
     stubs.models.GetModelVersion(model_pb2.GetModelVersionRequest())
@@ -71,7 +73,7 @@ def test_calls_are_counted_by_method_and_code(stubs: Any, eventually: Any) -> No
     assert 0 < page("mlpserve_call_seconds_sum", method="Predict") < 7 * 10
 
 
-def test_the_time_of_a_call_lies_in_its_bucket(stubs: Any, store: Store, eventually: Any) -> None:
+def test_the_time_of_a_call_lies_in_its_bucket(stubs: Stubs, store: Store) -> None:
     stubs.prediction.Predict(predict_request())
     eventually(lambda: stubs.scrape()("mlpserve_call_seconds_count") == 1)
     page = stubs.scrape()
@@ -82,9 +84,7 @@ def test_the_time_of_a_call_lies_in_its_bucket(stubs: Any, store: Store, eventua
             assert count == (seconds <= float(labels["le"]))
 
 
-def test_rows_are_counted_by_version_class_and_confidence(
-    stubs: Any, publish: Any, eventually: Any
-) -> None:
+def test_rows_are_counted_by_version_class_and_confidence(stubs: Stubs, publish: Publish) -> None:
     second = publish(seed=1, promote=False)
     values = np.random.default_rng(0).integers(0, 17, (1500, 12), np.uint8)
     answer = stubs.prediction.BatchPredict(batch_request(values))
@@ -107,9 +107,7 @@ def test_rows_are_counted_by_version_class_and_confidence(
     assert page("mlpserve_product_rows_count") == 4  # 512, 512, 476 and 1
 
 
-def test_the_model_and_its_loads_are_shown(
-    stubs: Any, store: Store, publish: Any, eventually: Any
-) -> None:
+def test_the_model_and_its_loads_are_shown(stubs: Stubs, store: Store, publish: Publish) -> None:
     info, loads = "mlpserve_model_info", "mlpserve_model_loads_total"
     eventually(lambda: stubs.scrape()(info) == 1)
     manifest = store.manifest(1)
@@ -130,7 +128,7 @@ def test_the_model_and_its_loads_are_shown(
     assert 0 < page("mlpserve_model_load_seconds_sum") < 20
 
 
-def test_the_process_and_the_store_are_shown(stubs: Any, eventually: Any) -> None:
+def test_the_process_and_the_store_are_shown(stubs: Stubs) -> None:
     before = datetime.now(UTC).timestamp()
     eventually(lambda: stubs.scrape()("mlpserve_store_read_timestamp_seconds") > before)
     page = stubs.scrape()
@@ -143,7 +141,7 @@ def test_the_process_and_the_store_are_shown(stubs: Any, eventually: Any) -> Non
     assert build["numpy"] == np.__version__
 
 
-def test_every_metric_is_shown_and_no_other(stubs: Any, eventually: Any) -> None:
+def test_every_metric_is_shown_and_no_other(stubs: Stubs) -> None:
     stubs.prediction.Predict(predict_request())
     settle(stubs, eventually)
     shown = {
@@ -152,7 +150,7 @@ def test_every_metric_is_shown_and_no_other(stubs: Any, eventually: Any) -> None
     assert shown == set(METRICS)
 
 
-def test_ten_thousand_strange_labels_add_no_series(stubs: Any, eventually: Any) -> None:
+def test_ten_thousand_strange_labels_add_no_series(stubs: Stubs) -> None:
     stubs.prediction.Predict(predict_request())
     settle(stubs, eventually)
     before = set(stubs.scrape().series)
@@ -199,12 +197,12 @@ def test_versions_beyond_a_number_are_counted_together_and_nothing_goes_back() -
     assert {version for version, _ in seen} == newest | {"other"}
 
 
-def test_without_a_setting_there_is_no_endpoint(serve: Any) -> None:
+def test_without_a_setting_there_is_no_endpoint(serve: Serve) -> None:
     assert serve().metrics_address == ""
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_taken_port_for_metrics_is_a_clear_error(run: Any, workers: str) -> None:
+def test_a_taken_port_for_metrics_is_a_clear_error(run: Run, workers: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         server = run("--workers", workers, "--metrics-listen", address)

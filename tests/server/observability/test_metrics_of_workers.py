@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import grpc
 import pytest
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
+from tests.support.server import Page, Process, Publish, Run
+from tests.support.waiting import eventually
 
 SINGLE = pb.PredictRequest(instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12)))
 BATCH = pb.BatchPredictRequest(
@@ -65,11 +67,11 @@ class Watch:
 
     COUNTED = ("_total", "_bucket", "_count", "_sum")
 
-    def __init__(self, address: str, scrape: Callable[[str], Any]) -> None:
+    def __init__(self, address: str, scrape: type[Page]) -> None:
         self._address, self._scrape = address, scrape
-        self._before: dict[Any, float] = {}
+        self._before: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
 
-    def look(self) -> Any:
+    def look(self) -> Page:
         page = self._scrape(self._address)
         for key, value in self._before.items():
             assert page.series[key] >= value, key
@@ -77,16 +79,23 @@ class Watch:
         return page
 
 
-@pytest.fixture
-def served(publish: Any, run: Any, scrape: Any) -> tuple[Any, str, Watch]:
+class Served(NamedTuple):
     """Two workers: their process, where they listen, and a watch over their metrics."""
+
+    server: Process
+    address: str
+    watch: Watch
+
+
+@pytest.fixture
+def served(publish: Publish, run: Run, scrape: type[Page]) -> Served:
     publish()
     server = run("--workers", "2", "--drain-seconds", "0", "--metrics-listen", "127.0.0.1:0")
     metrics = server.event("showing metrics")["address"]
     address = server.event("listening")["address"]
     server.event("serving")
     server.event("serving")
-    return server, address, Watch(metrics, scrape)
+    return Served(server, address, Watch(metrics, scrape))
 
 
 @pytest.fixture
@@ -112,7 +121,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def test_under_load_the_sums_over_workers_are_right_and_never_go_back(
-    served: Any, call: Any, eventually: Any
+    served: Served, call: Callable[[str], Callers]
 ) -> None:
     server, address, watch = served
     before = {worker: cpu_seconds(worker) for worker in workers(server.process.pid)}
@@ -140,7 +149,7 @@ def test_under_load_the_sums_over_workers_are_right_and_never_go_back(
 
 
 def test_a_worker_that_dies_takes_nothing_with_it_that_was_counted(
-    served: Any, call: Any, eventually: Any
+    served: Served, call: Callable[[str], Callers]
 ) -> None:
     server, address, watch = served
     callers = call(address)

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import pytest
@@ -15,7 +15,10 @@ pytest.importorskip("opentelemetry.sdk", reason="the extra telemetry is not inst
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from mlpserve.v1 import prediction_pb2 as pb
+from mlpserve_model import Store
 from mlpserve_server.observability.tracing import _peer
+from tests.support.server import Publish, Run, Serve
+from tests.support.waiting import eventually
 
 SINGLE = pb.PredictRequest(instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12)))
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -57,12 +60,16 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     collector.stop()
 
 
+# Starts a server that traces this share of its calls, and gives its Predict.
+Traced: TypeAlias = Callable[[float], Callable[..., Any]]
+
+
 @pytest.fixture
-def traced(collector: Collector, publish: Any, serve: Any, eventually: Any) -> Callable[..., Any]:
+def traced(collector: Collector, publish: Publish, serve: Serve) -> Traced:
     """Start a server that traces this share of its calls; gives the call."""
     publish()
 
-    def traced(share: float) -> Any:
+    def traced(share: float) -> Callable[..., Any]:
         stubs = serve(traces=share)
         eventually(stubs.serving)
         return stubs.prediction.Predict
@@ -74,9 +81,7 @@ def parent(flags: str) -> list[tuple[str, str]]:
     return [("traceparent", f"00-{TRACE}-{PARENT}-{flags}"), ("tracestate", "shop=basket")]
 
 
-def test_a_span_says_what_became_of_a_call(
-    traced: Any, collector: Collector, eventually: Any
-) -> None:
+def test_a_span_says_what_became_of_a_call(traced: Traced, collector: Collector) -> None:
     before = time.time_ns()
     traced(1.0)(SINGLE)
     eventually(lambda: len(collector.spans()) == 1)
@@ -95,7 +100,7 @@ def test_a_span_says_what_became_of_a_call(
 
 
 def test_a_sampled_caller_finds_the_call_in_its_own_trace(
-    traced: Any, collector: Collector, eventually: Any
+    traced: Traced, collector: Collector
 ) -> None:
     traced(1e-9)(SINGLE, metadata=[*parent("01"), ("x-request-id", "order-7")])
     eventually(lambda: len(collector.spans()) == 1)
@@ -105,9 +110,7 @@ def test_a_sampled_caller_finds_the_call_in_its_own_trace(
     assert attributes(span)["mlpserve.request_id"] == "order-7"
 
 
-def test_a_caller_that_is_not_sampled_is_not_traced(
-    traced: Any, collector: Collector, eventually: Any
-) -> None:
+def test_a_caller_that_is_not_sampled_is_not_traced(traced: Traced, collector: Collector) -> None:
     call = traced(1.0)
     call(SINGLE, metadata=parent("00"))
     call(SINGLE)
@@ -125,7 +128,7 @@ def test_a_caller_that_is_not_sampled_is_not_traced(
     ],
 )  # fmt: skip
 def test_a_malformed_parent_begins_a_new_trace(
-    traced: Any, collector: Collector, eventually: Any, wrong: str
+    traced: Traced, collector: Collector, wrong: str
 ) -> None:
     traced(1.0)(SINGLE, metadata=[("traceparent", wrong)])
     eventually(lambda: len(collector.spans()) == 1)
@@ -135,7 +138,7 @@ def test_a_malformed_parent_begins_a_new_trace(
 
 
 def test_a_refused_call_has_its_code_and_nothing_of_its_content(
-    traced: Any, collector: Collector, eventually: Any
+    traced: Traced, collector: Collector
 ) -> None:
     request = pb.PredictRequest(instance=SINGLE.instance)
     request.model.alias = "secret"
@@ -148,7 +151,7 @@ def test_a_refused_call_has_its_code_and_nothing_of_its_content(
 
 
 def test_what_is_left_is_sent_at_the_end(
-    collector: Collector, publish: Any, run: Any, monkeypatch: Any
+    collector: Collector, publish: Publish, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "60000")
     publish()
@@ -163,7 +166,9 @@ def test_what_is_left_is_sent_at_the_end(
     assert len(collector.spans()) == 10
 
 
-def test_a_collector_that_is_away_keeps_no_call_and_no_stop_waiting(publish: Any, run: Any) -> None:
+def test_a_collector_that_is_away_keeps_no_call_and_no_stop_waiting(
+    publish: Publish, run: Run
+) -> None:
     publish()
     server = run("--traces", "1", OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
     address = server.event("listening")["address"]
@@ -177,7 +182,7 @@ def test_a_collector_that_is_away_keeps_no_call_and_no_stop_waiting(publish: Any
     assert time.monotonic() - started < 5
 
 
-def test_traces_without_their_library_are_a_clear_error(publish: Any, store: Any) -> None:
+def test_traces_without_their_library_are_a_clear_error(publish: Publish, store: Store) -> None:
     hidden = (
         "import sys; sys.modules['opentelemetry'] = None\n"
         "from mlpserve_server.cli import main\n"

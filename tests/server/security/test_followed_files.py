@@ -13,7 +13,9 @@ from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.security.files import ReloadingFiles
-from tests.server.security.test_tls import Pair, fingerprint, shown
+from tests.support.authority import Authority, Pair, fingerprint, shown
+from tests.support.server import Publish, Serve
+from tests.support.waiting import eventually
 
 REQUEST = pb.PredictRequest(
     instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
@@ -27,9 +29,13 @@ MISLEADING = {
 }
 
 
+def shows(address: str, cert: Path) -> bool:
+    return shown(address) == fingerprint(cert)
+
+
 @pytest.mark.parametrize("prefix", MISLEADING.values(), ids=MISLEADING)
 def test_a_certificate_that_openssl_takes_is_taken_over_and_the_next_one_too(
-    publish: Any, serve: Any, eventually: Any, authority: Any, tmp_path: Path, prefix: bytes
+    publish: Publish, serve: Serve, authority: Authority, tmp_path: Path, prefix: bytes
 ) -> None:
     publish()
     pair = Pair(tmp_path, *authority.issue())
@@ -39,7 +45,7 @@ def test_a_certificate_that_openssl_takes_is_taken_over_and_the_next_one_too(
         new = tmp_path / "new.pem"
         new.write_bytes(before + cert.read_bytes())
         pair.put(new, key)
-        eventually(lambda cert=cert: shown(address) == fingerprint(cert))
+        eventually(shows, address, cert)
 
 
 def put(path: Path, *tokens: str) -> None:
@@ -61,7 +67,7 @@ def code(address: str, token: str) -> str:
 
 
 def test_tokens_are_followed_after_their_file_vanished_at_every_moment(
-    publish: Any, serve: Any, eventually: Any, tmp_path: Path
+    publish: Publish, serve: Serve, tmp_path: Path
 ) -> None:
     publish()
     path, aside = tmp_path / "tokens", tmp_path / "aside"
@@ -80,7 +86,7 @@ def test_tokens_are_followed_after_their_file_vanished_at_every_moment(
 
 @pytest.mark.parametrize("error", [OSError("gone"), UnicodeEncodeError("a", "b", 0, 1, "c")])
 def test_a_look_that_fails_is_in_the_log_and_in_the_metrics_and_the_next_one_comes(
-    publish: Any, serve: Any, eventually: Any, caplog: pytest.LogCaptureFixture,
+    publish: Publish, serve: Serve, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch, error: Exception,
 ) -> None:  # fmt: skip
     publish()
@@ -108,7 +114,7 @@ def test_a_look_that_fails_is_in_the_log_and_in_the_metrics_and_the_next_one_com
 
 @pytest.mark.parametrize("follower", ["store", "tokens"])
 def test_a_follower_that_dies_is_a_metric_and_a_line_in_the_log_and_not_ready(
-    publish: Any, serve: Any, eventually: Any, caplog: pytest.LogCaptureFixture,
+    publish: Publish, serve: Serve, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, follower: str,
 ) -> None:  # fmt: skip
     publish()

@@ -14,6 +14,7 @@ from mlpserve.open_inference import inference_pb2, inference_pb2_grpc
 from mlpserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
 from mlpserve.v1 import prediction_pb2 as pb
 from tests.support.raw_http2 import RawConnection, frame
+from tests.support.server import Publish, Run
 
 MARK = "zq7mark"
 TOKEN = f"{MARK}-in-the-right-token"
@@ -99,7 +100,7 @@ def misshapen(address: str) -> None:
 
 
 def test_nothing_that_callers_send_and_no_token_gets_into_log_and_metrics(
-    publish: Any, run: Any, tmp_path: Path
+    publish: Publish, run: Run, tmp_path: Path
 ) -> None:
     publish()
     tokens = tmp_path / "tokens"

@@ -1,16 +1,14 @@
 """TLS and mutual TLS: who is let in, and certificates that change under load."""
 
-import hashlib
 import json
 import logging
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 import pytest
@@ -23,6 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
+from tests.support.authority import Authority, NewAuthority, Pair, fingerprint, shown
+from tests.support.server import Publish, Run, Serve
+from tests.support.waiting import eventually
 
 REQUEST = pb.PredictRequest(
     instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
@@ -30,69 +31,44 @@ REQUEST = pb.PredictRequest(
 REFUSED = "new credentials refused, the old ones stay"
 ROTATIONS = 100
 
-
-class Pair:
-    """The files that a server is told of, and an operator who puts others in their place."""
-
-    def __init__(self, folder: Path, cert: Path, key: Path) -> None:
-        self._folder = folder
-        self.cert, self.key = folder / "tls.crt", folder / "tls.key"
-        self.put(cert, key)
-
-    def put(self, cert: Path | None = None, key: Path | None = None) -> None:
-        """Put one or both into their places, each at once, one after the other."""
-        for new, place in ((cert, self.cert), (key, self.key)):
-            if new is not None:
-                self.write(place, new.read_bytes())
-
-    def turn_to(self, cert: Path, key: Path) -> None:
-        """Put both into their places in one step, as Kubernetes does: by turning a link."""
-        number = len(list(self._folder.iterdir()))
-        made = self._folder / f"pair-{number}"
-        made.mkdir()
-        for source, place in ((cert, self.cert), (key, self.key)):
-            (made / place.name).touch(mode=0o600)
-            (made / place.name).write_bytes(source.read_bytes())
-        link = self._folder / "data"
-        new = self._folder / f"link-{number}"
-        new.symlink_to(made.name)
-        new.replace(link)
-        for place in (self.cert, self.key):
-            if not place.is_symlink():
-                place.unlink()
-                place.symlink_to(f"data/{place.name}")
-
-    def write(self, place: Path, content: bytes) -> None:
-        beside = place.with_suffix(".new")
-        beside.touch(mode=0o600)
-        beside.write_bytes(content)
-        beside.replace(place)
-
-    @property
-    def fields(self) -> dict[str, Path]:
-        """The settings that name them."""
-        return {"tls_cert": self.cert, "tls_key": self.key}
-
-    @property
-    def flags(self) -> list[str]:
-        """The same for the command."""
-        return ["--tls-cert", str(self.cert), "--tls-key", str(self.key)]
+Shown: TypeAlias = tuple[Path, Path]  # a certificate and its key
 
 
 @pytest.fixture
-def pair(authority: Any, tmp_path: Path) -> Pair:
+def pair(authority: Authority, tmp_path: Path) -> Pair:
     return Pair(tmp_path, *authority.issue())
 
 
+class Call(Protocol):
+    """Calls over a new connection: whom to trust, which certificate to show, how long to wait."""
+
+    def __call__(
+        self, address: str, trust: Authority = ..., show: Shown | None = None, wait: float = 5
+    ) -> int | grpc.StatusCode:
+        """Return the version that answered, or the code."""
+        ...
+
+
+class Started(Protocol):
+    """Starts a server that serves version 1; calls show it this certificate."""
+
+    def __call__(self, show: Any = None, **changes: Any) -> str:
+        """Return its address; `changes` are to its settings."""
+        ...
+
+
 @pytest.fixture
-def call(authority: Any) -> Callable[..., Any]:
+def call(authority: Authority) -> Call:
     """Call over a new connection; gives the version that answered, or the code."""
 
-    def call(address: str, trust: Any = authority, show: Any = None, wait: float = 5) -> Any:
-        cert, key = show or (None, None)
-        credentials = grpc.ssl_channel_credentials(
-            trust.ca.read_bytes(), key and key.read_bytes(), cert and cert.read_bytes()
-        )
+    def call(
+        address: str,
+        trust: Authority = authority,
+        show: Shown | None = None,
+        wait: float = 5,
+    ) -> int | grpc.StatusCode:
+        cert, key = (file.read_bytes() for file in show) if show else (None, None)
+        credentials = grpc.ssl_channel_credentials(trust.ca.read_bytes(), key, cert)
         options = [
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.ssl_target_name_override", "localhost"),
@@ -101,39 +77,28 @@ def call(authority: Any) -> Callable[..., Any]:
             try:
                 answer = PredictionServiceStub(channel).Predict(REQUEST, timeout=wait)
             except grpc.RpcError as error:
-                failed: Any = error
-                return failed.code()
+                return error.code()
         return answer.model.version
 
     return call
 
 
 @pytest.fixture
-def started(publish: Any, serve: Any, eventually: Any, call: Any) -> Callable[..., str]:
+def started(publish: Publish, serve: Serve, call: Call) -> Started:
     """Start a server that serves version 1 and give its address."""
 
-    def started(show: Any = None, **changes: Any) -> str:
+    def started(show: Shown | None = None, **changes: Any) -> str:
         publish()
-        address: str = serve(**changes).address
+        address = serve(**changes).address
         eventually(lambda: call(address, show=show) == 1)
         return address
 
     return started
 
 
-def shown(address: str) -> str:
-    """The fingerprint of the certificate that a new connection is shown."""
-    pem = ssl.get_server_certificate(("127.0.0.1", int(address.rpartition(":")[2])), timeout=10)
-    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
-
-
-def fingerprint(cert: Path) -> str:
-    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(cert.read_text())).hexdigest()
-
-
 @pytest.mark.parametrize("rsa", [False, True])
 def test_an_encrypted_call_is_answered_and_plain_text_is_not(
-    started: Any, authority: Any, tmp_path: Path, call: Any, rsa: bool
+    started: Started, authority: Authority, tmp_path: Path, call: Call, rsa: bool
 ) -> None:
     pair = Pair(tmp_path, *authority.issue(rsa=rsa))
     address = started(**pair.fields)
@@ -144,7 +109,7 @@ def test_an_encrypted_call_is_answered_and_plain_text_is_not(
 
 
 def test_callers_refuse_a_certificate_that_is_foreign_or_has_expired(
-    started: Any, authority: Any, new_authority: Any, pair: Pair, call: Any, eventually: Any
+    started: Started, authority: Authority, new_authority: NewAuthority, pair: Pair, call: Call
 ) -> None:
     address = started(**pair.fields)
     assert call(address, trust=new_authority(), wait=1) == grpc.StatusCode.UNAVAILABLE
@@ -155,7 +120,7 @@ def test_callers_refuse_a_certificate_that_is_foreign_or_has_expired(
 
 
 def test_mutual_tls_lets_in_whom_the_authority_knows_and_nobody_else(
-    started: Any, authority: Any, new_authority: Any, pair: Pair, call: Any
+    started: Started, authority: Authority, new_authority: NewAuthority, pair: Pair, call: Call
 ) -> None:
     ours, theirs = new_authority(), new_authority()
     mine = ours.issue("caller")
@@ -167,7 +132,7 @@ def test_mutual_tls_lets_in_whom_the_authority_knows_and_nobody_else(
 
 
 def test_callers_of_another_authority_are_let_in_once_it_stands_in_the_file(
-    started: Any, new_authority: Any, pair: Pair, call: Any, eventually: Any, tmp_path: Path
+    started: Started, new_authority: NewAuthority, pair: Pair, call: Call, tmp_path: Path
 ) -> None:
     first, second = new_authority(), new_authority()
     old, new = first.issue("caller"), second.issue("caller")
@@ -184,7 +149,7 @@ def test_callers_of_another_authority_are_let_in_once_it_stands_in_the_file(
 
 
 def test_connections_that_never_say_hello_keep_nobody_from_connecting(
-    started: Any, pair: Pair, call: Any
+    started: Started, pair: Pair, call: Call
 ) -> None:
     address = started(**pair.fields)
     host, _, port = address.rpartition(":")
@@ -198,14 +163,13 @@ def test_connections_that_never_say_hello_keep_nobody_from_connecting(
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_all_addresses_are_encrypted_and_follow_alike(
-    publish: Any,
-    run: Any,
-    authority: Any,
-    new_authority: Any,
+    publish: Publish,
+    run: Run,
+    authority: Authority,
+    new_authority: NewAuthority,
     pair: Pair,
-    call: Any,
+    call: Call,
     tmp_path: Path,
-    eventually: Any,
     workers: str,
 ) -> None:
     publish()
@@ -250,12 +214,11 @@ class Callers:
     [("1", "put", False), pytest.param("2", "turn_to", True, marks=pytest.mark.slow)],
 )
 def test_a_hundred_rotations_under_load_fail_no_connection(
-    publish: Any,
-    run: Any,
-    authority: Any,
+    publish: Publish,
+    run: Run,
+    authority: Authority,
     pair: Pair,
-    call: Any,
-    eventually: Any,
+    call: Call,
     workers: str,
     step: str,
     mutual: bool,
@@ -270,7 +233,7 @@ def test_a_hundred_rotations_under_load_fail_no_connection(
     for _ in range(int(workers)):
         server.event("serving")
     log: list[str] = []
-    reader = threading.Thread(target=lambda: log.extend(server.process.stderr))
+    reader = threading.Thread(target=lambda: log.extend(server.process.stderr or ()))
     reader.start()
     callers = Callers(lambda: call(address, show=mine))
     seen = set()
@@ -303,11 +266,10 @@ def refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_half_of_a_new_pair_keeps_the_old_one_and_is_logged_once(
-    started: Any,
-    authority: Any,
+    started: Started,
+    authority: Authority,
     pair: Pair,
-    call: Any,
-    eventually: Any,
+    call: Call,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     address = started(**pair.fields)
@@ -332,7 +294,7 @@ def test_half_of_a_new_pair_keeps_the_old_one_and_is_logged_once(
 
 
 def test_files_that_vanish_keep_what_was_in_them(
-    started: Any, pair: Pair, call: Any, eventually: Any, caplog: pytest.LogCaptureFixture
+    started: Started, pair: Pair, call: Call, caplog: pytest.LogCaptureFixture
 ) -> None:
     address = started(**pair.fields)
     pair.cert.unlink()
@@ -344,7 +306,7 @@ def test_files_that_vanish_keep_what_was_in_them(
 
 @pytest.mark.parametrize("damage", ["missing", "garbage", "other key", "open", "encrypted", "ca"])
 def test_a_server_with_wrong_files_does_not_start_and_says_why(
-    run: Any, authority: Any, pair: Pair, tmp_path: Path, damage: str
+    run: Run, authority: Authority, pair: Pair, tmp_path: Path, damage: str
 ) -> None:
     ca = authority.ca
     expected = "are not a certificate and its key"

@@ -15,6 +15,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
+from tests.support.server import Publish, Refuse, Run, Serve, Stubs
+from tests.support.waiting import eventually
 
 TOKEN = "a-token-of-many-characters"
 SECOND = "another-token-for-a-rotation"
@@ -60,7 +62,7 @@ def write(tmp_path: Path) -> Write:
 
 
 @pytest.fixture
-def stubs(publish: Any, serve: Any, eventually: Any, write: Write) -> Any:
+def stubs(publish: Publish, serve: Serve, write: Write) -> Stubs:
     """A server that wants TOKEN and serves version 1."""
     publish()
     stubs = serve(token_file=write("# of the tests", "", f"{TOKEN}  # of one caller"))
@@ -93,7 +95,7 @@ def reflected(channel: grpc.Channel, metadata: Metadata | None) -> Any:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
-def test_a_call_with_the_token_is_answered_whatever_its_method(stubs: Any, scheme: str) -> None:
+def test_a_call_with_the_token_is_answered_whatever_its_method(stubs: Stubs, scheme: str) -> None:
     metadata = (("authorization", f"{scheme} {TOKEN}"), ("x-other", "1"))
     for method in REQUESTS:
         assert outcome(stubs.channel, method, metadata) == OK, method
@@ -104,7 +106,7 @@ def test_a_call_with_the_token_is_answered_whatever_its_method(stubs: Any, schem
     assert reflected(stubs.channel, metadata) == names | open_or_tested_apart
 
 
-def test_all_failures_get_one_answer_whatever_the_method_and_the_mistake(stubs: Any) -> None:
+def test_all_failures_get_one_answer_whatever_the_method_and_the_mistake(stubs: Stubs) -> None:
     wrong: list[Metadata | None] = [
         None,
         *map(bearer, ["", "x", TOKEN[:-1], f"{TOKEN}x", TOKEN.upper(), f" {TOKEN}", SECOND]),
@@ -124,14 +126,14 @@ def test_all_failures_get_one_answer_whatever_the_method_and_the_mistake(stubs: 
     assert details == "a valid token is expected in the metadata: authorization: Bearer TOKEN"
 
 
-def test_a_refusal_says_why_to_programs_too(stubs: Any, refusal: Any) -> None:
+def test_a_refusal_says_why_to_programs_too(stubs: Stubs, refusal: Refuse) -> None:
     refused = refusal(stubs.prediction.Predict, PREDICT)
     assert (refused.code, refused.info.reason, refused.info.domain) == (
         grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", "mlpserve",
     )  # fmt: skip
 
 
-def test_health_answers_without_a_token_for_probes_and_balancers_have_none(stubs: Any) -> None:
+def test_health_answers_without_a_token_for_probes_and_balancers_have_none(stubs: Stubs) -> None:
     assert stubs.serving("")
     assert stubs.serving()
     watch = stubs.health.Watch(health_pb2.HealthCheckRequest(), timeout=10)
@@ -141,7 +143,7 @@ def test_health_answers_without_a_token_for_probes_and_balancers_have_none(stubs
 
 @pytest.mark.parametrize("method", [*METHODS, "/nobody.Knows/It"])
 def test_a_refusal_waits_for_no_request_and_keeps_nobody_else_waiting(
-    stubs: Any, method: str
+    stubs: Stubs, method: str
 ) -> None:
     go = threading.Event()
 
@@ -156,14 +158,14 @@ def test_a_refusal_waits_for_no_request_and_keeps_nobody_else_waiting(
     go.set()
 
 
-def test_without_a_token_file_nobody_is_asked(publish: Any, serve: Any, eventually: Any) -> None:
+def test_without_a_token_file_nobody_is_asked(publish: Publish, serve: Serve) -> None:
     publish()
     stubs = serve()
     eventually(stubs.serving)
     assert {outcome(stubs.channel, method, None) for method in REQUESTS} == {OK}
 
 
-def test_reflection_can_be_switched_off(publish: Any, serve: Any, eventually: Any) -> None:
+def test_reflection_can_be_switched_off(publish: Publish, serve: Serve) -> None:
     publish()
     stubs = serve(reflection="off")
     eventually(stubs.serving)
@@ -171,7 +173,7 @@ def test_reflection_can_be_switched_off(publish: Any, serve: Any, eventually: An
     assert {outcome(stubs.channel, method, None) for method in REQUESTS} == {OK}
 
 
-def test_metadata_beyond_the_limit_is_refused_and_below_it_never(stubs: Any) -> None:
+def test_metadata_beyond_the_limit_is_refused_and_below_it_never(stubs: Stubs) -> None:
     method = "/mlpserve.v1.PredictionService/Predict"
     below = (*bearer(TOKEN), ("x-trace", "x" * 14_000))
     for _ in range(20):
@@ -214,7 +216,7 @@ def in_force(caplog: pytest.LogCaptureFixture, text: str = "credentials in force
 
 
 def test_a_rotation_with_overlap_fails_no_call_and_ends_the_old_token(
-    stubs: Any, write: Write, eventually: Any, caplog: pytest.LogCaptureFixture
+    stubs: Stubs, write: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     method = "/mlpserve.v1.PredictionService/Predict"
@@ -243,7 +245,7 @@ def test_a_rotation_with_overlap_fails_no_call_and_ends_the_old_token(
 
 
 def test_each_of_two_workers_follows_the_token_file(
-    publish: Any, run: Any, write: Write, eventually: Any
+    publish: Publish, run: Run, write: Write
 ) -> None:
     publish()
     path = write(TOKEN)
@@ -273,7 +275,7 @@ def test_each_of_two_workers_follows_the_token_file(
 
 @pytest.mark.parametrize("damage", ["emptied", "removed", "open", "cut"])
 def test_a_file_broken_later_keeps_the_old_tokens_and_is_logged_once(
-    stubs: Any, write: Write, tmp_path: Path, eventually: Any, caplog: Any, damage: str
+    stubs: Stubs, write: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     caplog.set_level(logging.INFO)
     method = "/mlpserve.v1.PredictionService/Predict"
@@ -296,7 +298,7 @@ def test_a_file_broken_later_keeps_the_old_tokens_and_is_logged_once(
 
 
 def test_a_secret_mounted_as_kubernetes_does_is_followed(
-    publish: Any, serve: Any, eventually: Any, tmp_path: Path
+    publish: Publish, serve: Serve, tmp_path: Path
 ) -> None:
     """The file is a link into a link to a folder, which is what changes."""
     for name, token in (("first", TOKEN), ("second", SECOND)):
@@ -317,14 +319,14 @@ def test_a_secret_mounted_as_kubernetes_does_is_followed(
 
 
 def test_a_server_whose_token_file_is_empty_ends_with_1_and_says_why(
-    run: Any, write: Write
+    run: Run, write: Write
 ) -> None:
     server = run("--token-file", str(write("# none yet")))
     assert "there is no token in" in server.event("cannot start")["reason"]
     assert server.process.wait(timeout=20) == 1
 
 
-def test_two_workers_that_cannot_read_their_tokens_end_the_server_with_1(run: Any) -> None:
+def test_two_workers_that_cannot_read_their_tokens_end_the_server_with_1(run: Run) -> None:
     server = run("--token-file", "/nonexistent", "--workers", "2")
     assert "cannot read /nonexistent" in server.event("cannot start")["reason"]
     assert server.process.wait(timeout=20) == 1

@@ -3,16 +3,21 @@
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from numpy.typing import NDArray
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from mlpserve_model import StoredModel
+from tests.support.server import Publish, Serve, Stubs
+from tests.support.waiting import eventually
+
+Future: TypeAlias = Any  # grpc's types give the future of a call no name
 
 Compression = grpc.Compression
 
@@ -32,7 +37,7 @@ class Gate:
         self.values: list[float] = []
         predict = StoredModel.predict
 
-        def waiting(model: StoredModel, x: Any) -> Any:
+        def waiting(model: StoredModel, x: NDArray[np.float32]) -> Any:
             self.values += x[:, 0].tolist()
             self.entered.release()
             assert self.opened.wait(20)
@@ -46,7 +51,7 @@ class Gate:
 
 
 @pytest.fixture
-def stubs(publish: Any, serve: Any, eventually: Any) -> Any:
+def stubs(publish: Publish, serve: Serve) -> Stubs:
     publish()
     stubs = serve()
     eventually(stubs.serving)
@@ -54,14 +59,14 @@ def stubs(publish: Any, serve: Any, eventually: Any) -> Any:
 
 
 @pytest.fixture
-def gate(stubs: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+def gate(stubs: Stubs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     gate = Gate(monkeypatch)
     yield gate
     gate.opened.set()
 
 
 @pytest.fixture
-def busy(gate: Gate, stubs: Any, transport: str) -> list[Any]:
+def busy(gate: Gate, stubs: Stubs, transport: str) -> list[Future]:
     """Calls that keep all threads of the server computing until the gate is opened."""
     passes = 1 if transport == "direct" else 8
     calls = []
@@ -73,7 +78,7 @@ def busy(gate: Gate, stubs: Any, transport: str) -> list[Any]:
 
 @pytest.mark.parametrize("compression", [Compression.Gzip, Compression.Deflate])
 def test_compressed_requests_are_answered_like_others(
-    stubs: Any, compression: grpc.Compression
+    stubs: Stubs, compression: grpc.Compression
 ) -> None:
     plain = stubs.prediction.Predict(predict_request(0.5))
     packed = stubs.prediction.Predict(predict_request(0.5), compression=compression)
@@ -88,7 +93,7 @@ def test_compressed_requests_are_answered_like_others(
 
 
 def test_a_call_whose_deadline_has_passed_is_not_computed(
-    gate: Gate, busy: list[Any], stubs: Any
+    gate: Gate, busy: list[Future], stubs: Stubs
 ) -> None:
     late = [stubs.prediction.Predict.future(predict_request(1), timeout=0.2) for _ in range(20)]
     assert {call.code() for call in late} == {grpc.StatusCode.DEADLINE_EXCEEDED}
@@ -98,7 +103,9 @@ def test_a_call_whose_deadline_has_passed_is_not_computed(
     assert 1 not in gate.values
 
 
-def test_a_call_that_was_cancelled_is_not_computed(gate: Gate, busy: list[Any], stubs: Any) -> None:
+def test_a_call_that_was_cancelled_is_not_computed(
+    gate: Gate, busy: list[Future], stubs: Stubs
+) -> None:
     calls = [stubs.prediction.Predict.future(predict_request(1)) for _ in range(20)]
     # One that is answered in between: those before it have reached the server.
     assert stubs.serving()
@@ -112,7 +119,7 @@ def test_a_call_that_was_cancelled_is_not_computed(gate: Gate, busy: list[Any], 
     assert 1 not in gate.values
 
 
-def test_a_message_above_the_limit_is_refused_by_its_size(stubs: Any) -> None:
+def test_a_message_above_the_limit_is_refused_by_its_size(stubs: Stubs) -> None:
     unlimited = [("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(stubs.address, unlimited) as channel:
         tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[1, 12], data=bytes(65 << 20))
@@ -122,15 +129,15 @@ def test_a_message_above_the_limit_is_refused_by_its_size(stubs: Any) -> None:
     assert str(64 << 20) in (caught.value.details() or "")
 
 
-def test_a_method_that_does_not_exist_is_unimplemented(stubs: Any) -> None:
-    call = stubs.channel.unary_unary("/mlpserve.v1.PredictionService/Nothing")
+def test_a_method_that_does_not_exist_is_unimplemented(stubs: Stubs) -> None:
+    call: Any = stubs.channel.unary_unary("/mlpserve.v1.PredictionService/Nothing")
     with pytest.raises(grpc.RpcError) as caught:
         call(b"", timeout=10)
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_metadata_that_nobody_knows_does_no_harm(stubs: Any) -> None:
-    metadata = [("x-strange", "value"), ("x-strange-bin", bytes(range(256)))]
+def test_metadata_that_nobody_knows_does_no_harm(stubs: Stubs) -> None:
+    metadata = (("x-strange", "value"), ("x-strange-bin", bytes(range(256))))
     answer, call = stubs.prediction.Predict.with_call(predict_request(0), metadata=metadata)
     assert answer.model.version == 1
     assert call.code() == grpc.StatusCode.OK

@@ -13,6 +13,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store
+from tests.support.server import Publish, Refuse, Serve, Stubs
+from tests.support.waiting import eventually
 
 PIXELS = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(range(12)))
 REQUEST = pb.PredictRequest(instance=PIXELS)
@@ -40,7 +42,7 @@ class HalfOpen:
 
 
 @pytest.fixture
-def stubs(publish: Any, serve: Any, eventually: Any) -> Any:
+def stubs(publish: Publish, serve: Serve) -> Stubs:
     """A server that serves version 1."""
     publish()
     stubs = serve()
@@ -48,7 +50,7 @@ def stubs(publish: Any, serve: Any, eventually: Any) -> Any:
     return stubs
 
 
-def test_watches_that_are_cancelled_at_once_do_not_stop_the_server(stubs: Any) -> None:
+def test_watches_that_are_cancelled_at_once_do_not_stop_the_server(stubs: Stubs) -> None:
     request = health_pb2.HealthCheckRequest(service="mlpserve.v1.PredictionService")
     for _ in range(50):
         watches = [stubs.health.Watch(request, timeout=10) for _ in range(20)]
@@ -58,7 +60,7 @@ def test_watches_that_are_cancelled_at_once_do_not_stop_the_server(stubs: Any) -
     assert stubs.serving("")
 
 
-def test_a_watch_of_an_unknown_service_says_so_and_a_check_is_not_found(stubs: Any) -> None:
+def test_a_watch_of_an_unknown_service_says_so_and_a_check_is_not_found(stubs: Stubs) -> None:
     request = health_pb2.HealthCheckRequest(service="nobody")
     watch = stubs.health.Watch(request, timeout=10)
     assert next(iter(watch)).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -68,7 +70,7 @@ def test_a_watch_of_an_unknown_service_says_so_and_a_check_is_not_found(stubs: A
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-def test_half_open_batches_do_not_stop_others(stubs: Any, transport: str) -> None:
+def test_half_open_batches_do_not_stop_others(stubs: Stubs, transport: str) -> None:
     # The standard transport has eight threads for predictions, which half-open calls keep.
     count = 20 if transport == "direct" else 7
     half_open = HalfOpen(stubs.channel, "/mlpserve.v1.PredictionService/BatchPredict", count)
@@ -78,7 +80,7 @@ def test_half_open_batches_do_not_stop_others(stubs: Any, transport: str) -> Non
     half_open.end()
 
 
-def test_idle_reflection_and_half_open_calls_do_not_stop_health(stubs: Any) -> None:
+def test_idle_reflection_and_half_open_calls_do_not_stop_health(stubs: Stubs) -> None:
     reflection = reflection_pb2_grpc.ServerReflectionStub(stubs.channel)
     go = threading.Event()
 
@@ -101,7 +103,7 @@ def test_idle_reflection_and_half_open_calls_do_not_stop_health(stubs: Any) -> N
 # grpcio's own server waits for a request as long as its caller does.
 @pytest.mark.parametrize("transport", ["direct"], indirect=True)
 def test_a_request_that_never_comes_is_refused_in_the_end(
-    stubs: Any, monkeypatch: pytest.MonkeyPatch
+    stubs: Stubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlpserve_server.transport.request_reader.TOO_SLOW_SECONDS", 0.5)
     monkeypatch.setattr("mlpserve_server.transport.request_reader.SLOW_SECONDS", 0.1)
@@ -118,7 +120,7 @@ def test_a_request_that_never_comes_is_refused_in_the_end(
     go.set()
 
 
-def test_a_flood_of_single_calls_does_not_starve_a_batch(stubs: Any) -> None:
+def test_a_flood_of_single_calls_does_not_starve_a_batch(stubs: Stubs) -> None:
     done = threading.Event()
     options = [("grpc.use_local_subchannel_pool", 1)]
     data = REQUEST.SerializeToString()
@@ -142,7 +144,7 @@ def test_a_flood_of_single_calls_does_not_starve_a_batch(stubs: Any) -> None:
 
 
 def test_calls_that_wait_for_a_load_count_among_those_that_wait(
-    publish: Any, serve: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    publish: Publish, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = publish()
     publish(seed=1)
@@ -164,7 +166,7 @@ def test_calls_that_wait_for_a_load_count_among_those_that_wait(
     assert stubs.prediction.Predict(REQUEST, timeout=10).model.version == 2
 
 
-def test_a_very_long_alias_is_not_found_and_not_repeated(stubs: Any, refusal: Any) -> None:
+def test_a_very_long_alias_is_not_found_and_not_repeated(stubs: Stubs, refusal: Refuse) -> None:
     selector = model_pb2.ModelSelector(alias="a" * 20_000)
     request = pb.PredictRequest(instance=PIXELS, model=selector)
     refused = refusal(stubs.prediction.Predict, request)
@@ -172,7 +174,7 @@ def test_a_very_long_alias_is_not_found_and_not_repeated(stubs: Any, refusal: An
     assert len(refused.message) < 200
 
 
-def test_a_very_long_page_token_is_refused_by_field(stubs: Any, refusal: Any) -> None:
+def test_a_very_long_page_token_is_refused_by_field(stubs: Stubs, refusal: Refuse) -> None:
     request = model_pb2.ListModelVersionsRequest(page_token="1" * 5000)
     refused = refusal(stubs.models.ListModelVersions, request)
     assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["page_token"])

@@ -12,6 +12,9 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 
 from mlpserve.open_inference import inference_pb2
+from mlpserve_model import Store
+from tests.support.server import Publish, Serve
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
 PYTHON = ROOT / ".venv-triton" / "bin" / "python"
@@ -30,7 +33,7 @@ def heard(part: str, address: str) -> Any:
 
 
 @pytest.fixture
-def address(publish: Any, serve: Any, eventually: Any) -> str:
+def address(publish: Publish, serve: Serve) -> str:
     """Of a server with two versions, the first of them served."""
     publish(seed=0)
     publish(seed=1, promote=False)
@@ -40,13 +43,13 @@ def address(publish: Any, serve: Any, eventually: Any) -> str:
 
 
 @pytest.mark.parametrize("form", ["blocking", "callbacks", "asynchronous"])
-def test_it_gets_the_answers_of_the_stored_weights(store: Any, address: str, form: str) -> None:
+def test_it_gets_the_answers_of_the_stored_weights(store: Store, address: str, form: str) -> None:
     x = np.random.default_rng(4).random((5, 12), np.float32)
     pixels = np.random.default_rng(5).integers(0, 17, (5, 12), np.uint8)
     many = np.random.default_rng(6).random((1500, 12), np.float32)
     calls = {
         "floats": (1, x),
-        "pixels": (1, np.float32(pixels / 16)),
+        "pixels": (1, (pixels / 16).astype(np.float32)),
         "one": (1, x[:1]),
         "many": (1, many),
         "labels": (1, x),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc
 import tritonclient.grpc.aio
+from numpy.typing import NDArray
 from tritonclient.grpc import InferInput, InferRequestedOutput, service_pb2
 from tritonclient.utils import InferenceServerException
 
@@ -23,7 +24,7 @@ PIXELS = np.random.default_rng(5).integers(0, 17, (5, *SHAPE), np.uint8)
 MANY = np.random.default_rng(6).random((1500, *SHAPE), np.float32)
 
 
-def given(x: Any, name: str = "instances", datatype: str = "") -> InferInput:
+def given(x: NDArray[np.float32], name: str = "instances", datatype: str = "") -> InferInput:
     datatype = datatype or {"float32": "FP32", "uint8": "UINT8", "float64": "FP64"}[x.dtype.name]
     tensor = InferInput(name, x.shape, datatype)
     tensor.set_data_from_numpy(x)

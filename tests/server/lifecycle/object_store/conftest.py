@@ -3,7 +3,6 @@
 from tests.support.object_store import (
     address,
     draft,
-    eventually,
     moto,
     proxy,
     publish,
@@ -11,4 +10,4 @@ from tests.support.object_store import (
     store,
 )
 
-__all__ = ["address", "draft", "eventually", "moto", "proxy", "publish", "short_lease", "store"]
+__all__ = ["address", "draft", "moto", "proxy", "publish", "short_lease", "store"]

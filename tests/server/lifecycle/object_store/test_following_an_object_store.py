@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import pytest
@@ -21,6 +21,9 @@ from mlpserve_model import Store
 from mlpserve_model.store.location import parse_location
 from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
+from tests.support.object_store import Proxy
+from tests.support.server import Publish
+from tests.support.waiting import eventually
 
 INSTANCE = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(range(12)))
 READINESS = health_pb2.HealthCheckRequest(service="mlpserve.v1.PredictionService")
@@ -43,13 +46,22 @@ class Running:
         request = pb.PredictRequest(instance=INSTANCE, model=model_pb2.ModelSelector(**selector))
         return int(self.prediction.Predict(request, timeout=10).model.version)
 
+    def serves(self, version: int) -> bool:
+        return self.ready() and self.version() == version
+
     def stop(self) -> None:
         self.channel.close()
         self.server.stop()
 
 
+class ServeBucket(Protocol):
+    """Starts a server over the bucket."""
+
+    def __call__(self, **changes: Any) -> Running: ...
+
+
 @pytest.fixture
-def serve(address: str, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+def serve(address: str, tmp_path: Path) -> Iterator[ServeBucket]:
     running = []
 
     def serve(**changes: Any) -> Running:
@@ -81,7 +93,7 @@ def works(request: str) -> None:
 
 
 def test_a_promotion_is_followed_and_so_is_a_rollback(
-    store: Store, publish: Any, serve: Any, eventually: Any
+    store: Store, publish: Publish, serve: ServeBucket
 ) -> None:
     publish()
     server = serve()
@@ -95,7 +107,7 @@ def test_a_promotion_is_followed_and_so_is_a_rollback(
 
 @pytest.mark.parametrize(("serve_what", "most"), [("champion", 1), ("latest", 2), ("1", 1)])
 def test_a_poll_that_finds_nothing_new_is_one_request_or_two(
-    serve_what: str, most: int, publish: Any, serve: Any, eventually: Any, proxy: Any
+    serve_what: str, most: int, publish: Publish, serve: ServeBucket, proxy: Proxy
 ) -> None:
     publish()
     server = serve(serve=serve_what)
@@ -110,10 +122,9 @@ def test_a_poll_that_finds_nothing_new_is_one_request_or_two(
 @pytest.mark.parametrize("fault", ["503", "reset", "hang"])
 def test_a_store_that_fails_leaves_the_model_in_service_and_is_followed_again(
     fault: str,
-    publish: Any,
-    serve: Any,
-    eventually: Any,
-    proxy: Any,
+    publish: Publish,
+    serve: ServeBucket,
+    proxy: Proxy,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -133,7 +144,7 @@ def test_a_store_that_fails_leaves_the_model_in_service_and_is_followed_again(
 
 @pytest.mark.parametrize("torn", ["aliases.json", "2/manifest.json", "2/model.npz", "2/golden.npz"])
 def test_what_arrives_in_part_is_never_served(
-    torn: str, publish: Any, serve: Any, eventually: Any, proxy: Any
+    torn: str, publish: Publish, serve: ServeBucket, proxy: Proxy
 ) -> None:
     publish()
     server = serve()
@@ -159,10 +170,9 @@ def test_what_arrives_in_part_is_never_served(
 def test_a_start_without_the_store_serves_what_was_last_seen_of_it(
     fault: str,
     store: Store,
-    publish: Any,
-    serve: Any,
-    eventually: Any,
-    proxy: Any,
+    publish: Publish,
+    serve: ServeBucket,
+    proxy: Proxy,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -185,7 +195,7 @@ def test_a_start_without_the_store_serves_what_was_last_seen_of_it(
 
 
 def test_a_start_without_store_and_cache_is_alive_and_waits(
-    publish: Any, serve: Any, eventually: Any, proxy: Any
+    publish: Publish, serve: ServeBucket, proxy: Proxy
 ) -> None:
     publish()
     proxy.fault = fails("503")
@@ -197,7 +207,7 @@ def test_a_start_without_store_and_cache_is_alive_and_waits(
 
 
 def test_a_damaged_cache_is_not_believed_and_made_anew(
-    publish: Any, serve: Any, eventually: Any, proxy: Any, tmp_path: Path
+    publish: Publish, serve: ServeBucket, proxy: Proxy, tmp_path: Path
 ) -> None:
     publish()
     first = serve()
@@ -219,7 +229,11 @@ def test_a_damaged_cache_is_not_believed_and_made_anew(
 
 
 def test_a_damaged_cache_without_the_store_is_not_served(
-    publish: Any, serve: Any, eventually: Any, proxy: Any, tmp_path: Path, caplog: Any
+    publish: Publish,
+    serve: ServeBucket,
+    proxy: Proxy,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     publish()
     first = serve()
@@ -239,7 +253,7 @@ def test_a_damaged_cache_without_the_store_is_not_served(
 
 
 def test_a_cache_that_cannot_be_written_is_said_once_and_the_store_is_served(
-    publish: Any, serve: Any, eventually: Any, tmp_path: Path, caplog: Any
+    publish: Publish, serve: ServeBucket, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     publish()
@@ -251,18 +265,17 @@ def test_a_cache_that_cannot_be_written_is_said_once_and_the_store_is_served(
 
 
 def test_the_cache_keeps_what_is_aliased_and_a_few_more(
-    publish: Any, serve: Any, eventually: Any, tmp_path: Path
+    publish: Publish, serve: ServeBucket, tmp_path: Path
 ) -> None:
     server = serve(standby=1)
     for seed in range(6):
-        version = publish(seed=seed)
-        eventually(lambda version=version: server.ready() and server.version() == version)
+        eventually(server.serves, publish(seed=seed))
     kept = sorted(int(path.parent.name) for path in (tmp_path / "cache").rglob("manifest.json"))
     assert kept == [4, 5, 6]
 
 
 def test_a_store_that_hangs_does_not_keep_the_server_from_stopping(
-    publish: Any, serve: Any, eventually: Any, proxy: Any
+    publish: Publish, serve: ServeBucket, proxy: Proxy
 ) -> None:
     publish()
     server = serve()
@@ -280,7 +293,7 @@ PROGRAM = str(Path(sys.executable).with_name("mlpserve-server"))
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_the_program_starts_without_the_store_and_stops_while_it_hangs(
-    workers: str, address: str, publish: Any, proxy: Any, tmp_path: Path
+    workers: str, address: str, publish: Publish, proxy: Proxy, tmp_path: Path
 ) -> None:
     publish()
     command = [

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +17,7 @@ TRAINER = str(Path(sys.executable).with_name("mlpserve-trainer"))
 
 @pytest.mark.timeout(300)
 def test_the_second_of_two_trainers_is_judged_against_the_first_and_the_champion_goes_forward(
-    address: str, tmp_path: Path, eventually: Any
+    address: str, tmp_path: Path
 ) -> None:
     environment = os.environ | {"MLPSERVE_STORE": address, "MLPSERVE_CACHE_DIR": str(tmp_path)}
     command = [
