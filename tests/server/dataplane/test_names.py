@@ -10,7 +10,7 @@ import pytest
 
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_model import Network
+from mlpserve_model import Network, Signature
 from tests.support.server import Publish, Refuse, Serve, Stubs
 from tests.support.waiting import eventually
 
@@ -64,7 +64,7 @@ def test_versions_that_differ_in_their_names_alone_answer_with_their_own(
     publish: Publish, serve: Serve
 ) -> None:
     publish()
-    publish(class_names=("a", "b", "c"))
+    publish(signature=Signature((3, 4), 16, ("a", "b", "c")))
     stubs = serve()
     eventually(stubs.serving)
     for version, names in ((1, NAMES), (2, ("a", "b", "c"))):
@@ -77,7 +77,7 @@ def test_labels_beyond_one_byte_are_encoded(publish: Publish, serve: Serve) -> N
     """Labels take one, two or three bytes in a response."""
     classes = 20_000
     names = tuple(map(str, range(classes)))
-    publish(network=Network((12, 1, classes)), class_names=names)
+    publish(network=Network((12, 1, classes)), signature=Signature((3, 4), 16, names))
     stubs = serve()
     eventually(stubs.serving)
     instances = np.random.default_rng(0).integers(0, 17, (50, 12), np.uint8)
