@@ -13,13 +13,13 @@ HERE = Path(__file__).parent
 
 
 def main() -> int:
-    """Write the stubs of every .proto file below the target folder; return protoc's status."""
+    """Write the stubs of every .proto file to the target folder; return protoc's exit status."""
     target = sys.argv[1]
     sources = sorted(str(path.relative_to(HERE)) for path in HERE.rglob("*.proto"))
     well_known = files("grpc_tools") / "_proto"
     outputs = [f"--python_out={target}", f"--mypy_out=quiet:{target}"]
     services = [path for path in sources if "service " in (HERE / path).read_text()]
-    bin_folder = Path(sys.executable).parent  # where the plug-ins are; it need not be on PATH
+    bin_folder = Path(sys.executable).parent  # has the plug-ins, and need not be on PATH
     plugins = [
         f"--plugin={bin_folder / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
     ]

@@ -6,7 +6,7 @@
         prediction = client.predict(image)
         print(prediction.name, prediction.probability)
 
-Importing this package loads nothing heavy; its names are loaded when they are first used.
+Importing this package is cheap: its names are loaded when they are first used.
 """
 
 from importlib import import_module

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve.v1 import model_pb2, prediction_pb2
-from mlpserve_client import _messages as _wire
-from mlpserve_client._calls import Core, Selector
+from mlpserve_client import _messages
+from mlpserve_client._calls import Calls, Selector
 from mlpserve_client._class_names import KnownNames
 from mlpserve_client._errors import BatchTooLargeError, InvalidInputError, ServerError
 from mlpserve_client._images import Fitter
@@ -23,84 +23,81 @@ Response: TypeAlias = prediction_pb2.BatchPredictResponse
 
 _IN_FLIGHT = 4  # requests; enough to keep the network and the server busy at once
 _REQUEST_BYTES = 512 * 1024  # large enough to amortise a call, far below gRPC's limits
-_STREAM_BYTES = 16 * 1024 * 1024  # of one request or answer, when the caller chose the rows
+_MAX_STREAM_BYTES = 16 * 1024 * 1024  # of a request or answer whose rows the caller chose
 _MAX_BATCH = 8192  # rows; the server's default, until it names another limit
-_UNKNOWN_CLASSES = 256  # assumed until an answer shows how many there are
+_UNKNOWN_CLASSES = 256  # assumed until an answer shows the number
 
 
-class _Asked(NamedTuple):
+class _Request(NamedTuple):
     rows: Rows
-    request: prediction_pb2.BatchPredictRequest
+    message: prediction_pb2.BatchPredictRequest
     known: KnownNames | None  # None: the answer need not bring names
     call: Call[Response] | None = None
+
+
+class _Answer(NamedTuple):
+    responses: list[Response]  # several, if the request was split
+    known: KnownNames  # what the request said
 
 
 class Batches:
     """Splits batches and streams into requests; remembers the server's limits."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
         self._max_batch = _MAX_BATCH
         self._classes = _UNKNOWN_CLASSES
 
     async def predict_batch(
-        self, instances: Any, chosen: Selector = None, timeout: float | None = None
+        self, instances: Any, selector: Selector = None, timeout: float | None = None
     ) -> BatchPrediction:
         """Classify many instances by one version."""
-        array = await self._as_array(instances, chosen, timeout)
+        array = await self._as_array(instances, selector, timeout)
         if not len(array):
-            return await self._nothing(chosen, timeout)
+            model = await self._calls.model(selector, timeout)
+            return _BatchBuilder(0, model.ref, model.class_names).result()
         size = self._rows_within(_REQUEST_BYTES, array[0])
-        known = self._core.class_names.known
-        head = await self._answer(_asked(array[:size], chosen, known), chosen, timeout)
-        gathered = await self._gathered(len(array), head[0], known, timeout)
-        gathered.add(head)
+        request = _request(array[:size], selector, self._calls.class_names.known)
+        head = await self._answer(request, selector, timeout)
+        builder = await self._builder(len(array), head, timeout)
+        builder.add(head.responses)
         rest = _slices(array, size, self._rows_within(_REQUEST_BYTES, array[0]))
-        async with aclosing(self._in_order(rest, _pin(gathered.ref), timeout)) as answers:
-            async for _, responses in answers:
-                gathered.add(responses)
-        return gathered.result()
+        async with aclosing(self._in_order(rest, _pin(builder.ref), timeout)) as answers:
+            async for answer in answers:
+                builder.add(answer.responses)
+        return builder.result()
 
     async def predict_stream(
         self,
         instances: Iterable[Any] | AsyncIterable[Any],
-        chosen: Selector = None,
+        selector: Selector = None,
         timeout: float | None = None,
         batch_size: int = 256,
     ) -> AsyncGenerator[Prediction]:
         """Classify instances one after the other, without holding all of them."""
-        if not isinstance(batch_size, int | np.integer) or batch_size < 1:
-            raise InvalidInputError(f"invalid batch_size {batch_size!r}: expected 1 or more rows")
-        if not isinstance(instances, Iterable | AsyncIterable):
-            raise InvalidInputError(
-                f"expected an iterable of instances, got {type(instances).__name__}"
-            )
+        _check_stream(instances, batch_size)
 
-        def size(instance: Rows) -> int:
-            return min(batch_size, self._rows_within(_STREAM_BYTES, instance))
+        def rows(instance: Rows) -> int:
+            return min(batch_size, self._rows_within(_MAX_STREAM_BYTES, instance))
 
-        groups = _groups(instances, self._core.fitter(chosen, timeout), size)
-        answers = self._in_order(groups, chosen, timeout, with_names=True)
+        groups = _groups(instances, self._calls.fitter(selector, timeout), rows)
+        answers = self._in_order(groups, selector, timeout, with_names=True)
         async with aclosing(answers):
-            async for known, responses in answers:
-                for response in responses:
-                    rows = len(response.labels)
-                    gathered = await self._gathered(rows, response, known, timeout)
-                    gathered.add([response])
-                    for prediction in gathered.result():
+            async for answer in answers:
+                for response in answer.responses:
+                    part = _Answer([response], answer.known)
+                    builder = await self._builder(len(response.labels), part, timeout)
+                    builder.add([response])
+                    for prediction in builder.result():
                         yield prediction
 
-    async def _as_array(self, instances: Any, chosen: Selector, timeout: float | None) -> Rows:
+    async def _as_array(self, instances: Any, selector: Selector, timeout: float | None) -> Rows:
         if not has_images(instances):
             return as_instances(instances)
         if not all(is_image(instance) for instance in instances):
             raise InvalidInputError("a batch holds images or arrays, not some of each")
-        fitter = self._core.fitter(chosen, timeout)
+        fitter = self._calls.fitter(selector, timeout)
         return np.stack([await fitter.as_array(image) for image in instances])
-
-    async def _nothing(self, chosen: Selector, timeout: float | None) -> BatchPrediction:
-        model = await self._core.model(chosen, timeout)
-        return _Gathered(0, model.ref, model.class_names).result()
 
     def _rows_within(self, limit: int, instance: Rows) -> int:
         """Return how many rows keep both the request and its answer below `limit` bytes."""
@@ -111,88 +108,84 @@ class Batches:
     async def _in_order(
         self,
         batches: AsyncIterator[Rows],
-        chosen: Selector,
+        selector: Selector,
         timeout: float | None,
         with_names: bool = False,
-    ) -> AsyncGenerator[tuple[KnownNames, list[Response]]]:
-        """Ask for every batch, a few at a time, and give the answers in order."""
-        waiting: deque[_Asked] = deque()
+    ) -> AsyncGenerator[_Answer]:
+        """Send every batch, a few at a time, and yield the answers in order."""
+        waiting: deque[_Request] = deque()
         try:
             async for rows in batches:
-                known = self._core.class_names.known
-                asked = _asked(rows, chosen, known if with_names else None)
-                call = self._core.start(BATCH_PREDICT, asked.request, timeout)
-                waiting.append(asked._replace(call=call))
+                known = self._calls.class_names.known if with_names else None
+                request = _request(rows, selector, known)
+                call = self._calls.start(BATCH_PREDICT, request.message, timeout)
+                waiting.append(request._replace(call=call))
                 if len(waiting) >= _IN_FLIGHT:
-                    yield await self._next_answer(waiting, chosen, timeout)
+                    yield await self._answer(waiting.popleft(), selector, timeout)
             while waiting:
-                yield await self._next_answer(waiting, chosen, timeout)
+                yield await self._answer(waiting.popleft(), selector, timeout)
         finally:
-            for asked in waiting:
-                if asked.call:
-                    asked.call.cancel()
-
-    async def _next_answer(
-        self, waiting: deque[_Asked], chosen: Selector, timeout: float | None
-    ) -> tuple[KnownNames, list[Response]]:
-        asked = waiting.popleft()
-        return asked.known or KnownNames(), await self._answer(asked, chosen, timeout)
+            for request in waiting:
+                if request.call:
+                    request.call.cancel()
 
     async def _answer(
-        self, asked: _Asked, chosen: Selector, timeout: float | None
-    ) -> list[Response]:
-        """Wait for an answer; several, when the limit turns out to be lower."""
+        self, request: _Request, selector: Selector, timeout: float | None
+    ) -> _Answer:
+        """Wait for an answer; split the request if a limit turns out to be lower."""
+        known = request.known or KnownNames()
         try:
-            response = await self._core.ask(BATCH_PREDICT, asked.request, timeout, asked.call)
-            self._core.answered_by(response)
-            return [self._complete(response, len(asked.rows))]
+            response = await self._calls.call_with_retry(
+                BATCH_PREDICT, request.message, timeout, request.call
+            )
+            return _Answer([self._checked(response, len(request.rows))], known)
         except BatchTooLargeError as error:
-            # The server's limit of rows; without one, a message was too long for gRPC.
-            limit = error.max_batch or len(asked.rows) // 2
-            if not 0 < limit < len(asked.rows):
+            # The server's limit of rows; 0 if a message was too long for gRPC.
+            limit = error.max_batch or len(request.rows) // 2
+            if not 0 < limit < len(request.rows):
                 raise
             self._max_batch = limit
-        answers: list[Response] = []
-        for start in range(0, len(asked.rows), limit):
-            part = _asked(asked.rows[start : start + limit], chosen, asked.known)
-            answers += await self._answer(part, chosen, timeout)
-            chosen = _pin(_wire.ref(answers[0].model))
-        return answers
+        responses: list[Response] = []
+        for start in range(0, len(request.rows), limit):
+            part = _request(request.rows[start : start + limit], selector, request.known)
+            responses += (await self._answer(part, selector, timeout)).responses
+            selector = _pin(_messages.ref(responses[0].model))
+        return _Answer(responses, known)
 
-    def _complete(self, response: Response, rows: int) -> Response:
+    def _checked(self, response: Response, rows: int) -> Response:
         if len(response.labels) != rows:
             raise ServerError(f"the server answered {rows} rows with {len(response.labels)} labels")
+        self._calls.answered_by(response)
         self._classes = max(1, _classes(response))
         return response
 
-    async def _gathered(
-        self, rows: int, response: Response, known: KnownNames, timeout: float | None
-    ) -> "_Gathered":
-        ref = self._core.answered_by(response)
-        names = await self._core.class_names.resolve(
-            ref, response.class_names, known, _classes(response), timeout
+    async def _builder(self, rows: int, answer: _Answer, timeout: float | None) -> "_BatchBuilder":
+        first = answer.responses[0]
+        ref = _messages.ref(first.model)
+        names = await self._calls.class_names.resolve(
+            ref, first.class_names, answer.known, _classes(first), timeout
         )
-        return _Gathered(rows, ref, names)
+        return _BatchBuilder(rows, ref, names)
 
 
-class _Gathered:
-    """The answers so far; the arrays are made once, so memory stays what the result needs."""
+class _BatchBuilder:
+    """Collects answers in arrays that are allocated once."""
 
     def __init__(self, rows: int, ref: ModelRef, class_names: tuple[str, ...]) -> None:
+        self.ref = ref
         self._labels = np.empty(rows, dtype=np.int32)
         self._probabilities = np.empty((rows, len(class_names)), dtype=np.float32)
-        self.ref = ref
         self._class_names = class_names
         self._filled = 0
 
     def add(self, responses: Iterable[Response]) -> None:
         for response in responses:
-            if (ref := _wire.ref(response.model)) != self.ref:
-                # A number that was used again: the same number, other weights.
+            if (ref := _messages.ref(response.model)) != self.ref:
+                # A version number was used again, for other weights.
                 raise ServerError(f"rows of one batch were answered by {self.ref} and by {ref}")
             rows = slice(self._filled, self._filled + len(response.labels))
             self._labels[rows] = response.labels
-            self._probabilities[rows] = _wire.decode_rows(
+            self._probabilities[rows] = _messages.decode_rows(
                 response.probabilities, len(response.labels), len(self._class_names)
             )
             self._filled = rows.stop
@@ -203,17 +196,26 @@ class _Gathered:
         return BatchPrediction(self._labels, self._probabilities, self.ref, self._class_names)
 
 
-def _asked(rows: Rows, chosen: Selector, known: KnownNames | None) -> _Asked:
-    request = prediction_pb2.BatchPredictRequest(
-        instances=_wire.encode(rows),
-        model=chosen,
+def _check_stream(instances: object, batch_size: object) -> None:
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise InvalidInputError(f"invalid batch_size {batch_size!r}: expected 1 or more rows")
+    if not isinstance(instances, Iterable | AsyncIterable):
+        raise InvalidInputError(
+            f"expected an iterable of instances, got {type(instances).__name__}"
+        )
+
+
+def _request(rows: Rows, selector: Selector, known: KnownNames | None) -> _Request:
+    message = prediction_pb2.BatchPredictRequest(
+        instances=_messages.encode(rows),
+        model=selector,
         known_class_names=known.hash if known else None,
     )
-    return _Asked(rows, request, known)
+    return _Request(rows, message, known)
 
 
 def _classes(response: Response) -> int:
-    """Return how many classes an answer has; 0 where its shape is none of an answer."""
+    """Return the number of classes in an answer, 0 if its probabilities are not a matrix."""
     shape = response.probabilities.shape
     return shape[1] if len(shape) == 2 else 0
 

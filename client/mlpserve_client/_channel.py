@@ -1,6 +1,6 @@
-"""How a channel is made: target, options, service config, credentials.
+"""Configuration of a channel: target, options, service config, credentials.
 
-What a client survives is left to gRPC's own machinery; here it is only configured.
+Reconnecting, balancing and retrying are gRPC's own; they are only configured here.
 """
 
 import codecs
@@ -23,15 +23,15 @@ _MESSAGE_LIMIT = 64 * 1024 * 1024  # bytes, as the server's
 _RETRY_BUFFER = _MESSAGE_LIMIT  # gRPC's default of 256 KiB would send no batch again
 
 _SERVICE_CONFIG = {
-    # Every address gets its turn, but only while its own health check says SERVING:
-    # a server that is about to stop gets no new calls.
+    # Calls go to all addresses in turn whose health check says SERVING: a server that is
+    # about to stop gets no new calls.
     "loadBalancingConfig": [{"round_robin": {}}],
     "healthCheckConfig": {"serviceName": READINESS},
     "methodConfig": [
         {
             "name": _CALLS,
-            # No call changes anything, so all may be sent again. A server that stops ends
-            # some calls as CANCELLED (grpc/grpc#41785), which nobody here asked for.
+            # Calls change nothing, so all may be retried. A server that stops ends some calls
+            # as CANCELLED (grpc/grpc#41785), though the client did not cancel them.
             "retryPolicy": {
                 "maxAttempts": 5,
                 "initialBackoff": "0.05s",
@@ -42,7 +42,7 @@ _SERVICE_CONFIG = {
         }
     ],
     # Half of the tokens allow a burst of retries, as when a connection with many calls
-    # breaks; then only one call in ten is retried, so a broken server sees no storm.
+    # breaks; beyond it one call in ten is retried, so that a broken server is not flooded.
     "retryThrottling": {"maxTokens": 400, "tokenRatio": 0.1},
 }
 
@@ -57,18 +57,18 @@ def options(
 ) -> list[tuple[str, Any]]:
     """Return the options of a channel to some targets; health checks need no readiness."""
     chosen: list[tuple[str, Any]] = [
-        # Otherwise gRPC lets equal channels share connections: several clients would still
-        # talk to one worker.
+        # Otherwise gRPC shares connections between equal channels: several clients would all
+        # call one worker.
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_send_message_length", _MESSAGE_LIMIT),
         ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
-        # A restarted server is found at once, a moved one within the second.
+        # A restarted server is reached at once, a moved one within a second.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.dns_min_time_between_resolutions_ms", 500),
         ("grpc.service_config_disable_resolution", 1),
-        # A server that vanished without a word is given up within seconds, not minutes;
-        # ours takes pings every ten seconds.
+        # A connection that broke silently is closed within seconds, not minutes; the server
+        # allows pings every ten seconds.
         ("grpc.keepalive_time_ms", 11_000),
         ("grpc.keepalive_timeout_ms", 4_000),
     ]
@@ -88,7 +88,7 @@ def options(
 def channel_target(targets: tuple[str, ...]) -> str:
     """Return gRPC's form of one or several targets.
 
-    gRPC takes one name or many addresses. Several names are therefore looked up here, once.
+    gRPC takes one name or many addresses, so several names are resolved here, once.
 
     Raises:
         ConnectionFailedError: none of several names has an address.
@@ -108,23 +108,23 @@ def channel_target(targets: tuple[str, ...]) -> str:
         )
     if all(":" not in host for host, _ in found):
         return "ipv4:" + ",".join(f"{host}:{port}" for host, port in found)
-    # gRPC takes a list of one family only, but it knows IPv4 in IPv6's notation.
+    # gRPC takes a list of one family only, but also IPv4 addresses in IPv6's notation.
     hosts = ((host if ":" in host else f"::ffff:{host}", port) for host, port in found)
     return "ipv6:" + ",".join(f"[{host}]:{port}" for host, port in hosts)
 
 
 def credentials(tls: Tls) -> grpc.ChannelCredentials:
-    """Read the certificates and keys.
+    """Return credentials from the certificates and keys.
 
     Raises:
-        SettingsError: a file cannot be read.
+        SettingsError: a file cannot be read, or is not a PEM file.
 
     """
     return grpc.ssl_channel_credentials(_read(tls.ca), _read(tls.key), _read(tls.cert))
 
 
 def metadata(settings: Settings) -> tuple[tuple[str, str], ...] | None:
-    """Return what goes along with every call."""
+    """Return the metadata of every call."""
     if settings.token is None:
         return None
     return (("authorization", f"Bearer {settings.token}"),)
@@ -135,7 +135,7 @@ def _addresses(target: str) -> list[tuple[str, str]]:
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return []  # the others may be up
+        return []  # the other targets may have one
     return [(str(entry[4][0]), port) for entry in found]
 
 

@@ -1,4 +1,4 @@
-"""The names of a version's classes: they come with the answer, or the label's number stands in."""
+"""Class names: they come with the answer; labels' numbers replace those that are unknown."""
 
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,11 +13,11 @@ Describe: TypeAlias = Callable[
     [model_pb2.ModelSelector, float | None], Awaitable[ModelVersion]
 ]  # a version and a timeout in seconds
 
-_MAX_VERSIONS = 64  # whose names are kept
+_MAX_VERSIONS = 64  # whose names are remembered
 
 
 class KnownNames(NamedTuple):
-    """Names that a server sent, and the hash that tells servers about them."""
+    """Names that a server sent, and their hash for `known_class_names`."""
 
     names: Names = ()
     hash: int = 0
@@ -32,8 +32,8 @@ def names_hash(names: Sequence[str]) -> int:
 class ClassNames:
     """Remembers class names by version. Threads and tasks may share it.
 
-    A request says by a hash which names the client knows, and the answer brings names where
-    they differ. Servers of before send none, so names that are missing are asked for there.
+    A request carries the hash of the names that the client has, and the answer brings names
+    if they differ. Older servers never send names, so the client calls GetModelVersion there.
     """
 
     def __init__(self, describe: Describe) -> None:
@@ -50,14 +50,14 @@ class ClassNames:
         classes: int,
         timeout: float | None,
     ) -> Names:
-        """Return the names of the version that answered; no answer fails for want of them.
+        """Return the class names of the version that answered. It never fails for the names.
 
         Args:
             ref: the version.
             sent: the names in the answer, if any.
-            known: what the request told the server.
-            classes: how many the answer has.
-            timeout: seconds, for asking an old server.
+            known: the names whose hash was in the request.
+            classes: number of classes in the answer.
+            timeout: seconds, for a call of GetModelVersion.
 
         """
         if sent:
@@ -66,8 +66,8 @@ class ClassNames:
         if names is not None:
             return names
         self._old_server |= not known.names
-        # No names: they are those that the server was told. Not so where servers of before
-        # are about, which send none either.
+        # No names: the server has those that the request said. An older server would send
+        # none either, so nothing is concluded once one has answered.
         if not self._old_server and len(known.names) == classes:
             return self._remember(ref, known.names)
         return await self._ask(ref, classes, timeout)
@@ -79,8 +79,8 @@ class ClassNames:
         except ClientClosedError:
             raise
         except MlpserveError:
-            return numbers  # another replica may have been asked: it need not have the version
-        # A number that was used again stands for other weights there.
+            return numbers  # it may have reached a replica that does not have the version
+        # Another digest: the version number was used again, for other weights.
         return self._remember(ref, found.class_names) if found.ref == ref else numbers
 
     def _learn(self, ref: ModelRef, names: Names) -> Names:

@@ -1,4 +1,4 @@
-"""Why a deadline passed, found out by few looks that many late calls share."""
+"""Why a deadline passed: one probe, whose result all late calls share."""
 
 import threading
 import time
@@ -7,41 +7,47 @@ from copy import copy
 
 from mlpserve_client._errors import MlpserveError
 
-_EVERY = 1.0  # seconds from one look to the next; each one is a connection of its own
-_POLL = 0.01  # seconds between two checks whether another call's look is done
+_INTERVAL = 1.0  # seconds between two probes; each makes a connection of its own
+_POLL_SECONDS = 0.01  # between two checks whether another call's probe has ended
 
 
-class Lookout:
-    """Looks at most once a second, whoever asks; threads and tasks may ask at once."""
+class DeadlineDiagnosis:
+    """Probes at most once a second, for any number of threads and tasks.
+
+    Args:
+        probe: returns what is wrong, if anything is.
+        sleep: waits some seconds, in the transport's way.
+
+    """
 
     def __init__(
         self,
-        look: Callable[[], Awaitable[MlpserveError | None]],
+        probe: Callable[[], Awaitable[MlpserveError | None]],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._look = look
+        self._probe = probe
         self._sleep = sleep
         self._lock = threading.Lock()  # never held across an await: tasks share their thread
-        self._looking = False
-        self._next = 0.0
-        self._seen: MlpserveError | None = None
+        self._probing = False
+        self._next_probe = 0.0
+        self._found: MlpserveError | None = None
 
-    async def problem(self) -> MlpserveError | None:
-        """Say what was wrong within the last second, if anything was; a copy for each caller."""
+    async def diagnose(self) -> MlpserveError | None:
+        """Return what was wrong within the last second, if anything; a copy for each caller."""
         with self._lock:
-            mine = not self._looking and time.monotonic() >= self._next
-            self._looking = self._looking or mine
-        if mine:
-            await self._look_now()
-        while self._looking:
-            await self._sleep(_POLL)
-        return copy(self._seen)
+            probe_now = not self._probing and time.monotonic() >= self._next_probe
+            self._probing = self._probing or probe_now
+        if probe_now:
+            await self._run_probe()
+        while self._probing:
+            await self._sleep(_POLL_SECONDS)
+        return copy(self._found)
 
-    async def _look_now(self) -> None:
+    async def _run_probe(self) -> None:
         try:
-            self._seen = copy(await self._look())  # without the traceback and all it holds
+            self._found = copy(await self._probe())  # without the traceback and its frames
         except MlpserveError as error:
-            self._seen = copy(error)
+            self._found = copy(error)
         finally:
-            self._next = time.monotonic() + _EVERY
-            self._looking = False
+            self._next_probe = time.monotonic() + _INTERVAL
+            self._probing = False

@@ -1,4 +1,4 @@
-"""The one place where gRPC's errors become ours."""
+"""Maps gRPC's errors to the client's."""
 
 from collections.abc import Sequence
 from typing import Protocol, cast
@@ -26,7 +26,7 @@ _DETAILS_KEY = "grpc-status-details-bin"
 
 
 class _Failure(Protocol):
-    """What both stacks' errors offer, though neither says so in its types."""
+    """What the errors of both stacks have, though their types do not say so."""
 
     def code(self) -> grpc.StatusCode: ...
     def details(self) -> str | None: ...
@@ -44,7 +44,7 @@ class _Details:
             for detail in _status_of(failure).details:
                 self._read(detail.type_url.rpartition("/")[2], detail.value)
         except DecodeError:
-            pass  # someone else's bytes under this key: the code and the text must do
+            pass  # another program's bytes under this key: the code and the text remain
 
     def _read(self, kind: str, value: bytes) -> None:
         if kind == "google.rpc.ErrorInfo":

@@ -9,19 +9,19 @@ class MlpserveError(Exception):
 
 
 class SettingsError(MlpserveError):
-    """A setting makes no sense: a target, a timeout, a certificate, a token."""
+    """A setting is invalid: a target, a timeout, a certificate or a token."""
 
 
 class ClientClosedError(MlpserveError):
-    """The client cannot be used here: it is closed, or it came through a fork."""
+    """The client cannot be used: it is closed, or the process was forked."""
 
 
 class InvalidInputError(MlpserveError):
     """The input cannot be classified; the message says what was expected and what came.
 
     Attributes:
-        field: the field of the request that is wrong, such as `instance.shape`;
-            empty when the client noticed before there was a request.
+        field: the invalid field of the request, such as `instance.shape`; empty if the
+            client refused the input itself.
 
     """
 
@@ -31,10 +31,10 @@ class InvalidInputError(MlpserveError):
 
 
 class BatchTooLargeError(InvalidInputError):
-    """One request held more rows than the server takes; `predict_batch` splits for you.
+    """A request or its answer is larger than allowed; `predict_batch` splits batches itself.
 
     Attributes:
-        max_batch: the most rows that the server takes in one request.
+        max_batch: maximum number of rows in one request; 0 if the limit is one of bytes.
 
     """
 
@@ -44,11 +44,11 @@ class BatchTooLargeError(InvalidInputError):
 
 
 class ModelNotFoundError(MlpserveError):
-    """No such version or alias; `models()` lists what there is."""
+    """There is no such version or alias; `models` lists the versions."""
 
 
 class ModelRejectedError(MlpserveError):
-    """The version exists, but the gate refused it or it failed its self-test."""
+    """The version exists, but the gate rejected it or it failed its self-test."""
 
 
 class NotReadyError(MlpserveError):
@@ -56,10 +56,10 @@ class NotReadyError(MlpserveError):
 
 
 class OverloadedError(MlpserveError):
-    """The server has more work than it admits, and still had after a few retries.
+    """The server has more work than it admits, after a few retries too.
 
     Attributes:
-        retry_after: seconds that the server asks callers to wait; None if it did not say.
+        retry_after: seconds to wait before another call, as the server asks; None if unknown.
 
     """
 
@@ -69,18 +69,18 @@ class OverloadedError(MlpserveError):
 
 
 class DeadlineError(MlpserveError):
-    """A server is there, but the answer did not come in time; pass a longer `timeout`."""
+    """A server is ready, but its answer was not in time; pass a longer `timeout`."""
 
 
 class UnauthenticatedError(MlpserveError):
-    """The server wants credentials that were missing or wrong."""
+    """The server requires credentials that were missing or wrong."""
 
 
 class ConnectionFailedError(MlpserveError):
     """No server could be reached.
 
     Attributes:
-        target: where the client looked for one.
+        target: the address or addresses that were tried.
 
     """
 
@@ -90,10 +90,10 @@ class ConnectionFailedError(MlpserveError):
 
 
 class ServerError(MlpserveError):
-    """The server failed, or gave an answer that makes no sense.
+    """The server failed, or its answer is invalid.
 
     Attributes:
-        request_id: find this in the server's log; empty if it sent none.
+        request_id: identifies the call in the server's log; empty if the server sent none.
 
     """
 

@@ -1,4 +1,4 @@
-"""gRPC works in one process: where its threads run. A forked child has only their locks."""
+"""gRPC works only in the process that its threads run in: a forked child has their locks alone."""
 
 import os
 
@@ -8,7 +8,7 @@ _first: int | None = None  # the process of the first client
 
 
 def is_forked() -> bool:
-    """Say whether this process is a fork of one that made clients."""
+    """Return True if this process is a fork of one that made clients."""
     global _first
     if _first is None:
         _first = os.getpid()
@@ -16,7 +16,7 @@ def is_forked() -> bool:
 
 
 def check_not_forked() -> None:
-    """Raise ClientClosedError where calls, and even making or closing a channel, would hang."""
+    """Raise ClientClosedError in a forked process, where calls and channels would hang."""
     if is_forked():
         raise ClientClosedError(
             "gRPC was used before this process forked, and calls would hang: fork before the "

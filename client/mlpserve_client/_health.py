@@ -18,5 +18,5 @@ def request(service: str) -> bytes:
 
 
 def is_serving(response: bytes) -> bool:
-    """Say whether the bytes of a HealthCheckResponse mean SERVING."""
+    """Return True if the bytes of a HealthCheckResponse mean SERVING."""
     return response == _SERVING

@@ -1,7 +1,11 @@
-"""What may be the matter when no server can be reached."""
+"""Possible causes, for the message that no server can be reached."""
 
 from collections.abc import Sequence
 
+import grpc
+
+from mlpserve_client._error_mapping import translate
+from mlpserve_client._errors import ConnectionFailedError, MlpserveError
 from mlpserve_client._settings import Settings
 from mlpserve_client._targets import is_local
 
@@ -10,13 +14,24 @@ _CLOSED_AT_ONCE = ("Socket closed", "Connection reset", "Broken pipe", "Endpoint
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "wrong version number", "packet length too long")
 
 
+def translate_with_hint(
+    error: grpc.RpcError, settings: Settings, targets: Sequence[str]
+) -> MlpserveError:
+    """Turn a failed call's error into ours, with a possible cause; raise it `from error`."""
+    problem = translate(error, ",".join(targets))
+    if isinstance(problem, ConnectionFailedError):
+        hint = unreachable_hint(settings, targets, str(problem))
+        return ConnectionFailedError(f"{problem}{hint}", target=problem.target)
+    return problem
+
+
 def unreachable_hint(settings: Settings, targets: Sequence[str], text: str) -> str:
-    """Return what to check, as the end of a message; empty where nothing suggests itself.
+    """Return possible causes as the end of a message, empty if there are none.
 
     Args:
-        settings: the client's.
+        settings: the client's settings.
         targets: where the call went.
-        text: what gRPC says.
+        text: the message of gRPC.
 
     """
     hints = []

@@ -1,4 +1,4 @@
-"""Images of any size become what a model for drawn digits was trained on.
+"""Turns images of any size into the inputs of a model for drawn digits.
 
 Light strokes on a dark ground, the drawing scaled into the middle with MNIST's margin
 and centred by its mass. An image that already has the model's shape keeps its pixels.
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 Grey = npt.NDArray[np.float32]  # [height, width], 0 to 1
 
-_INK = 0.2  # paler than this is paper: shadows and JPEG noise
+_INK = 0.2  # brightness; anything paler is paper: shadows and JPEG noise
 _MUCH_INK = 0.5  # of an image's area; strokes cover far less
 _BLANK = 2 / 255  # contrast; less than this is noise
 _MIN_SIDE = 5  # pixels; an image that comes as a flat vector has at least as many a side
 
 
 class Fitter:
-    """Turns instances into arrays; asks for the model's shape once, at the first image."""
+    """Turns instances into arrays; gets the model's input shape once, at the first image."""
 
     def __init__(self, model: Callable[[], Awaitable[ModelVersion]]) -> None:
         self._model = model
         self._shape: tuple[int, ...] | None = None
 
     async def as_array(self, instance: Any) -> npt.NDArray[Any]:
-        """Fit an image, or take an array as it is."""
+        """Return an image fitted to the model, or an array as it is."""
         if not is_image(instance):
             return as_array(instance)
         if self._shape is None:
@@ -45,17 +45,18 @@ class Fitter:
 
 
 def fit(image: "Image | str | Path", input_shape: tuple[int, ...]) -> Grey:
-    """Turn a Pillow image or an image file into one instance.
+    """Return a Pillow image or an image file as one instance.
 
     Args:
         image: a Pillow image or the path of a file that Pillow reads (PNG, JPEG, ...).
-        input_shape: the model's; two-dimensional, or the length of a square.
+        input_shape: the model's: two-dimensional, or the number of pixels of a square.
 
     Returns:
         `input_shape` float32, 0 to 1.
 
     Raises:
-        InvalidInputError: no such file, no image in it, or a model that takes no images.
+        InvalidInputError: the file cannot be read, the image is blank or damaged, or the
+            model takes no images.
 
     """
     height, width = plane(input_shape)
@@ -75,9 +76,9 @@ def _upright_grey(image: "Image") -> Grey:
     from PIL import ImageOps
 
     try:
-        # Telephones store how they were held, and not the pixels as one sees them.
+        # Telephones store pixels as the sensor has them, and a tag that says how to turn them.
         return _grey(ImageOps.exif_transpose(image))
-    except Exception as error:  # closed, cut off or damaged: each decoder fails in its own way
+    except Exception as error:  # closed, cut off or damaged: exceptions of many kinds
         raise InvalidInputError(f"cannot read the image: {error}") from error
 
 
@@ -96,7 +97,7 @@ def plane(input_shape: tuple[int, ...]) -> tuple[int, int]:
     """Return height and width of the images that a model takes.
 
     Raises:
-        InvalidInputError: the shape is no image's.
+        InvalidInputError: the model takes no images.
 
     """
     sides = tuple(side for side in input_shape if side != 1)
@@ -109,11 +110,14 @@ def plane(input_shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def read(file: str | Path | IO[bytes], name: str) -> "Image":
-    """Read an image file of any kind that Pillow knows.
+    """Read an image file of any kind that Pillow supports.
+
+    Args:
+        file: a path or an open file.
+        name: its name in messages.
 
     Raises:
-        InvalidInputError: Pillow is missing, or it finds no image there that is whole and of
-            a sane size.
+        InvalidInputError: Pillow is not installed, or cannot read the file.
 
     """
     try:
@@ -128,7 +132,7 @@ def read(file: str | Path | IO[bytes], name: str) -> "Image":
             return opened
     except PIL.UnidentifiedImageError as error:  # its text holds the address of an object
         raise InvalidInputError(f"{name} is not an image that Pillow can read") from error
-    except Exception as error:  # each of Pillow's decoders fails in its own way
+    except Exception as error:  # Pillow's decoders raise exceptions of many kinds
         raise InvalidInputError(f"cannot read {name} as an image: {error}") from error
 
 
@@ -197,7 +201,7 @@ def _clipped(values: npt.NDArray[Any]) -> Grey:
 
 
 def _offset(drawing: Grey, axis: int, size: int) -> int:
-    """Where a drawing starts along an axis so that its centre of mass is in the middle."""
+    """Return where a drawing starts on an axis for its centre of mass to be in the middle."""
     mass = drawing.sum(axis=1 - axis)
     centre = float(mass @ (np.arange(mass.size) + 0.5)) / max(float(mass.sum()), 1e-9)
     return int(np.clip(round(size / 2 - centre), 0, size - mass.size))

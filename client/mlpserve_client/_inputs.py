@@ -1,7 +1,7 @@
-"""What callers pass in becomes an array of one of the two dtypes that travel.
+"""Turns inputs into arrays of the two dtypes that are sent.
 
 uint8 holds raw values, 0 to the model's maximum; float32 holds values scaled to 0..1.
-The dtype fixes the scale, so nothing is ever normalised twice, or not at all.
+The dtype fixes the scale, so that nothing is normalised twice, or not at all.
 """
 
 import sys
@@ -24,39 +24,46 @@ _DIVIDE = "divide by the maximum (x / 255 for 8-bit images), or pass raw values 
 
 
 def is_image(x: object) -> "TypeGuard[Image | str | Path]":
-    """Say whether `x` is a Pillow image or the path of one."""
+    """Return True if `x` is a Pillow image or the path of one."""
     if isinstance(x, str | Path):
         return True
-    # Whoever holds a Pillow image has imported Pillow; nobody else has to.
+    # A caller with a Pillow image has imported Pillow; the others do not need it.
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(x, pillow.Image)
 
 
 def has_images(xs: object) -> "TypeGuard[Sequence[Instance]]":
-    """Say whether `xs` is a sequence with at least one image in it."""
+    """Return True if `xs` is a list or tuple with at least one image in it."""
     return isinstance(xs, list | tuple) and any(is_image(x) for x in xs)
 
 
 def as_instances(xs: Any) -> npt.NDArray[Any]:
-    """Turn many instances into one array, `[n, ...]`; the values are not touched yet.
+    """Return many instances as one array, `[n, ...]`, with their values unchanged.
 
     Raises:
-        InvalidInputError: no numbers, or rows of different lengths, or a single instance.
+        InvalidInputError: they are not numbers, not of one length, or a single instance.
 
     """
     if is_image(xs):
-        raise InvalidInputError("predict_batch wants several instances: pass [image], or predict")
+        raise InvalidInputError(
+            "predict_batch takes several instances: pass [image], or call predict"
+        )
     array = as_array(xs)
     if array.ndim < 2 and array.size:
         raise InvalidInputError(
-            f"predict_batch wants [n, ...], n instances, but got shape {array.shape}: "
+            f"predict_batch takes n instances, [n, ...], but got shape {array.shape}: "
             "for one instance call predict, or pass x[np.newaxis]"
         )
     return array
 
 
 def as_array(x: Any) -> npt.NDArray[Any]:
-    """Turn arrays, lists and scalars into an array of numbers, without copying arrays."""
+    """Return arrays, lists and scalars as an array of numbers, without copying arrays.
+
+    Raises:
+        InvalidInputError: they are not numbers, masked, or not of one length.
+
+    """
     if isinstance(x, bytes | bytearray):
         raise InvalidInputError("expected numbers, got bytes: pass an image file by its path")
     try:
@@ -74,13 +81,18 @@ def as_array(x: Any) -> npt.NDArray[Any]:
 
 
 def _masked_arrays(x: object) -> list[Any]:
-    """Return the masked arrays that `x` is or holds; NumPy would drop their masks in silence."""
+    """Return the masked arrays in `x`; NumPy would drop their masks silently."""
     parts = x if isinstance(x, list | tuple) else [x]
     return [part for part in parts if isinstance(part, np.ma.MaskedArray)]
 
 
 def as_wire_values(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Cast numbers to uint8 (raw) or little-endian float32 (0..1), or say what is wrong."""
+    """Cast numbers to uint8 (raw) or little-endian float32 (0..1).
+
+    Raises:
+        InvalidInputError: a value is out of range.
+
+    """
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind == "b":
@@ -100,7 +112,7 @@ def _raw(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def _scaled(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # what overflows is out of range, and refused below
+    with np.errstate(over="ignore"):  # an overflow is out of range, and refused below
         values: npt.NDArray[np.float32] = array.astype("<f4", copy=False)
     # NaN makes both comparisons false.
     if values.size and not (values.min() >= 0 and values.max() <= 1):

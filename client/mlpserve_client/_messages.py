@@ -1,4 +1,4 @@
-"""Arrays and results to and from messages."""
+"""Converts arrays and results to and from messages."""
 
 import math
 import operator
@@ -17,10 +17,10 @@ _MAX_INPUTS = 2**26  # values of one instance; far above what a server takes
 
 
 def selector(version: int | None, alias: str | None) -> model_pb2.ModelSelector | None:
-    """Select a version by number or by alias, or nothing.
+    """Return a selector of a version by number or alias; None if neither is given.
 
     Raises:
-        InvalidInputError: both were given, or what no version or alias can be.
+        InvalidInputError: both are given, or one is invalid.
 
     """
     if version is not None and alias is not None:
@@ -31,7 +31,7 @@ def selector(version: int | None, alias: str | None) -> model_pb2.ModelSelector 
 
 
 def encode(array: npt.NDArray[Any]) -> prediction_pb2.Tensor:
-    """Encode numbers of any shape as a tensor.
+    """Return numbers of any shape as a tensor.
 
     Raises:
         InvalidInputError: the values do not fit the scale of their dtype.
@@ -47,10 +47,10 @@ def encode(array: npt.NDArray[Any]) -> prediction_pb2.Tensor:
 
 
 def decode_rows(tensor: prediction_pb2.Tensor, rows: int, classes: int) -> npt.NDArray[np.float32]:
-    """Decode the probabilities of a batch, `[rows, classes]`; they share the message's memory.
+    """Return the probabilities of a batch, `[rows, classes]`, in the message's memory.
 
     Raises:
-        ServerError: the tensor is no such array.
+        ServerError: the tensor has another dtype, shape or size.
 
     """
     whole = tensor.shape == [rows, classes] and len(tensor.data) == 4 * rows * classes
@@ -63,14 +63,19 @@ def decode_rows(tensor: prediction_pb2.Tensor, rows: int, classes: int) -> npt.N
 
 
 def ref(message: model_pb2.ModelRef) -> ModelRef:
-    """Decode a reference to a version."""
+    """Return a reference to a version."""
     return ModelRef(message.name, message.version, message.digest)
 
 
 def prediction(
     response: prediction_pb2.PredictResponse, model: ModelRef, class_names: tuple[str, ...]
 ) -> Prediction:
-    """Decode the answer for one instance."""
+    """Return the answer for one instance.
+
+    Raises:
+        ServerError: the label, probabilities and class names do not fit together.
+
+    """
     probabilities = np.array(response.probabilities, dtype=np.float32)
     if not 0 <= response.label < len(probabilities) == len(class_names):
         raise ServerError(
@@ -85,7 +90,7 @@ def prediction(
 
 
 def model_version(message: model_pb2.ModelVersion) -> ModelVersion:
-    """Decode the description of a version.
+    """Return the description of a version.
 
     Raises:
         ServerError: its time or its input shape is impossible.
@@ -118,16 +123,16 @@ def _state(number: int) -> str:
 
 def _version(version: object) -> int:
     try:
-        number = operator.index(version)  # type: ignore[arg-type]  # it says whether it fits
+        number = operator.index(version)  # type: ignore[arg-type]  # raises TypeError
     except TypeError as error:
-        raise InvalidInputError(f"a version is an integer, not {version!r}") from error
+        raise InvalidInputError(f"invalid version {version!r}: expected an integer") from error
     if not 1 <= number < 2**63:
-        raise InvalidInputError(f"a version is 1 to 2**63 - 1, not {number}")
+        raise InvalidInputError(f"invalid version {number}: expected 1 to 2**63 - 1")
     return number
 
 
 def _alias(alias: object) -> str:
-    # isprintable: protobuf cannot send a lone surrogate, and no alias has control characters.
+    # isprintable: protobuf cannot send a lone surrogate, and aliases have no control characters.
     if not isinstance(alias, str) or not alias.isprintable():
-        raise InvalidInputError(f"an alias is printable text, not {alias!r}")
+        raise InvalidInputError(f"invalid alias {alias!r}: expected printable text")
     return alias

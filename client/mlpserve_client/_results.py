@@ -1,4 +1,4 @@
-"""What calls return: frozen dataclasses with read-only NumPy arrays."""
+"""Results of calls: frozen dataclasses with read-only NumPy arrays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """Which weights gave an answer.
+    """Identifies the weights of an answer.
 
     Attributes:
         name: the model's name, such as `mnist`.
@@ -27,18 +27,18 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A version of the model, as the server sees it.
+    """A version of the model, in the state that the server has it in.
 
     Attributes:
         ref: name, number and digest.
         state: `LOADING`, `ACTIVE` (answers calls that select nothing), `STANDBY` (answers
             calls that select it), `REJECTED`, `FAILED`, or `UNKNOWN` to this client.
-        reason: why it is in this state, for people.
+        reason: why it is in this state, as text.
         aliases: the names that point at it, such as `champion`.
         input_shape: shape of one instance, `(28, 28)` for MNIST.
         class_names: `class_names[label]` is the name of a label.
         created: when it was published, in UTC.
-        metrics: figures measured when it was trained, `accuracy` among them.
+        metrics: measured when it was trained, `accuracy` among them.
 
     """
 
@@ -126,8 +126,8 @@ class Prediction:
 class BatchPrediction(Sequence[Prediction]):
     """The answers for many instances, in order: a sequence of `Prediction`.
 
-    Indexing and iterating make each `Prediction` when it is asked for; a slice is a
-    `BatchPrediction` that shares the arrays.
+    Indexing and iterating create each `Prediction` on demand; a slice is a `BatchPrediction`
+    that shares the arrays.
 
     Attributes:
         labels: number of the most probable class of each instance, `[n]` int32, read-only.

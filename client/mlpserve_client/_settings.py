@@ -19,14 +19,14 @@ _TRUE, _FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
 
 @dataclass(frozen=True)
 class Tls:
-    """How to encrypt, whom to trust and who we are. Every path is a PEM file.
+    """Encryption: certificates to trust, and the client's own. Every path is a PEM file.
 
     Attributes:
-        ca: certificates to trust; None for those that gRPC brings along.
-        cert: our own certificate chain, for mutual TLS.
+        ca: certificates to trust; None for those built into gRPC.
+        cert: the client's certificate chain, for mutual TLS.
         key: the private key of `cert`.
-        server_name: the name that the server's certificate must carry; None for the
-            target's host. A list of targets needs one that all their certificates share.
+        server_name: the name that the server's certificate must have; None for the target's
+            host. A list of targets needs a name that all their certificates share.
 
     """
 
@@ -42,13 +42,13 @@ class Tls:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a client is told; read once, then passed down."""
+    """All settings of a client; read once, then passed down."""
 
     targets: tuple[str, ...] = (DEFAULT_TARGET,)
     timeout: float = DEFAULT_TIMEOUT
     tls: Tls | None = None
     token: str | None = field(default=None, repr=False)
-    proxy: str = ""  # what gRPC goes through to targets elsewhere, for messages
+    proxy: str = ""  # variable and address of the proxy that gRPC uses, for messages
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -60,6 +60,11 @@ class Settings:
 
         if self.tls and not self.tls.server_name and len(self.targets) > 1:
             raise SettingsError("TLS to a list of targets needs the server_name that they share")
+
+    @property
+    def where(self) -> str:
+        """The targets as text, for messages."""
+        return ",".join(self.targets)
 
     def _refuse_token_in_plain_text(self) -> None:
         remote = [target for target in self.targets if not is_local(target)]
@@ -78,7 +83,12 @@ def resolve(
     tls: Tls | None = None,
     token: str | None = None,
 ) -> Settings:
-    """Give the settings that follow from arguments (None: not given) and the environment."""
+    """Return the settings from arguments (None: not given) and the environment.
+
+    Raises:
+        SettingsError: a setting is invalid.
+
+    """
     with _naming("MLPSERVE_TARGET" if target is None else ""):
         if target is None:
             target = environ.get("MLPSERVE_TARGET") or DEFAULT_TARGET
@@ -96,10 +106,10 @@ def resolve(
 
 
 def check_timeout(seconds: float) -> float:
-    """Return a timeout as a float; refuse what no call can wait for: inf, NaN, 0, text.
+    """Return a timeout as a float, in seconds.
 
     Raises:
-        SettingsError: as said.
+        SettingsError: it is not a number of seconds that a call can wait for.
 
     """
     if not (isinstance(seconds, numbers.Real) and 0 < seconds <= MAX_TIMEOUT):
@@ -111,18 +121,23 @@ def check_timeout(seconds: float) -> float:
 
 
 def read_token(path: str | Path) -> str:
-    """Read a token: the first in a file with one a line, so that a server's own list works too.
+    """Return the first token of a file with one token a line, such as a server's token file.
 
-    As there, what follows a # is a comment.
+    A # starts a comment.
+
+    Raises:
+        SettingsError: the file cannot be read, or has no token.
+
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the token file {path}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SettingsError(f"cannot read the token file {path}: {reason}") from error
     words = [line.split()[0] for line in lines if line.strip()]
     tokens = [word for word in words if not word.startswith("#")]
     if not tokens:
-        raise SettingsError(f"there is no token in the file {path}")
+        raise SettingsError(f"empty token file {path}: expected a token in its first line")
     return tokens[0]
 
 
@@ -168,7 +183,7 @@ def _check_token(token: str) -> None:
 
 
 def _proxy_from(environ: Mapping[str, str]) -> str:
-    """Name the variable that gRPC reads, and its proxy without the password in it."""
+    """Return the variable that gRPC reads and the proxy in it, without its password."""
     for variable in ("grpc_proxy", "https_proxy", "http_proxy"):  # in gRPC's order
         if address := environ.get(variable):
             return f"{variable}={address.rpartition('@')[2]}"

@@ -1,4 +1,4 @@
-"""Targets: where servers are, as callers write it and as gRPC reads it."""
+"""Addresses of servers, in the forms that gRPC takes."""
 
 import ipaddress
 import re

@@ -1,4 +1,4 @@
-"""What the calls need from a transport. One blocks, one is awaited; nothing else differs."""
+"""The interface of a transport. One blocks, one is awaited; the rest of the client is shared."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,19 +43,19 @@ def bind(channel: grpc.Channel | grpc.aio.Channel) -> dict[Method[Any, Any], Any
 
 
 class Call(Protocol[Response_co]):
-    """A call under way."""
+    """A call in flight."""
 
     async def result(self) -> Response_co:
-        """Wait for the answer; raises grpc.RpcError."""
+        """Wait for the answer; raise grpc.RpcError if there is none."""
         ...
 
     def cancel(self) -> object:
-        """Give up; a finished call does not mind."""
+        """Cancel the call; do nothing if it has ended."""
         ...
 
 
 class Transport(Protocol):
-    """Carries calls. A blocking transport's coroutines return without ever suspending."""
+    """Carries calls. The coroutines of a blocking transport never suspend."""
 
     async def call(
         self,
@@ -63,7 +63,7 @@ class Transport(Protocol):
         request: Request_contra,
         timeout: float,
     ) -> Response_co:
-        """Call and wait for the answer; raises grpc.RpcError."""
+        """Call and wait for the answer; raise grpc.RpcError if there is none."""
         ...
 
     def start(
@@ -72,13 +72,13 @@ class Transport(Protocol):
         request: Request_contra,
         timeout: float,
     ) -> Call[Response_co]:
-        """Call and return at once."""
+        """Start a call and return at once."""
         ...
 
     async def check(self, target: str, request: bytes, timeout: float) -> bytes:
-        """Ask one target's health service over a connection that needs no readiness."""
+        """Call the health service of one target, ready or not, over a new connection."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait some seconds."""
         ...

@@ -36,10 +36,10 @@ DIGITS = tuple("0123456789")
 
 
 class ModelServer:
-    """A server that runs, and the store that it follows.
+    """A running server and its store.
 
     Attributes:
-        target: where it listens, for `Client`.
+        target: its address, for `Client`.
         store: the folder of the store, for `--store` of the other commands.
 
     """
@@ -55,8 +55,8 @@ class ModelServer:
     def publish(self) -> int:
         """Publish another version, make it champion and return its number.
 
-        Its weights are random, but always the same for the same number. The server notices
-        within a fraction of a second; calls may be answered by the one before until then.
+        Its weights are random, but the same for the same number. The server loads it within a
+        fraction of a second; until then the previous version answers.
         """
         from mlpserve_model import CHAMPION, Store, Verdict, initialise
 
@@ -83,11 +83,11 @@ def serve(
 ) -> Iterator[ModelServer]:
     """Start a server with version 1 of a tiny model on a free port; stop it at the end.
 
-    The model's raw values reach to 255, as MNIST's.
+    Raw values are 0 to 255, as for MNIST.
 
     Args:
         input_shape: shape of one instance.
-        class_names: what the labels 0, 1, ... are called.
+        class_names: names of the labels 0, 1, ...
 
     Raises:
         ImportError: the `server` extra is not installed.
@@ -98,8 +98,7 @@ def serve(
         from mlpserve_server.settings import Settings
     except ImportError as error:
         raise ImportError(
-            "mlpserve_client.testing needs a server: install the extra server, "
-            "in a checkout: pip install '.[server]'"
+            "mlpserve_client.testing needs the extra `server`: pip install '.[server]'"
         ) from error
     from mlpserve_client._sync import Client
 
@@ -133,7 +132,7 @@ def _draft(input_shape: tuple[int, ...], class_names: tuple[str, ...]) -> "Draft
 try:
     import pytest
 except ImportError:
-    pass  # the context manager does without
+    pass  # the context manager works without
 else:
 
     @pytest.fixture(scope="session", name="mlpserve_server")

@@ -5,7 +5,7 @@
 //     k6 run -e TARGET=localhost:50051 -e MODEL=mnist -e P99=50 --vus 64 --duration 30s \
 //         examples/k6/infer.js
 //
-// It needs no .proto file: k6 asks the server for its contract, by reflection.
+// It needs no .proto file: k6 gets the contract from the server by reflection.
 
 import encoding from 'k6/encoding';
 import { check } from 'k6';

@@ -12,7 +12,7 @@ from mlpserve_client import AsyncClient, Client, ClientClosedError
 from mlpserve_client.testing import ModelServer
 
 IMAGE = np.zeros((28, 28), dtype=np.uint8)
-METHODS = [name for name in vars(Client) if not name.startswith("_")]
+METHODS = [name for name in dir(Client) if not name.startswith("_")]
 
 
 @pytest.mark.parametrize("name", ["__init__", *METHODS])
@@ -26,7 +26,7 @@ def test_both_clients_have_the_same_methods_with_the_same_arguments(name: str) -
 
 
 def test_neither_client_has_more_methods_than_the_other() -> None:
-    assert [name for name in vars(AsyncClient) if not name.startswith("_")] == METHODS
+    assert [name for name in dir(AsyncClient) if not name.startswith("_")] == METHODS
 
 
 def test_tasks_share_a_client(server: ModelServer) -> None:

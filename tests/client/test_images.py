@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from mlpserve_client import InvalidInputError
-from mlpserve_client._calls import Core
+from mlpserve_client._calls import Calls
 from mlpserve_client._images import fit
 from mlpserve_client.testing import serve
 
@@ -218,13 +218,13 @@ def test_the_shape_is_asked_for_once_a_batch_or_stream(
             yield drawing("L", (90, 120), "white", "black")
 
     asked = []
-    model = Core.model
+    model = Calls.model
 
-    def counting(self: Core, selector: Any, timeout: float | None) -> Any:
+    def counting(self: Calls, selector: Any, timeout: float | None) -> Any:
         asked.append(selector)
         return model(self, selector, timeout)
 
-    monkeypatch.setattr(Core, "model", counting)
+    monkeypatch.setattr(Calls, "model", counting)
     with serve() as server:
         client = connect(server.target)
         client.predict_batch(list(images()))

@@ -17,9 +17,9 @@ from mlpserve_client import (
     NotReadyError,
     OverloadedError,
     ServerError,
+    _calls,
     _channel,
 )
-from mlpserve_client import _calls as _core
 
 Code = grpc.StatusCode
 Fail = Callable[[int, Any], object]
@@ -116,7 +116,7 @@ def test_a_server_that_stays_overloaded_is_left_alone(
         connect(server.target).predict([0.0, 1.0])
 
     assert caught.value.retry_after == pytest.approx(0.001)
-    assert server.predictions == 1 + _core._OVERLOAD_RETRIES
+    assert server.predictions == 1 + _calls._OVERLOAD_RETRIES
 
 
 @pytest.mark.parametrize(("seconds", "timeout"), [(0.5, 0.3), (60, None)])

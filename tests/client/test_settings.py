@@ -151,7 +151,7 @@ def test_a_server_s_own_list_with_comments_gives_its_first_token(tmp_path: Path)
     assert resolve({"MLPSERVE_TOKEN_FILE": str(tmp_path / "tokens")}).token == "new"
 
     (tmp_path / "tokens").write_text("# nothing yet\n")
-    with pytest.raises(SettingsError, match="there is no token in"):
+    with pytest.raises(SettingsError, match="empty token file"):
         resolve({"MLPSERVE_TOKEN_FILE": str(tmp_path / "tokens")})
 
 

@@ -69,4 +69,4 @@ def test_without_the_server_extra_it_says_what_to_install(tmp_path: Path) -> Non
         timeout=60,
     )
 
-    assert done.stderr.rstrip().endswith("pip install '.[server]'")
+    assert done.stderr.rstrip().endswith("the extra `server`: pip install '.[server]'")

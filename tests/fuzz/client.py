@@ -14,14 +14,14 @@ from google.protobuf.message import DecodeError
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_client import InvalidInputError, MlpserveError, SettingsError
 from mlpserve_client._batches import Batches
-from mlpserve_client._calls import Core
+from mlpserve_client._blocking import run
+from mlpserve_client._calls import Calls
 from mlpserve_client._cli.files import read
 from mlpserve_client._images import fit
 from mlpserve_client._images import read as read_image
 from mlpserve_client._inputs import as_array, as_instances
 from mlpserve_client._messages import encode, selector
 from mlpserve_client._settings import Settings, read_token, resolve
-from mlpserve_client._sync import run
 from mlpserve_client._transport import BATCH_PREDICT, GET_MODEL, LIST_MODELS, PREDICT, Method
 from tests.fuzz.target import scratch, split, target
 
@@ -117,38 +117,38 @@ def answers(data: bytes) -> None:
     parts = split(data, data.count(b"\n--\n") + 1)
     for call in (_predict, _predict_image, _predict_batch, _predict_stream, _models, _health):
         with suppress(MlpserveError):
-            call(Core(_Hostile(parts), Settings()))
+            call(Calls(_Hostile(parts), Settings()))
 
 
-def _predict(core: Core) -> None:
-    prediction = run(core.predict(X[0]))
+def _predict(calls: Calls) -> None:
+    prediction = run(calls.predict(X[0]))
     assert prediction.name in prediction.class_names
     prediction.top()
 
 
-def _predict_image(core: Core) -> None:
-    run(core.predict(PIL.Image.fromarray(np.eye(9, dtype=np.uint8) * 255)))
+def _predict_image(calls: Calls) -> None:
+    run(calls.predict(PIL.Image.fromarray(np.eye(9, dtype=np.uint8) * 255)))
 
 
-def _predict_batch(core: Core) -> None:
-    assert len(run(Batches(core).predict_batch(X))) == len(X)
+def _predict_batch(calls: Calls) -> None:
+    assert len(run(Batches(calls).predict_batch(X))) == len(X)
 
 
-def _predict_stream(core: Core) -> None:
-    assert len(run(_listed(core))) == len(X)
+def _predict_stream(calls: Calls) -> None:
+    assert len(run(_listed(calls))) == len(X)
 
 
-def _models(core: Core) -> None:
-    run(core.model())
-    run(core.models())
+def _models(calls: Calls) -> None:
+    run(calls.model())
+    run(calls.models())
 
 
-def _health(core: Core) -> None:
-    run(core.health())
+def _health(calls: Calls) -> None:
+    run(calls.health())
 
 
-async def _listed(core: Core) -> list[Any]:
-    return [prediction async for prediction in Batches(core).predict_stream(X, batch_size=2)]
+async def _listed(calls: Calls) -> list[Any]:
+    return [prediction async for prediction in Batches(calls).predict_stream(X, batch_size=2)]
 
 
 class _Failed(grpc.RpcError):

@@ -1,4 +1,4 @@
-"""The command `mlpserve-client bench`: a closed loop, each caller with one call at a time."""
+"""The command `mlpserve-client bench`: a closed loop, with one call at a time per caller."""
 
 import json
 import threading
@@ -27,14 +27,23 @@ def bench(client: Client, arguments: Namespace) -> int:
 
 
 def measure(client: Client, seconds: float, threads: int, batch: int) -> dict[str, float]:
-    """Call from several threads at once and sum up; latencies are in milliseconds.
+    """Call from several threads at once and return the figures.
+
+    Args:
+        client: the client to call with.
+        seconds: duration.
+        threads: number of callers.
+        batch: rows of each call.
+
+    Returns:
+        Duration in seconds, calls and rows per second, percentiles of latency in milliseconds.
 
     Raises:
         MlpserveError: a call failed.
 
     """
     call = _call(client, batch)
-    call()  # connects, and learns the class names
+    call()  # connects, so that the figures do not include it
     enough = threading.Event()
     started = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:

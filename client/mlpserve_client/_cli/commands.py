@@ -1,4 +1,4 @@
-"""What each command of mlpserve-client does."""
+"""The commands of mlpserve-client other than predict and bench."""
 
 import json
 import sys
@@ -41,7 +41,7 @@ def model(client: Client, arguments: Namespace) -> int:
 
 
 def health(client: Client, arguments: Namespace) -> int:
-    """Say whether the server is ready."""
+    """Report whether a server is ready, or alive."""
     serving = client.health(live=arguments.live)
     word = "alive" if arguments.live else "ready"
     print(word if serving else f"not {word}", file=sys.stdout if serving else sys.stderr)

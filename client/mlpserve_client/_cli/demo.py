@@ -1,4 +1,4 @@
-"""A few digits, drawn with a broad pen: something to send when there is no file at hand."""
+"""A few digits, drawn with a broad pen: inputs for `predict --demo`."""
 
 from itertools import pairwise
 
@@ -27,7 +27,17 @@ DIGITS = tuple(_STROKES)
 
 
 def digit(label: int, height: int, width: int) -> Drawing:
-    """Draw one of DIGITS into the middle of an image, with MNIST's margin where there is room."""
+    """Draw one of DIGITS in the middle of an image, with MNIST's margin if there is room.
+
+    Args:
+        label: the digit.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+
+    Returns:
+        `[height, width]` float32, 0 to 1.
+
+    """
     box = min(height, width) * (20 / 28 if min(height, width) >= 16 else 0.8)
     pen = max(box / 16, 0.5)
     rows, columns = np.mgrid[0:height, 0:width] + 0.5
@@ -47,7 +57,7 @@ def _distance(
     start: npt.NDArray[np.float64],
     end: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """Distance of every pixel, `[height, width, 2]`, to a line between two points."""
+    """Return the distance of every pixel, `[height, width, 2]`, to a line between two points."""
     line = end - start
     along = np.clip((pixels - start) @ line / (line @ line), 0, 1)
     away = pixels - start - along[..., np.newaxis] * line

@@ -1,4 +1,4 @@
-"""Files and pipes that mlpserve-client reads, told apart by their first bytes."""
+"""Files and pipes that mlpserve-client reads, recognised by their first bytes."""
 
 import gzip
 import io
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 Array: TypeAlias = npt.NDArray[Any]
 
 _NPY, _NPZ, _GZIP = b"\x93NUMPY", b"PK\x03\x04", b"\x1f\x8b"
-_IDX_BYTES = b"\x00\x00\x08"  # unsigned bytes, the only kind that images come in
+_IDX_BYTES = b"\x00\x00\x08"  # unsigned bytes, the type of IDX files of images
 
 
 def read(name: str) -> "Array | Image":
-    """Read a file, or stdin for "-": an array, or an image.
+    """Return the array or image in a file, or in stdin for "-".
 
-    A .npy file is mapped, not read, so that it may be larger than memory.
+    A .npy file is mapped, so that it may be larger than memory.
 
     Raises:
-        InvalidInputError: it cannot be read, or is nothing of what we know.
+        InvalidInputError: it cannot be read, or is of another kind.
 
     """
     try:
@@ -46,7 +46,7 @@ def read(name: str) -> "Array | Image":
         raise
     except OSError as error:
         raise InvalidInputError(f"cannot read {name}: {error.strerror or error}") from error
-    except Exception as error:  # gzip, zip and .npy each fail in their own ways
+    except Exception as error:  # gzip, zip and .npy raise exceptions of many kinds
         raise InvalidInputError(f"cannot read {name}: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""The command `mlpserve-client predict`: inputs of every kind, answers of every form."""
+"""The command `mlpserve-client predict`: reads the inputs, writes the answers."""
 
 import csv
 import json
@@ -22,12 +22,12 @@ from mlpserve_client._sync import Client
 
 Array: TypeAlias = npt.NDArray[Any]
 
-_SLAB = 32768  # rows asked for at once: the most that is held of a file larger than memory
-_PICTURES = 12  # more instances than this are listed, a line each
+_SLAB = 32768  # rows classified at once: the part of a larger file that is in memory
+_MAX_PICTURES = 12  # more instances than this are listed, a line each
 
 
 class _Source(NamedTuple):
-    """Instances of one input, `[n, ...]`, and what they are called."""
+    """Instances of one input, `[n, ...]`."""
 
     name: str
     rows: Array
@@ -134,7 +134,7 @@ def _writer(arguments: Namespace, total: int, model: ModelVersion) -> Callable[[
         return _write_json
     if arguments.csv:
         return _csv_writer(model)
-    return _write_picture if total <= _PICTURES else _write_line
+    return _write_picture if total <= _MAX_PICTURES else _write_line
 
 
 def _write_json(answer: _Answer) -> None:

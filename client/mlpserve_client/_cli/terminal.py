@@ -1,4 +1,4 @@
-"""Pictures, bars, tables and progress for people at a terminal."""
+"""Pictures, bars, tables and progress in a terminal."""
 
 import sys
 import time
@@ -27,7 +27,7 @@ def bar(share: float) -> str:
 
 
 def picture(values: npt.NDArray[Any]) -> list[str]:
-    """Draw `[height, width]` in shades; characters are twice as high as wide, so are rows."""
+    """Draw `[height, width]` in characters, each of which stands for two rows."""
     light = values.astype(np.float32) / max(float(values.max(initial=0)), 1e-9)
     if len(light) % 2:
         light = np.vstack([light, np.zeros_like(light[:1])])
@@ -37,7 +37,7 @@ def picture(values: npt.NDArray[Any]) -> list[str]:
 
 
 def bars(prediction: Prediction, limit: int = 10) -> list[str]:
-    """Draw the probabilities of the likeliest classes, in the order of their labels."""
+    """Draw the probabilities of the most probable classes, in the order of their labels."""
     shown = sorted(prediction.top(limit))
     width = max(len(printable(candidate.name)) for candidate in shown)
     return [
@@ -66,7 +66,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 class Progress:
-    """One line that rewrites itself on a terminal, and nothing anywhere else."""
+    """A progress line on a terminal; nothing where stderr is not a terminal."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -74,7 +74,7 @@ class Progress:
         self._started = time.monotonic()
 
     def show(self, done: int) -> None:
-        """Show how much is done, how fast, and what is left."""
+        """Show the number of rows done, the rate, and the time left."""
         if self._stream is None:
             return
         rate = done / max(time.monotonic() - self._started, 1e-9)

@@ -16,10 +16,10 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
 class ErrorStatus(google.protobuf.message.Message):
-    """Mirrors of the google.rpc messages that mlpserve puts into an error's details
-    (metadata key grpc-status-details-bin). They have the same fields and the same
-    numbers, hence the same bytes, so that the client can read an error with protobuf
-    alone. Users of other languages: read the google.rpc originals.
+    """Copies of the google.rpc messages in an error's details (metadata key
+    grpc-status-details-bin). Fields and numbers are the same, and so are the bytes, so that
+    the client needs no package but protobuf to read an error. In other languages, use the
+    google.rpc originals.
 
     The bytes of google.rpc.Status.
     """
@@ -70,7 +70,7 @@ class ErrorInfo(google.protobuf.message.Message):
     DOMAIN_FIELD_NUMBER: builtins.int
     METADATA_FIELD_NUMBER: builtins.int
     reason: builtins.str
-    """UPPER_SNAKE_CASE, for programs."""
+    """UPPER_SNAKE_CASE, for programs to test."""
     domain: builtins.str
     """"mlpserve"."""
     @property
