@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from mlpserve_model import Store
 from mlpserve_model.process.folders import cache_folder
 from mlpserve_model.process.follower import Follower
 from mlpserve_model.store.cache import CachedStore
+from mlpserve_model.store.reader import StoreReader
 from mlpserve_server.dataplane.admission import Waiting
 from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.frames import frame_of
@@ -161,10 +161,10 @@ class Server:
             self._health.set(PREDICTION_SERVICE, SERVING if self._ready else NOT_SERVING)
 
 
-def _store(settings: Settings) -> Store:
+def _store(settings: Settings) -> StoreReader:
     """The store, beside a cache for a start without it where it is an object store."""
     if isinstance(settings.store, Path):
-        return Store(settings.store, settings.model)
+        return StoreReader(settings.store, settings.model)
     folder = settings.cache_dir or cache_folder()
     return CachedStore(settings.store, settings.model, folder, keep=settings.standby + 1)
 

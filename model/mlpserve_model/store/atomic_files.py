@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from mlpserve_model.errors import StoreBusy
 
-__all__ = ["Directory", "UnusableFile", "make_folder", "open_regular", "write_atomic"]
+__all__ = ["Directory", "UnusableFile", "locked", "make_folder", "open_regular", "write_atomic"]
 
 _LOCK_POLL_SECONDS = 0.02
 # O_NONBLOCK: opening a FIFO would wait for its other end. O_NOCTTY: a terminal is not taken over.
@@ -99,7 +99,7 @@ class Directory:
 
     def open(self, name: str) -> io.BufferedReader:
         """Open a regular file for reading; raises UnusableFile for anything else."""
-        return os.fdopen(self._open(name, os.O_RDONLY), "rb")
+        return os.fdopen(self.descriptor(name, os.O_RDONLY), "rb")
 
     def read(self, name: str, limit: int) -> bytes:
         """Return a file's bytes; raises UnusableFile above `limit` bytes, before reading them."""
@@ -134,7 +134,7 @@ class Directory:
 
     def append(self, name: str, lines: bytes) -> None:
         """Add whole lines to a file, durable when this returns; ends one torn by a crash first."""
-        descriptor = self._open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        descriptor = self.descriptor(name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         with os.fdopen(descriptor, "ab+") as file:
             end = file.seek(0, os.SEEK_END)
             if end and os.pread(descriptor, 1, end - 1) != b"\n":
@@ -163,38 +163,8 @@ class Directory:
         """Make the names in the folder durable."""
         os.fsync(self._descriptor)
 
-    @contextmanager
-    def lock(self, name: str, timeout: float) -> Iterator[None]:
-        """Hold an exclusive lock on a file, which the kernel frees however this process ends.
-
-        Raises StoreBusy when another process holds it for longer than `timeout` seconds.
-        """
-        deadline = time.monotonic() + timeout
-        while (descriptor := self._try_lock(name)) is None:
-            if time.monotonic() > deadline:
-                raise StoreBusy(
-                    f"{self.path / name} is held by another process for more than {timeout:g} s"
-                )
-            time.sleep(_LOCK_POLL_SECONDS)
-        try:
-            yield
-        finally:
-            os.close(descriptor)
-
-    def _try_lock(self, name: str) -> int | None:
-        """Return a descriptor that holds the lock until it is closed, or None if taken."""
-        descriptor = self._open(name, os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BaseException as error:
-            os.close(descriptor)
-            if isinstance(error, BlockingIOError):
-                return None
-            raise
-        return descriptor
-
-    def _open(self, name: str, flags: int) -> int:
-        """Return the descriptor of a regular file; others are not even opened."""
+    def descriptor(self, name: str, flags: int) -> int:
+        """Open a regular file as `os.open` does; others are not even opened."""
         found = self.stat(name)
         if found is not None:
             _check_regular(name, found)
@@ -209,6 +179,32 @@ class Directory:
     def _create(self, name: str) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE
         return os.open(name, flags, 0o666, dir_fd=self._descriptor)
+
+
+@contextmanager
+def locked(folder: Directory, name: str, timeout: float) -> Iterator[None]:
+    """Hold an exclusive lock on a file, which the kernel frees however this process ends.
+
+    Args:
+        folder: Where the file is; it is made if it is missing.
+        name: The file's name.
+        timeout: How long to wait for another process, in seconds.
+
+    Raises:
+        StoreBusy: Another process holds the lock for longer.
+        UnusableFile: It is not a regular file.
+
+    """
+    deadline = time.monotonic() + timeout
+    while (descriptor := _try_lock(folder, name)) is None:
+        if time.monotonic() > deadline:
+            path = folder.path / name
+            raise StoreBusy(f"{path} is held by another process for more than {timeout:g} s")
+        time.sleep(_LOCK_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -238,6 +234,19 @@ def open_regular(path: Path) -> io.BufferedReader:
     _check_regular(path.name, path.stat())
     descriptor = os.open(path, os.O_RDONLY | (_SAFE & ~os.O_NOFOLLOW))
     return os.fdopen(_checked(path.name, descriptor), "rb")
+
+
+def _try_lock(folder: Directory, name: str) -> int | None:
+    """Return a descriptor that holds the lock until it is closed, or None if taken."""
+    descriptor = folder.descriptor(name, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
+    return descriptor
 
 
 def _checked(name: str, descriptor: int) -> int:

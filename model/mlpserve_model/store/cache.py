@@ -10,14 +10,14 @@ from mlpserve_model.format.records import ALIASES_FILE, encode_aliases
 from mlpserve_model.format.version_files import StoredModel, read_model
 from mlpserve_model.store.folder_backend import FolderBackend
 from mlpserve_model.store.location import Bucket
-from mlpserve_model.store.store import Store
+from mlpserve_model.store.reader import StoreReader
 
 __all__ = ["CachedStore"]
 
 log = logging.getLogger(__name__)
 
 
-class CachedStore(Store):
+class CachedStore(StoreReader):
     """A store whose versions, once verified, are read from a folder of this machine.
 
     The folder has the layout of a store, so what was last seen is a store too. It is verified
@@ -28,14 +28,14 @@ class CachedStore(Store):
     def __init__(self, root: Bucket, model: str, folder: Path, keep: int) -> None:
         super().__init__(root, model)
         self._folder = Path(folder, root.scheme, root.name, root.prefix)
-        self._kept = Store(self._folder, model)
+        self._kept = StoreReader(self._folder, model)
         self.last_seen = self._kept
         self._keep_count = keep
         self._seen_aliases: dict[str, int] | None = None
         self._warned = False
 
     def aliases(self) -> dict[str, int]:
-        """As Store says; kept for `last_seen`."""
+        """As StoreReader says; kept for `last_seen`."""
         aliases = super().aliases()
         # An empty store where there was one says more about the store than about the aliases.
         if aliases and aliases != self._seen_aliases:
@@ -44,7 +44,7 @@ class CachedStore(Store):
         return aliases
 
     def manifest(self, version: int) -> Manifest:
-        """As Store says; what is kept of a version while the store cannot be read."""
+        """As StoreReader says; what is kept of a version while the store cannot be read."""
         try:
             return super().manifest(version)
         except (VersionNotFound, CorruptVersion):
@@ -55,7 +55,7 @@ class CachedStore(Store):
             raise
 
     def load(self, version: int) -> StoredModel:
-        """As Store says; from the folder if it holds this very version."""
+        """As StoreReader says; from the folder if it holds this very version."""
         manifest = self.manifest(version)
         with suppress(StoreError):
             model = self._kept.load(version)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlpserve_model.errors import CorruptVersion
 from mlpserve_model.format.manifest import MANIFEST_FILE, MAX_BYTES, FileInfo
-from mlpserve_model.store.atomic_files import Directory, UnusableFile, make_folder
+from mlpserve_model.store.atomic_files import Directory, UnusableFile, locked, make_folder
 from mlpserve_model.store.backend import VERSION, Conflict, next_number
 
 __all__ = ["FolderBackend"]
@@ -74,7 +74,7 @@ class FolderBackend:
     @contextmanager
     def lock(self, timeout: float) -> Iterator[None]:
         """As Backend says, making the folder."""
-        with self._made() as folder, _refusing(), folder.lock(".lock", timeout):
+        with self._made() as folder, _refusing(), locked(folder, ".lock", timeout):
             yield
 
     def collect_garbage(self, thorough: bool) -> None:

@@ -8,7 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from typing import NamedTuple
 
-from mlpserve_model import CorruptVersion, Manifest, Store, StoredModel, StoreError, VersionNotFound
+from mlpserve_model import CorruptVersion, Manifest, StoredModel, StoreError, VersionNotFound
+from mlpserve_model.store.reader import StoreReader
 from mlpserve_server.observability.observer import Observer
 
 __all__ = ["Loader", "Standby"]
@@ -74,7 +75,7 @@ class Loader:
 
     def __init__(
         self,
-        store: Store,
+        store: StoreReader,
         standby: int = 0,
         observer: Observer | None = None,
         on_load: Callable[[Manifest], object] | None = None,

@@ -4,7 +4,8 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlpserve_model import Store, StoreError
+from mlpserve_model import StoreError
+from mlpserve_model.store.reader import StoreReader
 
 __all__ = ["StoreState"]
 
@@ -14,7 +15,7 @@ log = logging.getLogger(__name__)
 class StoreState:
     """What the last poll found of a store; `fault` says why it cannot be read, if it cannot."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: StoreReader) -> None:
         self.fault = ""
         self._store = store
         self._is_empty = False  # nothing was found where there had been a store

@@ -11,6 +11,7 @@ from mlpserve_model import CHAMPION, CorruptVersion, Store, StoreError, VersionN
 from mlpserve_model.store.atomic_files import (
     Directory,
     UnusableFile,
+    locked,
     make_folder,
     open_regular,
     write_atomic,
@@ -52,7 +53,7 @@ def test_nothing_but_a_regular_file_is_opened(kind: str, tmp_path: Path, outside
             lambda: folder.open("name"),
             lambda: folder.read("name", 10),
             lambda: folder.append("name", b"line\n"),
-            lambda: folder.lock("name", 1).__enter__(),
+            lambda: locked(folder, "name", 1).__enter__(),
         ):
             with pytest.raises(UnusableFile, match="name is not a regular file but a"):
                 use()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mlpserve_model import Store
+from mlpserve_model.store.reader import StoreReader
 from mlpserve_server.errors import ModelNotFound, ModelUnavailable
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
@@ -27,13 +28,13 @@ def version_of(manager: ModelManager) -> int | None:
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The versions that are read, in order."""
     read: list[int] = []
-    original = Store.load
+    original = StoreReader.load
 
-    def load(self: Store, version: int) -> Any:
+    def load(self: StoreReader, version: int) -> Any:
         read.append(version)
         return original(self, version)
 
-    monkeypatch.setattr(Store, "load", load)
+    monkeypatch.setattr(StoreReader, "load", load)
     return read
 
 

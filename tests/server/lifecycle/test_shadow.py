@@ -17,6 +17,7 @@ from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from mlpserve_model import Network, Signature, Store, StoredModel
 from mlpserve_model.process.follower import Follower
+from mlpserve_model.store.reader import StoreReader
 from mlpserve_server.dataplane.predictions import DataPlane, complete
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
@@ -284,7 +285,7 @@ def test_a_challenger_that_is_promoted_is_not_read_again(
     publish(seed=0)
     challenger = challenge(seed=1)
     setup = set_up()
-    monkeypatch.setattr(Store, "load", None)
+    monkeypatch.setattr(StoreReader, "load", None)
     store.move_alias("champion", challenger, expected=1, event="promote", reason="test")
     assert setup.manager.poll()
     assert setup.manager.current is setup.manager.shadow

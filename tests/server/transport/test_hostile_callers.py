@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_model import Store
+from mlpserve_model.store.reader import StoreReader
 from tests.support.server import Publish, Refuse, Serve, Stubs
 from tests.support.waiting import eventually
 
@@ -150,13 +150,13 @@ def test_calls_that_wait_for_a_load_count_among_those_that_wait(
     publish(seed=1)
     stubs = serve(max_waiting=10, standby=0)
     eventually(stubs.serving)
-    original = Store.load
+    original = StoreReader.load
 
-    def slow(self: Store, version: int) -> Any:
+    def slow(self: StoreReader, version: int) -> Any:
         time.sleep(0.05)
         return original(self, version)
 
-    monkeypatch.setattr(Store, "load", slow)
+    monkeypatch.setattr(StoreReader, "load", slow)
     selector = model_pb2.ModelSelector(version=first)
     pinned = pb.PredictRequest(instance=PIXELS, model=selector)
     calls = [stubs.prediction.Predict.future(pinned, timeout=30) for _ in range(90)]
