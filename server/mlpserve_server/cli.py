@@ -24,11 +24,16 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code: 0 done, 1 failed, 2 wrong usage."""
+    """Serve until SIGTERM or SIGINT.
+
+    Returns:
+        The exit code: 0 stopped on request, 1 failed, 2 wrong usage.
+
+    """
     settings = read_settings(arguments)
     set_up(settings.log_format, settings.log_level)
-    # gRPC's core writes a log of its own, in another form, unless it is told not to before it
-    # is imported; what matters of it reaches ours as an error.
+    # gRPC's core has a log of its own in another format. It is switched off before the import of
+    # grpc; errors that matter are raised as exceptions as well.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with signals_as_bytes((signal.SIGTERM, signal.SIGINT)) as signals:
         stop = _stop_on(signals)
@@ -46,7 +51,7 @@ def _run(settings: Settings, arguments: Sequence[str], stop: threading.Event) ->
     except PortTaken as error:
         log.error("cannot start", extra={"reason": str(error)})
         return 1
-    except ModuleNotFoundError as error:  # for the metrics
+    except ModuleNotFoundError as error:  # prometheus_client
         return _incomplete(error)
 
 
@@ -72,41 +77,41 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
     keep_freed_memory()
     if settings.worker:
         threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True).start()
-    # Calls run side by side: a product that spreads over all cores would take them from others.
+    # Calls run concurrently: a matrix product on all cores would slow the others down.
     with threadpool_limits(1):
         try:
             with Server(settings):
                 if settings.worker:
-                    _tell_parent()
+                    _report_listening()
                 stop.wait()
         except (PortTaken, TransportError, CredentialsError, TelemetryError, StoreError) as error:
             log.error("cannot start", extra={"reason": str(error)})
             return 1
     logging.shutdown()
-    # All calls have ended. A thread that still waits to tell a watcher which has gone would
-    # otherwise be waited for at the interpreter's exit, for ever.
+    # All calls have ended. At exit the interpreter would wait for every thread of a pool, and one
+    # that sends to a disconnected health watcher may never end.
     os._exit(0)
 
 
-def _tell_parent() -> None:
-    """Say that we listen, over the socket that a parent gives as standard input."""
-    with suppress(OSError):  # the parent is gone, which the thread beside us acts on
+def _report_listening() -> None:
+    """Report to the supervisor, over the socket at standard input, that this worker listens."""
+    with suppress(OSError):  # the supervisor has ended; _stop_with_parent handles that
         os.write(sys.stdin.fileno(), b"1")
 
 
 def _stop_with_parent(stop: threading.Event) -> None:
-    """Stop when the other end of standard input is closed, which is when the parent is gone."""
-    with suppress(ConnectionResetError):  # the end too, when the parent left something unread
-        os.read(sys.stdin.fileno(), 1)  # nothing ever comes: it returns at the end
+    """Stop when the supervisor ends, which closes the other end of standard input."""
+    with suppress(ConnectionResetError):  # instead of the end of file, if data was left unread
+        os.read(sys.stdin.fileno(), 1)  # nothing is ever sent: this returns at the end of file
     stop.set()
 
 
 def _stop_on(signals: socket.socket) -> threading.Event:
-    """An event that the first signal sets; the second one does not wait for the drain."""
+    """Return an event that the first signal sets; the second signal ends the process at once."""
     stop = threading.Event()
 
     def listen() -> None:
-        with suppress(OSError):  # closed, as nothing comes either: it is over
+        with suppress(OSError):  # the socket is closed after the stop
             if signals.recv(1):
                 stop.set()
                 if signals.recv(1):

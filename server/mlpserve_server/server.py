@@ -1,4 +1,4 @@
-"""A server's life: start, follow the store, drain, stop."""
+"""The life cycle of a server: start, follow the store, drain, stop."""
 
 import logging
 import threading
@@ -35,10 +35,14 @@ log = logging.getLogger(__name__)
 class Server:
     """A model server; also a context manager that starts and stops it.
 
-    Alive as soon as it has started, ready once a model answers. Raises StoreError for a
-    model name that cannot be one, CredentialsError for a certificate or a token file that is not
-    in order, TelemetryError where traces cannot be had, and TransportError where the transport
-    cannot; from `start`, TransportError or PortTaken when an address is taken.
+    It is alive once it has started, and ready once a model is loaded.
+
+    Raises:
+        StoreError: the model name is invalid.
+        CredentialsError: a certificate or token file cannot be used.
+        TelemetryError: the packages for traces are not installed.
+        TransportError: the transport is not supported here.
+
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -80,16 +84,22 @@ class Server:
 
     @property
     def address(self) -> str:
-        """The first address it listens on, with the port that it got."""
+        """The first address that the server listens on, with its port."""
         return self.addresses[0]
 
     @property
     def metrics_address(self) -> str:
-        """Where the metrics of this server alone are, with the port; empty if nowhere."""
+        """The address of this server's own metrics endpoint; empty if there is none."""
         return self._telemetry.metrics_address
 
     def start(self) -> None:
-        """Listen, and look for a model."""
+        """Listen, and start to follow the store.
+
+        Raises:
+            TransportError: an address cannot be listened on.
+            PortTaken: another program listens on an address.
+
+        """
         self.addresses = tuple(map(self._transport.listen, self.settings.listen))
         self._telemetry.start()
         self._transport.start()
@@ -101,7 +111,7 @@ class Server:
             follower.start()
 
     def stop(self) -> None:
-        """Drain and stop: NOT_SERVING, answer on for a while, finish what is in flight."""
+        """Report NOT_SERVING, answer for the drain time, finish calls in flight, and stop."""
         if self._stopping.is_set():
             return
         self._stopping.set()
@@ -144,25 +154,25 @@ class Server:
 
     def _look_at_store(self) -> None:
         if self._manager.poll():
-            self._set_ready(True)  # announced after the model is in place
+            self._set_ready(True)  # after the model is in place
 
     def _lost(self) -> None:
-        """Be not ready for good: something is not followed any more, tokens withdrawn perhaps."""
+        """Become not ready for good: a follower has ended, perhaps that of the tokens."""
         self._follows = False
         self._set_ready(False)
 
     def _is_busy(self) -> bool:
-        """Whether calls pile up: long before any is refused."""
+        """Return True if a quarter of the permitted calls is waiting."""
         return self._transport.waiting * 4 >= self._waiting.limit
 
     def _set_ready(self, ready: bool) -> None:
-        with self._ready_lock:  # a draining server cannot become ready again
+        with self._ready_lock:  # a draining server never becomes ready again
             self._ready = ready and self._follows and not self._stopping.is_set()
             self._health.set(PREDICTION_SERVICE, SERVING if self._ready else NOT_SERVING)
 
 
 def _store(settings: Settings) -> StoreReader:
-    """The store, beside a cache for a start without it where it is an object store."""
+    """Return the store; an object store gets a local cache, for a start while it is unreachable."""
     if isinstance(settings.store, Path):
         return StoreReader(settings.store, settings.model)
     folder = settings.cache_dir or cache_folder()
@@ -170,7 +180,7 @@ def _store(settings: Settings) -> StoreReader:
 
 
 def _transport(wanted: str) -> type[StandardTransport]:
-    """The transport of this name; "auto" is the direct one wherever it can be had."""
+    """Return the transport class of this name; "auto" is the direct one where it is supported."""
     if wanted == "standard":
         return StandardTransport
     if reason := unsupported():

@@ -50,7 +50,7 @@ def _is_host_and_port(address: str) -> bool:
         return False
     host, port = match.groups()
     try:
-        host.encode("idna")  # as looking it up will; refuses empty and too long labels
+        host.encode("idna")  # as its resolution will; fails for empty and overlong labels
     except UnicodeError:
         return False
     return int(port) < 65536
@@ -185,7 +185,7 @@ def settings_parser() -> SettingsParser:
 
 
 def read_settings(arguments: Sequence[str] | None = None) -> Settings:
-    """Settings from flags and environment; ends with exit code 2 when they are wrong."""
+    """Return the settings from flags and environment; exit with code 2 if they are wrong."""
     parser = settings_parser()
     settings = Settings(**vars(parser.parse_args(arguments)))
     if settings.max_batch > settings.max_rows:
@@ -199,7 +199,7 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
 
 
 def _insecure(settings: Settings) -> str | None:
-    """What would be less protected than it looks; None when nothing is."""
+    """Return what is unprotected contrary to appearance, None if nothing is."""
     if (settings.tls_cert is None) != (settings.tls_key is None):
         return "--tls-cert and --tls-key go together: one is missing"
     if settings.tls_client_ca and not settings.tls_cert:
@@ -216,7 +216,7 @@ def _insecure(settings: Settings) -> str | None:
 
 
 def _is_local(address: str) -> bool:
-    """Whether none but this machine's own programs can connect."""
+    """Return True if only programs on this machine can connect."""
     host = address.rpartition(":")[0].strip("[]")
     try:
         return _is_socket_file(address) or ip_address(host).is_loopback

@@ -1,7 +1,7 @@
-"""Several processes on one port: started, watched, replaced and stopped together.
+"""The supervisor starts, watches, replaces and stops several worker processes on one port.
 
-The parent never imports gRPC. The kernel spreads connections over the processes
-(SO_REUSEPORT); each follows the store by itself.
+The supervisor never imports gRPC. The kernel distributes connections over the workers
+(SO_REUSEPORT). Each worker follows the store by itself.
 """
 
 import logging
@@ -19,22 +19,29 @@ from mlpserve_server.system.ports import reserved
 
 __all__ = ["supervise"]
 
-# A worker is this very command; flags given last win. With -P it imports nothing from the current
-# folder.
+# A worker is this same command; the last of several equal flags counts. With -P it imports nothing
+# from the current folder.
 _COMMAND = [sys.executable, "-P", "-m", "mlpserve_server"]
 _CANNOT_START = (1, 2)
 _FIRST_PAUSE, _MAX_PAUSE = 0.1, 5.0  # seconds before a worker is replaced
-_STEADY_SECONDS = 10.0  # whoever lived this long starts with the first pause again
+_STEADY_SECONDS = 10.0  # a worker that ran this long is replaced after the first pause again
 _LOOK_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
 
 
 def supervise(settings: Settings, arguments: Sequence[str], stop: threading.Event) -> int:
-    """Keep `settings.workers` processes running until `stop` is set; return the exit code.
+    """Keep `settings.workers` processes running until `stop` is set.
 
-    Raises PortTaken. A worker that cannot start the first time ends them all, with its exit code:
-    the settings are wrong. Once it has listened it is replaced like any that died.
+    A worker whose first start fails stops all workers, because the settings are wrong. A worker
+    that has listened before is replaced when it ends.
+
+    Returns:
+        The exit code: 0, or that of a worker that failed.
+
+    Raises:
+        PortTaken: another program listens on an address.
+
     """
     with ExitStack() as stack:
         totals = stack.enter_context(_shown(settings.metrics_listen))
@@ -53,7 +60,7 @@ def supervise(settings: Settings, arguments: Sequence[str], stop: threading.Even
 
 
 class _Worker:
-    """One process and its successors."""
+    """A worker process and those that replace it."""
 
     def __init__(self, number: int, command: Sequence[str], totals: Sums | None) -> None:
         self._number = number
@@ -69,10 +76,10 @@ class _Worker:
         self._spawn()
 
     def look(self) -> int:
-        """Replace the process if it has died; return its exit code if it never listened, else 0."""
+        """Replace the process if it has ended; return its exit code if it never listened or 0."""
         if self._process is not None:
             code = self._process.poll()
-            # After the process was looked at: it may have listened until a moment ago.
+            # Read after poll(): the process may have reported just before it ended.
             self._listened = self._listened or self._listens()
             if code is None:
                 return 0
@@ -94,20 +101,20 @@ class _Worker:
             self._totals.add(0, [("mlpserve_worker_ends_total", (), 1)])
 
     def _listens(self) -> bool:
-        """Return whether the process has written since the last look that it listens."""
+        """Return True if the process has reported since the last call that it listens."""
         try:
             return bool(self._line and self._line.recv(1))
         except BlockingIOError:
             return False
 
     def ask_to_stop(self) -> None:
-        """Let the process drain and stop."""
+        """Ask the process to drain and stop."""
         if self._process is not None:
             self._asked = self._process.poll() is None
             self._process.terminate()
 
     def wait(self, deadline: float) -> int:
-        """Wait for the end, at most until the deadline; 1 if it failed when asked to, else 0."""
+        """Wait until the process has ended, then kill it; return 1 if its stop failed, else 0."""
         if self._process is None:
             return 0
         with self._line or nullcontext():
@@ -117,11 +124,11 @@ class _Worker:
                 self._process.kill()
                 self._process.wait()
                 return 1
-        # Below 0 is a signal: ours before the worker could take it, or a crash just before ours.
+        # Negative: ended by a signal, by ours before its handler was set, or by an earlier crash.
         return int(self._asked and code > 0)
 
     def _spawn(self) -> None:
-        """Start the process; where the system cannot, that is logged and tried again later."""
+        """Start the process; if the system refuses, log that, and try again after the pause."""
         if self._line:
             self._line.close()
             self._line = None
@@ -134,10 +141,11 @@ class _Worker:
             log.error("no process for a worker", extra=fields)
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        # Its other end tells a worker when we are gone, however we went.
+        # The worker stops when this end is closed, which the system does even after a crash.
         self._line, theirs = socket.socketpair()
         self._line.setblocking(False)
-        # A session of its own: Ctrl-C comes here, and the workers hear of it from here alone.
+        # In a session of its own a worker does not receive the terminal's Ctrl-C: the supervisor
+        # stops it.
         with theirs, _reporting(self._totals, self._number) as line:
             return subprocess.Popen(
                 [*self._command, *(f"--metrics-line={fd}" for fd in line)],
@@ -149,7 +157,7 @@ class _Worker:
 
 @contextmanager
 def _shown(address: str | None) -> Iterator[Sums | None]:
-    """The sums of what the workers report, shown at this address; None without an address."""
+    """Yield the aggregated metrics that this address serves; None without an address."""
     if not address:
         yield None
         return
@@ -163,7 +171,7 @@ def _shown(address: str | None) -> Iterator[Sums | None]:
 
 @contextmanager
 def _reporting(totals: Sums | None, number: int) -> Iterator[list[int]]:
-    """A descriptor for a worker to report on; none where nobody adds up."""
+    """Yield the descriptor on which a worker reports its metrics; none without an endpoint."""
     if totals is None:
         yield []
         return
@@ -174,7 +182,7 @@ def _reporting(totals: Sums | None, number: int) -> Iterator[list[int]]:
 
 
 def _command(arguments: Sequence[str], addresses: Sequence[str], number: int) -> list[str]:
-    # A socket file cannot be shared: the first worker has it alone.
+    # Processes cannot share a socket file: the first worker alone listens on it.
     mine = [a for a in addresses if number == 1 or not a.startswith("unix:")]
     own = [f"--listen={','.join(mine)}", "--workers=1", f"--worker={number}"]
     return [*_COMMAND, *arguments, *own]

@@ -1,7 +1,7 @@
-"""Settings of the programs: each is declared once, and is a flag and an environment variable.
+"""Settings of the programs, declared once, given by flags or environment variables.
 
-`--poll-seconds` is `MLPSERVE_POLL_SECONDS`; flags take precedence. Both go through the same parser,
-so both are checked alike. `--help` and docs/reference/settings.md are made of the declarations.
+`--poll-seconds` is `MLPSERVE_POLL_SECONDS`; flags take precedence. The same parser reads both.
+`--help` and docs/reference/settings.md are generated from the declarations.
 """
 
 import argparse
@@ -39,9 +39,9 @@ def setting(default: Any, text: str, **options: Any) -> Any:
     """Declare a setting as the field of a dataclass.
 
     Args:
-        default: its value where neither flag nor variable is given.
-        text: its line in `--help` and in the reference, understandable by itself.
-        options: as add_argument of SettingsParser takes them: type, choices, shown.
+        default: value if neither flag nor variable is given.
+        text: line in `--help` and in the reference, which can be understood by itself.
+        options: arguments of SettingsParser.add_argument: type, choices, shown.
 
     """
     return dataclasses.field(default=default, metadata={"help": text, **options})
@@ -56,7 +56,7 @@ def _location(text: str) -> Location:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSettings:
-    """Which model of which store."""
+    """A model in a store."""
 
     store: Location = setting(
         Path("models"),
@@ -68,7 +68,7 @@ class StoreSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LogSettings:
-    """How a program logs."""
+    """Format and level of the log."""
 
     log_format: str = setting("human", "log format", choices=FORMATS)
     log_level: str = setting("info", "minimum log level", choices=LEVELS)
@@ -76,18 +76,18 @@ class LogSettings:
 
 @dataclass(frozen=True)
 class Described:
-    """What the reference shows of an argument: what it is for, and its default in words."""
+    """The meaning of an argument, and its default in words, for the reference."""
 
     help: str
     default: str
 
 
 class SettingsParser(argparse.ArgumentParser):
-    """An ArgumentParser whose long options are also read from the environment.
+    """An ArgumentParser that also reads its long options from environment variables.
 
-    `--help` shows each option's default and variable. A store_true option is set by 1, true
-    or yes. Wrong usage ends the process with exit code 2. `described` has what the reference shows
-    of each argument, by its name.
+    `--help` shows the default and the variable of each option. A switch is set by 1, true or yes.
+    Wrong usage ends the process with exit code 2. `described` has the descriptions of the arguments
+    by their names.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -95,11 +95,11 @@ class SettingsParser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
 
     def add_argument(self, *names: Any, shown: str | None = None, **kwargs: Any) -> argparse.Action:
-        """Add an argument as argparse does; the help gains the default and the variable's name.
+        """Add an argument; its help also shows the default and the variable.
 
         Args:
             names: as in argparse.
-            shown: the default in words, where it depends on the machine.
+            shown: the default in words, if it depends on the machine.
             kwargs: as in argparse.
 
         """
@@ -113,11 +113,11 @@ class SettingsParser(argparse.ArgumentParser):
         return action
 
     def add_settings(self, declared: type[Any], **defaults: Any) -> None:
-        """Add a flag for every field of a dataclass that was declared by `setting`.
+        """Add a flag for every field of a dataclass that is declared by `setting`.
 
         Args:
             declared: the dataclass.
-            defaults: what to take instead of the declared defaults.
+            defaults: replace the declared defaults, by the names of the fields.
 
         """
         for field in dataclasses.fields(declared):
@@ -131,7 +131,7 @@ class SettingsParser(argparse.ArgumentParser):
                 self.add_argument(flag, default=default, **options)
 
     def add_version(self) -> None:
-        """Add --version, which prints it and ends."""
+        """Add --version."""
         text = f"{self.prog} {version('mlpserve')}"
         self.add_argument("--version", action="version", version=text, help="print the version")
 
@@ -146,12 +146,12 @@ class SettingsParser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]  # argparse's overloads say no more than this
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """As in argparse, with what the environment sets put before the arguments."""
+        """Parse the arguments, preceded by those from the environment."""
         given = sys.argv[1:] if args is None else list(args)
         return super().parse_known_args([*self._from_environment(), *given], namespace)
 
     def error(self, message: str) -> NoReturn:
-        """End with exit code 2, naming the variables in force: one may be what is wrong."""
+        """Exit with code 2; the message names the variables that are set: they may be the cause."""
         used = [v for v in map(variable_of, self._actions) if v and v in os.environ]
         super().error(message + (f" (set in the environment: {', '.join(used)})" if used else ""))
 
@@ -173,7 +173,7 @@ class SettingsParser(argparse.ArgumentParser):
 
     def _as_arguments(self, action: argparse.Action, variable: str, value: str) -> list[str]:
         if action.nargs != 0:
-            # An empty variable means unset: compose files pass ${NAME:-} through.
+            # An empty variable counts as unset: compose files pass ${NAME:-} through.
             return [f"{action.option_strings[-1]}={value}"] if value else []
         if value.lower() not in _TRUE + _FALSE:
             self.error(f"{variable} is {value!r}, expected one of {', '.join(_TRUE + _FALSE[1:])}")
@@ -181,10 +181,10 @@ class SettingsParser(argparse.ArgumentParser):
 
 
 def between(low: float, high: float, kind: type[int] | type[float] = float) -> Any:
-    """Return a parser of numbers of this kind from `low` to `high`, which it `accepts`.
+    """Return a parser of numbers from `low` to `high`; its attribute `accepts` is the range.
 
-    Every number has an upper bound: beyond it a wait overflows the system's timers or a loop has no
-    end, which shows long after the start.
+    Every number has an upper bound. Without one, a wait can overflow the system's timers long after
+    the start.
     """
 
     def number(text: str) -> float:
@@ -205,7 +205,7 @@ def _shown(bound: float) -> str:
 
 
 def variable_of(action: argparse.Action) -> str | None:
-    """The variable of a long option; None for those that act at once or are not for users."""
+    """Return the variable of a long option; None for --help, --version and internal options."""
     name = action.option_strings[-1] if action.option_strings else ""
     internal = action.help is argparse.SUPPRESS
     acts = isinstance(action, argparse._HelpAction | argparse._VersionAction)

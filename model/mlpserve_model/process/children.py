@@ -9,10 +9,10 @@ __all__ = ["safe_path"]
 
 @contextmanager
 def safe_path() -> Iterator[None]:
-    """Keep the current folder off the module search path of processes started meanwhile.
+    """Exclude the current folder from the module search path of processes started meanwhile.
 
-    Python puts the current folder first for `python -c` and `python -m`, by which the standard
-    library and joblib start theirs: a file random.py there would be run instead of Python's own.
+    The standard library and joblib start processes by `python -c` and `python -m`, for which Python
+    searches the current folder first: a file random.py there would replace Python's own.
     """
     name = "PYTHONSAFEPATH"
     before = os.environ.get(name)

@@ -1,4 +1,4 @@
-"""What is done again and again in the background, and must not end because it failed once."""
+"""Threads that follow something, and continue after a failure."""
 
 import logging
 import threading
@@ -10,14 +10,14 @@ log = logging.getLogger(__name__)
 
 
 class Over(Exception):
-    """Raised by what a follower does: there is nothing left to follow."""
+    """Raised by a follower's `look` to end the thread: there is nothing left to follow."""
 
 
 class Guard:
-    """Logs and counts the failures of something that is done again and again.
+    """Logs and counts the failures of something that is repeated.
 
     Args:
-        name: what is done, for the log.
+        name: what is repeated, for the log.
         on_failure: called after each failure, to count it.
 
     """
@@ -28,10 +28,10 @@ class Guard:
         self._last = ""
 
     def run(self, act: Callable[[], object]) -> None:
-        """Call `act`; log and count its failure, the same one once until it has succeeded.
+        """Call `act`; count its failure, and log it unless it is the same as the last one.
 
         Raises:
-            Over: as `act` did.
+            Over: `act` raised it.
 
         """
         try:
@@ -47,14 +47,14 @@ class Guard:
 
 
 class Follower:
-    """A thread that calls `look` until it is stopped, whatever a call raises.
+    """A thread that calls `look` repeatedly until it is stopped, whatever a call raises.
 
     Args:
-        name: what is followed: of the thread, and in the log.
+        name: what is followed, for the log and the name of the thread.
         look: what is called; it may raise Over to end the thread.
         pause: seconds between two calls.
-        on_failure: called after each call that failed, to count it.
-        on_end: called when the thread ends though nobody stopped it.
+        on_failure: called after each failed call, to count it.
+        on_end: called when the thread ends although it was not stopped.
 
     """
 
@@ -77,20 +77,20 @@ class Follower:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs, or was told to stop."""
+        """Whether the thread runs, or was stopped on purpose."""
         return self._thread.is_alive() or self._stopping.is_set()
 
     def start(self, delay: float = 0.0) -> None:
-        """Begin; the first call comes after `delay` seconds."""
+        """Start the thread; the first call comes after `delay` seconds."""
         self._delay = delay
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to end, without waiting for it."""
+        """Ask the thread to end; return at once."""
         self._stopping.set()
 
     def join(self) -> None:
-        """Stop, and wait for the thread if it was started."""
+        """Stop the thread and wait until it has ended."""
         self.stop()
         if self._thread.ident is not None:
             self._thread.join()
@@ -104,7 +104,7 @@ class Follower:
         except Over:
             self._stopping.set()
         except BaseException as error:
-            # SystemExit in a thread, or a failure of the guard itself: nothing else would show it.
+            # SystemExit in a thread, or a failure of the guard itself, would pass unnoticed.
             log.error("a follower ended", exc_info=error, extra={"follower": self.name})
         finally:
             if not self._stopping.is_set():

@@ -1,6 +1,6 @@
-"""Logs: one line an event, for people or for machines, on standard error.
+"""Logs on standard error: one line for each event, for people or as JSON.
 
-An event is a fixed sentence and fields: `log.info("model loaded", extra={"version": 7})`.
+An event is a fixed sentence with fields: `log.info("model loaded", extra={"version": 7})`.
 """
 
 import json
@@ -19,7 +19,13 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 def set_up(log_format: str, level: str) -> None:
-    """Send the process's logs to standard error in one of FORMATS; call it once, in main."""
+    """Send the logs of the process to standard error; call it once, in main.
+
+    Args:
+        log_format: one of FORMATS.
+        level: minimum level, one of LEVELS.
+
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if log_format == "json" else _Human())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
@@ -49,7 +55,7 @@ class _Json(logging.Formatter):
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     fields = {k: v for k, v in vars(record).items() if k not in _STANDARD}
     if record.exc_info and record.exc_info[1]:
-        # Where it happened, not the whole traceback: an event stays one line.
+        # The places of the traceback alone, so that an event remains one line.
         fields["error"] = _error(record.exc_info[1])
         fields["at"] = _place(record.exc_info[2])
     return {k: v if _is_number(v) else _cut(str(v)) for k, v in fields.items()}
@@ -57,7 +63,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 def _error(error: BaseException) -> str:
     if isinstance(error, UnicodeDecodeError | UnicodeEncodeError):
-        # Its repr has the text that cannot be converted, which may be a caller's.
+        # Its repr() contains the text that could not be converted, which may be a caller's.
         return f"{type(error).__name__}: {error.reason}"
     return repr(error)
 
@@ -80,6 +86,6 @@ def _cut(text: str) -> str:
 
 
 def _quoted(value: Any) -> str:
-    # As JSON where a character could be mistaken for the line's own.
+    # As JSON if a character could be mistaken for a separator of the line.
     text = str(value)
     return text if text.isprintable() and " " not in text and '"' not in text else json.dumps(text)

@@ -1,8 +1,7 @@
-"""A few pages over HTTP, for Prometheus and for probes, that no caller can make a burden.
+"""A small HTTP server for metrics and probes, with bounded connections, time and memory.
 
-Connections are few and short: one more than MAX_CONNECTIONS ends the oldest, and each ends after
-SECONDS, whatever its caller does. Whoever asks at once is answered, beside any number of callers
-that never end their requests.
+A connection beyond MAX_CONNECTIONS closes the oldest one, and every connection is closed after
+SECONDS. A complete request is therefore answered however many callers never complete theirs.
 """
 
 import io
@@ -29,24 +28,24 @@ _HEAD_END = re.compile(rb"\n\r?\n")
 
 @dataclass(frozen=True)
 class Page:
-    """What a request gets."""
+    """The response to a request."""
 
     content_type: str
     body: bytes
     status: HTTPStatus = HTTPStatus.OK
 
 
-# From the value of a request's Accept header to the page.
+# Returns the page for the value of a request's Accept header.
 Render = Callable[[str], Page]
 
 
 class PageServer:
-    """Answers GET and HEAD from the moment it is made, in threads of its own.
+    """Answers GET and HEAD in threads of its own, from its construction on.
 
     Args:
-        address: HOST:PORT; port 0 is any free one, no host every address of the machine.
-        name: what the Server header says.
-        pages: by their paths; every other path is answered with 404.
+        address: HOST:PORT; port 0 is any free one, an empty host every address of the machine.
+        name: value of the Server header.
+        pages: what returns each page, by its path; other paths are answered with 404.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -68,7 +67,7 @@ class PageServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening, and end the connections that are open."""
+        """Stop listening, and close the open connections."""
         self._server.shutdown()
         self._server.server_close()
         self._server.end_older_than(0)
@@ -78,7 +77,7 @@ class PageServer:
 class _Server(ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
-    block_on_close = False  # a thread ends with its connection, of which it is the only owner
+    block_on_close = False  # a thread ends when its connection is shut down
 
     def __init__(
         self, family: socket.AddressFamily, place: Any, name: str, pages: Mapping[str, Render]
@@ -86,12 +85,12 @@ class _Server(ThreadingTCPServer):
         self.address_family = family
         self.name = name
         self.pages = pages
-        self._open: dict[socket.socket, float] = {}  # since when, the oldest first
+        self._open: dict[socket.socket, float] = {}  # time of the start, the oldest first
         self._lock = threading.Lock()
         super().__init__(place, _Handler)
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept a connection; without a descriptor for it, wait instead of spinning."""
+        """Accept a connection; pause if there is no free descriptor for it."""
         try:
             return super().get_request()
         except OSError:
@@ -99,7 +98,7 @@ class _Server(ThreadingTCPServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give the connection a thread, and end the oldest when there are too many."""
+        """Start a thread for the connection, and shut down the oldest if there are too many."""
         with self._lock:
             self._open[request] = time.monotonic()
             crowded = list(self._open)[:-MAX_CONNECTIONS]
@@ -107,29 +106,29 @@ class _Server(ThreadingTCPServer):
         super().process_request(request, client_address)
 
     def service_actions(self) -> None:
-        """End what has lasted too long; called every half second."""
+        """Shut down connections that are too old; called every half second."""
         self.end_older_than(SECONDS)
 
     def end_older_than(self, seconds: float) -> None:
-        """End connections that have lasted as long."""
+        """Shut down connections of at least this age."""
         before = time.monotonic() - seconds
         with self._lock:
             _end([request for request, since in self._open.items() if since <= before])
 
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection, which its thread does last."""
+        """Close a connection; its thread calls this last."""
         with self._lock:
             self._open.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log nothing: a caller that went away is no event."""
+        """Log nothing: callers may disconnect at any time."""
 
 
 def _end(connections: list[socket.socket]) -> None:
-    """Wake the threads of these connections, which close them."""
+    """Shut these connections down; their threads then close them."""
     for connection in connections:
-        with suppress(OSError):  # it has been closed meanwhile
+        with suppress(OSError):  # it is closed already
             connection.shutdown(socket.SHUT_RDWR)
 
 
@@ -137,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def handle(self) -> None:
-        """Read no more than the head of a request, of a bounded size, and answer it."""
+        """Read the head of a request, up to a maximum size, and answer it."""
         head = b""
         while not _HEAD_END.search(head):
             if len(head) == _MAX_HEAD:
@@ -152,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.handle_one_request()
 
     def do_GET(self) -> None:
-        """Answer with the page of the path."""
+        """Send the page of the path."""
         render = self.server.pages.get(self.path.partition("?")[0])
         page = render(self.headers.get("Accept", "")) if render else self._not_found()
         self.send_response(page.status)
@@ -170,8 +169,8 @@ class _Handler(BaseHTTPRequestHandler):
         return Page("text/plain; charset=utf-8", body, HTTPStatus.NOT_FOUND)
 
     def version_string(self) -> str:
-        """Return no more than the name."""
+        """Return the name without versions."""
         return self.server.name
 
     def log_message(self, format: str, *args: object) -> None:
-        """Log nothing: a probe every few seconds is no event."""
+        """Log nothing: probes come every few seconds."""

@@ -1,4 +1,4 @@
-"""Signals as bytes in a socket, whichever thread takes them."""
+"""Signals as bytes in a socket, whichever thread receives them."""
 
 import signal
 import socket
@@ -10,17 +10,17 @@ __all__ = ["signals_as_bytes"]
 
 @contextmanager
 def signals_as_bytes(numbers: Iterable[signal.Signals]) -> Iterator[socket.socket]:
-    """Turn these signals into bytes to read from a socket: the number of each.
+    """Yield a socket from which the numbers of these signals can be read, one byte each.
 
-    A handler in Python runs when the main thread does. But any thread may take a signal, on a
-    busy machine one that is just starting another, and then nothing wakes a main thread that
-    waits for a lock. The interpreter writes these bytes at once. For the main thread alone.
+    Python runs a signal handler in the main thread only. The system may deliver the signal to any
+    thread, which does not wake a main thread that waits for a lock. The interpreter writes these
+    bytes at once. Use it in the main thread.
     """
     reader, writer = socket.socketpair()
     with reader, writer:
         writer.setblocking(False)
         before = signal.set_wakeup_fd(writer.fileno())
-        # Without a handler no byte is written.
+        # The interpreter writes a byte only for signals that have a handler.
         handlers = {n: signal.signal(n, lambda number, frame: None) for n in numbers}
         try:
             yield reader

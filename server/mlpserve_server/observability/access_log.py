@@ -1,4 +1,4 @@
-"""The access log: one line for a sample of the calls, with nothing of what they carried."""
+"""The access log: one line for each sampled call, without anything of its content."""
 
 import logging
 import random
@@ -13,13 +13,18 @@ log = logging.getLogger(__name__)
 
 
 class AccessLog:
-    """Logs this share of the calls, from 0 to 1."""
+    """Logs a sample of the calls.
+
+    Args:
+        rate: sampling rate, from 0 to 1.
+
+    """
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
 
     def sample(self, call: CallInfo) -> bool:
-        """A random choice."""
+        """Return True for a random sample."""
         return random.random() < self._rate
 
     def emit(self, record: CallRecord) -> None:
@@ -38,4 +43,4 @@ class AccessLog:
         )
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: nothing is buffered."""

@@ -1,4 +1,4 @@
-"""The sums over all workers, and how Prometheus gets them."""
+"""The metrics of all workers, added up for Prometheus."""
 
 import threading
 from collections import defaultdict
@@ -21,7 +21,7 @@ from mlpserve_server.observability.metrics import METRICS, OTHER, Metric, Metric
 
 __all__ = ["WorkerAggregator"]
 
-# Versions that have labels of their own: those with the highest numbers.
+# Maximum number of versions with labels of their own: those with the highest numbers.
 MAX_VERSIONS = 10
 
 _OVER_WORKERS: dict[str, Callable[[list[float]], float]] = {"sum": sum, "min": min, "max": max}
@@ -29,7 +29,7 @@ _Labels = tuple[str, ...]
 
 
 class WorkerAggregator(Collector):
-    """Adds up reports of workers, by their numbers; a Collector for prometheus_client."""
+    """Adds up what the workers report; a Collector for prometheus_client."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -37,11 +37,12 @@ class WorkerAggregator(Collector):
         self._histograms: dict[tuple[str, _Labels], list[float]] = {}
         self._gauges: dict[int, dict[tuple[str, _Labels], float]] = defaultdict(dict)
         self._versions: set[int] = set()
-        # From the start: of what appears with its first count, no rate can be computed.
+        # Known series exist from the start: of one that appears with its first count, Prometheus
+        # cannot compute a rate.
         self.add(0, [(m.name, k, _zero(m)) for m in METRICS.values() for k in m.known])
 
     def add(self, worker: int, report: MetricDelta) -> None:
-        """Take a report; gauges replace those of the same worker's report before."""
+        """Add a report of a worker; its gauges replace those of its last report."""
         gauges = {}
         with self._lock:
             for name, labels, value in report:
@@ -54,12 +55,12 @@ class WorkerAggregator(Collector):
                 self._gauges[worker] = gauges
 
     def forget(self, worker: int) -> None:
-        """Drop the gauges of a worker that has ended; what it counted stays."""
+        """Drop the gauges of a worker that has ended; its counts remain."""
         with self._lock:
             self._gauges.pop(worker, None)
 
     def collect(self) -> Iterator[Family]:
-        """Every metric as it is now."""
+        """Return every metric with its current values."""
         with self._lock:
             values: dict[str, dict[_Labels, Any]] = {name: {} for name in METRICS}
             for series in (self._counters, self._histograms, self._over_workers()):
@@ -83,10 +84,10 @@ class WorkerAggregator(Collector):
         return {k: _OVER_WORKERS[METRICS[k[0]].over_workers](v) for k, v in values.items()}
 
     def _bounded(self, metric: Metric, labels: _Labels) -> _Labels:
-        """The labels, or "other" for a version that has none of its own.
+        """Return the labels, with "other" for a version that has no label of its own.
 
-        The numbers with labels only ever rise, and what a number that loses its labels has
-        counted is moved: no series goes back, and no count is lost.
+        The versions with labels only rise, and the counts of one that loses its label are added to
+        "other": no series decreases, and no count is lost.
         """
         if "version" not in metric.labels:
             return labels

@@ -1,4 +1,4 @@
-"""Where Prometheus gets the metrics: one HTTP endpoint for all workers."""
+"""The HTTP endpoint where Prometheus scrapes the metrics of all workers."""
 
 import logging
 
@@ -15,7 +15,15 @@ log = logging.getLogger(__name__)
 
 
 class Endpoint:
-    """The HTTP endpoint, from the moment it is made; raises PortTaken."""
+    """The endpoint, which listens from its construction on.
+
+    Args:
+        address: host:port; port 0 is any free one.
+
+    Raises:
+        PortTaken: the address cannot be listened on.
+
+    """
 
     def __init__(self, address: str) -> None:
         self.totals = WorkerAggregator()

@@ -1,4 +1,4 @@
-"""What gRPC's own layers log: counted, and passed on without a word of what callers sent."""
+"""The log of gRPC's own layers: counted, and passed on without what callers sent."""
 
 import logging
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def grpc_log_counted(observer: Observer) -> Iterator[None]:
-    """Count what gRPC logs, and log each kind of it once, for as long as the context lasts.
+    """Count what gRPC logs while the context lasts, and log each origin once.
 
-    A header that is not UTF-8 is logged whole by gRPC, one error each, whether its caller has a
-    token or not, and the header may be the token.
+    gRPC logs the whole value of a header that is not UTF-8, one error for each header, before the
+    caller is authenticated. The header may be the token.
     """
     logger = logging.getLogger("grpc")
     counter = _Counter(observer)
@@ -37,7 +37,7 @@ class _Counter(logging.Handler):
         self._said: set[tuple[str, str]] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Count the record; say where it comes from if that is new."""
+        """Count the record; log its origin if that is new."""
         self._observer.count("mlpserve_grpc_errors_total")
         error = record.exc_info[0] if record.exc_info else None
         place = (f"{record.name}.{record.funcName}", error.__name__ if error else "")

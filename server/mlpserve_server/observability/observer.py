@@ -1,7 +1,7 @@
-"""What a server tells of its work. Nothing of what callers send or get is kept or passed on.
+"""The interface by which transports, data plane and manager report what they do.
 
-Transports, data plane and manager tell an Observer; by itself it does nothing, and costs a
-method call. `recorder.Recorder` makes metrics, an access log and traces of it.
+The Observer of this module does nothing, at the cost of a method call. `recorder.Recorder` turns
+the reports into metrics, an access log and traces. Nothing of what callers send or get is kept.
 """
 
 import re
@@ -24,9 +24,13 @@ _NOTHING = nullcontext()
 
 
 class CallInfo:
-    """What is known of a call beside its content; `method` is "/package.Service/Method".
+    """A call without its content.
 
-    `started` is when it arrived, by time.monotonic.
+    Attributes:
+        method: path of the method, "/package.Service/Method".
+        metadata: keys and values that the caller sent.
+        started: time of arrival, by time.monotonic.
+
     """
 
     __slots__ = ("_request_id", "metadata", "method", "started")
@@ -39,47 +43,51 @@ class CallInfo:
 
     @property
     def request_id(self) -> str:
-        """The caller's x-request-id if that is well formed, otherwise one of our own."""
+        """The caller's x-request-id if it is well-formed, otherwise a generated one."""
         if not self._request_id:
             given = self.header("x-request-id")
             self._request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         return self._request_id
 
     def header(self, name: str) -> str:
-        """The text of this key of the metadata, or nothing."""
+        """Return the text of this key of the metadata, or an empty string."""
         for key, value in self.metadata:
             if key == name and isinstance(value, str):
                 return value
         return ""
 
     def peer(self) -> str:
-        """Who called, as gRPC names it: ipv4:127.0.0.1:40312."""
+        """Return the address of the caller as gRPC has it: ipv4:127.0.0.1:40312."""
         return ""
 
 
 class Observer:
-    """Hears of everything, from any thread, and does nothing. `active` tells whether it would."""
+    """Receives reports from any thread, and ignores them; `active` is False."""
 
     active = False
 
     def ended(self, call: CallInfo, code: int, response: bytes | None = None) -> None:
-        """A call has ended with this code of gRPC's, and with this response if it was answered."""
+        """Report a call that has ended with this gRPC code, and its response if there is one."""
 
     def predicted(self, manifest: Manifest, probabilities: NDArray[np.float32]) -> None:
-        """Rows, (rows, classes), have come out of one matrix product."""
+        """Report the probabilities of one matrix product, of shape (rows, classes)."""
 
     def rows(self, count: int) -> AbstractContextManager[None]:
-        """A context in which so many rows are in flight."""
+        """Return a context during which this many rows are in flight."""
         return _NOTHING
 
     def count(self, metric: str, *labels: str, amount: float = 1) -> None:
-        """Add to a counter of `metrics.METRICS`; the labels in the order that it names."""
+        """Add to a counter of `metrics.METRICS`; labels are in the declared order."""
 
     def observe(self, metric: str, value: float, *labels: str) -> None:
-        """Put a value into a histogram."""
+        """Add a value to a histogram."""
 
     def gauge(self, metric: str, read: Callable[[], Mapping[tuple[str, ...], float]]) -> None:
-        """Have a gauge read now and then: its values by their labels, () where it has none.
+        """Register a gauge, which is read once a second.
 
-        A counter may be read too: `read` gives what has come to it since.
+        Args:
+            metric: name of the gauge, or of a counter.
+            read: returns the values by their labels, () without labels; for a counter, what it
+                has gained since the last call.
+
         """

@@ -1,4 +1,4 @@
-"""What an answer says of itself: how many rows, by which version."""
+"""The rows and the version of a response, for the access log and traces."""
 
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import prediction_pb2
@@ -7,7 +7,7 @@ __all__ = ["rows_and_version"]
 
 
 def rows_and_version(method: str, response: bytes) -> tuple[int, int]:
-    """The rows of a response and the version that gave it; 0 and 0 where it has none."""
+    """Return the number of rows in a response and the version, or 0 and 0 if there are none."""
     match method.rpartition("/")[2]:
         case "Predict" if response:
             single = prediction_pb2.PredictResponse.FromString(response)

@@ -1,7 +1,4 @@
-"""How the counts of workers come together: line by line, each over a socket of its own.
-
-The process that adds them up needs nothing of what the workers are made of.
-"""
+"""Workers report their metrics to the supervisor, as JSON lines, each over its own socket."""
 
 import json
 import socket
@@ -16,19 +13,19 @@ __all__ = ["Sums", "follow", "reporter"]
 
 
 class Sums(Protocol):
-    """What adds up reports: totals.WorkerAggregator."""
+    """What adds up the reports: aggregation.WorkerAggregator."""
 
     def add(self, worker: int, report: MetricDelta) -> None:
-        """Add what a worker reports."""
+        """Add a report of a worker."""
         ...
 
     def forget(self, worker: int) -> None:
-        """A worker has ended."""
+        """Drop the gauges of a worker that has ended."""
         ...
 
 
 def reporter(line: socket.socket) -> Callable[[MetricDelta], None]:
-    """What sends reports over this socket, as long as the other end is there."""
+    """Return a function that sends reports over this socket while its other end is open."""
 
     def report(report: MetricDelta) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -38,7 +35,7 @@ def reporter(line: socket.socket) -> Callable[[MetricDelta], None]:
 
 
 def follow(sums: Sums, worker: int, line: socket.socket) -> None:
-    """Add up what comes over this socket, in a thread, until its other end is closed."""
+    """Add up the reports from this socket, in a thread, until its other end is closed."""
     reports = line.makefile("rb")
 
     def look() -> None:

@@ -1,8 +1,8 @@
-"""What becomes of what the observer hears: counted ten times a second, off the callers' path.
+"""The recorder counts what it observes, ten times a second, in a thread of its own.
 
-The threads that answer only put down what they saw, which takes no lock. One thread of the
-journal takes it up, counts it with NumPy, reports the counts, and passes single calls on to
-whoever wants them: the access log, traces.
+The threads that answer calls only append to queues, without a lock. The recorder's thread drains
+the queues, counts with NumPy, reports the counts, and passes sampled calls to the access log and
+the traces.
 """
 
 import time
@@ -23,13 +23,14 @@ from mlpserve_server.observability.outcomes import rows_and_version
 
 __all__ = ["CallRecord", "CallSink", "Recorder"]
 
-# Classes that have labels of their own, and the longest of these.
+# Maximum number of classes with labels of their own, and their maximum length.
 MAX_CLASSES, MAX_CLASS_LENGTH = 100, 64
 
 _TICK_SECONDS = 0.1
 _GAUGES_SECONDS = 1.0
 
-# Kept while the thread cannot go on, because nobody reads the log for instance; then the oldest go.
+# Maximum lengths of the queues while the thread is blocked, by a full pipe of the log for instance;
+# beyond them the oldest entries are dropped.
 _MAX_CALLS, _MAX_OTHERS = 100_000, 10_000
 
 _Product = tuple[Manifest, NDArray[np.intp], NDArray[np.float32]]
@@ -37,9 +38,19 @@ _Values = NDArray[np.float64] | NDArray[np.float32]
 
 
 class CallRecord(NamedTuple):
-    """One call, by itself: `ended` by time.time, times in seconds.
+    """A single call for the access log and traces.
 
-    `rows` and `version` are 0 where none were computed.
+    Attributes:
+        method: path of the method, or "other".
+        code: name of the gRPC code.
+        ended: Unix time of the end, in seconds.
+        seconds: duration.
+        peer: address of the caller.
+        request_id: the caller's id, or a generated one.
+        trace: the caller's traceparent and tracestate.
+        rows: number of rows computed; 0 if none were.
+        version: version that computed them; 0 if none did.
+
     """
 
     method: str
@@ -54,23 +65,30 @@ class CallRecord(NamedTuple):
 
 
 class CallSink(Protocol):
-    """Wants single calls: asked on the callers' path, told off it."""
+    """Receives single calls: `sample` runs on the request path, `emit` on the recorder's thread."""
 
     def sample(self, call: CallInfo) -> bool:
-        """Whether this call is to be told of; a matter of a microsecond."""
+        """Return True to receive this call; must take about a microsecond."""
         ...
 
     def emit(self, record: CallRecord) -> None:
-        """Here is one of those that were wanted."""
+        """Receive a sampled call."""
         ...
 
     def close(self) -> None:
-        """There will be no more."""
+        """Finish: there are no more calls."""
         ...
 
 
 class Recorder(Observer):
-    """An Observer that counts. `report` gets the counts; None: nobody wants them."""
+    """An Observer that counts.
+
+    Args:
+        report: receives the counts; None to count nothing.
+        sinks: receive sampled calls.
+        on_end: called when the recorder's thread ends though it was not stopped.
+
+    """
 
     active = True
 
@@ -94,18 +112,18 @@ class Recorder(Observer):
         self.gauge("mlpserve_rows_in_flight", lambda: {(): sum(list(self._in_flight.values()))})
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start the thread."""
         self.follower.start(_TICK_SECONDS)
 
     def close(self) -> None:
-        """Count what is left, and end."""
+        """Stop the thread, count the rest, and close the sinks."""
         self.follower.join()
         Guard("records").run(self.flush)
         for sink in self._sinks:
             sink.close()
 
     def ended(self, call: CallInfo, code: int, response: bytes | None = None) -> None:
-        """Put down a call."""
+        """Queue a call."""
         seconds = time.monotonic() - call.started
         if self._report:
             self._calls.append((call.method, code, seconds))
@@ -114,14 +132,14 @@ class Recorder(Observer):
                 self._records.append((sink, _record(call, code, seconds, response)))
 
     def predicted(self, manifest: Manifest, probabilities: NDArray[np.float32]) -> None:
-        """Put down the rows of a product."""
+        """Queue the rows of a matrix product."""
         if self._report:
             labels, confidences = probabilities.argmax(axis=1), probabilities.max(axis=1)
             self._products.append((manifest, labels, confidences))
 
     @contextmanager
     def rows(self, count: int) -> Iterator[None]:
-        """Hold so many rows as being in flight."""
+        """Count these rows as in flight while the context lasts."""
         key = object()
         self._in_flight[key] = count
         try:
@@ -130,21 +148,21 @@ class Recorder(Observer):
             del self._in_flight[key]
 
     def count(self, metric: str, *labels: str, amount: float = 1) -> None:
-        """Put down something that happened."""
+        """Queue an increment of a counter."""
         if self._report:
             self._events.append((metric, labels, amount))
 
     def observe(self, metric: str, value: float, *labels: str) -> None:
-        """Put down a value."""
+        """Queue a value of a histogram."""
         if self._report:
             self._events.append((metric, labels, value))
 
     def gauge(self, metric: str, read: Callable[[], Mapping[tuple[str, ...], float]]) -> None:
-        """Read this for each report."""
+        """Register a gauge, which is read once a second."""
         self._gauges[metric] = read
 
     def flush(self) -> None:
-        """Take up what was put down since the last look; the thread's part."""
+        """Count and report what was queued since the last call."""
         if self._report:
             report = [*self._call_counts(), *self._row_counts(), *self._event_values()]
             if time.monotonic() >= self._next_gauges:
@@ -204,14 +222,14 @@ class Recorder(Observer):
 
 
 def _drain(queue: deque[Any]) -> list[Any]:
-    """What was in the queue, which others may be adding to."""
+    """Remove and return the entries of a queue that other threads may be appending to."""
     return [queue.popleft() for _ in range(len(queue))]
 
 
 def _distribution(
     name: str, values: Sequence[float] | _Values, *labels: str
 ) -> tuple[str, tuple[str, ...], list[float]]:
-    """A report's entry for a histogram."""
+    """Return the entry of a report for a histogram."""
     bounds = METRICS[name].bounds
     array = np.asarray(values, np.float64)
     counts = np.bincount(np.searchsorted(bounds, array), minlength=len(bounds) + 1)

@@ -21,7 +21,7 @@ __all__ = ["Telemetry", "TelemetryError"]
 
 
 class TelemetryError(Exception):
-    """What was asked for needs something that is not installed."""
+    """A package for traces is not installed."""
 
 
 class Telemetry:
@@ -49,16 +49,16 @@ class Telemetry:
 
     @property
     def followers(self) -> list[Follower]:
-        """What follows the records, if anything does."""
+        """The follower that counts, if there is one."""
         return [self._recorder.follower] if self._recorder else []
 
     @property
     def metrics_address(self) -> str:
-        """Where the metrics are, with the port that it got; empty if elsewhere or nowhere."""
+        """The address of this process's metrics endpoint, with its port; empty if it has none."""
         return self._endpoint.address if self._endpoint else ""
 
     def start(self) -> None:
-        """Begin to count, and to show the counts.
+        """Start to count, and to serve or report the counts.
 
         Raises:
             PortTaken: another program listens on the address of the metrics.
@@ -78,7 +78,7 @@ class Telemetry:
             self._recorder.start()
 
     def close(self) -> None:
-        """Count what is left, and end."""
+        """Count and report the rest, and stop."""
         if self._recorder:
             self._recorder.close()
         if self._endpoint:
@@ -103,4 +103,4 @@ def _sinks(settings: Settings) -> list[CallSink]:
 
 
 def _nowhere(report: MetricDelta) -> None:
-    """Where reports go before the start."""
+    """Discard a report: nothing is reported before the start."""

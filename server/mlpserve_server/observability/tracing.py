@@ -1,7 +1,7 @@
-"""Traces by OpenTelemetry: a span for a call, as part of the caller's trace where it has one.
+"""Traces by OpenTelemetry: a span for each sampled call, in the caller's trace if it has one.
 
-Where they go, and what they carry in common, say OpenTelemetry's own variables:
-OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_RESOURCE_ATTRIBUTES and the rest.
+OpenTelemetry's own variables configure the collector and the common attributes:
+OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_RESOURCE_ATTRIBUTES and others.
 """
 
 import random
@@ -24,7 +24,7 @@ from mlpserve_server.observability.recorder import CallRecord
 
 __all__ = ["Traces"]
 
-# Of W3C's form; version ff is none, and neither is an id of zeros.
+# As W3C specifies it; version ff and ids of zeros are invalid.
 _TRACEPARENT = re.compile(
     "(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?"
 )
@@ -37,7 +37,12 @@ _FAULTS = {
 
 
 class Traces:
-    """Exports spans of sampled calls: the caller's decision holds, else this rate, 0 to 1."""
+    """Exports spans of sampled calls.
+
+    Args:
+        rate: sampling rate, from 0 to 1, of calls whose caller has not decided.
+
+    """
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
@@ -49,14 +54,14 @@ class Traces:
         self._propagator = TraceContextTextMapPropagator()
 
     def sample(self, call: CallInfo) -> bool:
-        """As the caller decided, or else a random choice."""
+        """Return the caller's decision, or True for a random sample."""
         given = call.header("traceparent")
         if given and (parent := _TRACEPARENT.fullmatch(given)):
             return bool(int(parent[1], 16) & _SAMPLED)
         return random.random() < self._rate
 
     def emit(self, record: CallRecord) -> None:
-        """Make the span, which is exported with others a little later."""
+        """Create the span; it is exported in a batch soon after."""
         end = int(record.ended * 1e9)
         service, _, method = record.method.strip("/").rpartition("/")
         attributes: dict[str, str | int] = {
@@ -81,8 +86,8 @@ class Traces:
         span.end(end)
 
     def close(self) -> None:
-        """Export what is left, if the collector takes it soon."""
-        # It would try for ten seconds, which the stop of a server has not.
+        """Export the remaining spans, within two seconds."""
+        # shutdown() may try for ten seconds, longer than the stop of a server may take.
         export = threading.Thread(target=self._provider.shutdown, daemon=True)
         export.start()
         export.join(_LAST_EXPORT_SECONDS)

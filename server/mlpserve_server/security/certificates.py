@@ -1,4 +1,4 @@
-"""TLS and mutual TLS, with certificates that follow their files."""
+"""TLS and mutual TLS, with certificates that are reloaded when their files change."""
 
 import hashlib
 import os
@@ -24,7 +24,7 @@ __all__ = ["Certificates", "Files"]
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """PEM files: our certificate with its chain, its key, and the authorities of callers."""
+    """PEM files: the server's certificate with its chain, its key, the authorities of callers."""
 
     cert: Path
     key: Path
@@ -55,10 +55,10 @@ class Certificates:
         self.files = ReloadingFiles("certificates", files.paths, lambda: _read(files))
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Return the credentials of one address; new connections get what is in force by then."""
+        """Return the credentials of one address; a new connection gets the current certificate."""
         given = self.files.value
 
-        def newer() -> Any:  # None: no other than before, which the types of grpc do not know
+        def newer() -> Any:  # None if nothing has changed, which the types of grpc do not allow
             nonlocal given
             if self.files.value is given:
                 return None
@@ -71,7 +71,7 @@ class Certificates:
 
 
 def _read(files: Files) -> _Checked:
-    """Read each file once, and check the bytes that were read; raises CredentialsError."""
+    """Read each file once, and check those bytes; raises CredentialsError."""
     chain, key = read_public(files.cert), read_private(files.key)
     context = _load_pair(files, chain, key)
     roots = None
@@ -83,7 +83,7 @@ def _read(files: Files) -> _Checked:
 
 
 def _load_pair(files: Files, chain: bytes, key: bytes) -> ssl.SSLContext:
-    """Have OpenSSL load them: gRPC would not say what is wrong, or that anything is."""
+    """Load both into OpenSSL, which reports what is wrong; gRPC does not."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         with _as_file(chain) as chain_path, _as_file(key) as key_path:
@@ -98,10 +98,10 @@ def _load_pair(files: Files, chain: bytes, key: bytes) -> ssl.SSLContext:
 
 @contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
-    """Give a path at which these bytes can be read in this process, and nowhere else.
+    """Yield a path at which this process, and no other, can read these bytes.
 
-    OpenSSL reads certificates and keys from files alone. Those that are configured may be others
-    by now.
+    OpenSSL reads certificates and keys from files only, and the configured files may have changed
+    since they were read.
     """
     with (
         os.fdopen(os.memfd_create("pem"), "w+b")
@@ -131,10 +131,10 @@ def _reason(error: ssl.SSLError) -> str:
 
 
 def _fingerprint(context: ssl.SSLContext) -> str:
-    """Return the SHA-256 of the certificate that callers see, as openssl shows it without colons.
+    """Return the SHA-256 of the certificate that callers get, in hexadecimal.
 
-    Seen in a handshake in memory: PEM files have comments, other encodings and several forms of
-    certificate, and a parser beside OpenSSL's would find another certificate, or none.
+    It comes from a handshake in memory. A PEM file may have comments, any encoding and several
+    kinds of blocks; a second parser could find another certificate than OpenSSL's, or none.
     """
     caller = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     caller.check_hostname, caller.verify_mode = False, ssl.CERT_NONE
@@ -150,6 +150,6 @@ def _fingerprint(context: ssl.SSLContext) -> str:
 
 
 def _shake_hands(side: ssl.SSLObject) -> None:
-    """Go on with the handshake as far as what the other side has sent allows."""
+    """Continue the handshake as far as the other side's data allows."""
     with suppress(ssl.SSLWantReadError):
         side.do_handshake()

@@ -1,4 +1,4 @@
-"""Who may connect and who may call: certificates and tokens, as their files say at the moment."""
+"""The server's certificates and tokens, which are reloaded when their files change."""
 
 from collections.abc import Callable, Iterable
 
@@ -13,16 +13,22 @@ __all__ = ["Admits", "Credentials"]
 
 Admits = Callable[[Iterable[tuple[str, str | bytes]]], bool]
 
-# Whoever polls the store seldom still wants a token withdrawn to be refused soon.
+# A withdrawn token is refused soon, even where the store is polled rarely.
 _MAX_PAUSE = 1.0
 
 
 class Credentials:
-    """What the settings ask of callers; raises CredentialsError where a file is not in order.
+    """What the settings require of connections and calls.
 
-    `admits` tells from a call's metadata whether it is to be answered; None: every call is.
-    `reflects` is whether callers may ask for the contract. `files` are to be reloaded every
-    `pause` seconds.
+    Attributes:
+        admits: whether a call is admitted, by its metadata; None if every call is.
+        reflects: whether callers may use reflection.
+        files: what is reloaded when it changes.
+        pause: seconds between two looks at the files.
+
+    Raises:
+        CredentialsError: a file cannot be used.
+
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -41,14 +47,19 @@ class Credentials:
             self.files.append(tokens)
 
     def open_port(self, server: grpc.Server, address: str) -> int:
-        """Have the server listen, encrypted if so set; raises RuntimeError."""
+        """Add an address to the server, encrypted if there is a certificate.
+
+        Raises:
+            RuntimeError: gRPC cannot listen there.
+
+        """
         if self._certificates is None:
             return server.add_insecure_port(address)
         return server.add_secure_port(address, self._certificates.credentials())
 
     @property
     def bind_hint(self) -> str:
-        """What may be wrong when a port cannot be opened though nothing is in its way."""
+        """The likely reason when gRPC cannot listen on an address that is free."""
         if self._certificates is None:
             return "is the port taken?"
-        return "gRPC takes no certificates but RSA, and ECDSA on P-256 or P-384"
+        return "gRPC supports certificates with RSA, and with ECDSA on P-256 or P-384, alone"

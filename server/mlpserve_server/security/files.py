@@ -1,4 +1,4 @@
-"""Files of certificates and tokens: read with care, and again when they change."""
+"""Files of certificates and tokens, which are checked, and reloaded when they change."""
 
 import logging
 import os
@@ -11,20 +11,20 @@ from mlpserve_model.store.atomic_files import UnusableFile, open_regular
 
 __all__ = ["CredentialsError", "ReloadingFiles", "read_private", "read_public"]
 
-# No list of tokens and no chain of certificates comes near to it.
+# Far more than any list of tokens or chain of certificates needs.
 _MAX_BYTES = 1 << 20
 
 log = logging.getLogger(__name__)
 
 
 class CredentialsError(Exception):
-    """A file cannot be used; the message says which and why, and nothing of what is in it."""
+    """A file cannot be used. The message has the path and the reason, and none of the content."""
 
 
 class _Described(Protocol):
     @property
     def summary(self) -> Mapping[str, object]:
-        """What the log may show of it."""
+        """The fields that the log may show."""
         ...
 
 
@@ -32,13 +32,13 @@ Value = TypeVar("Value", bound=_Described)
 
 
 class ReloadingFiles(Generic[Value]):
-    """What `read` makes of some files; `value` is the latest of it that was in order.
+    """The value that was last read from some files without an error, as `value`.
 
     Args:
-        what: what the files hold, for the log.
-        files: the files, whose changes are looked for.
-        read: makes the value of them, or raises CredentialsError. So does this constructor; later
-            the old value stays, and that is logged once for each change of the files.
+        what: what the files contain, for the log.
+        files: the files whose changes are detected.
+        read: reads the value from the files, or raises CredentialsError. The constructor passes
+            that on. A later failure keeps the value and is logged once for each change.
 
     """
 
@@ -51,10 +51,10 @@ class ReloadingFiles(Generic[Value]):
         self._announce()
 
     def reload(self) -> None:
-        """Take over what has changed, once it stays the same for two looks.
+        """Read the files again if they have changed, and have not changed since the last call.
 
-        Before that it may be half written: a new certificate whose key is still the old one, a
-        token of which the end is missing.
+        Files that still change may be incomplete: a new certificate with the old key, a token
+        whose end is missing.
         """
         before, self._last_stat = self._last_stat, self._stat()
         if self._last_stat == self._accepted or self._last_stat != before:
@@ -62,7 +62,7 @@ class ReloadingFiles(Generic[Value]):
         try:
             value = self._read()
         except CredentialsError as error:
-            if self._stat() == before:  # or else it has changed while it was read
+            if self._stat() == before:  # if not, they have changed while they were read
                 self._accepted = before
                 fields = {"what": self.what, "reason": str(error)}
                 log.error("new credentials refused, the old ones stay", extra=fields)
@@ -84,7 +84,7 @@ def read_private(path: Path) -> bytes:
     """Read a file that not every user of the machine may read.
 
     Raises:
-        CredentialsError: it cannot be read, or everybody may read or write it.
+        CredentialsError: it cannot be read, or every user may read or write it.
 
     """
     content, mode = _read(path)
@@ -107,7 +107,7 @@ def read_public(path: Path) -> bytes:
 
 
 def _read(path: Path) -> tuple[bytes, int]:
-    """Return the content and the mode of one and the same file, whatever happens to its name."""
+    """Return the content and the mode, both through one descriptor."""
     try:
         with open_regular(path) as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -122,7 +122,7 @@ def _read(path: Path) -> tuple[bytes, int]:
 
 
 def _stat(path: Path) -> tuple[int, ...] | None:
-    """Return what changes with a file, None when there is none; links are followed."""
+    """Return values that differ when the file has changed, None if there is none."""
     try:
         found = path.stat()
     except OSError:

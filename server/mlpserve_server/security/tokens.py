@@ -1,4 +1,4 @@
-"""Bearer tokens: who shows one of them may call."""
+"""Bearer tokens, one of which a caller needs."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -9,18 +9,18 @@ from mlpserve_server.security.files import CredentialsError, read_private
 
 __all__ = ["Tokens", "read_tokens"]
 
-# A caller may try as often as it likes, so no token may be within reach of trying.
+# Callers may try any number of tokens, so that none may be short enough to guess.
 _MIN_LENGTH = 16
 # Every call is compared with every token.
 _MAX_TOKENS = 64
 _LINE = re.compile(r"([!-~]+)(?:\s+#.*)?")
-_HOW = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes a good one"
+_HOW = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))' prints a strong one"
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
 class Tokens:
-    """The tokens in force. Neither its repr nor its summary shows any."""
+    """The tokens in force. Neither repr() nor the summary shows any."""
 
     __slots__ = ("_tokens",)
 
@@ -32,14 +32,14 @@ class Tokens:
 
     @property
     def summary(self) -> Mapping[str, object]:
-        """How many there are."""
+        """The number of tokens."""
         return {"count": len(self._tokens)}
 
     def admit(self, metadata: Metadata) -> bool:
-        """Whether a call's metadata shows one of the tokens.
+        """Return True if a call's metadata has one of the tokens.
 
-        All are compared, each in a time that depends on nothing but its length: how long the
-        refusal takes says neither how much of a guess was right nor which token it came near.
+        All tokens are compared, each in a time that depends on its length alone: the time of a
+        refusal reveals neither how much of a guess was right nor which token it resembles.
         """
         for key, value in metadata:
             if key == "authorization":
@@ -57,20 +57,25 @@ class Tokens:
 
 
 def read_tokens(path: Path) -> Tokens:
-    """Read one token a line; `#` begins a comment. Raises CredentialsError."""
+    """Read a file with one token a line; `#` begins a comment.
+
+    Raises:
+        CredentialsError: the file cannot be read, or has an unusable line.
+
+    """
     try:
         lines = read_private(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        raise CredentialsError(f"{path} is not text: one token a line is expected") from None
+        raise CredentialsError(f"{path} is not text: expected one token a line") from None
     tokens = [
         _token(f"line {number} of {path}", line.strip())
         for number, line in enumerate(lines, 1)
         if line.strip() and not line.strip().startswith("#")
     ]
     if not tokens:
-        raise CredentialsError(f"there is no token in {path}: one a line is expected; {_HOW}")
+        raise CredentialsError(f"{path} has no token: expected one a line; {_HOW}")
     if len(tokens) > _MAX_TOKENS:
-        raise CredentialsError(f"{path} has {len(tokens)} tokens, at most {_MAX_TOKENS} may be")
+        raise CredentialsError(f"{path} has {len(tokens)} tokens: expected at most {_MAX_TOKENS}")
     return Tokens(tokens)
 
 
@@ -78,11 +83,11 @@ def _token(where: str, line: str) -> str:
     match = _LINE.fullmatch(line)
     if not match:
         raise CredentialsError(
-            f"{where} is no token: printable ASCII without spaces is expected, and # for a comment"
+            f"{where} is not a token: expected printable ASCII without spaces; # begins a comment"
         )
     if len(match[1]) < _MIN_LENGTH:
         raise CredentialsError(
-            f"{where}: a token of {len(match[1])} characters could be guessed, at least "
-            f"{_MIN_LENGTH} are expected; {_HOW}"
+            f"{where}: a token of {len(match[1])} characters can be guessed: expected at least "
+            f"{_MIN_LENGTH}; {_HOW}"
         )
     return match[1]

@@ -322,7 +322,7 @@ def test_a_server_whose_token_file_is_empty_ends_with_1_and_says_why(
     run: Run, write: Write
 ) -> None:
     server = run("--token-file", str(write("# none yet")))
-    assert "there is no token in" in server.event("cannot start")["reason"]
+    assert "has no token" in server.event("cannot start")["reason"]
     assert server.process.wait(timeout=20) == 1
 
 
