@@ -5,8 +5,8 @@
 A server for each configuration, all of one worker and all up at once; in each round every one
 is measured for a moment, in turn, so that whatever else the machine does meets all alike. CPU
 time is the server's alone, user and system, while h2load calls. A figure is the median over the
-rounds of the difference to the first configuration in the same round; the second is the first
-once more: what it "costs" is what the figures cannot tell apart.
+rounds of the difference to the first configuration in the same round. The second repeats the
+first, so its figure is the noise floor.
 """
 
 import argparse
@@ -107,10 +107,10 @@ def _shadow(call: Call, folder: Path) -> tuple[list[str], Call]:
     return ["--shadow", "challenger"], call
 
 
-# Whoever adds something that can be switched on adds a line.
+# One line for each option.
 CONFIGURATIONS = (
     Configuration("nothing", _nothing),
-    Configuration("nothing, once more", _nothing),
+    Configuration("nothing, repeated", _nothing),
     Configuration("tokens, two in force", _token),
     Configuration("TLS", _tls),
     Configuration("TLS and tokens", _both),

@@ -44,7 +44,7 @@ from benchmarks.compare.workload import Workload, challenge, make
 RESULTS = Path(__file__).parent / "results" / "shadow.json"
 SERVERS = {
     "no shadow": "",
-    "no shadow, once more": "",
+    "no shadow, repeated": "",
     "shadow, 100 rows/s": "--shadow challenger",
     "shadow, 1,000 rows/s": "--shadow challenger --shadow-rows 1000",
 }

@@ -54,7 +54,7 @@ def environment(name: str) -> Path:
 
 
 def install(name: str) -> None:
-    """Make the peer's environment anew, unless it is there with the same pins; raises Absent."""
+    """Create the environment of a peer unless it exists with the same pins; raises Absent."""
     pins = HERE / "requirements" / f"{name}.txt"
     folder = cache() / name
     done = folder / "installed"
@@ -119,7 +119,7 @@ def open_loop() -> Path:
 
 
 def _compiled(name: str, contracts: Sequence[str]) -> Path:
-    """The program, made anew when its source or a contract it is built with is newer."""
+    """Return the program, rebuilt if its source or a contract it is built with is newer."""
     missing = [tool for tool in CPP_TOOLS if not shutil.which(tool)]
     missing += [] if missing else [name for name in CPP_LIBRARIES if not _has_library(name)]
     if missing:
