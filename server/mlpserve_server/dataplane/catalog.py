@@ -1,4 +1,4 @@
-"""What is in the store and what of it is served: ModelService, bytes in and bytes out."""
+"""ModelService, bytes in and bytes out: the versions in the store and their state here."""
 
 import heapq
 import itertools
@@ -15,11 +15,11 @@ __all__ = ["Catalog"]
 
 DEFAULT_PAGE, MAX_PAGE = 50, 200
 
-State = model_pb2.ModelVersion.State
+VersionState = model_pb2.ModelVersion.State
 
 
 class Catalog:
-    """Describes versions as the manager sees them."""
+    """Describes versions by what the manager serves and the store holds."""
 
     def __init__(self, manager: ModelManager) -> None:
         self.manager = manager
@@ -56,14 +56,14 @@ class Catalog:
         return model_pb2.ListModelsResponse(models=models).SerializeToString()
 
     def _describe_model(self, name: str) -> model_pb2.ModelVersion:
-        """What is served of this model, or why nothing is."""
+        """Return the served version of this model, or why there is none."""
         try:
             return self._describe(self.manager.get().manifest)
         except NotReady as error:
             loading = self.manager.loader.loading is not None
             return model_pb2.ModelVersion(
                 ref=model_pb2.ModelRef(name=name),
-                state=State.STATE_LOADING if loading else State.STATE_UNSPECIFIED,
+                state=VersionState.STATE_LOADING if loading else VersionState.STATE_UNSPECIFIED,
                 state_reason=str(error),
             )
 
@@ -72,7 +72,7 @@ class Catalog:
         manager = self.manager
         version = manager.aliases.get(chosen.alias) if chosen.alias is not None else chosen.version
         if version is None:
-            # Nothing selected, or an unknown alias: what `get` says of it is the answer.
+            # Nothing is selected, or an unknown alias: `get` answers or raises.
             return self._describe(manager.get(*chosen).manifest)
         try:
             described = self._described(version)
@@ -85,9 +85,9 @@ class Catalog:
         return described
 
     def _descriptions(self, before: float) -> Iterator[model_pb2.ModelVersion]:
-        """Give the versions below a number, newest first: those of the store and in memory.
+        """Give the versions below a number, in the store or in memory, newest first.
 
-        Raises StoreError, also for a store that is away, which is not an empty one.
+        Raises StoreError, also for a store that is not there: it is not an empty one.
         """
         manager = self.manager
         if manager.store_state.is_away():
@@ -96,14 +96,14 @@ class Catalog:
         in_memory = (version for version in reversed(manager.loaded) if version < before)
         merged = heapq.merge(stored, in_memory, key=operator.neg)
         for version, _ in itertools.groupby(merged):
-            # One removed since the folder was listed is no longer a version.
+            # None: it was removed after the folder was listed.
             if (described := self._described(version)) is not None:
                 yield described
 
     def _described(self, version: int) -> model_pb2.ModelVersion | None:
         """Return the version as a message, None when it does not exist; raises StoreError.
 
-        What is in memory is described as it answers, whatever has become of the store.
+        A version in memory is described as it answers, whatever the store holds by now.
         """
         if model := self.manager.in_memory(version):
             return self._describe(model.manifest)
@@ -114,7 +114,7 @@ class Catalog:
         except CorruptVersion as error:
             ref = model_pb2.ModelRef(name=self.manager.store.model, version=version)
             return model_pb2.ModelVersion(
-                ref=ref, state=State.STATE_FAILED, state_reason=str(error)
+                ref=ref, state=VersionState.STATE_FAILED, state_reason=str(error)
             )
 
     def _describe(self, manifest: Manifest) -> model_pb2.ModelVersion:
@@ -132,30 +132,32 @@ class Catalog:
         message.create_time.FromDatetime(manifest.created)
         return message
 
-    def _state(self, manifest: Manifest) -> tuple[State.ValueType, str]:
+    def _state(self, manifest: Manifest) -> tuple[VersionState.ValueType, str]:
         manager, version, digest = self.manager, manifest.version, manifest.own_digest
         current = manager.current
         if current is not None and current.manifest.own_digest == digest:
-            return State.STATE_ACTIVE, "answers calls that select nothing"
+            return VersionState.STATE_ACTIVE, "answers calls that select nothing"
         if manifest.gate.verdict == "REJECTED":
-            return State.STATE_REJECTED, "; ".join(manifest.gate.reasons)
+            return VersionState.STATE_REJECTED, "; ".join(manifest.gate.reasons)
         if reason := manager.loader.failure(version, digest):
-            return State.STATE_FAILED, reason
+            return VersionState.STATE_FAILED, reason
         if manager.loader.loading == version:
-            return State.STATE_LOADING, "being read and verified"
+            return VersionState.STATE_LOADING, "being read and verified"
         where = "in memory" if manager.in_memory(version) else "loaded when it is selected"
-        return State.STATE_STANDBY, where
+        return VersionState.STATE_STANDBY, where
 
 
 def _page_size(asked: int) -> int:
-    """How many to list; raises InvalidInput."""
+    """Return the number of versions in a page; raises InvalidInput."""
     if asked < 0:
         raise InvalidInput("page_size", f"page_size {asked}, expected 0 or more")
     return min(asked or DEFAULT_PAGE, MAX_PAGE)
 
 
 def _below(token: str) -> float:
-    """Below which number to list; raises InvalidInput."""
+    """Return the number that a page token means: the page begins below; raises InvalidInput."""
     if token and not (token.isascii() and token.isdecimal() and len(token) < 20):
-        raise InvalidInput("page_token", "not a token of this server: use next_page_token as it is")
+        raise InvalidInput(
+            "page_token", "not a page token of this server: expected next_page_token of an answer"
+        )
     return int(token) if token else float("inf")

@@ -1,4 +1,4 @@
-"""What the Open Inference Protocol tells about server and models, bytes in and bytes out."""
+"""The Open Inference Protocol's calls about server and models, bytes in and bytes out."""
 
 import json
 from collections.abc import Callable
@@ -15,23 +15,23 @@ from mlpserve_server.errors import ModelNotFound, ModelUnavailable, NotReady
 
 __all__ = ["OpenCatalog"]
 
-# As the protocol wants it, "<project>_<format>".
+# The protocol's form is "<project>_<format>".
 PLATFORM = "mlpserve_npz"
-INPUT_DATATYPE = "FP32"  # the protocol has room for one; UINT8 is taken too
+INPUT_DATATYPE = "FP32"  # the protocol has one for each input; UINT8 is accepted as well
 
 _Tensor = inference_pb2.ModelMetadataResponse.TensorMetadata
-State = model_pb2.ModelVersion.State
+VersionState = model_pb2.ModelVersion.State
 
 
 class OpenCatalog:
-    """Answers all of the protocol's calls but ModelInfer; `serving` is the server's readiness."""
+    """Answers all of the protocol's calls except ModelInfer; `serving` returns the readiness."""
 
     def __init__(self, catalog: Catalog, serving: Callable[[], bool]) -> None:
         self._catalog = catalog
         self._serving = serving
 
     def server_live(self, request: bytes) -> bytes:
-        """Answer a ServerLiveRequest: who can answer is live."""
+        """Answer a ServerLiveRequest: a server that can answer is live."""
         codec.parse(inference_pb2.ServerLiveRequest, request)
         return inference_pb2.ServerLiveResponse(live=True).SerializeToString()
 
@@ -54,8 +54,8 @@ class OpenCatalog:
         try:
             state = self._described(message.name, message.version).state
         except (ModelNotFound, NotReady):
-            state = State.STATE_UNSPECIFIED
-        can_answer = state in (State.STATE_ACTIVE, State.STATE_STANDBY)
+            state = VersionState.STATE_UNSPECIFIED
+        can_answer = state in (VersionState.STATE_ACTIVE, VersionState.STATE_STANDBY)
         ready = self._serving() and can_answer
         return inference_pb2.ModelReadyResponse(ready=ready).SerializeToString()
 
@@ -63,7 +63,7 @@ class OpenCatalog:
         """Answer a ModelMetadataRequest; raises ServingError."""
         message = codec.parse(inference_pb2.ModelMetadataRequest, request)
         described = self._described(message.name, message.version)
-        if described.state == State.STATE_FAILED:
+        if described.state == VersionState.STATE_FAILED:
             raise ModelUnavailable(f"version {described.ref.version}: {described.state_reason}")
         version = described.ref.version
         versions = [version] if message.version else self._catalog.manager.loaded

@@ -163,7 +163,8 @@ def _together(requests: Sequence[bytes], may_load: bool, contract: _Contract) ->
     for place, request in enumerate(requests):
         try:
             model, dtype, data, asked = contract.decode(request, may_load)
-            key = (model.manifest.version, dtype)
+            # By the model itself: a number may stand for another one after a swap.
+            key = (id(model), dtype)
             if key not in groups:
                 groups[key] = _Group(contract, model, dtype)
             groups[key].add(place, data, asked)

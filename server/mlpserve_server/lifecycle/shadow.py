@@ -1,4 +1,4 @@
-"""A challenger beside the champion: what another version makes of a sample of the live rows."""
+"""The shadow: another version that computes a sample of the live rows, to compare the two."""
 
 import logging
 import threading
@@ -19,16 +19,15 @@ __all__ = ["LOOK_SECONDS", "Shadow", "compare"]
 
 Float32 = NDArray[np.float32]
 
-# The thread looks at what has come in this often, and is woken by nobody: a live call neither
-# waits for it nor has to hand it the processor. Seldom, since a product costs much the same for
-# one row as for fifty.
+# The thread polls for samples at this interval: a wake-up would make a live call hand it the
+# processor. The interval is long, since a product of 50 rows costs about as much as one of 1 row.
 LOOK_SECONDS = 0.5
-# Rows of one product: short enough that who waits for the interpreter does not notice.
-_ROWS_AT_ONCE = 64
-# Between two products.
+# Rows of one product, which holds the interpreter's lock only briefly.
+_MAX_ROWS_AT_ONCE = 64
+# The pause between two products.
 _PAUSE_SECONDS = 0.002
-# Rows waiting; beyond that they are dropped.
-_MOST_WAITING = 2048
+# Rows in the queue; further ones are dropped.
+_MAX_WAITING = 2048
 
 # Metrics.
 INFO = "mlpserve_shadow_info"
@@ -39,6 +38,9 @@ DROPPED = "mlpserve_shadow_dropped_rows_total"
 log = logging.getLogger(__name__)
 
 
+_Pair = tuple[StoredModel | None, StoredModel | None]
+
+
 class _Sample(NamedTuple):
     shadow: StoredModel
     x: Float32
@@ -46,7 +48,7 @@ class _Sample(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """How many rows got the same label, and the sum of the rows' mean absolute differences."""
+    """The number of rows, of rows with the same label, and the sum of their mean differences."""
 
     rows: int
     agreed: int
@@ -61,11 +63,11 @@ def compare(live: Float32, shadow: Float32) -> Comparison:
 
 
 class Shadow:
-    """Sends at most `rows_per_second` of the live rows through the manager's shadow too.
+    """Sends at most `rows_per_second` of the live rows through the manager's shadow as well.
 
-    `busy` tells whether live calls pile up: then, and when too many rows wait, the sample is
-    dropped. Rows that the served version answers are sampled, while the shadow is another one
-    with as many inputs and classes.
+    Rows that the served version answers are sampled while the shadow is another version with the
+    same signature. The sample is dropped while `busy()` is true, which means that live calls pile
+    up, and while too many rows are in the queue.
     """
 
     def __init__(
@@ -79,52 +81,60 @@ class Shadow:
         self._rate = rows_per_second
         self._busy = busy
         self._observer = observer
-        self._since = time.monotonic()  # from when on rows may be taken
+        self._since = time.monotonic()  # rows may be sampled for the time since then
         self._waiting: deque[_Sample] = deque()
         self._waiting_rows = 0
         self._lock = threading.Lock()  # guards the three above, briefly
-        self._announced: object = None
-        self._judged: tuple[object, bool] = (None, False)  # versions, and whether they are alike
+        self._logged: _Pair = (None, None)
+        self._compared: tuple[_Pair, bool] = ((None, None), False)  # whether they are comparable
         self._ending = threading.Event()
 
     def start(self) -> None:
-        """Begin to take rows."""
+        """Begin to sample rows."""
         self._observer.gauge(INFO, self._info)
 
     def stop(self) -> None:
-        """Take no more rows; what still waits is not compared."""
+        """Sample no more rows; those in the queue are not compared."""
         self._ending.set()
 
     def offer(self, model: StoredModel, x: Float32, probabilities: Float32) -> None:
-        """Take some of these live rows, (rows, inputs) and (rows, classes), if it is time."""
-        # Most calls end here: at most a hundred or so a second pay for what follows.
+        """Sample some of these live rows, if it is time.
+
+        Args:
+            model: What answered them.
+            x: The instances, scaled, (rows, inputs).
+            probabilities: The answers, (rows, classes).
+
+        """
+        # Most calls return here: about 100 calls a second pay for what follows.
         if (time.monotonic() - self._since) * self._rate < 1:
             return
         shadow = self._manager.shadow
         if shadow is None or model is not self._manager.current or self._ending.is_set():
             return
-        pair = (model.manifest.version, shadow.manifest.version)
-        if pair != self._judged[0]:
-            self._judged = pair, not _unlike(model, shadow)
-        if self._judged == (pair, True) and (rows := self._due(len(x))):
+        pair, comparable = self._compared
+        if pair[0] is not model or pair[1] is not shadow:
+            comparable = not _obstacle(model, shadow)
+            self._compared = (model, shadow), comparable
+        if comparable and (rows := self._due(len(x))):
             if self._busy():
                 self._dropped(rows)
                 return
-            # A copy: the request that they are a part of may be thousands of times larger.
+            # A copy: the request that the rows belong to may be thousands of times larger.
             self._put(_Sample(shadow, x[:rows].copy(), probabilities[:rows].copy()))
 
     def _due(self, offered: int) -> int:
-        """How many of the rows offered are to be taken, so that no more are in any second."""
+        """Return how many of the rows to sample, so that the rate holds in every second."""
         with self._lock:
             now = time.monotonic()
             self._since = max(self._since, now - 1)
-            rows = min(int((now - self._since) * self._rate), offered, _ROWS_AT_ONCE)
+            rows = min(int((now - self._since) * self._rate), offered, _MAX_ROWS_AT_ONCE)
             self._since += rows / self._rate
             return rows
 
     def _put(self, sample: _Sample) -> None:
         with self._lock:
-            fits = self._waiting_rows + len(sample.x) <= _MOST_WAITING
+            fits = self._waiting_rows + len(sample.x) <= _MAX_WAITING
             if fits:
                 self._waiting.append(sample)
                 self._waiting_rows += len(sample.x)
@@ -132,26 +142,26 @@ class Shadow:
             self._dropped(len(sample.x))
 
     def _take(self) -> list[_Sample]:
-        """As many samples for one shadow as may share a product."""
+        """Remove and return samples for one shadow that may share a product."""
         taken: list[_Sample] = []
         rows = 0
         with self._lock:
             while self._waiting:
                 sample = self._waiting[0]
                 rows += len(sample.x)
-                if taken and (rows > _ROWS_AT_ONCE or sample.shadow is not taken[0].shadow):
+                if taken and (rows > _MAX_ROWS_AT_ONCE or sample.shadow is not taken[0].shadow):
                     break
                 taken.append(self._waiting.popleft())
                 self._waiting_rows -= len(sample.x)
         return taken
 
     def look(self) -> None:
-        """Compare what waits; called every LOOK_SECONDS by a thread that does nothing else.
+        """Compare what is in the queue; a thread of its own calls this every LOOK_SECONDS.
 
-        Low in priority by working little and seldom. A lower one with the system would be worse: a
-        thread that is not let run may hold the interpreter's lock.
+        The thread gives way by doing little at a time. A lower priority in the system would be
+        worse: a thread that is not scheduled may hold the interpreter's lock.
         """
-        self._announce()
+        self._log_pair()
         self._compare_waiting()
 
     def _compare_waiting(self) -> None:
@@ -162,11 +172,11 @@ class Shadow:
                 continue
             live = np.concatenate([sample.probabilities for sample in samples])
             shadow = samples[0].shadow
-            self._tell(shadow, compare(live, shadow.predict(x)))
+            self._count(shadow, compare(live, shadow.predict(x)))
             if self._ending.wait(_PAUSE_SECONDS):
                 return
 
-    def _tell(self, shadow: StoredModel, found: Comparison) -> None:
+    def _count(self, shadow: StoredModel, found: Comparison) -> None:
         version = str(shadow.manifest.version)
         self._observer.count(ROWS, version, "agreed", amount=found.agreed)
         self._observer.count(ROWS, version, "differed", amount=found.rows - found.agreed)
@@ -179,14 +189,14 @@ class Shadow:
     def _dropped(self, rows: int) -> None:
         self._observer.count(DROPPED, amount=rows)
 
-    def _announce(self) -> None:
-        """Say in the log what is compared with what, whenever that has become another pair."""
+    def _log_pair(self) -> None:
+        """Log which versions are compared, whenever they change."""
         live, shadow = self._manager.current, self._manager.shadow
-        beside, version = (model and model.manifest.version for model in (live, shadow))
-        if (beside, version) == self._announced:
+        if live is self._logged[0] and shadow is self._logged[1]:
             return
-        self._announced = (beside, version)
-        reason = _unlike(live, shadow) if live and shadow else "one of the two is not there"
+        self._logged = live, shadow
+        beside, version = (model and model.manifest.version for model in (live, shadow))
+        reason = _obstacle(live, shadow) if live and shadow else "one of the two is not there"
         if reason:
             fields = {"version": version, "beside": beside, "reason": reason}
             log.info("not shadowing", extra=fields)
@@ -194,10 +204,10 @@ class Shadow:
             log.info("shadowing", extra={"version": version, "beside": beside})
 
 
-def _unlike(live: StoredModel, shadow: StoredModel) -> str:
-    """Why the same rows cannot go through both; nothing when they can."""
+def _obstacle(live: StoredModel, shadow: StoredModel) -> str:
+    """Return why the same rows cannot go through both, "" when they can."""
     one, other = live.manifest, shadow.manifest
-    if one.version == other.version:
+    if one.own_digest == other.own_digest:
         return "it is the served version"
     differing = (
         field.name

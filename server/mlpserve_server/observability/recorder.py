@@ -192,9 +192,11 @@ class Recorder(Observer):
             ("mlpserve_rows_total", (), sum(rows)),
             _distribution("mlpserve_product_rows", rows),
         ]
-        manifests = {manifest.version: manifest for manifest, _, _ in products}
-        for version, manifest in manifests.items():
-            mine = [(labels, c) for m, labels, c in products if m.version == version]
+        # By the manifest itself: a number may stand for another one after a swap.
+        manifests = {id(manifest): manifest for manifest, _, _ in products}
+        for manifest in manifests.values():
+            version = manifest.version
+            mine = [(labels, c) for m, labels, c in products if m is manifest]
             confidences = np.concatenate([c for _, c in mine])
             counts = np.bincount(np.concatenate([labels for labels, _ in mine])).tolist()
             report.append(_distribution("mlpserve_confidence", confidences, str(version)))

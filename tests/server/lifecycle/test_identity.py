@@ -1,19 +1,26 @@
 """A version is its number and its manifest: answers, lists and memory agree about both."""
 
+import itertools
 import json
 import logging
 import shutil
+from dataclasses import replace
 from typing import Any, Protocol
 
 import grpc
+import numpy as np
 import pytest
 
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store, Verdict
+from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.lifecycle import loader as loaders
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.lifecycle.shadow import Shadow
+from mlpserve_server.observability.observer import Observer
+from mlpserve_server.observability.recorder import Recorder
 from tests.support.server import Publish, Refuse, Serve, Stubs
 from tests.support.waiting import eventually
 
@@ -222,3 +229,56 @@ def test_a_store_away_is_said_at_the_next_poll(
         caplog.clear()
         manager.poll()
         assert "the store can be read again" in caplog.text or caplog.text == ""
+
+
+@pytest.fixture
+def two_of_one_number(store: Store, publish: Publish, publish_again: PublishAgain) -> Any:
+    """Two models with the same number and other weights, as a swap may bring them together."""
+    publish()
+    one = store.load(1)
+    publish_again(seed=1)
+    return one, store.load(1)
+
+
+def test_two_models_of_one_number_in_one_product_answer_each_by_itself(
+    store: Store, two_of_one_number: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = ModelManager(Loader(store), "champion")
+    models = itertools.cycle(two_of_one_number)
+    monkeypatch.setattr(manager, "get", lambda *_, **__: next(models))
+    request = pb.PredictRequest(instance=INSTANCE).SerializeToString()
+    answers = DataPlane(manager, max_batch=8, max_rows=8).predict([request] * 4)
+    digests = [
+        pb.PredictResponse.FromString(answer).model.digest
+        for answer in answers
+        if isinstance(answer, bytes)
+    ]
+    assert digests == [m.manifest.digest for m in two_of_one_number] * 2
+
+
+def test_predictions_of_two_models_of_one_number_are_counted_by_their_own_class_names(
+    two_of_one_number: Any,
+) -> None:
+    one, other = two_of_one_number
+    names = replace(one.manifest.signature, class_names=("a", "b"))
+    renamed = replace(one.manifest, signature=names)
+    reports: list[Any] = []
+    recorder = Recorder(reports.append, [])
+    for manifest, label in ((other.manifest, 2), (renamed, 1)):
+        recorder.predicted(manifest, np.eye(3, dtype=np.float32)[[label]])
+    recorder.flush()
+    counted = [
+        labels for report in reports for name, labels, *_ in report
+        if name == "mlpserve_predictions_total"
+    ]  # fmt: skip
+    assert sorted(counted) == [("1", "b"), ("1", "star")]
+
+
+def test_a_shadow_of_the_served_number_with_other_weights_is_compared(
+    store: Store, two_of_one_number: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    manager = ModelManager(Loader(store), "champion")
+    manager.current, manager.shadow = two_of_one_number
+    Shadow(manager, 1.0, lambda: False, Observer()).look()
+    assert [record.message for record in caplog.records] == ["shadowing"]
