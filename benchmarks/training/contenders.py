@@ -23,8 +23,8 @@ from threadpoolctl import threadpool_limits
 
 BATCH, HIDDEN, RATE = 128, 128, 0.001
 STEPS = 60_000 / BATCH
-# The fastest settings to 98 % on validation images (docs/training.md), with a cosine schedule over
-# the epochs of the sprint and He's initial weights.
+# The fastest settings to 98 % on validation images (docs/notes/training.md), with a cosine schedule
+# over the epochs of the sprint and He's initial weights.
 SPRINT_RATE, SPRINT_SMOOTHING = 0.006, 0.05
 
 # Steps in one jitted scan, enough to make the cost of the call negligible.

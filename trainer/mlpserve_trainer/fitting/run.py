@@ -46,7 +46,7 @@ def fitted(
     if state:
         logger.info("resuming after epoch %d", state.epochs)
     # One BLAS thread in each process is faster, and makes the weights independent of the number of
-    # cores (docs/training.md, "The training step").
+    # cores (docs/notes/training.md).
     with threadpool_limits(1, user_api="blas"), _resume_hint(checkpoint):
         epochs = fit(network, recipe, parts.training, parts.validation, seed, state)
         *_, last = watch(checkpoint.saving(epochs) if checkpoint else epochs, recipe.epochs)

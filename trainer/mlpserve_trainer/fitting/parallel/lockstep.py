@@ -183,11 +183,11 @@ def _run_task(task: Task, sockets: Sockets) -> Steps:
     """Run a task, with a barrier wherever it asks for one and at its end."""
     steps = 0
     for result in task:
-        if result is BARRIER:
-            _barrier(sockets)
-        else:
+        if isinstance(result, float):
             steps += 1
             yield result
+        else:
+            _barrier(sockets)
     _barrier(sockets)  # all have finished what follows their last barrier
     return steps
 
