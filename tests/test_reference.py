@@ -9,20 +9,23 @@ from pathlib import Path
 
 import pytest
 
-import mlpserve_model
-import mlpserve_server
-
 ROOT = Path(__file__).parents[1]
-DOCUMENT = Path(__file__).parents[1] / "docs" / "reference" / "events.md"
-CODE = [Path(str(package.__file__)).parent for package in (mlpserve_server, mlpserve_model)]
+DOCUMENT = ROOT / "docs" / "reference" / "events.md"
+# The folders whose events stand under each heading.
+CODE = {
+    "Server and store": ["server/mlpserve_server", "model/mlpserve_model"],
+    "Schedule": ["trainer/mlpserve_trainer/schedule"],
+    "Gateway": ["web/mlpserve_web"],
+}
 LEVELS = {"debug", "info", "warning", "error", "exception"}
 # What the formatter makes of an exception, and what depends on circumstances.
 OF_EXCEPTIONS = {"error", "at"}
 
 
-def events() -> list[list[str]]:
-    """The rows of the table, without the backquotes of its cells."""
-    lines = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("|")]
+def events(heading: str) -> list[list[str]]:
+    """The rows of the table under this heading."""
+    section = DOCUMENT.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines[2:]]
     assert rows
     return rows
@@ -36,32 +39,37 @@ def quoted(cell: str) -> set[str]:
     return set(re.findall(r"`([^`]+)`", cell))
 
 
-def calls_of_the_log() -> Iterator[tuple[str, str, ast.Call]]:
-    """Event, level and call of everything that the server and the store log."""
-    for path in chain.from_iterable(folder.rglob("*.py") for folder in CODE):
+def calls_of_the_log(heading: str) -> Iterator[tuple[str, str, ast.Call]]:
+    """Event, level and call of everything that these folders log."""
+    for path in chain.from_iterable((ROOT / folder).rglob("*.py") for folder in CODE[heading]):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
                 case ast.Call(
-                    func=ast.Attribute(value=ast.Name(id="log"), attr=level),
-                    args=[ast.Constant(value=str(event)), *_],
+                    func=ast.Attribute(value=ast.Name(id="log" | "logger"), attr=level),
+                    args=[ast.Constant(value=str(event)), *more],
                 ) if level in LEVELS:
+                    assert not more, f"{event}: an event is a fixed sentence, with fields in extra"
                     yield event, "error" if level == "exception" else level, node
 
 
-def test_every_event_of_the_log_stands_in_the_document_with_its_level() -> None:
-    described = {(unquoted(event), level) for event, level, *_ in events()}
-    assert described == {(event, level) for event, level, _ in calls_of_the_log()}
+@pytest.mark.parametrize("heading", CODE)
+def test_every_event_of_the_log_stands_in_the_document_with_its_level(heading: str) -> None:
+    described = {(unquoted(event), level) for event, level, *_ in events(heading)}
+    assert described == {(event, level) for event, level, _ in calls_of_the_log(heading)}
 
 
-def test_every_field_that_an_event_names_stands_in_the_document() -> None:
-    fields = {unquoted(event): quoted(names) for event, _, names, _ in events()}
-    for event, _, call in calls_of_the_log():
-        for keyword in call.keywords:
-            if keyword.arg == "extra" and isinstance(keyword.value, ast.Dict):
-                named = {ast.literal_eval(key) for key in keyword.value.keys if key}
-                assert named == fields[event] - OF_EXCEPTIONS, event
-            if keyword.arg == "exc_info":
-                assert fields[event] >= OF_EXCEPTIONS, event
+@pytest.mark.parametrize("heading", CODE)
+def test_every_field_that_an_event_names_stands_in_the_document(heading: str) -> None:
+    fields = {unquoted(event): quoted(names) for event, _, names, _ in events(heading)}
+    for event, _, call in calls_of_the_log(heading):
+        given = {keyword.arg: keyword.value for keyword in call.keywords}
+        failed = "exc_info" in given or ast.unparse(call.func).endswith(".exception")
+        of_exceptions = OF_EXCEPTIONS if failed else set()
+        extra = given.get("extra")
+        if isinstance(extra, ast.Dict):
+            named = {ast.literal_eval(key) for key in extra.keys if key}
+            assert named == fields[event] - of_exceptions, event
+        assert fields[event] >= of_exceptions, event
 
 
 @pytest.mark.parametrize("page", ["settings.md", "metrics.md"])

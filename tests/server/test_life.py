@@ -66,7 +66,8 @@ def test_a_draining_server_is_not_ready_yet_answers(publish: Publish, run: Run) 
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )(health_pb2.HealthCheckRequest(service="mlpserve.v1.PredictionService"), timeout=20)
         states = iter(watch)
-        assert next(states).status == health_pb2.HealthCheckResponse.SERVING
+        # "serving" is logged a moment before it is announced.
+        assert any(state.status == health_pb2.HealthCheckResponse.SERVING for state in states)
         server.process.send_signal(signal.SIGTERM)
         assert next(states).status == health_pb2.HealthCheckResponse.NOT_SERVING
         answer = PredictionServiceStub(channel).Predict(REQUEST, timeout=5)

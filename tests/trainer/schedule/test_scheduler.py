@@ -200,7 +200,7 @@ def test_a_signal_leaves_a_checkpoint_and_the_next_start_goes_on(
     assert (run["status"], run["exit_code"], run["version"]) == ("interrupted", 130, None)
     assert running.store.versions() == []
     with schedule("--every", "9d", *ENDLESS) as running:
-        assert "taking it up again" in running.event("the last run")["event"]
+        running.event("resuming the interrupted run")
         assert int(running.event("resuming after epoch")["event"].split()[-1]) >= 2
         assert running.stop(number) == 0
 
@@ -212,7 +212,7 @@ def test_a_damaged_checkpoint_ends_no_schedule(schedule: Start, tmp_path: Path) 
     (checkpoint,) = (tmp_path / "cache/checkpoints").glob("*.npz")
     checkpoint.write_bytes(b"no checkpoint")
     with schedule("--every", "9d", "--epochs", "300") as running:
-        assert "is damaged" in running.event("training from the start")["event"]
+        assert "is damaged" in running.event("training from the start")["reason"]
         assert running.event("run ended")["status"] == "promoted"
         running.stop()
 
@@ -291,7 +291,7 @@ def test_the_health_endpoint_tells_of_a_run_that_hung_until_one_did_not(schedule
         child = running.event("epoch 1 of")["process"]
         os.kill(child, signal.SIGSTOP)
         assert json.loads(get(port, "/healthz")[1])["running_seconds"] > 0
-        running.event("the run takes longer than 30 s")
+        running.event("ending a run that takes too long")
         os.kill(child, signal.SIGCONT)
         ended = running.event("run ended")
         assert (ended["status"], ended["level"]) == ("timed_out", "error")

@@ -136,7 +136,7 @@ class Schedule:
     def _watched(self, run: Run) -> Ended:
         if run.wait(self._longest):
             return run.ended()
-        logger.error("the run takes longer than %g s: ending it", self._longest)
+        logger.error("ending a run that takes too long", extra={"seconds": self._longest})
         run.interrupt()
         if not run.wait(LAST_SECONDS):
             run.kill()
@@ -148,24 +148,27 @@ class Schedule:
     def _tell(self, ended: Ended) -> None:
         bad = ended.status in ("failed", "timed_out")
         facts = {key: value for key, value in asdict(ended).items() if value is not None}
-        logger.log(logging.ERROR if bad else logging.INFO, "run ended", extra=facts)
+        if bad:
+            logger.error("run ended", extra=facts)
+        else:
+            logger.info("run ended", extra=facts)
 
     def _record(self, ended: Ended) -> None:
         facts = {"status": ended.status, "exit_code": ended.exit_code, "seconds": ended.seconds}
         try:
             self._store().record("run", ended.version, ended.reason, **facts)
         except StoreError as error:
-            logger.warning("the run is not in the history: %s", error)
+            logger.warning("the run is not in the history", extra={"reason": str(error)})
 
     def _was_interrupted(self) -> bool:
         try:
             runs = [e for e in self._store().history() if e.get("event") == "run"]
         except StoreError as error:
-            logger.warning("the history cannot be read: %s", error)
+            logger.warning("the history cannot be read", extra={"reason": str(error)})
             return False
         interrupted = bool(runs) and runs[-1].get("status") == "interrupted"
         if interrupted:
-            logger.info("the last run was interrupted: taking it up again")
+            logger.info("resuming the interrupted run")
         return interrupted
 
     def _store(self) -> Store:
@@ -188,7 +191,7 @@ class Schedule:
             run = self._run
         self._scheduler.shutdown(wait=False)
         if run:
-            logger.info("stopping: the run is interrupted, a second signal ends it at once")
+            logger.info("stopping: interrupting the run, a second signal ends it at once")
             run.interrupt()
         while self._run is not None:
             number = _taken(signals, 0.1)

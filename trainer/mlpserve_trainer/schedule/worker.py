@@ -158,7 +158,7 @@ def _resumed(settings: TrainSettings) -> Outcome:
         return train(replace(settings, resume=True))
     except CheckpointDamaged as error:
         # Nobody is there to remove it; training from the start writes a new one over it.
-        logger.warning("training from the start: %s", error)
+        logger.warning("training from the start", extra={"reason": str(error)})
         return train(replace(settings, resume=False))
 
 
