@@ -24,6 +24,7 @@ from mlpserve_model import (
     Weights,
     initialise,
 )
+from tests.support.forging import EditManifest, Golden, Publish, Rejection, Seal, forget_digests
 
 NETWORK = Network((4, 5, 3))
 MOST_MEMORY = 32 * 2**20
@@ -49,7 +50,7 @@ def weights() -> Weights:
 
 
 @pytest.fixture(scope="session")
-def golden() -> np.ndarray[Any, np.dtype[np.float32]]:
+def golden() -> Golden:
     return np.random.default_rng(2).random((6, 4), dtype=np.float32)
 
 
@@ -59,7 +60,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def publish(store: Store, draft: Draft, golden: Any) -> Callable[..., Manifest]:
+def publish(store: Store, draft: Draft, golden: Golden) -> Publish:
     """Publishes a version with weights of the given seed."""
 
     def publish(
@@ -74,7 +75,7 @@ def publish(store: Store, draft: Draft, golden: Any) -> Callable[..., Manifest]:
 
 @pytest.fixture(scope="session")
 def published_folder(
-    tmp_path_factory: pytest.TempPathFactory, draft: Draft, weights: Weights, golden: Any
+    tmp_path_factory: pytest.TempPathFactory, draft: Draft, weights: Weights, golden: Golden
 ) -> Path:
     store = Store(tmp_path_factory.mktemp("published"), "tiny")
     store.publish(draft, Verdict("PROMOTED"), weights, golden)
@@ -88,17 +89,8 @@ def published(store: Store, published_folder: Path) -> Manifest:
     return store.manifest(1)
 
 
-def forget_digests(store: Store) -> None:
-    """Make the history one of an older release, which does not know what was published."""
-    history = store.folder / "history.jsonl"
-    events = [json.loads(line) for line in history.read_text().splitlines()]
-    for event in events:
-        event.pop("manifest", None)
-    history.write_text("".join(json.dumps(event) + "\n" for event in events))
-
-
 @pytest.fixture
-def edit_manifest(store: Store) -> Callable[..., None]:
+def edit_manifest(store: Store) -> EditManifest:
     """Rewrites a version's manifest by a function of its document: a forger's work."""
 
     def edit(change: Callable[[dict[str, Any]], object], version: int = 1) -> None:
@@ -112,7 +104,7 @@ def edit_manifest(store: Store) -> Callable[..., None]:
 
 
 @pytest.fixture
-def seal(store: Store, edit_manifest: Callable[..., None]) -> Callable[..., None]:
+def seal(store: Store, edit_manifest: EditManifest) -> Seal:
     """Replaces a file of a version, and its digest and size in the manifest: a forger's work."""
 
     def seal(name: str, data: bytes, version: int = 1) -> None:
@@ -124,7 +116,7 @@ def seal(store: Store, edit_manifest: Callable[..., None]) -> Callable[..., None
 
 
 @pytest.fixture
-def rejection() -> Callable[[Callable[[], object]], str]:
+def rejection() -> Rejection:
     """The message of CorruptVersion, which `read` must raise in little memory."""
 
     def rejection(read: Callable[[], object]) -> str:

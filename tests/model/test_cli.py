@@ -16,6 +16,7 @@ import pytest
 from mlpserve_model import CHAMPION, Store
 from mlpserve_model.cli import main
 from tests.support.faults import fail_at
+from tests.support.forging import EditManifest, Publish
 
 
 class Run(NamedTuple):
@@ -47,7 +48,7 @@ def models(store: Store, capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 @pytest.fixture
-def three(publish: Any, store: Store) -> None:
+def three(publish: Publish, store: Store) -> None:
     """Version 1, the champion; 2, rejected by the gate; 3, forced."""
     for verdict in ("PROMOTED", "REJECTED", "FORCED"):
         publish(verdict=verdict)
@@ -242,7 +243,7 @@ def test_rollback_moves_the_champion_back_and_records_who_when_and_why(
 @pytest.mark.parametrize("command", [["promote", "3"], ["rollback", "--to", "3"]])
 @pytest.mark.parametrize("file", ["model.npz", "golden.npz", "manifest.json", "report.html"])
 def test_a_damaged_target_is_refused_and_the_alias_stays(
-    file: str, command: list[str], models: Command, three: None, store: Store, publish: Any
+    file: str, command: list[str], models: Command, three: None, store: Store, publish: Publish
 ) -> None:
     publish(files={"report.html": b"<p>fine</p>"})
     path = store.path(4) / file
@@ -262,7 +263,7 @@ def test_verify_of_a_whole_store_has_exit_code_0(models: Command, three: None) -
 
 
 def test_verify_names_each_fault_and_has_exit_code_1(
-    models: Command, three: None, damage: Any
+    models: Command, three: None, damage: Callable[[int], None]
 ) -> None:
     damage(2)
     run = models("verify")
@@ -276,7 +277,7 @@ def test_verify_names_each_fault_and_has_exit_code_1(
     assert models("verify", "champion", "3").code == 0
 
 
-def test_verify_finds_a_changed_report(models: Command, publish: Any, store: Store) -> None:
+def test_verify_finds_a_changed_report(models: Command, publish: Publish, store: Store) -> None:
     publish(files={"report.html": b"<p>fine</p>"})
     (store.path(1) / "report.html").write_bytes(b"<p>evil</p>")
     run = models("verify")
@@ -318,7 +319,7 @@ def test_prune_says_what_it_removed(models: Command, three: None, store: Store) 
 
 
 def test_a_strangers_text_neither_forges_lines_nor_drives_the_terminal(
-    models: Command, three: None, edit_manifest: Any
+    models: Command, three: None, edit_manifest: EditManifest
 ) -> None:
     text = "fine\n     3  ok\x1b[2J"
 
@@ -353,7 +354,7 @@ def test_help_lists_every_setting_with_its_default_and_variable(models: Command)
     assert "[MLPSERVE_REASON]" in text
 
 
-def test_the_installed_command_is_this_one(store: Store, publish: Any) -> None:
+def test_the_installed_command_is_this_one(store: Store, publish: Publish) -> None:
     publish()
     command = Path(sys.executable).with_name("mlpserve-models")
     arguments = ["verify", "--store", str(store.folder.parent), "--model", "tiny", "--json"]
@@ -361,7 +362,7 @@ def test_the_installed_command_is_this_one(store: Store, publish: Any) -> None:
     assert json.loads(run.stdout) == [{"version": 1, "ok": True, "fault": None}]
 
 
-def test_a_reason_in_no_valid_encoding_is_recorded(store: Store, publish: Any) -> None:
+def test_a_reason_in_no_valid_encoding_is_recorded(store: Store, publish: Publish) -> None:
     publish()
     command = [str(Path(sys.executable).with_name("mlpserve-models")).encode(), b"promote", b"1"]
     where = [b"--store", str(store.folder.parent).encode(), b"--model", b"tiny"]

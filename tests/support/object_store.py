@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pytest
@@ -169,6 +169,14 @@ class Proxy(ThreadingHTTPServer):
         self.server_close()
 
 
+class PublishTo(Protocol):
+    """Publishes a version with the seed's weights; makes it champion unless told otherwise."""
+
+    def __call__(self, seed: int = 0, promote: bool = True, to: Store = ..., **changes: Any) -> int:
+        """Return its number; `changes` are to the draft."""
+        ...
+
+
 @pytest.fixture(scope="session")
 def moto() -> Iterator[int]:
     """The port of moto's S3, a process of its own."""
@@ -230,7 +238,7 @@ def short_lease(monkeypatch: pytest.MonkeyPatch) -> float:
 
 
 @pytest.fixture
-def publish(store: Store) -> Callable[..., int]:
+def publish(store: Store) -> PublishTo:
     """Publish a version with the seed's weights; make it champion unless told otherwise."""
 
     def publish(seed: int = 0, promote: bool = True, to: Store = store, **changes: Any) -> int:

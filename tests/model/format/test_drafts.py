@@ -15,6 +15,7 @@ from mlpserve_model import (
     Verdict,
     Weights,
 )
+from tests.support.forging import Golden, Publish
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_a_draft_that_is_not_valid_is_rejected_and_leaves_nothing(
     store: Store,
     draft: Draft,
     weights: Weights,
-    golden: Any,
+    golden: Golden,
 ) -> None:
     with pytest.raises(CorruptVersion, match=reason):
         store.publish(replace(draft, **change), Verdict("PROMOTED"), weights, golden)
@@ -55,7 +56,7 @@ def test_a_draft_that_is_not_valid_is_rejected_and_leaves_nothing(
     ],
 )  # fmt: skip
 def test_golden_inputs_that_no_reader_accepts_are_rejected(
-    golden: Any, reason: str, store: Store, draft: Draft, weights: Weights
+    golden: Golden, reason: str, store: Store, draft: Draft, weights: Weights
 ) -> None:
     with pytest.raises(CorruptVersion, match=reason):
         store.publish(draft, Verdict("PROMOTED"), weights, golden)
@@ -64,7 +65,7 @@ def test_golden_inputs_that_no_reader_accepts_are_rejected(
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
 def test_weights_that_are_not_finite_or_overflow_are_rejected(
-    value: float, store: Store, draft: Draft, weights: Weights, golden: Any
+    value: float, store: Store, draft: Draft, weights: Weights, golden: Golden
 ) -> None:
     wild = tuple(layer._replace(w=np.full_like(layer.w, value)) for layer in weights)
     with pytest.raises(CorruptVersion, match="not finite"):
@@ -73,7 +74,9 @@ def test_weights_that_are_not_finite_or_overflow_are_rejected(
 
 
 @pytest.mark.parametrize("name", ["../x.md", "/tmp/x.md", "manifest.json", "Report.html", "a", ""])
-def test_extra_files_of_strange_names_are_rejected(name: str, store: Store, publish: Any) -> None:
+def test_extra_files_of_strange_names_are_rejected(
+    name: str, store: Store, publish: Publish
+) -> None:
     with pytest.raises(CorruptVersion, match="expected names that match"):
         publish(files={name: b""})
     assert store.versions() == []

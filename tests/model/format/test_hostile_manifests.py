@@ -10,8 +10,8 @@ import pytest
 
 from mlpserve_model import CorruptVersion, Manifest, Store, StoreError, VersionNotFound
 from mlpserve_model.format.manifest_reader import read_manifest
-from tests.model.conftest import forget_digests
 from tests.support.faults import fail_at
+from tests.support.forging import EditManifest, Publish, Rejection, forget_digests
 
 Document = dict[str, Any]
 HASH = "0" * 64
@@ -110,7 +110,7 @@ LIES: dict[str, tuple[Callable[[Document], object], str]] = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_manifest_that_lies_is_rejected_with_its_reason(
-    lie: str, published: Manifest, edit_manifest: Any, store: Store, rejection: Any
+    lie: str, published: Manifest, edit_manifest: EditManifest, store: Store, rejection: Rejection
 ) -> None:
     change, reason = LIES[lie]
     edit_manifest(change)
@@ -147,7 +147,7 @@ TEXTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_manifest_that_is_no_plain_json_is_rejected(
-    text: str, published: Manifest, store: Store, rejection: Any
+    text: str, published: Manifest, store: Store, rejection: Rejection
 ) -> None:
     change, reason = TEXTS[text]
     path = store.path(1) / "manifest.json"
@@ -177,7 +177,7 @@ def test_any_depth_is_read_whole_or_rejected(depth: int, published: Manifest, st
 
 @pytest.mark.parametrize("name", ["model.npz", "golden.npz"])
 def test_a_missing_file_is_rejected(
-    name: str, published: Manifest, store: Store, rejection: Any
+    name: str, published: Manifest, store: Store, rejection: Rejection
 ) -> None:
     (store.path(1) / name).unlink()
     assert rejection(lambda: store.load(1)) == f"{name} is missing"
@@ -186,7 +186,7 @@ def test_a_missing_file_is_rejected(
 @pytest.mark.parametrize("name", ["model.npz", "golden.npz", "manifest.json"])
 @pytest.mark.parametrize("kind", ["folder", "pipe"])
 def test_what_is_no_regular_file_is_rejected_without_waiting(
-    kind: str, name: str, published: Manifest, store: Store, rejection: Any
+    kind: str, name: str, published: Manifest, store: Store, rejection: Rejection
 ) -> None:
     path = store.path(1) / name
     path.unlink()
@@ -200,7 +200,7 @@ def test_what_is_no_regular_file_is_rejected_without_waiting(
 
 @pytest.mark.parametrize("name", ["model.npz", "golden.npz", "manifest.json"])
 def test_a_file_of_a_terabyte_is_rejected_unread(
-    name: str, published: Manifest, edit_manifest: Any, store: Store, rejection: Any
+    name: str, published: Manifest, edit_manifest: EditManifest, store: Store, rejection: Rejection
 ) -> None:
     if name != "manifest.json":
         edit_manifest(_set(f"files/{name}/size", 2**40))
@@ -208,7 +208,7 @@ def test_a_file_of_a_terabyte_is_rejected_unread(
     assert "has 1099511627776 bytes, expected at most" in rejection(lambda: store.load(1))
 
 
-def test_the_files_of_another_version_are_rejected(publish: Any, store: Store) -> None:
+def test_the_files_of_another_version_are_rejected(publish: Publish, store: Store) -> None:
     publish(seed=1)
     publish(seed=2)
     for name in ("model.npz", "golden.npz"):

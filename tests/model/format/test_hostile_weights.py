@@ -9,13 +9,13 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 
 from mlpserve_model import CorruptVersion, Manifest, Network, Store, Weights
 from mlpserve_model.format.arrays import decode, encode, encode_weights, weight_shapes
+from tests.support.forging import Rejection, Seal
 
 Members = list[tuple[str, bytes]]
 MEMBERS = ("w1", "b1", "w2", "b2")
@@ -182,7 +182,7 @@ ATTACKS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_hostile_weights_file_is_rejected_with_its_reason(
-    attack: str, published: Manifest, seal: Any, store: Store, rejection: Any
+    attack: str, published: Manifest, seal: Seal, store: Store, rejection: Rejection
 ) -> None:
     change, reason = ATTACKS[attack]
     seal("model.npz", change((store.path(1) / "model.npz").read_bytes()))
@@ -201,7 +201,7 @@ def test_without_the_forgers_manifest_the_digest_rejects_it(
 
 @pytest.mark.parametrize("name", ["inputs", "probabilities"])
 def test_golden_values_that_are_not_finite_are_rejected(
-    name: str, published: Manifest, seal: Any, store: Store, rejection: Any
+    name: str, published: Manifest, seal: Seal, store: Store, rejection: Rejection
 ) -> None:
     shapes = {"inputs": (6, 4), "probabilities": (6, 3)}
     golden = decode((store.path(1) / "golden.npz").read_bytes(), shapes)
@@ -210,7 +210,7 @@ def test_golden_values_that_are_not_finite_are_rejected(
 
 
 def test_what_the_attacks_are_made_from_is_accepted(
-    published: Manifest, seal: Any, store: Store, weights: Weights
+    published: Manifest, seal: Seal, store: Store, weights: Weights
 ) -> None:
     manifest = published
     good = (store.path(1) / "model.npz").read_bytes()

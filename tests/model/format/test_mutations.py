@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from mlpserve_model import CorruptVersion, Manifest, Store, StoredModel
 from mlpserve_model.format import version_files as stored
 from mlpserve_model.format.arrays import decode_weights, encode_weights
 from mlpserve_model.format.manifest import FileInfo
+from tests.support.forging import Rejection
 
 FILES = ("model.npz", "golden.npz", "manifest.json")
 DEFAULT, MANY = 5_000, 100_000
@@ -174,7 +175,7 @@ def test_the_loop_itself_tells_other_models_from_the_same(original: StoredModel)
 
 
 def test_random_bytes_are_never_a_version(
-    published: Manifest, store: Store, rejection: Any
+    published: Manifest, store: Store, rejection: Rejection
 ) -> None:
     rng = np.random.default_rng(6)
     for name in FILES:

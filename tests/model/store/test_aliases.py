@@ -3,7 +3,6 @@
 import json
 import re
 import threading
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from mlpserve_model import (
     StoreError,
     VersionNotFound,
 )
+from tests.support.forging import Publish
 
 
 def _promote(
@@ -23,7 +23,9 @@ def _promote(
     store.move_alias(alias, version, expected=expected, event="promote", reason="a test")
 
 
-def test_an_alias_moves_and_the_history_says_who_when_and_why(store: Store, publish: Any) -> None:
+def test_an_alias_moves_and_the_history_says_who_when_and_why(
+    store: Store, publish: Publish
+) -> None:
     publish()
     publish()
     _promote(store, 1)
@@ -40,7 +42,7 @@ def test_an_alias_moves_and_the_history_says_who_when_and_why(store: Store, publ
 
 @pytest.mark.parametrize("expected", [None, 2])
 def test_an_alias_that_moved_meanwhile_stays(
-    expected: int | None, store: Store, publish: Any
+    expected: int | None, store: Store, publish: Publish
 ) -> None:
     publish()
     publish()
@@ -51,7 +53,7 @@ def test_an_alias_that_moved_meanwhile_stays(
     assert len(store.history()) == 3
 
 
-def test_of_many_moves_at_once_from_one_place_one_wins(store: Store, publish: Any) -> None:
+def test_of_many_moves_at_once_from_one_place_one_wins(store: Store, publish: Publish) -> None:
     for _ in range(8):
         publish()
     start, won, lost = threading.Barrier(8), list[int](), list[int]()
@@ -74,7 +76,7 @@ def test_of_many_moves_at_once_from_one_place_one_wins(store: Store, publish: An
     assert store.aliases() == {"champion": won[0]}
 
 
-def test_an_alias_never_points_at_what_is_not_there(store: Store, publish: Any) -> None:
+def test_an_alias_never_points_at_what_is_not_there(store: Store, publish: Publish) -> None:
     publish()
     with pytest.raises(VersionNotFound, match="tiny has no version 2"):
         _promote(store, 2)
@@ -84,7 +86,9 @@ def test_an_alias_never_points_at_what_is_not_there(store: Store, publish: Any) 
 
 
 @pytest.mark.parametrize("alias", ["", "7", "Best", "a b", "a" * 64, "-x", "a/b", "a\n"])
-def test_an_alias_that_could_be_mistaken_is_refused(alias: str, store: Store, publish: Any) -> None:
+def test_an_alias_that_could_be_mistaken_is_refused(
+    alias: str, store: Store, publish: Publish
+) -> None:
     publish()
     with pytest.raises(StoreError, match="must match"):
         _promote(store, 1, alias=alias)
@@ -97,7 +101,7 @@ def test_an_alias_that_could_be_mistaken_is_refused(alias: str, store: Store, pu
      '{"champion": 1' + "0" * 400 + "}", "[" * 10**5, " " * (2**20 + 1)],
 )  # fmt: skip
 def test_a_damaged_alias_file_is_a_store_error_and_no_rejected_model(
-    text: str, store: Store, publish: Any
+    text: str, store: Store, publish: Publish
 ) -> None:
     publish()
     (store.folder / "aliases.json").write_text(text)
@@ -111,7 +115,7 @@ def test_a_damaged_alias_file_is_a_store_error_and_no_rejected_model(
 
 
 def test_a_torn_last_line_is_left_out_and_the_next_one_stays_whole(
-    store: Store, publish: Any
+    store: Store, publish: Publish
 ) -> None:
     publish()
     with (store.folder / "history.jsonl").open("ab") as file:
@@ -121,7 +125,7 @@ def test_a_torn_last_line_is_left_out_and_the_next_one_stays_whole(
 
 
 @pytest.mark.parametrize("line", [b"", b"\xff\xfe", b"[]", b"null", b"1", b"[" * 10**5, b"\0" * 50])
-def test_a_line_that_is_no_event_is_left_out(line: bytes, store: Store, publish: Any) -> None:
+def test_a_line_that_is_no_event_is_left_out(line: bytes, store: Store, publish: Publish) -> None:
     publish()
     with (store.folder / "history.jsonl").open("ab") as file:
         file.write(line + b"\n")
@@ -129,7 +133,7 @@ def test_a_line_that_is_no_event_is_left_out(line: bytes, store: Store, publish:
     assert [event["version"] for event in store.history()] == [1, 2]
 
 
-def test_a_reason_of_any_characters_is_one_line_of_history(store: Store, publish: Any) -> None:
+def test_a_reason_of_any_characters_is_one_line_of_history(store: Store, publish: Publish) -> None:
     publish()
     reason = 'line\nbreak\r"quote"\u2028\x1b[0m\udcff ünï'
     store.record("note", 1, reason)
@@ -142,7 +146,7 @@ def test_a_store_without_history_has_an_empty_one(store: Store) -> None:
     assert store.aliases() == {}
 
 
-def test_the_alias_file_is_plain_json(store: Store, publish: Any) -> None:
+def test_the_alias_file_is_plain_json(store: Store, publish: Publish) -> None:
     publish()
     _promote(store, 1)
     assert json.loads((store.folder / "aliases.json").read_bytes()) == {"champion": 1}

@@ -5,17 +5,16 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mlpserve_model import CHAMPION, CorruptVersion, Store, StoreError, VersionNotFound
-from tests.model.conftest import forget_digests
 from tests.support.faults import fail_at
+from tests.support.forging import Publish, forget_digests
 
 
 def test_a_number_is_never_given_out_twice_even_after_its_folder_was_removed(
-    store: Store, publish: Any
+    store: Store, publish: Publish
 ) -> None:
     assert [publish().version, publish().version] == [1, 2]
     shutil.rmtree(store.path(2))
@@ -27,7 +26,7 @@ def test_a_number_is_never_given_out_twice_even_after_its_folder_was_removed(
 
 
 def test_an_event_about_a_version_is_enough_for_its_number_to_be_known(
-    store: Store, publish: Any
+    store: Store, publish: Publish
 ) -> None:
     store.record("prune", 7, "a test")
     store.record("run", None, "about no version")
@@ -36,20 +35,20 @@ def test_an_event_about_a_version_is_enough_for_its_number_to_be_known(
     assert publish().version == 8
 
 
-def test_when_no_number_is_left_nothing_is_published(store: Store, publish: Any) -> None:
+def test_when_no_number_is_left_nothing_is_published(store: Store, publish: Publish) -> None:
     store.record("prune", 10**18 - 1, "a test")
     with pytest.raises(StoreError, match=r"no number is left for a version after 9{18}"):
         publish()
     assert store.versions() == []
 
 
-def test_the_history_holds_the_digest_of_the_manifest(store: Store, publish: Any) -> None:
+def test_the_history_holds_the_digest_of_the_manifest(store: Store, publish: Publish) -> None:
     published = publish()
     (event,) = store.history()
     assert event["manifest"] == published.own_digest == store.manifest(1).own_digest
 
 
-def test_another_manifest_than_was_published_is_rejected(store: Store, publish: Any) -> None:
+def test_another_manifest_than_was_published_is_rejected(store: Store, publish: Publish) -> None:
     publish()
     path = store.path(1) / "manifest.json"
     path.write_bytes(path.read_bytes().replace(b"cedar", b"cacao"))
@@ -60,7 +59,7 @@ def test_another_manifest_than_was_published_is_rejected(store: Store, publish: 
 
 
 def test_a_history_of_an_older_release_vouches_for_nothing_and_is_read(
-    store: Store, publish: Any
+    store: Store, publish: Publish
 ) -> None:
     publish()
     forget_digests(store)
@@ -71,7 +70,7 @@ def test_a_history_of_an_older_release_vouches_for_nothing_and_is_read(
     assert Store(store.root, store.model).verify(1)
 
 
-def test_of_two_publications_of_a_number_the_last_counts(store: Store, publish: Any) -> None:
+def test_of_two_publications_of_a_number_the_last_counts(store: Store, publish: Publish) -> None:
     publish()
     store.record("publish", 1, "by an older release, into a folder that was removed")
     assert Store(store.root, store.model).verify(1)
@@ -80,7 +79,7 @@ def test_of_two_publications_of_a_number_the_last_counts(store: Store, publish: 
         Store(store.root, store.model).load(1)
 
 
-def test_a_reader_learns_of_a_store_that_was_made_anew(store: Store, publish: Any) -> None:
+def test_a_reader_learns_of_a_store_that_was_made_anew(store: Store, publish: Publish) -> None:
     publish(seed=1)
     reader = Store(store.root, store.model)
     first = reader.load(1).manifest
@@ -91,7 +90,7 @@ def test_a_reader_learns_of_a_store_that_was_made_anew(store: Store, publish: An
 
 
 def test_a_stamp_changes_with_the_manifest_and_is_none_where_there_is_none(
-    store: Store, publish: Any
+    store: Store, publish: Publish
 ) -> None:
     assert store.stamp(1) is None
     publish()
@@ -107,7 +106,7 @@ def test_a_stamp_changes_with_the_manifest_and_is_none_where_there_is_none(
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.EACCES])
 def test_what_cannot_be_looked_at_is_neither_gone_nor_removed(
-    error: int, store: Store, publish: Any, monkeypatch: pytest.MonkeyPatch
+    error: int, store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish()
     publish()
@@ -126,7 +125,9 @@ def test_what_cannot_be_looked_at_is_neither_gone_nor_removed(
     assert publish().version > 2
 
 
-def test_a_store_that_is_not_there_says_nothing_about_a_version(store: Store, publish: Any) -> None:
+def test_a_store_that_is_not_there_says_nothing_about_a_version(
+    store: Store, publish: Publish
+) -> None:
     publish()
     with pytest.raises(VersionNotFound):
         store.load(2)
@@ -144,7 +145,7 @@ def test_a_store_that_is_not_there_says_nothing_about_a_version(store: Store, pu
 
 
 def test_a_history_that_is_not_a_file_says_nothing_about_a_version(
-    store: Store, publish: Any
+    store: Store, publish: Publish
 ) -> None:
     publish()
     (store.folder / "history.jsonl").unlink()
@@ -156,7 +157,7 @@ def test_a_history_that_is_not_a_file_says_nothing_about_a_version(
     assert type(e.value) is StoreError
 
 
-def test_a_prune_that_died_is_finished_by_the_next_writer(store: Store, publish: Any) -> None:
+def test_a_prune_that_died_is_finished_by_the_next_writer(store: Store, publish: Publish) -> None:
     publish()
     store.path(1).rename(store.folder / ".1.removed")
     assert store.versions() == []

@@ -16,6 +16,7 @@ from mlpserve_model.store.atomic_files import (
     open_regular,
     write_atomic,
 )
+from tests.support.forging import Publish
 
 Make = Callable[[Path], object]
 
@@ -136,7 +137,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
 
 
 def test_the_root_may_be_a_link_and_the_models_folder_may_not(
-    store: Store, publish: Any, outside: Path, tmp_path: Path
+    store: Store, publish: Publish, outside: Path, tmp_path: Path
 ) -> None:
     publish()
     (tmp_path / "link").symlink_to(store.folder.parent)
@@ -151,7 +152,7 @@ def test_the_root_may_be_a_link_and_the_models_folder_may_not(
 
 @pytest.mark.parametrize("name", ["history.jsonl", "aliases.json", ".lock"])
 def test_a_writer_never_writes_through_a_link_in_the_store(
-    name: str, store: Store, publish: Any, outside: Path
+    name: str, store: Store, publish: Publish, outside: Path
 ) -> None:
     publish()
     (store.folder / name).unlink(missing_ok=True)
@@ -163,7 +164,7 @@ def test_a_writer_never_writes_through_a_link_in_the_store(
 
 @pytest.mark.parametrize("name", ["model.npz", "golden.npz", "manifest.json"])
 def test_a_link_among_a_versions_files_rejects_the_version(
-    name: str, store: Store, publish: Any, tmp_path: Path
+    name: str, store: Store, publish: Publish, tmp_path: Path
 ) -> None:
     publish()
     path = store.path(1) / name
@@ -174,7 +175,7 @@ def test_a_link_among_a_versions_files_rejects_the_version(
 
 
 def test_a_version_that_is_a_link_does_not_exist(
-    store: Store, publish: Any, tmp_path: Path
+    store: Store, publish: Publish, tmp_path: Path
 ) -> None:
     publish()
     publish()

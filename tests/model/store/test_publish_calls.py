@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from mlpserve_model import CHAMPION, CorruptVersion, Manifest, Store
+from tests.support.forging import Publish
 
 CALLS = ("mkdir", "openat", "getdents64", "flock", "write", "fsync", "rename", "close")
 
@@ -86,7 +87,7 @@ def _kill_before_each(trace: Trace, code: str, calls: Iterable[Call], check: Any
 
 
 @pytest.fixture
-def assert_whole(store: Store, publish: Any) -> Callable[[], None]:
+def assert_whole(store: Store, publish: Publish) -> Callable[[], None]:
     """Whatever is visible verifies, and the next publish works and sweeps."""
 
     def assert_whole() -> None:
@@ -110,7 +111,7 @@ def champion(store: Store, published: Manifest) -> None:
 
 
 def test_killed_before_every_fifth_call_a_publisher_leaves_the_store_whole(
-    trace: Trace, champion: None, assert_whole: Any
+    trace: Trace, champion: None, assert_whole: Callable[[], None]
 ) -> None:
     calls = _calls_of_publishing(trace(PUBLISHER))
     assert len(calls) > 30
@@ -120,7 +121,7 @@ def test_killed_before_every_fifth_call_a_publisher_leaves_the_store_whole(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_before_any_call_a_publisher_leaves_the_store_whole(
-    trace: Trace, champion: None, assert_whole: Any
+    trace: Trace, champion: None, assert_whole: Callable[[], None]
 ) -> None:
     calls = _calls_of_publishing(trace(PUBLISHER))
     _kill_before_each(trace, PUBLISHER, calls, assert_whole)
@@ -128,7 +129,7 @@ def test_killed_before_any_call_a_publisher_leaves_the_store_whole(
 
 
 def test_without_temporary_names_the_kill_between_two_writes_is_caught(
-    trace: Trace, champion: None, assert_whole: Any
+    trace: Trace, champion: None, assert_whole: Callable[[], None]
 ) -> None:
     code = WITHOUT_TEMPORARY_NAMES + PUBLISHER
     last_write = [c for c in _calls_of_publishing(trace(code)) if c.name == "write"][-1:]

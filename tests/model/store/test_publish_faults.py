@@ -22,6 +22,7 @@ from mlpserve_model import (
     Weights,
     initialise,
 )
+from tests.support.forging import Golden, Publish
 
 Operation = Callable[..., Any]
 
@@ -81,7 +82,7 @@ PUBLISH = [
 
 
 def test_each_file_is_synced_before_its_name_and_each_name_before_the_next_file(
-    recorder: Recorder, publish: Any
+    recorder: Recorder, publish: Publish
 ) -> None:
     publish()
     first = [call.format(n=1) for call in PUBLISH]
@@ -96,7 +97,7 @@ def test_each_file_is_synced_before_its_name_and_each_name_before_the_next_file(
 
 
 def test_an_alias_is_recorded_and_synced_before_it_moves(
-    recorder: Recorder, store: Store, publish: Any
+    recorder: Recorder, store: Store, publish: Publish
 ) -> None:
     publish()
     recorder.calls.clear()
@@ -112,7 +113,7 @@ def test_an_alias_is_recorded_and_synced_before_it_moves(
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("place", range(len(PUBLISH)))
 def test_a_call_that_fails_leaves_nothing_visible_and_the_champion_in_place(
-    place: int, error: int, recorder: Recorder, store: Store, publish: Any
+    place: int, error: int, recorder: Recorder, store: Store, publish: Publish
 ) -> None:
     publish()
     store.move_alias(CHAMPION, 1, expected=None, event="promote", reason="a test")
@@ -134,7 +135,7 @@ def test_a_call_that_fails_leaves_nothing_visible_and_the_champion_in_place(
 
 @pytest.mark.parametrize("place", range(4))
 def test_a_move_that_fails_leaves_the_alias_whole(
-    place: int, recorder: Recorder, store: Store, publish: Any
+    place: int, recorder: Recorder, store: Store, publish: Publish
 ) -> None:
     publish()
     publish()
@@ -157,7 +158,7 @@ def file_size_limit() -> Iterator[Callable[[int], None]]:
 
 @pytest.mark.parametrize("name", ["model.npz", "golden.npz", "manifest.json"])
 def test_a_file_that_may_not_grow_leaves_nothing_visible(
-    name: str, store: Store, publish: Any, file_size_limit: Any
+    name: str, store: Store, publish: Publish, file_size_limit: Callable[[int], None]
 ) -> None:
     publish()
     file_size_limit((store.path(1) / name).stat().st_size - 1)
@@ -184,7 +185,7 @@ def small_volume(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_volume_refuses_the_version_and_serves_the_last(
-    small_volume: Path, draft: Draft, golden: Any, weights: Weights
+    small_volume: Path, draft: Draft, golden: Golden, weights: Weights
 ) -> None:
     store = Store(small_volume, "tiny")
     store.publish(draft, Verdict("PROMOTED"), weights, golden)
@@ -199,7 +200,7 @@ def test_a_full_volume_refuses_the_version_and_serves_the_last(
 
 
 def test_a_store_that_may_not_be_written_is_a_store_error(
-    tmp_path: Path, draft: Draft, weights: Weights, golden: Any
+    tmp_path: Path, draft: Draft, weights: Weights, golden: Golden
 ) -> None:
     (tmp_path / "models").write_text("a file where the folder should be")
     with pytest.raises(StoreError, match=r"cannot write to .*/models/tiny: "):

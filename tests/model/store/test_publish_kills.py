@@ -5,12 +5,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import pytest
 
 from mlpserve_model import CHAMPION, Store, StoreError
+from tests.support.forging import Publish
 
 DEFAULT, MANY = 15, 100
 
@@ -75,8 +76,12 @@ def _killed(code: str, root: Path, rng: np.random.Generator) -> list[int]:
     return [int(line) for line in lines]
 
 
+# Runs this publisher and kills it, so many times.
+Kill: TypeAlias = Callable[[str, int], Iterator[list[int]]]
+
+
 @pytest.fixture
-def kill(store: Store) -> Iterator[Callable[[str, int], Iterator[list[int]]]]:
+def kill(store: Store) -> Iterator[Kill]:
     """After each of `count` kills: the versions acknowledged by the publisher that was killed."""
 
     def kill(code: str, count: int) -> Iterator[list[int]]:
@@ -102,7 +107,9 @@ def _assert_whole(store: Store, acknowledged: list[int]) -> None:
     assert aliases.get(CHAMPION) in {None, *promoted}
 
 
-def _assert_kills_leave_the_store_whole(store: Store, kill: Any, publish: Any, count: int) -> None:
+def _assert_kills_leave_the_store_whole(
+    store: Store, kill: Kill, publish: Publish, count: int
+) -> None:
     acknowledged, littered = list[int](), 0
     for ours in kill(PUBLISHER, count):
         acknowledged += ours
@@ -123,7 +130,7 @@ def _litter(store: Store) -> list[Path]:
 
 
 def test_a_killed_publisher_leaves_whole_versions_or_none(
-    store: Store, kill: Any, publish: Any
+    store: Store, kill: Kill, publish: Publish
 ) -> None:
     _assert_kills_leave_the_store_whole(store, kill, publish, DEFAULT)
 
@@ -131,12 +138,12 @@ def test_a_killed_publisher_leaves_whole_versions_or_none(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_hundred_killed_publishers_leave_whole_versions_or_none(
-    store: Store, kill: Any, publish: Any
+    store: Store, kill: Kill, publish: Publish
 ) -> None:
     _assert_kills_leave_the_store_whole(store, kill, publish, MANY)
 
 
-def test_publishing_without_temporary_names_is_caught(store: Store, kill: Any) -> None:
+def test_publishing_without_temporary_names_is_caught(store: Store, kill: Kill) -> None:
     def kill_until_harm() -> None:
         for acknowledged in kill(WITHOUT_TEMPORARY_NAMES + PUBLISHER, 100):
             _assert_whole(store, acknowledged)

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from mlpserve_model import (
     forward,
 )
 from mlpserve_model.format.manifest_reader import read_manifest
+from tests.support.forging import EditManifest, Golden, Publish
 
 
 def _promote(
@@ -30,7 +30,7 @@ def _promote(
 
 
 def test_a_published_version_is_read_back_as_it_was(
-    store: Store, draft: Draft, weights: Weights, golden: Any
+    store: Store, draft: Draft, weights: Weights, golden: Golden
 ) -> None:
     published = store.publish(
         draft, Verdict("PROMOTED"), weights, golden, {"report.html": b"<p>", "model_card.md": b"#"}
@@ -46,19 +46,19 @@ def test_a_published_version_is_read_back_as_it_was(
     assert_array_equal(model.predict(golden), forward(draft.network, weights, golden))
 
 
-def test_the_digest_is_the_sha256_of_the_weights_file(store: Store, publish: Any) -> None:
+def test_the_digest_is_the_sha256_of_the_weights_file(store: Store, publish: Publish) -> None:
     manifest = publish()
     command = ["sha256sum", str(store.path(1) / "model.npz")]
     printed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     assert manifest.digest == f"sha256:{printed.split()[0]}"
 
 
-def test_the_same_weights_give_the_same_digest(publish: Any) -> None:
+def test_the_same_weights_give_the_same_digest(publish: Publish) -> None:
     assert publish(seed=4).digest == publish(seed=4).digest != publish(seed=5).digest
 
 
 def test_float64_and_fortran_ordered_weights_are_stored_as_the_format_says(
-    store: Store, draft: Draft, weights: Weights, golden: Any
+    store: Store, draft: Draft, weights: Weights, golden: Golden
 ) -> None:
     wide = tuple(layer._replace(w=np.asfortranarray(layer.w, np.float64)) for layer in weights)
     assert (
@@ -68,12 +68,14 @@ def test_float64_and_fortran_ordered_weights_are_stored_as_the_format_says(
     assert store.load(1).weights[0].w.dtype == np.float32
 
 
-def test_versions_are_numbered_from_one_and_listed_oldest_first(store: Store, publish: Any) -> None:
+def test_versions_are_numbered_from_one_and_listed_oldest_first(
+    store: Store, publish: Publish
+) -> None:
     assert store.versions() == []
     assert [publish().version for _ in range(11)] == store.versions() == list(range(1, 12))
 
 
-def test_what_is_not_a_version_is_not_listed(store: Store, publish: Any) -> None:
+def test_what_is_not_a_version_is_not_listed(store: Store, publish: Publish) -> None:
     publish()
     for name in ("7", "007", "0", "-1", "1.5", "2x", "9" * 19, ".3", "notes"):
         (store.folder / name).mkdir()
@@ -83,7 +85,7 @@ def test_what_is_not_a_version_is_not_listed(store: Store, publish: Any) -> None
 
 
 def test_fields_that_this_release_does_not_know_are_kept(
-    store: Store, publish: Any, edit_manifest: Any
+    store: Store, publish: Publish, edit_manifest: EditManifest
 ) -> None:
     publish()
     edit_manifest(lambda document: document.update(signature={"by": ["ünï", 1, None]}))
@@ -98,7 +100,7 @@ def test_a_model_name_that_is_no_plain_folder_name_is_refused(name: str, tmp_pat
         Store(tmp_path, name)
 
 
-def test_readers_need_neither_lock_nor_write_access(store: Store, publish: Any) -> None:
+def test_readers_need_neither_lock_nor_write_access(store: Store, publish: Publish) -> None:
     publish()
     _promote(store, 1)
     before = {p: p.stat().st_mtime_ns for p in store.folder.rglob("*")}
@@ -152,7 +154,7 @@ def test_a_lock_is_free_after_an_error_inside_it(store: Store) -> None:
 
 
 def test_pruning_keeps_the_newest_and_every_alias_and_records_each(
-    store: Store, publish: Any
+    store: Store, publish: Publish
 ) -> None:
     for _ in range(6):
         publish()
@@ -166,14 +168,16 @@ def test_pruning_keeps_the_newest_and_every_alias_and_records_each(
     assert publish().version == 7
 
 
-def test_pruning_everything_is_refused(store: Store, publish: Any) -> None:
+def test_pruning_everything_is_refused(store: Store, publish: Publish) -> None:
     publish()
     with pytest.raises(StoreError, match="keep must be at least 1, got 0"):
         store.prune(0)
     assert store.versions() == [1]
 
 
-def test_pruning_does_nothing_while_the_aliases_cannot_be_read(store: Store, publish: Any) -> None:
+def test_pruning_does_nothing_while_the_aliases_cannot_be_read(
+    store: Store, publish: Publish
+) -> None:
     publish()
     publish()
     (store.folder / "aliases.json").write_text("{")
@@ -182,7 +186,9 @@ def test_pruning_does_nothing_while_the_aliases_cannot_be_read(store: Store, pub
     assert store.versions() == [1, 2]
 
 
-def test_what_dead_writers_left_is_swept_by_the_next_publish(store: Store, publish: Any) -> None:
+def test_what_dead_writers_left_is_swept_by_the_next_publish(
+    store: Store, publish: Publish
+) -> None:
     publish()
     litter = store.folder / "2"
     litter.mkdir()
@@ -195,7 +201,7 @@ def test_what_dead_writers_left_is_swept_by_the_next_publish(store: Store, publi
 
 
 def test_a_stray_file_or_link_named_like_a_version_stops_nobody(
-    store: Store, publish: Any, tmp_path: Path
+    store: Store, publish: Publish, tmp_path: Path
 ) -> None:
     publish()
     elsewhere = tmp_path / "elsewhere"

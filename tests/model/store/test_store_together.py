@@ -3,8 +3,8 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -17,10 +17,13 @@ from mlpserve_model import (
     VersionNotFound,
     Weights,
 )
+from tests.support.forging import Publish
+
+Writing: TypeAlias = Callable[[int], AbstractContextManager[threading.Thread]]
 
 
 @pytest.fixture
-def writing(store: Store, draft: Draft, weights: Weights) -> Callable[[int], Any]:
+def writing(store: Store, draft: Draft, weights: Weights) -> Writing:
     """While the block runs, a thread publishes, promotes and prunes this many times."""
     golden = np.ones((2, 4), np.float32)
 
@@ -41,7 +44,9 @@ def writing(store: Store, draft: Draft, weights: Weights) -> Callable[[int], Any
     return writing
 
 
-def test_a_reader_beside_writers_sees_whole_versions_or_none(store: Store, writing: Any) -> None:
+def test_a_reader_beside_writers_sees_whole_versions_or_none(
+    store: Store, writing: Writing
+) -> None:
     seen = Counter[str]()
     with writing(60) as thread:
         while thread.is_alive():
@@ -55,7 +60,7 @@ def test_a_reader_beside_writers_sees_whole_versions_or_none(store: Store, writi
 
 
 def test_a_reader_beside_writers_always_finds_the_champion_and_it_never_goes_back(
-    store: Store, writing: Any
+    store: Store, writing: Writing
 ) -> None:
     champions = [0]
     with writing(40) as thread:
@@ -66,7 +71,7 @@ def test_a_reader_beside_writers_always_finds_the_champion_and_it_never_goes_bac
     assert store.resolve(CHAMPION) == 40
 
 
-def test_threads_share_one_store(store: Store, publish: Any) -> None:
+def test_threads_share_one_store(store: Store, publish: Publish) -> None:
     threads = [threading.Thread(target=publish) for _ in range(8)]
     for thread in threads:
         thread.start()

@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from mlpserve_model import CHAMPION, Store, StoreError
 from mlpserve_model.store import object_backend as bucket
+from tests.support.object_store import Proxy, PublishTo
 
 KINDS = ("503", "reset", "lost answer", "partial", "hang")
 
@@ -35,7 +35,7 @@ def at(place: int, kind: str, lasting: bool) -> Callable[[str], str | None]:
     return fault
 
 
-def requests_of_publishing(proxy: Any, publish: Any, store: Store) -> list[str]:
+def requests_of_publishing(proxy: Proxy, publish: PublishTo, store: Store) -> list[str]:
     publish(to=store)
     proxy.requests.clear()
     publish(to=store)
@@ -49,8 +49,8 @@ def test_a_request_that_fails_leaves_a_whole_version_or_none(
     kind: str,
     lasting: bool,
     address: str,
-    proxy: Any,
-    publish: Any,
+    proxy: Proxy,
+    publish: PublishTo,
     short_lease: float,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
@@ -82,7 +82,7 @@ def test_a_request_that_fails_leaves_a_whole_version_or_none(
 
 
 def test_a_refused_publication_is_one_clear_line(
-    store: Store, publish: Any, proxy: Any, monkeypatch: pytest.MonkeyPatch
+    store: Store, publish: PublishTo, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish()
     proxy.fault = lambda request: "503" if request.startswith("PUT") else None
@@ -97,8 +97,8 @@ def test_a_refused_publication_is_one_clear_line(
 def test_what_a_failed_publication_leaves_is_swept_once_it_is_old(
     address: str,
     store: Store,
-    proxy: Any,
-    publish: Any,
+    proxy: Proxy,
+    publish: PublishTo,
     short_lease: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -24,6 +24,7 @@ from mlpserve_model import (
 )
 from mlpserve_model.cli import main
 from mlpserve_model.store import object_backend as bucket
+from tests.support.object_store import Proxy, PublishTo
 
 
 def names(store: Store) -> list[str]:
@@ -36,7 +37,7 @@ def overwrite(store: Store, name: str, data: bytes) -> None:
     obstore.put(from_url(f"{store.root}/{store.model}", **options), name, data)
 
 
-def test_a_published_version_is_read_back_as_it_was(store: Store, draft: Any) -> None:
+def test_a_published_version_is_read_back_as_it_was(store: Store, draft: Draft) -> None:
     rng = np.random.default_rng(1)
     weights, golden = initialise(draft.network, rng), rng.random((4, 12), dtype=np.float32)
     published = store.publish(draft, Verdict("PROMOTED"), weights, golden, {"report.html": b"<p>"})
@@ -48,7 +49,9 @@ def test_a_published_version_is_read_back_as_it_was(store: Store, draft: Any) ->
         assert_array_equal(ours.b, read.b)
 
 
-def test_objects_have_the_names_that_files_have_on_a_volume(store: Store, publish: Any) -> None:
+def test_objects_have_the_names_that_files_have_on_a_volume(
+    store: Store, publish: PublishTo
+) -> None:
     publish()
     assert names(store) == [
         ".lock", "1/claim.json", "1/golden.npz", "1/manifest.json", "1/model.npz",
@@ -63,7 +66,9 @@ def test_an_empty_place_is_an_empty_store_and_reading_makes_nothing(store: Store
     assert names(store) == []
 
 
-def test_models_and_prefixes_share_a_bucket_and_nothing_else(address: str, publish: Any) -> None:
+def test_models_and_prefixes_share_a_bucket_and_nothing_else(
+    address: str, publish: PublishTo
+) -> None:
     others = [
         Store(address, "tiny2"),
         Store(f"{address}/tiny", "tiny"),
@@ -73,14 +78,14 @@ def test_models_and_prefixes_share_a_bucket_and_nothing_else(address: str, publi
     assert [other.versions() for other in others] == [[], [], []]
 
 
-def test_a_bucket_that_does_not_exist_is_an_error_and_no_empty_store(proxy: Any) -> None:
+def test_a_bucket_that_does_not_exist_is_an_error_and_no_empty_store(proxy: Proxy) -> None:
     store = Store("s3://no-such-bucket-anywhere/models", "tiny")
     for read in (store.versions, store.aliases, store.history, lambda: store.record("a", 1, "b")):
         with pytest.raises(StoreError, match="there is no such bucket"):
             read()
 
 
-def test_an_alias_moves_only_from_where_it_was_seen(store: Store, publish: Any) -> None:
+def test_an_alias_moves_only_from_where_it_was_seen(store: Store, publish: PublishTo) -> None:
     publish(promote=False), publish(promote=False)
     store.move_alias(CHAMPION, 1, expected=None, event="promote", reason="first")
     with pytest.raises(AliasConflict, match="champion points at 1, expected None"):
@@ -94,7 +99,7 @@ def test_an_alias_moves_only_from_where_it_was_seen(store: Store, publish: Any) 
 
 
 def test_pruning_keeps_the_newest_and_every_alias_and_leaves_no_object(
-    store: Store, publish: Any
+    store: Store, publish: PublishTo
 ) -> None:
     for _ in range(4):
         publish(promote=False)
@@ -107,7 +112,7 @@ def test_pruning_keeps_the_newest_and_every_alias_and_leaves_no_object(
 
 @pytest.mark.parametrize("name", ["model.npz", "golden.npz", "report.html"])
 def test_an_object_that_was_overwritten_is_found_by_its_digest(
-    name: str, store: Store, draft: Any
+    name: str, store: Store, draft: Draft
 ) -> None:
     weights = initialise(draft.network, np.random.default_rng(0))
     store.publish(
@@ -119,7 +124,7 @@ def test_an_object_that_was_overwritten_is_found_by_its_digest(
 
 
 def test_an_object_larger_than_it_may_be_is_refused_before_it_is_read(
-    store: Store, publish: Any
+    store: Store, publish: PublishTo
 ) -> None:
     publish()
     overwrite(store, "1/model.npz", bytes(10**6))
@@ -131,7 +136,7 @@ def test_an_object_larger_than_it_may_be_is_refused_before_it_is_read(
 
 
 def test_claims_that_never_became_versions_are_swept_when_they_are_old(
-    store: Store, address: str, publish: Any, monkeypatch: pytest.MonkeyPatch
+    store: Store, address: str, publish: PublishTo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish()
     store._backend.claim(above=0)
@@ -146,7 +151,7 @@ def test_claims_that_never_became_versions_are_swept_when_they_are_old(
 
 
 def test_a_poll_is_one_request_and_sends_the_aliases_only_when_they_changed(
-    store: Store, publish: Any, proxy: Any, address: str
+    store: Store, publish: PublishTo, proxy: Proxy, address: str
 ) -> None:
     publish()
     reader = Store(address, "tiny")
@@ -175,7 +180,7 @@ def test_lines_of_many_writers_are_all_in_the_history(store: Store, address: str
 
 
 def test_every_command_of_mlpserve_models_works(
-    address: str, publish: Any, capsys: pytest.CaptureFixture[str]
+    address: str, publish: PublishTo, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed in range(3):
         publish(seed=seed, promote=False)

@@ -15,6 +15,7 @@ from mlpserve_model import CHAMPION, AliasConflict, Store, StoreBusy, StoreError
 from mlpserve_model.store import object_backend as bucket
 from mlpserve_model.store.backend import Conflict
 from mlpserve_model.store.object_client import Objects
+from tests.support.object_store import Proxy, PublishTo
 
 from .test_faults import assert_whole, requests_of_publishing
 
@@ -80,7 +81,7 @@ def test_four_publishers_at_once_get_different_versions_and_the_champion_never_g
 
 
 def kill_at_requests(
-    step: int, address: str, store: Store, publish: Any, proxy: Any, lease: float
+    step: int, address: str, store: Store, publish: PublishTo, proxy: Proxy, lease: float
 ) -> None:
     """Kill a publisher before every `step`th of its requests, and look at what it leaves."""
     publish(to=Store(address, "tiny"))
@@ -115,7 +116,7 @@ def killer(child: "subprocess.Popen[str]", place: int) -> Callable[[str], str | 
 
 @pytest.mark.timeout(300)
 def test_a_publisher_killed_before_a_request_leaves_whole_versions_or_none(
-    address: str, store: Store, publish: Any, proxy: Any, short_lease: float
+    address: str, store: Store, publish: PublishTo, proxy: Proxy, short_lease: float
 ) -> None:
     kill_at_requests(5, address, store, publish, proxy, short_lease)
 
@@ -125,8 +126,8 @@ def test_a_publisher_killed_before_a_request_leaves_whole_versions_or_none(
 def test_a_publisher_killed_before_any_request_leaves_whole_versions_or_none(
     address: str,
     store: Store,
-    publish: Any,
-    proxy: Any,
+    publish: PublishTo,
+    proxy: Proxy,
     short_lease: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -162,7 +163,9 @@ def at_once(deeds: Sequence[Callable[[], Any]]) -> list[BaseException]:
     return raised
 
 
-def publish_after_the_same_look(address: str, proxy: Any, publish: Any) -> list[BaseException]:
+def publish_after_the_same_look(
+    address: str, proxy: Proxy, publish: PublishTo
+) -> list[BaseException]:
     """Two publish at once, and none goes on before the other has seen which numbers are taken."""
     together = threading.Barrier(2)
 
@@ -180,7 +183,7 @@ def publish_after_the_same_look(address: str, proxy: Any, publish: Any) -> list[
 
 
 def test_two_that_claim_the_same_number_at_once_get_two(
-    address: str, store: Store, publish: Any, proxy: Any, without_lock: None
+    address: str, store: Store, publish: PublishTo, proxy: Proxy, without_lock: None
 ) -> None:
     for _ in range(3):
         proxy.requests.clear()
@@ -196,8 +199,8 @@ def test_two_that_claim_the_same_number_at_once_get_two(
 def test_without_conditions_two_that_claim_the_same_number_are_caught(
     address: str,
     store: Store,
-    publish: Any,
-    proxy: Any,
+    publish: PublishTo,
+    proxy: Proxy,
     without_lock: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -215,7 +218,7 @@ def test_without_conditions_two_that_claim_the_same_number_are_caught(
 
 @pytest.mark.parametrize("locked", [True, False])
 def test_of_many_moves_at_once_from_one_place_one_wins(
-    locked: bool, address: str, store: Store, publish: Any, request: pytest.FixtureRequest
+    locked: bool, address: str, store: Store, publish: PublishTo, request: pytest.FixtureRequest
 ) -> None:
     for seed in range(6):
         publish(seed=seed, promote=False)
@@ -232,7 +235,11 @@ def test_of_many_moves_at_once_from_one_place_one_wins(
 
 
 def test_a_writer_that_falls_silent_loses_the_lock_and_its_version_never_appears(
-    address: str, store: Store, publish: Any, short_lease: float, caplog: Any
+    address: str,
+    store: Store,
+    publish: PublishTo,
+    short_lease: float,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     silent = Store(address, "tiny")
     with silent.lock():
@@ -283,7 +290,7 @@ def test_a_lock_is_waited_for_and_taken_as_soon_as_it_is_free(address: str) -> N
 
 
 @pytest.fixture
-def publishing(address: str, publish: Any) -> Iterator[threading.Event]:
+def publishing(address: str, publish: PublishTo) -> Iterator[threading.Event]:
     """While the test runs, somebody publishes, promotes and prunes."""
     stop = threading.Event()
 
@@ -302,7 +309,7 @@ def publishing(address: str, publish: Any) -> Iterator[threading.Event]:
 
 
 def test_a_reader_beside_writers_and_pruners_sees_whole_versions_or_none(
-    store: Store, publish: Any, publishing: threading.Event
+    store: Store, publish: PublishTo, publishing: threading.Event
 ) -> None:
     seen = set[int]()
     deadline = time.monotonic() + 5
@@ -314,7 +321,7 @@ def test_a_reader_beside_writers_and_pruners_sees_whole_versions_or_none(
 
 
 def test_requests_of_a_publication_are_few(
-    address: str, store: Store, publish: Any, proxy: Any
+    address: str, store: Store, publish: PublishTo, proxy: Proxy
 ) -> None:
     requests = requests_of_publishing(proxy, publish, Store(address, "tiny"))
     counted = " ".join(requests)

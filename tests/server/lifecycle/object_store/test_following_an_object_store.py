@@ -21,8 +21,7 @@ from mlpserve_model import Store
 from mlpserve_model.store.location import parse_location
 from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
-from tests.support.object_store import Proxy
-from tests.support.server import Publish
+from tests.support.object_store import Proxy, PublishTo
 from tests.support.waiting import eventually
 
 INSTANCE = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(range(12)))
@@ -93,7 +92,7 @@ def works(request: str) -> None:
 
 
 def test_a_promotion_is_followed_and_so_is_a_rollback(
-    store: Store, publish: Publish, serve: ServeBucket
+    store: Store, publish: PublishTo, serve: ServeBucket
 ) -> None:
     publish()
     server = serve()
@@ -107,7 +106,7 @@ def test_a_promotion_is_followed_and_so_is_a_rollback(
 
 @pytest.mark.parametrize(("serve_what", "most"), [("champion", 1), ("latest", 2), ("1", 1)])
 def test_a_poll_that_finds_nothing_new_is_one_request_or_two(
-    serve_what: str, most: int, publish: Publish, serve: ServeBucket, proxy: Proxy
+    serve_what: str, most: int, publish: PublishTo, serve: ServeBucket, proxy: Proxy
 ) -> None:
     publish()
     server = serve(serve=serve_what)
@@ -122,7 +121,7 @@ def test_a_poll_that_finds_nothing_new_is_one_request_or_two(
 @pytest.mark.parametrize("fault", ["503", "reset", "hang"])
 def test_a_store_that_fails_leaves_the_model_in_service_and_is_followed_again(
     fault: str,
-    publish: Publish,
+    publish: PublishTo,
     serve: ServeBucket,
     proxy: Proxy,
     monkeypatch: pytest.MonkeyPatch,
@@ -144,7 +143,7 @@ def test_a_store_that_fails_leaves_the_model_in_service_and_is_followed_again(
 
 @pytest.mark.parametrize("torn", ["aliases.json", "2/manifest.json", "2/model.npz", "2/golden.npz"])
 def test_what_arrives_in_part_is_never_served(
-    torn: str, publish: Publish, serve: ServeBucket, proxy: Proxy
+    torn: str, publish: PublishTo, serve: ServeBucket, proxy: Proxy
 ) -> None:
     publish()
     server = serve()
@@ -170,7 +169,7 @@ def test_what_arrives_in_part_is_never_served(
 def test_a_start_without_the_store_serves_what_was_last_seen_of_it(
     fault: str,
     store: Store,
-    publish: Publish,
+    publish: PublishTo,
     serve: ServeBucket,
     proxy: Proxy,
     monkeypatch: pytest.MonkeyPatch,
@@ -195,7 +194,7 @@ def test_a_start_without_the_store_serves_what_was_last_seen_of_it(
 
 
 def test_a_start_without_store_and_cache_is_alive_and_waits(
-    publish: Publish, serve: ServeBucket, proxy: Proxy
+    publish: PublishTo, serve: ServeBucket, proxy: Proxy
 ) -> None:
     publish()
     proxy.fault = fails("503")
@@ -207,7 +206,7 @@ def test_a_start_without_store_and_cache_is_alive_and_waits(
 
 
 def test_a_damaged_cache_is_not_believed_and_made_anew(
-    publish: Publish, serve: ServeBucket, proxy: Proxy, tmp_path: Path
+    publish: PublishTo, serve: ServeBucket, proxy: Proxy, tmp_path: Path
 ) -> None:
     publish()
     first = serve()
@@ -229,7 +228,7 @@ def test_a_damaged_cache_is_not_believed_and_made_anew(
 
 
 def test_a_damaged_cache_without_the_store_is_not_served(
-    publish: Publish,
+    publish: PublishTo,
     serve: ServeBucket,
     proxy: Proxy,
     tmp_path: Path,
@@ -253,7 +252,7 @@ def test_a_damaged_cache_without_the_store_is_not_served(
 
 
 def test_a_cache_that_cannot_be_written_is_said_once_and_the_store_is_served(
-    publish: Publish, serve: ServeBucket, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    publish: PublishTo, serve: ServeBucket, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     publish()
@@ -265,7 +264,7 @@ def test_a_cache_that_cannot_be_written_is_said_once_and_the_store_is_served(
 
 
 def test_the_cache_keeps_what_is_aliased_and_a_few_more(
-    publish: Publish, serve: ServeBucket, tmp_path: Path
+    publish: PublishTo, serve: ServeBucket, tmp_path: Path
 ) -> None:
     server = serve(standby=1)
     for seed in range(6):
@@ -275,7 +274,7 @@ def test_the_cache_keeps_what_is_aliased_and_a_few_more(
 
 
 def test_a_store_that_hangs_does_not_keep_the_server_from_stopping(
-    publish: Publish, serve: ServeBucket, proxy: Proxy
+    publish: PublishTo, serve: ServeBucket, proxy: Proxy
 ) -> None:
     publish()
     server = serve()
@@ -293,7 +292,7 @@ PROGRAM = str(Path(sys.executable).with_name("mlpserve-server"))
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_the_program_starts_without_the_store_and_stops_while_it_hangs(
-    workers: str, address: str, publish: Publish, proxy: Proxy, tmp_path: Path
+    workers: str, address: str, publish: PublishTo, proxy: Proxy, tmp_path: Path
 ) -> None:
     publish()
     command = [
