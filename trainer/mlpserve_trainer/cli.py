@@ -25,7 +25,7 @@ from mlpserve_trainer.flags import (
     flag,
     train_settings,
 )
-from mlpserve_trainer.interrupts import terminable
+from mlpserve_trainer.interrupts import sigterm_as_sigint
 from mlpserve_trainer.recipe import load_recipe, recipe_names
 from mlpserve_trainer.reproduction import reproduce
 from mlpserve_trainer.sweep import BACKENDS, load_sweep, run_sweep, table
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         program.error(_unknown_flag(unknown[0], vars(options)))
     try:
-        with terminable():
+        with sigterm_as_sigint():
             code = int(options.run(options))
         sys.stdout.flush()
     except BrokenPipeError:

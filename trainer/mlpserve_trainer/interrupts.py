@@ -1,5 +1,6 @@
-"""SIGTERM as Ctrl-C: what stops a service stops a training as cleanly as a person does."""
+"""How signals end a training: SIGTERM as Ctrl-C, and neither while a version is published."""
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -7,16 +8,24 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["STOP_SIGNALS", "held_back", "interruptible_once", "terminable"]
+__all__ = [
+    "STOP_SIGNALS",
+    "block_signals",
+    "defer_sigint",
+    "interruptible_once",
+    "sigterm_as_sigint",
+]
+
+logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM do whatever SIGINT does at that moment, and interrupt where that does nothing.
+def sigterm_as_sigint() -> Iterator[None]:
+    """Treat SIGTERM as SIGINT, also if SIGINT is ignored.
 
-    A shell's script starts what it does not wait for with SIGINT ignored.
+    A shell script starts its background processes with SIGINT ignored.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -36,9 +45,9 @@ def terminable() -> Iterator[None]:
 
 
 def interruptible_once() -> None:
-    """Let the first of any STOP_SIGNALS interrupt this process, and the others do nothing.
+    """Let the first of STOP_SIGNALS interrupt this process, and ignore those that follow.
 
-    One that is stopped with its parent may be told twice, by the terminal and by the parent.
+    A process that is stopped with its parent may receive two, from the terminal and the parent.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -50,10 +59,26 @@ def interruptible_once() -> None:
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Hold STOP_SIGNALS back from this thread, and from what it starts until that takes them."""
+def block_signals() -> Iterator[None]:
+    """Block STOP_SIGNALS in this thread, and in processes that it starts until they unblock."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def defer_sigint() -> Iterator[None]:
+    """Ignore Ctrl-C for the milliseconds in which a version is published and promoted."""
+    # Only the main thread is ever interrupted, and only it may set handlers.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(
+        signal.SIGINT, lambda *_: logger.warning("too late to interrupt: publishing")
+    )
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)

@@ -23,8 +23,8 @@ from mlpserve_trainer.release.fingerprint import trained_before
 from mlpserve_trainer.release.gate import Rules
 from mlpserve_trainer.release.limits import check_limits
 from mlpserve_trainer.release.publish import Challenger, publish
-from mlpserve_trainer.report.analysis import findings
-from mlpserve_trainer.report.html import Page
+from mlpserve_trainer.report.analysis import analyse
+from mlpserve_trainer.report.html import HtmlReport
 
 __all__ = [
     "Outcome",
@@ -120,7 +120,7 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
     check_limits(draft, parts.holdout.labels)
     if settings.recipe.augments and not parts.training.are_pictures:
         logger.info("training without augmentation: the inputs are not uint8 images")
-    challenger = _fit_challenger(settings, draft, parts, watch)
+    challenger = _fit_challenger(settings, draft, parts, watch, data.source)
     manifest = publish(store, challenger, settings.rules)
     if settings.checkpoint_dir:
         Checkpoint.of(settings.checkpoint_dir, challenger.draft).remove()
@@ -148,7 +148,7 @@ def _outcome(manifest: Manifest, seconds: float, table: str = "") -> Outcome:
 
 
 def _fit_challenger(
-    settings: TrainSettings, draft: Draft, parts: Split, watch: Watch
+    settings: TrainSettings, draft: Draft, parts: Split, watch: Watch, source: str
 ) -> Challenger:
     recipe, network = settings.recipe, draft.network
     folder = settings.checkpoint_dir
@@ -157,7 +157,7 @@ def _fit_challenger(
     last = fitted(network, recipe, parts, settings.seed, watch, checkpoint, settings.resume)
     seconds = time.perf_counter() - started
     evaluation = evaluate(network, last.weights, parts.holdout)
-    facts = findings(network, last.weights, parts, last.state, last.temperature)
+    analysis = analyse(network, last.weights, parts, last.state, last.temperature)
     metrics = {
         "accuracy": evaluation.accuracy,
         "log_loss": evaluation.log_loss,
@@ -165,10 +165,11 @@ def _fit_challenger(
         "training_accuracy": accuracy(network, last.weights, parts.training),
         "training_loss": last.loss,
         "training_seconds": round(seconds, 3),
-        "calibration_error": expected_calibration_error(facts.served),
+        "calibration_error": expected_calibration_error(analysis.served),
     }
     draft = replace(draft, metrics=metrics)
-    return Challenger(draft, last.weights, parts.holdout, evaluation, Page(draft, facts))
+    page = HtmlReport(draft, analysis, source)
+    return Challenger(draft, last.weights, parts.holdout, evaluation, page)
 
 
 def library_versions() -> dict[str, str]:

@@ -1,5 +1,7 @@
 import gzip
+import os
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +128,7 @@ def test_a_file_of_another_length_than_its_header_says_is_refused(
 
 def test_a_header_that_claims_terabytes_is_refused_before_reading(folder: Path) -> None:
     (folder / "train-images-idx3-ubyte").write_bytes(bytes.fromhex("00000803" + "ffffffff" * 3))
-    with pytest.raises(DataError, match="claims shape"):
+    with pytest.raises(DataError, match="claims the shape"):
         idx(folder)
 
 
@@ -200,3 +202,34 @@ def test_the_real_mnist_is_read_whole(mnist_dir: Path, tmp_path: Path) -> None:
 def _copy_as_mnist(folder: Path, target: Path, images: Bytes) -> None:
     shutil.copytree(folder, target)
     write_idx(target / "train-images-idx3-ubyte", images)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1,) * 255, (1,) * 33, (2**32 - 1,) * 5, (2**31, 2**31), (0,), (0, 2**32 - 1, 2**32 - 1)],
+    ids=["255 dimensions", "33 dimensions", "too large", "larger than 64 bits", "none", "no rows"],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_shape_that_cannot_be_is_refused(
+    tmp_path: Path, shape: tuple[int, ...], packed: bool
+) -> None:
+    header = struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape) + b"\0"
+    (tmp_path / "file").write_bytes(gzip.compress(header) if packed else header)
+    with pytest.raises(DataError, match="file"):
+        read_idx(tmp_path / "file")
+
+
+def test_a_small_file_that_inflates_to_a_large_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlpserve_trainer.datasets.idx.memory_limit", lambda: 2**20)
+    header = struct.pack(">4B2I", 0, 0, 8, 2, 2**12, 2**12)
+    (tmp_path / "file").write_bytes(gzip.compress(header + bytes(2**24)))
+    with pytest.raises(DataError, match="16777216 bytes, expected at most 1048576"):
+        read_idx(tmp_path / "file")
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "file")
+    with pytest.raises(DataError, match="is not a regular file but a FIFO"):
+        read_idx(tmp_path / "file")

@@ -5,6 +5,7 @@ sizes as big-endian 32-bit integers, then the values in row-major order.
 """
 
 import gzip
+import io
 import math
 import struct
 import zlib
@@ -15,13 +16,15 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve_trainer.datasets.files import memory_limit, open_data
 from mlpserve_trainer.errors import DataError
 
 __all__ = ["IdxFolder", "has_images", "read_folder", "read_idx", "write_idx"]
 
 UNSIGNED_BYTES = 8
 GZIP_MAGIC = b"\x1f\x8b"
-LARGEST_FILE = 1 << 32
+MAX_DIMENSIONS = 32
+CHUNK = 2**22
 
 TRAINING_WORDS = ("train",)
 TEST_WORDS = ("t10k", "test")
@@ -75,7 +78,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     Raises DataError for what is not IDX, not unsigned bytes, or not as long as it claims.
     """
     try:
-        with _open(path) as stream:
+        with open_data(path) as file, _inflated(file) as stream:
             return _read_array(path, stream)
     except (OSError, EOFError, zlib.error, struct.error) as error:
         raise DataError(f"{path} cannot be read: {error}; fetch the file again") from error
@@ -89,10 +92,9 @@ def write_idx(path: Path, values: npt.NDArray[np.uint8]) -> None:
         stream.write(np.ascontiguousarray(values).data)
 
 
-def _open(path: Path) -> IO[bytes]:
-    with path.open("rb") as stream:
-        compressed = stream.read(2) == GZIP_MAGIC
-    return gzip.open(path, "rb") if compressed else path.open("rb")  # type: ignore[return-value]
+def _inflated(file: io.BufferedReader) -> IO[bytes]:
+    compressed = file.peek(2)[:2] == GZIP_MAGIC
+    return gzip.GzipFile(fileobj=file) if compressed else file  # type: ignore[return-value]
 
 
 def _read_array(path: Path, stream: IO[bytes]) -> npt.NDArray[np.uint8]:
@@ -102,14 +104,30 @@ def _read_array(path: Path, stream: IO[bytes]) -> npt.NDArray[np.uint8]:
             f"{path} has the wrong magic number: expected 000008 and the number of dimensions "
             f"(IDX, unsigned bytes), got {magic.hex() or 'an empty file'}"
         )
-    shape = struct.unpack(f">{magic[3]}I", stream.read(4 * magic[3]))
-    size = math.prod(shape)
-    if size > LARGEST_FILE:
-        raise DataError(f"{path} claims shape {shape}: more than {LARGEST_FILE} bytes")
-    values = np.frombuffer(stream.read(size + 1), dtype=np.uint8)
-    if len(values) != size:
+    shape = _read_shape(path, stream, magic[3])
+    size, limit = math.prod(shape), memory_limit()
+    if size > limit:
+        raise DataError(
+            f"{path} claims the shape {shape}: {size} bytes, expected at most {limit} for this "
+            "machine or container"
+        )
+    # In pieces: a file may claim far more than it holds, and a small one inflate to it.
+    chunks, left = [], size
+    while left and (chunk := stream.read(min(left, CHUNK))):
+        chunks.append(chunk)
+        left -= len(chunk)
+    if left or stream.read(1):
         raise DataError(f"{path} should hold {size} values for shape {shape}, but does not")
-    return values.reshape(shape)
+    return np.frombuffer(b"".join(chunks), dtype=np.uint8).reshape(shape)
+
+
+def _read_shape(path: Path, stream: IO[bytes], dimensions: int) -> tuple[int, ...]:
+    if dimensions > MAX_DIMENSIONS:
+        raise DataError(f"{path} has {dimensions} dimensions, expected at most {MAX_DIMENSIONS}")
+    shape = struct.unpack(f">{dimensions}I", stream.read(4 * dimensions))
+    if 0 in shape:
+        raise DataError(f"{path} is empty: it claims the shape {shape}")
+    return shape
 
 
 def _read_pair(

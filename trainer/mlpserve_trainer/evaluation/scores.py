@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model.nn.network import Network, Weights, forward
+from mlpserve_model.process.tables import plain
 from mlpserve_trainer.datasets.dataset import Labels
 from mlpserve_trainer.datasets.split import Examples
 
@@ -21,6 +22,8 @@ __all__ = [
 
 # Large enough for efficient matrix products, small enough to stay in the cache.
 CHUNK_ROWS = 1024
+MAX_CLASSES = 60  # in a table
+MAX_NAME = 40  # characters
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,17 +100,23 @@ def class_scores(labels: Labels, predicted: Labels, classes: int) -> ClassScores
 
 
 def report(evaluation: Evaluation, class_names: tuple[str, ...]) -> str:
-    """Return precision, recall and F1 of each class as a table, with their means."""
+    """Return precision, recall and F1 of each class as a table, with their means.
+
+    Of more than MAX_CLASSES classes, those with the lowest F1 are listed. Names are escaped.
+    """
     scores = class_scores(evaluation.labels, evaluation.predicted, len(class_names))
     columns = np.stack([scores.precision, scores.recall, scores.f1], axis=1)
-    width = max(len("mean"), *map(len, class_names))
-    lines = [f"{'class':>{width}}  precision  recall      F1    rows"]
-    table = zip([*class_names, "mean"], [*columns, columns.mean(axis=0)], strict=True)
-    for (name, (precision, recall, f1)), rows in zip(
-        table, [*scores.rows, scores.rows.sum()], strict=True
-    ):
-        lines.append(f"{name:>{width}}  {precision:9.4f}  {recall:6.4f}  {f1:6.4f}  {rows:6d}")
-    return "\n".join(lines)
+    shown = np.sort(np.argsort(scores.f1, kind="stable")[:MAX_CLASSES])
+    names = [plain(class_names[index])[:MAX_NAME] for index in shown]
+    lines = [(name, columns[i], scores.rows[i]) for name, i in zip(names, shown, strict=True)]
+    lines.append(("mean", columns.mean(axis=0), scores.rows.sum()))
+    width = max(len("class"), *(len(name) for name, _, _ in lines))
+    table = [f"{'class':>{width}}  precision  recall      F1    rows"]
+    for name, (precision, recall, f1), rows in lines:
+        table.append(f"{name:>{width}}  {precision:9.4f}  {recall:6.4f}  {f1:6.4f}  {rows:6d}")
+    if len(shown) < len(class_names):
+        table.append(f"The {len(shown)} of {len(class_names):,} classes with the lowest F1.")
+    return "\n".join(table)
 
 
 def _log_loss(answers: npt.NDArray[np.float32], labels: Labels) -> float:

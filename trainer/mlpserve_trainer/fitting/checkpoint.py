@@ -7,16 +7,19 @@ therefore has another file, and nothing has to be compared when a checkpoint is 
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mlpserve_model import Draft
-from mlpserve_trainer.errors import CheckpointDamaged
+from mlpserve_model.process.memory import usable_memory
+from mlpserve_model.store.atomic_files import Directory, UnusableFile, make_folder
+from mlpserve_trainer.datasets.npz_reader import NpzReader
+from mlpserve_trainer.errors import CheckpointDamaged, TrainerError
 from mlpserve_trainer.fitting.fit import Epoch
 from mlpserve_trainer.fitting.state import TrainingState
 
@@ -51,13 +54,9 @@ class Checkpoint:
         """Replace the file atomically; raises OSError when the folder is not writable."""
         names = _VECTORS | _CURVES
         arrays = {name: getattr(state, attribute) for name, attribute in names.items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(".unfinished")
-        with unfinished.open("wb") as file:
+        make_folder(self.path.parent)
+        with Directory(self.path.parent) as folder, folder.writing(self.path.name) as file:
             np.savez(file, **{k: v for k, v in arrays.items() if v is not None})
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self.path)
 
     def load(self) -> TrainingState | None:
         """Return the state to resume from, None without a checkpoint.
@@ -65,16 +64,15 @@ class Checkpoint:
         Raises CheckpointDamaged when the file cannot be read.
         """
         try:
-            # Opened here, because NumPy leaves the file of a damaged archive open.
-            with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                arrays = dict(file)
-            curves = {a: arrays.pop(name).tolist() for name, a in _CURVES.items()}
-            return TrainingState(**{_VECTORS[name]: a for name, a in arrays.items()}, **curves)
+            with Directory(self.path.parent) as folder, folder.open(self.path.name) as file:
+                reader = NpzReader(file, self.path.name)
+                arrays = {name: reader.array(name, usable_memory()) for name in reader.names}
+            curves: Any = {a: arrays.pop(name).tolist() for name, a in _CURVES.items()}
+            vectors: Any = {_VECTORS[name]: a for name, a in arrays.items()}
+            return TrainingState(**vectors, **curves)
         except FileNotFoundError:
             return None
-        # zipfile and NumPy raise many kinds for a damaged file, some of them undocumented
-        # (NotImplementedError, tokenize.TokenError, AttributeError).
-        except Exception as error:
+        except (TrainerError, UnusableFile, OSError, KeyError, TypeError) as error:
             raise CheckpointDamaged(
                 f"checkpoint {self.path} is damaged, remove it: {error}"
             ) from error

@@ -1,15 +1,13 @@
-"""The gate: whether a new version may become the champion. Pure functions of the facts."""
+"""The gate: whether a new version may become the champion. Pure functions of measurements."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model import (
-    Signature,
-    Verdict,
-)
+from mlpserve_model import Signature, Verdict
+from mlpserve_trainer.report.analysis import Comparison
 
 __all__ = [
     "Check",
@@ -22,16 +20,18 @@ __all__ = [
 
 # How unlikely a champion's lead has to be by chance before it counts.
 SIGNIFICANCE = 0.05
+MAX_CHANGES = 3  # of class names that a reason lists
 
 
 @dataclass(frozen=True)
 class Rules:
     """How strict the gate is.
 
-    * `min_accuracy`: the floor, on the holdout.
-    * `margin`: the loss of accuracy against the champion that is put up with.
-    * `allow_signature_change`: let inputs or classes differ from the champion's.
-    * `force_reason`: promote what fails, for this reason; None does not.
+    Attributes:
+        min_accuracy: Lowest accuracy on the holdout that passes.
+        margin: Largest loss of accuracy against the champion that passes.
+        allow_signature_change: Whether inputs or classes may differ from the champion's.
+        force_reason: Why a version that fails is promoted all the same; None rejects it.
     """
 
     min_accuracy: float = 0.9
@@ -42,7 +42,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Check:
-    """One question put to the challenger: the answer, and the facts behind it."""
+    """The result of one check of the challenger, with the figures behind it."""
 
     passed: bool
     reason: str
@@ -55,52 +55,44 @@ def accuracy_floor(accuracy: float, minimum: float) -> Check:
     return Check(False, f"accuracy {accuracy:.4f} is below the floor of {minimum:.4f}")
 
 
-def no_worse(
-    champion: int,
-    challenger_right: npt.NDArray[np.bool_],
-    champion_right: npt.NDArray[np.bool_],
-    margin: float,
-) -> Check:
+def no_worse(correct: npt.NDArray[np.bool_], champion: Comparison, margin: float) -> Check:
     """Refuse a challenger that is worse than the champion by more than `margin`, and not by chance.
 
-    Both answered the same rows, so only the rows that one of them got right tell them apart:
-    the exact one-sided form of McNemar, Note on the sampling error of the difference between
-    correlated proportions (1947).
+    Both predicted the same rows, so only the rows that one of them got right matter: the exact
+    one-sided form of McNemar, Note on the sampling error of the difference between correlated
+    proportions (1947).
 
-    * `champion`: its version, for the reason.
-    * `challenger_right`: (n,) whether each row was predicted right.
-    * `champion_right`: (n,) the same for the champion.
-    * `margin`: the loss of accuracy that is put up with.
+    Args:
+        correct: (n,) whether the challenger predicted each row right.
+        champion: The champion's predictions of the same rows.
+        margin: The largest loss of accuracy that is accepted.
     """
-    gained = int((challenger_right & ~champion_right).sum())
-    lost = int((champion_right & ~challenger_right).sum())
+    gained = int((correct & ~champion.correct).sum())
+    lost = int((champion.correct & ~correct).sum())
     p_value = _chance_of_losing(lost, gained)
-    worse = (lost - gained) / len(champion_right) > margin and p_value < SIGNIFICANCE
+    worse = (lost - gained) / len(correct) > margin and p_value < SIGNIFICANCE
     return Check(
         not worse,
-        f"{'worse than' if worse else 'not worse than'} champion {champion} "
-        f"({champion_right.mean():.4f}): {gained} rows gained, {lost} lost, "
+        f"{'worse than' if worse else 'not worse than'} champion {champion.champion} "
+        f"({champion.correct.mean():.4f}): {gained} rows gained, {lost} lost, "
         f"margin {margin:g}, exact McNemar p {p_value:.2g}",
     )
 
 
 def same_signature(champion: int, old: Signature, new: Signature, allow_change: bool) -> Check:
-    """Refuse other inputs or classes than the champion's, which callers would stumble over."""
+    """Refuse inputs or classes that differ from the champion's, and so break its callers."""
     if new == old:
         return Check(True, f"same inputs and classes as champion {champion}")
-    change = (
-        f"inputs or classes differ from champion {champion}: {_describe(old)} became "
-        f"{_describe(new)}"
-    )
+    change = f"inputs or classes differ from champion {champion}: {'; '.join(_changes(old, new))}"
     if allow_change:
         return Check(True, f"{change}, as allowed")
     return Check(False, f"{change}; --allow-signature-change lets it pass")
 
 
 def judge(checks: Sequence[Check], force_reason: str | None) -> Verdict:
-    """Promote what passed every check; promote anything else only by force, with the reason.
+    """Promote a version that passed every check, another one only by force, with the reason.
 
-    Where one failed, the reasons say of each whether it did, the failures first.
+    If a check failed, each reason says whether its check passed, the failures first.
     """
     reasons = tuple(check.reason for check in checks)
     if all(check.passed for check in checks):
@@ -115,7 +107,7 @@ def judge(checks: Sequence[Check], force_reason: str | None) -> Verdict:
 
 
 def _chance_of_losing(lost: int, gained: int) -> float:
-    """P(at least `lost` of the differing rows are lost) if both were equally good."""
+    """Return P(at least `lost` of the differing rows are lost) if both are equally good."""
     if lost + gained == 0:
         return 1.0
     # Imported here: most of a second that a first version does not need.
@@ -124,6 +116,18 @@ def _chance_of_losing(lost: int, gained: int) -> float:
     return float(binomtest(lost, lost + gained, 0.5, alternative="greater").pvalue)
 
 
-def _describe(signature: Signature) -> str:
-    shape = "×".join(map(str, signature.input_shape))
-    return f"{shape} up to {signature.input_maximum:g} in {len(signature.class_names)} classes"
+def _changes(old: Signature, new: Signature) -> Iterator[str]:
+    """Yield what differs, each as a sentence of its own."""
+    if old.input_shape != new.input_shape:
+        shapes = ("×".join(map(str, s.input_shape)) for s in (old, new))
+        yield "shape {} became {}".format(*shapes)
+    if old.input_maximum != new.input_maximum:
+        yield f"maximum {old.input_maximum:g} became {new.input_maximum:g}"
+    if len(old.class_names) != len(new.class_names):
+        yield f"{len(old.class_names)} classes became {len(new.class_names)}"
+    pairs = zip(old.class_names, new.class_names, strict=False)
+    changed = [(i, a, b) for i, (a, b) in enumerate(pairs) if a != b]
+    for index, before, after in changed[:MAX_CHANGES]:
+        yield f"class {index} {before!r} became {after!r}"
+    if len(changed) > MAX_CHANGES:
+        yield f"{len(changed) - MAX_CHANGES} other classes changed their names"

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model import Network, Weights
+from mlpserve_trainer.datasets.dataset import Labels
 from mlpserve_trainer.datasets.split import Examples, Split
 from mlpserve_trainer.evaluation.calibration import (
     Reliability,
@@ -17,14 +18,14 @@ from mlpserve_trainer.evaluation.calibration import (
 from mlpserve_trainer.evaluation.scores import ClassScores, class_scores, probabilities
 from mlpserve_trainer.fitting.state import TrainingState
 
-__all__ = ["Findings", "Mistake", "findings"]
+__all__ = ["Analysis", "Comparison", "Confusion", "Mistake", "analyse"]
 
-WORST = 25
+MAX_MISTAKES = 25
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A row of the holdout that was predicted wrong, and how sure the network was of it."""
+    """A row of the holdout that was predicted wrong, with the probability of the prediction."""
 
     row: int
     label: int
@@ -32,30 +33,84 @@ class Mistake:
     confidence: float
 
 
-@dataclass(frozen=True, eq=False)
-class Findings:
-    """Everything measured on the holdout, with what was learnt on the way.
+@dataclass(frozen=True)
+class Confusion:
+    """How often one class was predicted for another."""
 
-    * `right`: (n,) whether each row was predicted right.
-    * `confusion`: (classes, classes), rows true, columns predicted.
-    * `scores`: precision, recall and F1 of each class.
-    * `temperature`: fitted on the validation rows.
-    * `is_calibrated`: whether the temperature is folded into the weights.
-    * `raw`, `calibrated`: the reliability without and with the temperature.
-    * `mistakes`: the surest first.
+    label: int
+    predicted: int
+    rows: int
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The champion's predictions on the same holdout.
+
+    Attributes:
+        champion: The champion's version.
+        correct: (n,) whether the champion predicted each row right.
+    """
+
+    champion: int
+    correct: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """Measurements on the holdout, and the course of the training.
+
+    Attributes:
+        state: The training after its last epoch.
+        weights: The weights of the version.
+        holdout: The examples that were predicted.
+        predicted: (n,) predicted class indices.
+        scores: Precision, recall and F1 of each class.
+        temperature: Temperature fitted on the validation rows.
+        is_calibrated: Whether the temperature is folded into the weights.
+        raw: Reliability of the probabilities without the temperature.
+        calibrated: Reliability with the temperature.
+        mistakes: Wrong predictions, the most confident first.
     """
 
     state: TrainingState
     weights: Weights
     holdout: Examples
-    right: npt.NDArray[np.bool_]
-    confusion: npt.NDArray[np.int64]
+    predicted: Labels
     scores: ClassScores
     temperature: float
     is_calibrated: bool
     raw: Reliability
     calibrated: Reliability
     mistakes: tuple[Mistake, ...]
+
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Whether each row was predicted right: (n,)."""
+        return np.equal(self.predicted, self.holdout.labels)
+
+    def confusions(self, count: int) -> list[Confusion]:
+        """Return the pairs of classes that were confused most often, at most `count`."""
+        labels = self.holdout.labels
+        wrong = ~self.correct
+        pairs = np.stack([labels[wrong], self.predicted[wrong]], axis=1)
+        distinct, rows = np.unique(pairs, axis=0, return_counts=True)
+        most = np.argsort(-rows, kind="stable")[:count]
+        return [Confusion(*map(int, (*distinct[i], rows[i]))) for i in most]
+
+    def confusion_matrix(self, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Count the rows whose label and prediction both are among some classes.
+
+        Args:
+            classes: (k,) class indices, sorted.
+
+        Returns:
+            (k, k) counts; rows are the labels, columns the predictions.
+        """
+        labels, predicted, size = self.holdout.labels, self.predicted, len(classes)
+        among = np.isin(labels, classes) & np.isin(predicted, classes)
+        places = [np.searchsorted(classes, values[among]) for values in (labels, predicted)]
+        cells = np.bincount(places[0] * size + places[1], minlength=size**2)
+        return cells.reshape(size, size)
 
     @property
     def served(self) -> Reliability:
@@ -68,29 +123,29 @@ class Findings:
         folded = "is" if self.is_calibrated else "is not"
         return (
             f"Expected calibration error {raw:.4f} without temperature scaling, {calibrated:.4f} "
-            f"with a temperature of {self.temperature:.3f}. The temperature, fitted on the "
+            f"with a temperature of {self.temperature:.4f}. The temperature, fitted on the "
             f"validation data, {folded} folded into the weights."
         )
 
-    def beside(self, champion: int, champion_right: npt.NDArray[np.bool_]) -> dict[str, int]:
-        """Count the rows by who of the two predicted them right."""
-        right = self.right
+    def compare_with(self, comparison: Comparison) -> dict[str, int]:
+        """Count the rows by which of this version and the champion predicted them right."""
+        correct, theirs = self.correct, comparison.correct
         counts = {
-            "both right": right & champion_right,
-            "only this version right": right & ~champion_right,
-            f"only champion {champion} right": ~right & champion_right,
-            "both wrong": ~right & ~champion_right,
+            "both right": correct & theirs,
+            "only this version right": correct & ~theirs,
+            f"only champion {comparison.champion} right": ~correct & theirs,
+            "both wrong": ~correct & ~theirs,
         }
         return {name: int(rows.sum()) for name, rows in counts.items()}
 
 
-def findings(
+def analyse(
     network: Network,
     weights: Weights,
     parts: Split,
     state: TrainingState,
     temperature: float | None,
-) -> Findings:
+) -> Analysis:
     """Measure a fitted network on the holdout; `temperature` is the one folded into its weights."""
     output, labels = network.output_activation, parts.holdout.labels
     answers = probabilities(network, weights, parts.holdout)
@@ -101,16 +156,12 @@ def findings(
     scaled = with_temperature(answers, 1 / fitted if temperature else fitted, output)
     raw, calibrated = (scaled, answers) if temperature else (answers, scaled)
     predicted = answers.argmax(axis=1)
-    classes = network.classes
-    return Findings(
+    return Analysis(
         state=state,
         weights=weights,
         holdout=parts.holdout,
-        right=predicted == labels,
-        confusion=np.bincount(labels * classes + predicted, minlength=classes**2).reshape(
-            classes, classes
-        ),
-        scores=class_scores(labels, predicted, classes),
+        predicted=predicted,
+        scores=class_scores(labels, predicted, network.classes),
         temperature=fitted,
         is_calibrated=temperature is not None,
         raw=reliability(raw, labels),
@@ -119,12 +170,10 @@ def findings(
     )
 
 
-def _mistakes(
-    answers: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
-) -> tuple[Mistake, ...]:
+def _mistakes(answers: npt.NDArray[np.float32], labels: Labels) -> tuple[Mistake, ...]:
     predicted, confidence = answers.argmax(axis=1), answers.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:WORST]
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MAX_MISTAKES]
     return tuple(
         Mistake(int(row), int(labels[row]), int(predicted[row]), float(confidence[row]))
         for row in worst

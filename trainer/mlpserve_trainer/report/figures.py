@@ -1,13 +1,18 @@
-"""The report's figures: curves and tables of colours as SVG, pictures as PNG.
+"""Figures of a report: curves and matrices as SVG, images as PNG in data URIs.
 
-Made with matplotlib, the plotting library that its readers know. Lines and text take the colour
-of the text around them, so that a figure suits a light page, a dark one and paper.
+Made with matplotlib, whose settings are fixed here: a matplotlibrc, a backend named in the
+environment or a dollar sign in a class name changes nothing. A figure that cannot be drawn is left
+out. Lines and text take the colour of the surrounding text, for light pages, dark ones and paper.
 """
 
 import base64
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +20,11 @@ import numpy.typing as npt
 from mlpserve_trainer.evaluation.calibration import Reliability
 from mlpserve_trainer.fitting.state import TrainingState
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 __all__ = ["calibration_curve", "confusion_matrix", "learning_curves", "picture", "signed_picture"]
 
-# Stands for the colour of the surrounding text until the SVG is written.
+logger = logging.getLogger(__name__)
+
+# Placeholders for the colour of the surrounding text, replaced when the SVG is written.
 INK, FAINT = "#010203", "#040506"
 BLUE, ORANGE = "#2f7ed8", "#e07b28"
 STYLE: dict[Any, Any] = {
@@ -37,13 +41,23 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mlpserve",
     "text.color": INK,
+    "text.parse_math": False,
+    "text.usetex": False,
     "xtick.color": INK,
     "ytick.color": INK,
 }
+# Environment of the first import: no settings file, and the one backend that is always there.
+ENVIRONMENT = {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
+MIN_ROWS = 10  # of a point in the calibration curve: fewer say little about the accuracy
+MAX_COUNTED = 20  # classes whose matrix has a number in each cell
+MAX_LABEL = 24  # characters
+LEFT_OUT = "<p>This figure could not be drawn; the log of the training says why.</p>"
+
+Draw = Callable[[Any], None]
 
 
 def learning_curves(state: TrainingState) -> str:
-    """Loss, validation accuracy and learning rate of every epoch, a figure each."""
+    """Draw loss, validation accuracy and learning rate by epoch, a figure each."""
     curves = (
         ("loss on training data", state.losses, ORANGE),
         ("accuracy on validation data", state.accuracies, BLUE),
@@ -53,86 +67,139 @@ def learning_curves(state: TrainingState) -> str:
 
 
 def _curve(title: str, values: Sequence[float], colour: str) -> str:
-    figure, axis = _figure(4.2, 3.2)
-    epochs = range(1, len(values) + 1)
-    # Markers show where a single epoch is, and would hide a long curve.
-    axis.plot(epochs, values, color=colour, marker="o" if len(values) < 30 else None, ms=3)
-    axis.set(title=title, xlabel="epoch")
-    axis.xaxis.get_major_locator().set_params(integer=True)
-    return _svg(figure, f"{title}, by epoch")
+    def draw(axis: Any) -> None:
+        epochs = range(1, len(values) + 1)
+        # Markers show single epochs, and would hide a long curve.
+        axis.plot(epochs, values, color=colour, marker="o" if len(values) < 30 else None, ms=3)
+        axis.set(title=title, xlabel="epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+
+    return _svg((4.2, 3.2), f"{title}, by epoch", draw)
 
 
 def confusion_matrix(counts: npt.NDArray[np.int64], class_names: Sequence[str]) -> str:
-    """How often each class (rows) was taken for each (columns): (classes, classes)."""
-    figure, axis = _figure(5.6, 5.2)
+    """Draw how often each class (rows) was predicted as each other (columns).
+
+    Args:
+        counts: (k, k) rows of the holdout.
+        class_names: The names of the k classes.
+    """
+    names = [_label(name) for name in class_names]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    # The root makes single mistakes visible beside thousands of right answers.
-    axis.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
-    ticks = range(len(class_names))
-    axis.set(xlabel="predicted", ylabel="true", xticks=ticks, yticks=ticks)
-    axis.set_xticklabels(class_names, rotation=90 if max(map(len, class_names)) > 3 else 0)
-    axis.set_yticklabels(class_names)
-    axis.grid(visible=False)
-    if len(class_names) <= 20:
-        for (row, column), count in np.ndenumerate(counts):
-            if count:
-                colour = "white" if shares[row, column] > 0.3 else "#102030"
-                place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9}
-                axis.text(column, row, str(count), color=colour, **place)
-    return _svg(figure, "confusion matrix")
+
+    def draw(axis: Any) -> None:
+        # The square root makes single mistakes visible beside thousands of right answers.
+        axis.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
+        ticks = range(len(names))
+        axis.set(xlabel="predicted", ylabel="true", xticks=ticks, yticks=ticks)
+        axis.set_xticklabels(names, rotation=90 if max(map(len, names)) > 3 else 0)
+        axis.set_yticklabels(names)
+        axis.grid(visible=False)
+        if len(names) <= MAX_COUNTED:
+            _write_counts(axis, counts, shares)
+
+    return _svg((5.6, 5.2), "confusion matrix", draw)
+
+
+def _write_counts(
+    axis: Any, counts: npt.NDArray[np.int64], shares: npt.NDArray[np.float64]
+) -> None:
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            colour = "white" if shares[row, column] > 0.3 else "#102030"
+            axis.text(column, row, str(count), color=colour, ha="center", va="center", fontsize=9)
 
 
 def calibration_curve(raw: Reliability, calibrated: Reliability) -> str:
-    """Draw accuracy against confidence, without and with temperature scaling."""
-    fewest = 10  # rows that a point stands for: fewer say nothing about their accuracy
-    figure, axis = _figure(5.6, 5.2)
-    axis.plot([0, 1], [0, 1], color=FAINT, linestyle=":", label="perfect")
-    for bins, label, colour in ((raw, "raw", ORANGE), (calibrated, "calibrated", BLUE)):
-        some = bins.rows >= fewest
-        axis.plot(
-            bins.confidence[some], bins.accuracy[some], color=colour, marker="o", ms=4, label=label
-        )
-    axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    axis.legend(frameon=False, labelcolor=INK)
-    return _svg(figure, "accuracy against confidence")
+    """Draw accuracy against confidence, before and after temperature scaling."""
+
+    def draw(axis: Any) -> None:
+        axis.plot([0, 1], [0, 1], color=FAINT, linestyle=":", label="perfect")
+        curves = ((raw, "raw", ORANGE), (calibrated, "calibrated", BLUE))
+        for bins, label, colour in curves:
+            some = bins.rows >= MIN_ROWS
+            points = bins.confidence[some], bins.accuracy[some]
+            axis.plot(*points, color=colour, marker="o", ms=4, label=label)
+        axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+        axis.legend(frameon=False, labelcolor=INK)
+
+    return _svg((5.6, 5.2), "accuracy against confidence", draw)
 
 
-def picture(values: npt.NDArray[Any]) -> str:
-    """A picture (height, width) from 0, black, to 1, white, as a data URI."""
+def picture(values: npt.NDArray[Any]) -> str | None:
+    """Return an image (height, width) of values from 0, black, to 1, white, as a data URI."""
     return _png(values, "gray", 0.0, 1.0)
 
 
-def signed_picture(values: npt.NDArray[Any]) -> str:
-    """A picture (height, width) of values around 0, blue below and red above, as a data URI."""
-    most = float(np.abs(values).max()) or 1.0
-    return _png(values, "RdBu_r", -most, most)
+def signed_picture(values: npt.NDArray[Any]) -> str | None:
+    """Return an image of values around 0, blue below and red above, as a data URI."""
+    maximum = float(np.abs(values).max()) or 1.0
+    return _png(values, "RdBu_r", -maximum, maximum)
 
 
-def _figure(width: float, height: float) -> tuple["Figure", Any]:
-    """A figure of its own, without pyplot, which keeps a global list of all; sizes in inches."""
-    # Imported here: half a second that no other command needs.
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height))
-        return figure, figure.subplots()
-
-
-def _svg(figure: "Figure", title: str) -> str:
-    import matplotlib as mpl
-
+def _svg(size: tuple[float, float], title: str, draw: Draw) -> str:
+    """Return a figure of this size (inches) as an SVG element, or a sentence without one."""
     buffer = io.StringIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    try:
+        with _fixed_settings():
+            # Without pyplot, which keeps a global list of all figures.
+            from matplotlib.figure import Figure
+
+            figure = Figure(figsize=size)
+            draw(figure.subplots())
+            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    except Exception as error:  # a version is worth more than a figure of its report
+        logger.warning("a figure was left out", extra={"figure": title, "reason": str(error)})
+        return LEFT_OUT
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(FAINT, "currentColor")
     return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 
 
-def _png(values: npt.NDArray[Any], colours: str, low: float, high: float) -> str:
-    from matplotlib.image import imsave
-
+def _png(values: npt.NDArray[Any], colours: str, low: float, high: float) -> str | None:
     buffer = io.BytesIO()
-    imsave(buffer, values, cmap=colours, vmin=low, vmax=high, format="png")
+    try:
+        with _fixed_settings():
+            from matplotlib.image import imsave
+
+            imsave(buffer, values, cmap=colours, vmin=low, vmax=high, format="png")
+    except Exception as error:
+        logger.warning("an image was left out", extra={"reason": str(error)})
+        return None
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+@contextmanager
+def _fixed_settings() -> Iterator[None]:
+    """Draw with matplotlib's defaults and STYLE, whatever the environment and files say."""
+    with _environment(ENVIRONMENT), warnings.catch_warnings():
+        # A script that the font lacks is written as text all the same.
+        warnings.simplefilter("ignore")
+        # Imported here, because it takes half a second that no other command needs.
+        import matplotlib as mpl
+
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            mpl.rcParams.update(STYLE)
+            yield
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _label(name: str) -> str:
+    """Return a class name as a short line; an SVG must not contain control characters."""
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 1]}…"

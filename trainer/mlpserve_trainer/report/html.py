@@ -1,8 +1,9 @@
-"""report.html: everything about a version on one page that needs nothing else."""
+"""report.html: everything about a version on one page without scripts or links."""
 
 import html
 import math
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from importlib import resources
 from string import Template
 from typing import Any
@@ -11,131 +12,167 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model import Draft, Verdict
+from mlpserve_model.process.tables import plain
 from mlpserve_trainer.report import figures
-from mlpserve_trainer.report.analysis import Findings, Mistake
+from mlpserve_trainer.report.analysis import Analysis, Comparison, Mistake
 
-__all__ = ["Page"]
+__all__ = ["HtmlReport"]
 
-MOST_UNITS = 64
-MOST_DIFFERENT = 12
+MAX_UNITS = 64
+MAX_DIFFERENT = 12
+# Beyond these, the classes with the most mistakes stand for all: a figure of 3,000 classes takes
+# 20 seconds, and nobody reads it.
+MAX_MATRIX_CLASSES = 40
+MAX_TABLE_CLASSES = 200
 
 
-class Page:
-    """A report in two steps: what takes long is drawn at once, the verdict is put in later.
+class HtmlReport:
+    """A report in two steps: the figures are drawn at once, the verdict is added later.
 
-    * `draft`: what the version is.
-    * `facts`: what was measured.
+    Args:
+        draft: Description of the version.
+        analysis: Measurements on the holdout.
+        source: Where the data came from, such as a file's path.
     """
 
-    def __init__(self, draft: Draft, facts: Findings) -> None:
-        self._draft, self.facts = draft, facts
-        confusion, names = facts.confusion, draft.signature.class_names
+    def __init__(self, draft: Draft, analysis: Analysis, source: str) -> None:
+        self._draft, self.analysis, self._source = draft, analysis, source
+        self._names = [plain(name) for name in draft.signature.class_names]
         self._figures = {
-            "curves": figures.learning_curves(facts.state),
-            "confusion": figures.confusion_matrix(confusion, names),
-            "calibration": figures.calibration_curve(facts.raw, facts.calibrated),
+            "curves": figures.learning_curves(analysis.state),
+            "confusion": self._confusion(),
+            "calibration": figures.calibration_curve(analysis.raw, analysis.calibrated),
             "mistakes": self._mistakes(),
             "units": self._units(),
         }
 
-    def html(
-        self, verdict: Verdict, champion: int | None, champion_right: npt.NDArray[np.bool_] | None
-    ) -> bytes:
-        """Return the page.
-
-        * `verdict`: what the gate says of it.
-        * `champion`: the version it was compared with, if any.
-        * `champion_right`: (n,) whether that one predicted each row of the holdout right, if asked.
-        """
+    def render(self, verdict: Verdict, comparison: Comparison | None) -> bytes:
+        """Return the page, with the gate's verdict and the comparison with the champion if any."""
         draft = self._draft
         sizes = "-".join(map(str, draft.network.layer_sizes))
         values = self._figures | {
-            "title": html.escape(f"{draft.model}: {sizes} on {draft.dataset.name}"),
+            "title": html.escape(plain(f"{draft.model}: {sizes} on {draft.dataset.name}")),
+            "origin": _table(self._origin()),
             "verdict": verdict.verdict,
             "reasons": _list(verdict.reasons),
             "tiles": _tiles(draft.metrics),
             "classes": self._classes(),
-            "comparison": self._comparison(champion, champion_right),
-            "errors": self.facts.calibration_in_words(),
+            "comparison": self._comparison(comparison),
+            "errors": self.analysis.calibration_in_words(),
+            "bins": self._bins(),
             "facts": _table(_facts(draft)),
             "recipe": _table(draft.recipe),
         }
         template = resources.files("mlpserve_trainer").joinpath("report.html").read_text("utf-8")
         return Template(template).substitute(values).encode()
 
+    def _origin(self) -> dict[str, str]:
+        now = datetime.now(UTC)
+        return {
+            "trained": f"{now:%Y-%m-%d %H:%M} UTC",
+            "data": self._source,
+            "data digest": self._draft.dataset.digest,
+        }
+
+    def _confusion(self) -> str:
+        count, most = len(self._names), MAX_MATRIX_CLASSES
+        if count <= most:
+            classes, note = np.arange(count), ""
+        else:
+            classes = np.sort(self._worst_classes()[:most])
+            note = f"<p>The {most} of {count:,} classes with the lowest F1.</p>"
+        names = [self._names[index] for index in classes]
+        matrix = self.analysis.confusion_matrix(classes)
+        return figures.confusion_matrix(matrix, names) + note
+
+    def _worst_classes(self) -> npt.NDArray[np.int64]:
+        """Return the class indices, the lowest F1 first."""
+        return np.argsort(self.analysis.scores.f1, kind="stable")
+
     def _classes(self) -> str:
-        scores = self.facts.scores
-        columns = (scores.precision, scores.recall, scores.f1, scores.rows)
-        rows = zip(self._draft.signature.class_names, *columns, strict=True)
-        cells = "".join(
-            f"<tr><th>{html.escape(name)}</th><td>{precision:.4f}</td><td>{recall:.4f}</td>"
-            f"<td>{f1:.4f}</td><td>{count}</td></tr>"
-            for name, precision, recall, f1, count in rows
+        scores, count = self.analysis.scores, len(self._names)
+        shown, note = range(count), ""
+        if count > MAX_TABLE_CLASSES:
+            shown = sorted(self._worst_classes()[:MAX_TABLE_CLASSES])  # type: ignore[assignment]
+            note = f"<p>The {MAX_TABLE_CLASSES} of {count:,} classes with the lowest F1.</p>"
+        rows = (
+            (
+                self._names[i],
+                *(f"{v[i]:.4f}" for v in (scores.precision, scores.recall, scores.f1)),
+                scores.rows[i],
+            )
+            for i in shown
         )
-        head = "<tr><th>class</th><th>precision</th><th>recall</th><th>F1</th><th>rows</th></tr>"
-        return f"<table class=numbers>{head}{cells}</table>"
+        return _numbers(("class", "precision", "recall", "F1", "rows"), rows) + note
+
+    def _bins(self) -> str:
+        served = self.analysis.served
+        edges = np.linspace(0, 1, len(served.rows) + 1)
+        rows = (
+            (f"{low:.2f} to {high:.2f}", f"{confidence:.4f}", f"{accuracy:.4f}", count)
+            for low, high, confidence, accuracy, count in zip(
+                edges[:-1], edges[1:], served.confidence, served.accuracy, served.rows, strict=True
+            )
+            if count
+        )
+        return _numbers(("confidence", "mean", "accuracy", "rows"), rows)
 
     def _mistakes(self) -> str:
-        if not self.facts.mistakes:
+        if not self.analysis.mistakes:
             return "<p>None: every row of the holdout was predicted right.</p>"
-        return _gallery(self._figure_of(m.row, self._caption(m)) for m in self.facts.mistakes)
+        return _gallery(self._row(m.row, self._caption(m)) for m in self.analysis.mistakes)
 
     def _caption(self, mistake: Mistake) -> str:
-        names = self._draft.signature.class_names
+        names = self._names
         true, predicted = html.escape(names[mistake.label]), html.escape(names[mistake.predicted])
-        return f"<b>{true}</b> taken for <b>{predicted}</b>, {mistake.confidence:.2f}"
+        return f"<b>{true}</b> taken for <b>{predicted}</b>, {mistake.confidence:.4f}"
 
-    def _figure_of(self, row: int, caption: str) -> str:
+    def _row(self, row: int, caption: str) -> str:
+        """Return a row of the holdout: as an image if it is one, else by its number."""
         caption = f"<figcaption>{caption}</figcaption>"
-        if not self._is_picture:
-            return f"<figure>row {row}{caption}</figure>"
-        inputs = self.facts.holdout.scaled(slice(row, row + 1))
-        source = figures.picture(inputs.reshape(self._draft.signature.input_shape))
-        return f'<figure><img src="{source}" alt="row {row}">{caption}</figure>'
+        shape, source = self._draft.signature.input_shape, None
+        if _is_image(shape):
+            inputs = self.analysis.holdout.scaled(slice(row, row + 1))
+            source = figures.picture(inputs.reshape(shape))
+        image = f'<img src="{source}" alt="row {row}">' if source else f"row {row}"
+        return f"<figure>{image}{caption}</figure>"
 
     def _units(self) -> str:
-        if not self._is_picture:
-            return "<p>The inputs are no pictures, and neither are the weights.</p>"
-        w = self.facts.weights[0].w
-        # The strongest units first: weak ones show noise.
-        strongest = np.argsort(-np.linalg.norm(w, axis=0), kind="stable")[:MOST_UNITS]
-        shown = (
-            figures.signed_picture(w[:, u].reshape(self._draft.signature.input_shape))
-            for u in strongest
-        )
-        return _gallery(f'<img src="{source}" alt="">' for source in shown)
+        shape = self._draft.signature.input_shape
+        if not _is_image(shape):
+            return "<p>The inputs are not images, so the weights are not shown as images.</p>"
+        w = self.analysis.weights[0].w
+        # The units with the largest weights first: the others show noise.
+        strongest = np.argsort(-np.linalg.norm(w, axis=0), kind="stable")[:MAX_UNITS]
+        sources = (figures.signed_picture(w[:, unit].reshape(shape)) for unit in strongest)
+        return _gallery(f'<img src="{source}" alt="">' for source in sources if source)
 
-    def _comparison(
-        self, champion: int | None, champion_right: npt.NDArray[np.bool_] | None
-    ) -> str:
-        if champion is None or champion_right is None:
+    def _comparison(self, comparison: Comparison | None) -> str:
+        if comparison is None:
             return "<p>There was no champion to compare with.</p>"
-        right = self.facts.right
+        ours, theirs = self.analysis.correct, comparison.correct
         return (
-            _table(self.facts.beside(champion, champion_right))
-            + self._different(right & ~champion_right, "right here only")
-            + (self._different(~right & champion_right, f"right with champion {champion} only"))
+            _table(self.analysis.compare_with(comparison))
+            + self._different(ours & ~theirs, "right here only")
+            + self._different(~ours & theirs, f"right with champion {comparison.champion} only")
         )
 
     def _different(self, rows: npt.NDArray[np.bool_], title: str) -> str:
-        chosen = np.flatnonzero(rows)[:MOST_DIFFERENT]
+        chosen = np.flatnonzero(rows)[:MAX_DIFFERENT]
         if not len(chosen):
             return ""
-        names, labels = self._draft.signature.class_names, self.facts.holdout.labels
-        shown = (self._figure_of(int(row), html.escape(names[labels[row]])) for row in chosen)
+        names, labels = self._names, self.analysis.holdout.labels
+        shown = (self._row(int(row), html.escape(names[labels[row]])) for row in chosen)
         return f"<h3>{title}</h3>{_gallery(shown)}"
 
-    @property
-    def _is_picture(self) -> bool:
-        return (
-            len(self._draft.signature.input_shape) == 2
-            and min(self._draft.signature.input_shape) > 1
-        )
+
+def _is_image(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 and min(shape) > 1
 
 
 def _tiles(metrics: Mapping[str, float]) -> str:
     return "".join(
-        f"<div><b>{value:.4g}</b><span>{html.escape(name.replace('_', ' '))}</span></div>"
+        f"<div><b>{value:.4f}</b><span>{html.escape(name.replace('_', ' '))}</span></div>"
         for name, value in metrics.items()
         if math.isfinite(value)
     )
@@ -147,11 +184,20 @@ def _facts(draft: Draft) -> dict[str, Any]:
         "network": f"{network.hidden_activation} inside, {network.output_activation} at the output",
         "parameters": f"{network.parameters:,}",
         "data": f"{draft.dataset.name}, split: {draft.dataset.split}",
-        "data digest": draft.dataset.digest,
         "input": f"{'×'.join(map(str, signature.input_shape))}, 0 to {signature.input_maximum:g}",
         "seed": draft.seed,
         **draft.libraries,
     }
+
+
+def _numbers(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a table whose columns but the first are numbers."""
+    head = "".join(f"<th>{name}</th>" for name in header)
+    body = "".join(
+        f"<tr><th>{html.escape(str(first))}</th>{''.join(f'<td>{cell}</td>' for cell in rest)}</tr>"
+        for first, *rest in rows
+    )
+    return f"<table class=numbers><tr>{head}</tr>{body}</table>"
 
 
 def _table(values: Mapping[str, Any]) -> str:
@@ -163,11 +209,11 @@ def _table(values: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return plain(", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
 
 
 def _list(items: Iterable[str]) -> str:
-    return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>"
+    return "<ul>" + "".join(f"<li>{html.escape(plain(item))}</li>" for item in items) + "</ul>"
 
 
 def _gallery(items: Iterable[str]) -> str:

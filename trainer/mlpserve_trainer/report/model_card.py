@@ -1,83 +1,86 @@
-"""The model card: the facts about a version, for people."""
+"""The model card: a version's description in Markdown."""
 
+import html
+import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from mlpserve_model import Draft, Verdict
-from mlpserve_trainer.report.analysis import Findings
+from mlpserve_model.process.tables import plain
+from mlpserve_trainer.report.analysis import Analysis, Comparison
 
 __all__ = ["model_card"]
 
-MOST_CONFUSIONS = 10
+MAX_CONFUSIONS = 10
+MAX_NAMES = 100
+# Also what would become a link by itself, and underscores but for those inside of words.
+_MARKUP = re.compile(
+    r"([\\`*\[\]|~@]|:(?=//)|(?<=www)\.|^[#+-]|(?<![^\W_])_|_(?![^\W_]))", re.IGNORECASE
+)
 
 
 def model_card(
-    draft: Draft,
-    verdict: Verdict,
-    scores: str,
-    facts: Findings,
-    champion: int | None,
-    champion_right: npt.NDArray[np.bool_] | None,
+    draft: Draft, verdict: Verdict, scores: str, analysis: Analysis, comparison: Comparison | None
 ) -> bytes:
-    """Return model_card.md.
+    """Return model_card.md, in which names and texts of unknown origin are escaped.
 
-    * `draft`: what the version is.
-    * `verdict`: what the gate says of it.
-    * `scores`: precision, recall and F1 of each class on the holdout, as a table.
-    * `facts`: what was measured.
-    * `champion`: the version it was compared with, if any.
-    * `champion_right`: (n,) whether that one predicted each row of the holdout right, if asked.
+    Args:
+        draft: Description of the version.
+        verdict: The gate's verdict.
+        scores: Table of precision, recall and F1 of each class on the holdout.
+        analysis: Measurements on the holdout.
+        comparison: The champion's predictions on it, if there was one to compare with.
     """
-    signature = draft.signature
-    sizes = "-".join(map(str, draft.network.layer_sizes))
+    signature, network = draft.signature, draft.network
+    sizes = "-".join(map(str, network.layer_sizes))
     shape = "×".join(map(str, signature.input_shape))
-    taken = _confusions(signature.class_names, facts.confusion)
+    names = signature.class_names
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    # Indented, because a fence could be closed by a class name.
+    table = "\n".join(f"    {line}" for line in scores.splitlines())
+    compared = "There was no champion to compare with."
+    if comparison:
+        compared = _table(analysis.compare_with(comparison))
     sections = [
-        f"# {draft.model}: {sizes} on {draft.dataset.name}\n",
-        f"A multi-layer perceptron, {draft.network.hidden_activation} inside and "
-        f"{draft.network.output_activation} at the output, {draft.network.parameters:,} "
+        f"# {_escape(draft.model)}: {sizes} on {_escape(draft.dataset.name)}\n",
+        f"A multi-layer perceptron, {network.hidden_activation} inside and "
+        f"{network.output_activation} at the output, {network.parameters:,} "
         "parameters. It answers with one probability for each class.\n",
         f"* Input: {shape}, uint8 from 0 to {signature.input_maximum:g} or float32 from 0 to 1",
-        f"* Classes: {', '.join(signature.class_names)}",
-        f"* Data: {draft.dataset.name}, split: {draft.dataset.split}",
+        f"* Classes: {', '.join(map(_escape, names[:MAX_NAMES]))}{more}",
+        f"* Data: {_escape(draft.dataset.name)}, split: {_escape(draft.dataset.split)}",
         f"* Digest of the data: {draft.dataset.digest}",
         f"* Seed: {draft.seed}\n",
         f"## Verdict: {verdict.verdict}\n",
-        *(f"* {reason}" for reason in verdict.reasons),
-        f"\n## Measured\n\n{_table({k: f'{v:.4f}' for k, v in draft.metrics.items()})}",
-        f"\n## Each class on the holdout\n\n```\n{scores}\n```",
-        f"\n## Taken for each other most often\n\n{taken}",
-        f"\n## Calibration\n\n{facts.calibration_in_words()}",
-        f"\n## Beside the champion\n\n{_beside(facts, champion, champion_right)}",
+        *(f"* {_escape(reason)}" for reason in verdict.reasons),
+        f"\n## Metrics\n\n{_table({k: f'{v:.4f}' for k, v in draft.metrics.items()})}",
+        f"\n## Each class on the holdout\n\n{table}",
+        f"\n## Most frequent confusions\n\n{_confusions(names, analysis)}",
+        f"\n## Calibration\n\n{analysis.calibration_in_words()}",
+        f"\n## Comparison with the champion\n\n{compared}",
         f"\n## Recipe\n\n{_table(draft.recipe)}",
-        f"\n## Made with\n\n{_table(draft.libraries)}",
+        f"\n## Versions of Python and libraries\n\n{_table(draft.libraries)}",
     ]
     return ("\n".join(sections) + "\n").encode()
 
 
-def _confusions(names: tuple[str, ...], confusion: npt.NDArray[np.int64]) -> str:
-    wrong = confusion * (1 - np.eye(len(names), dtype=np.int64))
-    places = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSIONS]
-    pairs = [divmod(int(place), len(names)) for place in places if wrong.flat[place]]
-    lines = (f"* {wrong[a, b]} of {names[a]} for {names[b]}" for a, b in pairs)
+def _confusions(names: tuple[str, ...], analysis: Analysis) -> str:
+    lines = (
+        f"* {found.rows} of {_escape(names[found.label])} for {_escape(names[found.predicted])}"
+        for found in analysis.confusions(MAX_CONFUSIONS)
+    )
     return "\n".join(lines) or "None: every row of the holdout was predicted right."
 
 
-def _beside(
-    facts: Findings, champion: int | None, champion_right: npt.NDArray[np.bool_] | None
-) -> str:
-    if champion is None or champion_right is None:
-        return "There was no champion to compare with."
-    return _table(facts.beside(champion, champion_right))
-
-
 def _table(values: Mapping[str, Any]) -> str:
-    rows = (f"| {name} | {_cell(value)} |" for name, value in values.items())
+    rows = (f"| {_escape(str(name))} | {_cell(value)} |" for name, value in values.items())
     return "\n".join(["| | |", "| --- | --- |", *rows])
 
 
 def _cell(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return _escape(", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+
+
+def _escape(text: str) -> str:
+    """Return a text that Markdown shows as it is: no HTML, no links, no line of its own."""
+    return _MARKUP.sub(r"\\\1", html.escape(plain(text), quote=False))

@@ -21,7 +21,7 @@ from mlpserve_model import StoreError
 from mlpserve_model.process.children import safe_path
 from mlpserve_model.process.log import set_up
 from mlpserve_trainer.errors import CheckpointDamaged, TrainerError
-from mlpserve_trainer.interrupts import STOP_SIGNALS, held_back, interruptible_once
+from mlpserve_trainer.interrupts import STOP_SIGNALS, block_signals, interruptible_once
 from mlpserve_trainer.training import Outcome, TrainSettings, train
 
 __all__ = ["Ended", "Job", "Run"]
@@ -68,7 +68,7 @@ class Run:
         self._answers, answers = context.Pipe(duplex=False)
         self._process = context.Process(target=_work, args=(job, answers), name="training")
         self._started = time.monotonic()
-        with held_back(), safe_path():
+        with block_signals(), safe_path():
             self._process.start()
         answers.close()
 

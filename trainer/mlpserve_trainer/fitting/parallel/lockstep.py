@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from mlpserve_model.process.cpus import usable_cores
 from mlpserve_trainer.errors import ProcessLost
-from mlpserve_trainer.interrupts import held_back
+from mlpserve_trainer.interrupts import block_signals
 
 __all__ = ["BARRIER", "Lockstep", "Steps", "Task", "run_forked", "run_interleaved", "shared"]
 
@@ -133,7 +133,7 @@ def _start(tasks: Sequence[Task], children: list[int], stack: ExitStack) -> Sequ
             pair = socket.socketpair()
             sockets[one][other], sockets[other][one] = map(stack.enter_context, pair)
         # Signals to stop are handled by the first member; the others never unblock them.
-        with held_back():
+        with block_signals():
             for member, task in enumerate(tasks[1:], start=1):
                 if not (child := _fork()):
                     _child_main(task, sockets, member)
