@@ -81,7 +81,7 @@ def _microseconds(observer: Observer, group: int) -> float:
     for told in range(0, CALLS, group):
         observer.predicted(MANIFEST, probabilities)
         for call in calls:
-            observer.ended(call, 0, b"")
+            observer.ended(call, 0)
         if isinstance(observer, Recorder) and told % AT_ONCE < group:
             observer.flush()
     return (time.process_time() - started) / CALLS * 1e6

@@ -21,6 +21,7 @@ from mlpserve_model import (
 from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.oip_catalog import OpenCatalog
 from mlpserve_server.dataplane.predictions import Answer, DataPlane, complete
+from mlpserve_server.dataplane.query import Result
 from mlpserve_server.errors import ServingError
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
@@ -66,7 +67,9 @@ def infer(data: bytes) -> None:
 
 @target()
 def batch_predict(data: bytes) -> None:
-    if response := _response(_answer(lambda: complete(_data_plane().batch_predict(data), _yes))):
+    if response := _response(
+        _answer(lambda: complete(_data_plane().batch_predict(data), _yes).response)
+    ):
         message = prediction_pb2.BatchPredictResponse.FromString(response)
         assert len(message.labels) == message.probabilities.shape[0]
         for row in np.frombuffer(message.probabilities.data, "<f4").reshape(-1, 3):
@@ -75,7 +78,9 @@ def batch_predict(data: bytes) -> None:
 
 @target()
 def infer_in_steps(data: bytes) -> None:
-    if response := _response(_answer(lambda: complete(_data_plane().infer_in_steps(data), _yes))):
+    if response := _response(
+        _answer(lambda: complete(_data_plane().infer_in_steps(data), _yes).response)
+    ):
         inference_pb2.ModelInferResponse.FromString(response)
 
 
@@ -169,15 +174,17 @@ def _alike(method: Callable[[Sequence[bytes]], list[Answer]], data: bytes) -> li
     return together
 
 
-def _answer(call: Callable[[], bytes]) -> Answer:
+def _answer(call: Callable[[], bytes]) -> bytes | Exception:
     try:
         return call()
     except ServingError as error:
         return error
 
 
-def _response(answer: Answer) -> bytes | None:
+def _response(answer: Answer | bytes) -> bytes | None:
     """The response; for a documented error None, once it can be sent; raises any other."""
+    if isinstance(answer, Result):
+        return answer.response
     if isinstance(answer, bytes):
         return answer
     if not isinstance(answer, ServingError):

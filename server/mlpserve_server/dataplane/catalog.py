@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from mlpserve.v1 import model_pb2
 from mlpserve_model import CorruptVersion, Manifest, StoreError, VersionNotFound
 from mlpserve_server.dataplane import codec
+from mlpserve_server.dataplane.query import Selection
 from mlpserve_server.errors import InvalidInput, ModelNotFound, NotReady
 from mlpserve_server.lifecycle.manager import ModelManager
 
@@ -27,7 +28,7 @@ class Catalog:
     def get_model_version(self, request: bytes) -> bytes:
         """Answer a GetModelVersionRequest, both as bytes."""
         message = codec.parse(model_pb2.GetModelVersionRequest, request)
-        described = self.describe(codec.selection(message.model, self.manager.store.model))
+        described = self.describe(codec.selection(message.model))
         return model_pb2.GetModelVersionResponse(model_version=described).SerializeToString()
 
     def list_model_versions(self, request: bytes) -> bytes:
@@ -67,13 +68,15 @@ class Catalog:
                 state_reason=str(error),
             )
 
-    def describe(self, chosen: codec.Selection) -> model_pb2.ModelVersion:
+    def describe(self, chosen: Selection) -> model_pb2.ModelVersion:
         """Return the version that is selected; raises ModelNotFound or NotReady."""
         manager = self.manager
+        if chosen.name is not None:
+            codec.check_name(chosen.name, manager.store.model)
         version = manager.aliases.get(chosen.alias) if chosen.alias is not None else chosen.version
         if version is None:
             # Nothing is selected, or an unknown alias: `get` answers or raises.
-            return self._describe(manager.get(*chosen).manifest)
+            return self._describe(manager.get(chosen.version, chosen.alias).manifest)
         try:
             described = self._described(version)
             if described is None and manager.store_state.is_away():

@@ -1,4 +1,4 @@
-"""ModelInfer of the Open Inference Protocol: between its messages and the data plane's arrays."""
+"""ModelInfer of the Open Inference Protocol: its messages as queries and responses."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import prediction_pb2
 from mlpserve_model import Manifest
-from mlpserve_server.dataplane import codec
+from mlpserve_server.dataplane import codec, tensors
+from mlpserve_server.dataplane.query import Float32, Selection
 from mlpserve_server.errors import InvalidInput
 
 __all__ = [
@@ -18,10 +19,8 @@ __all__ = [
     "FIELD",
     "INPUT",
     "OUTPUTS",
-    "Asked",
-    "Infer",
-    "decode",
-    "encode",
+    "InferCodec",
+    "InferQuery",
     "selection",
 ]
 
@@ -57,90 +56,91 @@ OUTPUTS = {
 _ALL_OUTPUTS = tuple(OUTPUTS)
 
 
-class Infer(NamedTuple):
-    """A ModelInferRequest: the instances in it, who is to classify them, and what to answer."""
+class InferQuery(NamedTuple):
+    """A Query of the Open Inference Protocol.
 
-    model: str
-    selection: codec.Selection
-    id: str
+    Attributes:
+        id: what the caller calls the request; the response repeats it.
+        raw: True if values travel as bytes, False if as lists of numbers; in both directions.
+        outputs: the names of the tensors asked for, in order.
+    """
+
+    selection: Selection
     dtype: int
     shape: Sequence[int]
     data: bytes
-    raw: bool
-    outputs: tuple[str, ...]
-
-    def asked(self, rows: int) -> "Asked":
-        """What the answer has to know of the request, whose rows have been counted."""
-        return Asked(rows, self.id, self.raw, self.outputs)
-
-
-class Asked(NamedTuple):
-    """What a response repeats and holds."""
-
-    rows: int
     id: str
     raw: bool
     outputs: tuple[str, ...]
 
 
-def decode(request: bytes) -> Infer:
-    """The request in these bytes, its instances unchecked; raises InvalidInput."""
-    message = codec.parse(inference_pb2.ModelInferRequest, request)
-    if len(message.inputs) != 1:
-        raise InvalidInput("inputs", f"{len(message.inputs)} inputs, expected one: {INPUT}")
-    tensor = message.inputs[0]
-    if tensor.name != INPUT:
-        raise InvalidInput(
-            f"{FIELD}.name", f"there is no input {tensor.name[:63]!r}, expected {INPUT}"
-        )
-    _refuse_parameters(tensor.parameters, FIELD)
-    datatype = DATATYPES.get(tensor.datatype)
-    if datatype is None:
-        raise InvalidInput(
-            f"{FIELD}.datatype",
-            f"datatype {tensor.datatype[:63]!r}, expected {' or '.join(DATATYPES)}",
-        )
-    raw = bool(message.raw_input_contents)
-    return Infer(
-        message.model_name,
-        selection(message.model_version, "model_version"),
-        message.id,
-        datatype.dtype,
-        tensor.shape,
-        _raw(message) if raw else _typed(tensor.contents, datatype),
-        raw,
-        _wanted(message) if message.outputs else _ALL_OUTPUTS,
-    )
+class InferCodec:
+    """ModelInferRequest and ModelInferResponse."""
 
+    field = FIELD
 
-def selection(version: str, field: str) -> codec.Selection:
-    """What a version of the protocol selects: a number, an alias, or the served one if empty."""
-    if not version:
-        return codec.Selection()
-    if version.isascii() and version.isdecimal() and len(version) < 19:
-        return codec.numbered(int(version), field)
-    return codec.Selection(alias=version)
-
-
-def encode(
-    probabilities: NDArray[np.float32], manifest: Manifest, requests: Sequence[Asked]
-) -> list[bytes]:
-    """A ModelInferResponse for each request, whose rows (rows, classes) come in order."""
-    responses, first = [], 0
-    for asked in requests:
-        part = probabilities[first : first + asked.rows]
-        first += asked.rows
-        values = [OUTPUTS[name].values(part) for name in asked.outputs]
-        head = _head(manifest.model, manifest.version, part.shape, asked.outputs)
-        if asked.raw:
-            # Messages put end to end are one message, by the definition of the encoding.
-            raw = [array.tobytes() for array in values]
-            responses.append(
-                head + _Response(id=asked.id, raw_output_contents=raw).SerializeToString()
+    def decode(self, request: bytes) -> InferQuery:
+        """Return the query in a ModelInferRequest."""
+        message = codec.parse(inference_pb2.ModelInferRequest, request)
+        if len(message.inputs) != 1:
+            raise InvalidInput("inputs", f"{len(message.inputs)} inputs, expected one: {INPUT}")
+        tensor = message.inputs[0]
+        if tensor.name != INPUT:
+            raise InvalidInput(
+                f"{FIELD}.name", f"there is no input {tensor.name[:63]!r}, expected {INPUT}"
             )
-        else:
-            responses.append(_typed_response(head, asked, values))
-    return responses
+        _refuse_parameters(tensor.parameters, FIELD)
+        datatype = DATATYPES.get(tensor.datatype)
+        if datatype is None:
+            raise InvalidInput(
+                f"{FIELD}.datatype",
+                f"datatype {tensor.datatype[:63]!r}, expected {' or '.join(DATATYPES)}",
+            )
+        raw = bool(message.raw_input_contents)
+        chosen = selection(message.model_version, "model_version")
+        return InferQuery(
+            chosen._replace(name=message.model_name),
+            datatype.dtype,
+            tensor.shape,
+            _raw(message) if raw else _typed(tensor.contents, datatype),
+            message.id,
+            raw,
+            _wanted(message) if message.outputs else _ALL_OUTPUTS,
+        )
+
+    def check(self, query: InferQuery, manifest: Manifest, max_batch: int) -> None:
+        """Raise InvalidInput unless the array is an instance or a batch."""
+        tensors.check_rows(query, manifest, FIELD, max_batch)
+
+    def encode(
+        self, probabilities: Float32, manifest: Manifest, queries: Sequence[InferQuery]
+    ) -> list[bytes]:
+        """Return a ModelInferResponse for each query."""
+        responses, first = [], 0
+        for query in queries:
+            rows = tensors.row_count(query, manifest)
+            responses.append(_response(probabilities[first : first + rows], manifest, query))
+            first += rows
+        return responses
+
+
+def selection(version: str, field: str) -> Selection:
+    """Return what a version of the protocol selects: a number, an alias, or nothing if empty."""
+    if not version:
+        return Selection()
+    if version.isascii() and version.isdecimal() and len(version) < 19:
+        return Selection(codec.numbered(int(version), field))
+    return Selection(alias=version)
+
+
+def _response(probabilities: Float32, manifest: Manifest, query: InferQuery) -> bytes:
+    values = [OUTPUTS[name].values(probabilities) for name in query.outputs]
+    head = _head(manifest.model, manifest.version, probabilities.shape, query.outputs)
+    if not query.raw:
+        return _typed_response(head, query, values)
+    # Messages put end to end are one message, by the definition of the encoding.
+    raw = [array.tobytes() for array in values]
+    return head + _Response(id=query.id, raw_output_contents=raw).SerializeToString()
 
 
 @lru_cache(maxsize=256)  # a few sizes of batches, for versions that answer by turns
@@ -161,9 +161,9 @@ def _head(model: str, version: int, shape: tuple[int, int], outputs: tuple[str, 
     ).SerializeToString()
 
 
-def _typed_response(head: bytes, asked: Asked, values: Sequence[NDArray[Any]]) -> bytes:
+def _typed_response(head: bytes, query: InferQuery, values: Sequence[NDArray[Any]]) -> bytes:
     message = _Response.FromString(head)
-    message.id = asked.id
+    message.id = query.id
     for output, array in zip(message.outputs, values, strict=True):
         contents = getattr(output.contents, OUTPUTS[output.name].contents)
         contents.extend(array.ravel().tolist())

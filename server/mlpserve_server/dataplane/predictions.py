@@ -1,20 +1,21 @@
 """The data plane: bytes in, bytes out or an error. It knows no transport.
 
-Single calls come as many at once as are waiting and share one matrix product. A batch is
-answered in steps, so that whoever runs it can stop, or turn to something else, in between.
+A request is decoded into a query, joined with others for one matrix product, and encoded again.
+Single calls come as many at once as are waiting; a batch is answered in steps, so that whoever
+runs it can stop, or turn to something else, in between.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mlpserve.v1 import prediction_pb2
-from mlpserve_model import Manifest, StoredModel
-from mlpserve_server.dataplane import codec
-from mlpserve_server.dataplane import oip_codec as open_inference
+from mlpserve_model import StoredModel
+from mlpserve_server.dataplane import tensors
 from mlpserve_server.dataplane.admission import Rows
+from mlpserve_server.dataplane.codec import BatchCodec, SingleCodec, check_name
+from mlpserve_server.dataplane.oip_codec import InferCodec
+from mlpserve_server.dataplane.query import Codec, Float32, Q, Result
 from mlpserve_server.errors import Abandoned
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.shadow import Shadow
@@ -26,28 +27,36 @@ __all__ = ["Answer", "DataPlane", "Steps", "complete"]
 # for an abandoned batch to end soon, large enough that cutting it up costs nothing.
 CHUNK_ROWS = 512
 
-Float32 = NDArray[np.float32]
-# The answer to one call: a response, or the reason why there is none.
-Answer = bytes | Exception
-# Work in steps, each a millisecond or so; its value is the response.
-Steps = Generator[None, None, bytes]
+# The answer to one call: a result, or the reason why there is none.
+Answer: TypeAlias = Result | Exception
+# Work in steps of about a millisecond; its value is the result.
+Steps: TypeAlias = Generator[None, None, Result]
+
+_SINGLE, _BATCH, _INFER = SingleCodec(), BatchCodec(), InferCodec()
 
 
-def complete(steps: Steps, active: Callable[[], bool]) -> bytes:
-    """Take all the steps; raises Abandoned when `active` says that nobody waits any more."""
+def complete(steps: Steps, active: Callable[[], bool]) -> Result:
+    """Take all steps and return the result; raise Abandoned once `active` returns False."""
     while active():
         try:
             next(steps)
         except StopIteration as end:
-            response: bytes = end.value
-            return response
+            result: Result = end.value
+            return result
     raise Abandoned("the caller no longer waits")
+
+
+class _Job(NamedTuple, Generic[Q]):
+    """A checked query and the model that answers it."""
+
+    query: Q
+    model: StoredModel
 
 
 class DataPlane:
     """Answers prediction requests with whatever the manager serves.
 
-    `may_load` tells whether a selected version may be read from the store on the way; when it
+    `may_load` tells whether a selected version may be read from the store on the way; where it
     may not, such a call is answered with NotInMemory and is to be put again where waiting
     harms nobody. Batches beyond `max_rows` rows in flight are refused with Overloaded.
     """
@@ -61,164 +70,101 @@ class DataPlane:
         shadow: Shadow | None = None,
     ) -> None:
         self.manager = manager
-        self._observer = observer or Observer()
-        self._shadow = shadow
         self.max_batch = max_batch
         self._rows = Rows(max_rows)
-        self._singles = _Contract(self._single, self._classify, "instance", codec.encode_singles)
-        self._infers = _Contract(
-            self._infer, self._classify, open_inference.FIELD, open_inference.encode
-        )
+        self._observer = observer or Observer()
+        self._shadow = shadow
 
     def predict(self, requests: Sequence[bytes], may_load: bool = True) -> list[Answer]:
-        """Answer PredictRequests with PredictResponses or errors, in order; raises nothing."""
-        return _together(requests, may_load, self._singles)
+        """Answer PredictRequests with PredictResponses or errors, in order; raise nothing."""
+        return self._answer(_SINGLE, requests, may_load)
 
     def infer(self, requests: Sequence[bytes], may_load: bool = True) -> list[Answer]:
-        """Answer small ModelInferRequests as `predict` does its own; raises nothing."""
-        return _together(requests, may_load, self._infers)
+        """Answer small ModelInferRequests as `predict` does its own; raise nothing."""
+        return self._answer(_INFER, requests, may_load)
 
     def batch_predict(self, request: bytes, may_load: bool = True) -> Steps:
-        """Answer a BatchPredictRequest with a BatchPredictResponse; raises ServingError."""
-        message = codec.parse(prediction_pb2.BatchPredictRequest, request)
-        model = self._model(message, may_load)
-        tensor, manifest = message.instances, model.manifest
-        rows, data = codec.batch_data(tensor, manifest, "instances", self.max_batch)
-        probabilities = yield from self._in_chunks(model, tensor.dtype, data, rows, "instances")
-        return codec.encode_batch(probabilities, manifest, codec.known_names(message))
+        """Answer a BatchPredictRequest with a BatchPredictResponse; raise ServingError."""
+        return self._in_steps(_BATCH, request, may_load)
 
     def infer_in_steps(self, request: bytes, may_load: bool = True) -> Steps:
-        """Answer a ModelInferRequest with a ModelInferResponse; raises ServingError."""
-        model, dtype, data, asked = self._infer(request, may_load)
-        field = open_inference.FIELD
-        probabilities = yield from self._in_chunks(model, dtype, data, asked.rows, field)
-        whole = np.concatenate(probabilities)
-        return open_inference.encode(whole, model.manifest, [asked])[0]
+        """Answer a ModelInferRequest with a ModelInferResponse; raise ServingError."""
+        return self._in_steps(_INFER, request, may_load)
 
-    def _in_chunks(
-        self, model: StoredModel, dtype: int, values: bytes, rows: int, field: str
-    ) -> Generator[None, None, list[Float32]]:
-        """The probabilities of so many rows, in parts, one for each step."""
-        data = memoryview(values)
-        row_bytes = len(data) // rows
+    def _answer(self, codec: Codec[Q], requests: Sequence[bytes], may_load: bool) -> list[Answer]:
+        """Answer requests with one matrix product for each model and dtype."""
+        if len(requests) == 1:  # nothing to share, and the caller sees every microsecond
+            return [self._answer_alone(codec, requests[0], may_load)]
+        answers: dict[int, Answer] = {}
+        groups: dict[tuple[int, int], dict[int, _Job[Q]]] = {}
+        for place, request in enumerate(requests):
+            try:
+                job = self._decode(codec, request, may_load)
+            except Exception as error:
+                answers[place] = error
+            else:
+                groups.setdefault((id(job.model), job.query.dtype), {})[place] = job
+        for group in groups.values():
+            answers |= zip(group, self._answer_group(codec, [*group.values()]), strict=True)
+        return [answers[place] for place in range(len(requests))]
+
+    def _answer_alone(self, codec: Codec[Q], request: bytes, may_load: bool) -> Answer:
+        try:
+            return self._compute(codec, [self._decode(codec, request, may_load)])[0]
+        except Exception as error:
+            return error
+
+    def _answer_group(self, codec: Codec[Q], jobs: Sequence[_Job[Q]]) -> Sequence[Answer]:
+        """Answer jobs of one model and dtype together; where a value is wrong, each alone."""
+        try:
+            return self._compute(codec, jobs)
+        except Exception as error:
+            if len(jobs) == 1:
+                return [error]
+            return [answer for job in jobs for answer in self._answer_group(codec, [job])]
+
+    def _in_steps(self, codec: Codec[Q], request: bytes, may_load: bool) -> Steps:
+        query, model = self._decode(codec, request, may_load)
+        manifest, data = model.manifest, memoryview(query.data)
+        rows = tensors.row_count(query, manifest)
+        chunk_bytes = len(data) // rows * CHUNK_ROWS
         parts = []
         with self._rows.admitted(rows), self._observer.rows(rows):
-            for first in range(0, rows, CHUNK_ROWS):
+            for chunk in range(-(-rows // CHUNK_ROWS)):
                 yield
-                chunk = data[first * row_bytes : (first + CHUNK_ROWS) * row_bytes]
-                x = codec.scaled(chunk, dtype, model.manifest, field, first)
+                values = data[chunk * chunk_bytes : (chunk + 1) * chunk_bytes]
+                first = chunk * CHUNK_ROWS
+                x = tensors.scaled(values, query.dtype, manifest, codec.field, first)
                 parts.append(self._classify(model, x))
-        return parts
+        (response,) = codec.encode(np.concatenate(parts), manifest, [query])
+        return Result(response, rows, manifest.version)
+
+    def _decode(self, codec: Codec[Q], request: bytes, may_load: bool) -> _Job[Q]:
+        """Decode and check a request; raise ServingError."""
+        query = codec.decode(request)
+        version, alias, name = query.selection
+        if name is not None:
+            check_name(name, self.manager.store.model)
+        model = self.manager.get(version, alias, may_load=may_load)
+        codec.check(query, model.manifest, self.max_batch)
+        return _Job(query, model)
+
+    def _compute(self, codec: Codec[Q], jobs: Sequence[_Job[Q]]) -> list[Result]:
+        """Answer jobs of one model and dtype; raise InvalidInput if a value is wrong."""
+        queries = [job.query for job in jobs]
+        model, manifest = jobs[0].model, jobs[0].model.manifest
+        data = queries[0].data if len(queries) == 1 else b"".join(q.data for q in queries)
+        x = tensors.scaled(data, queries[0].dtype, manifest, codec.field)
+        responses = codec.encode(self._classify(model, x), manifest, queries)
+        return [
+            Result(response, tensors.row_count(query, manifest), manifest.version)
+            for response, query in zip(responses, queries, strict=True)
+        ]
 
     def _classify(self, model: StoredModel, x: Float32) -> Float32:
-        """The probabilities of these rows; whoever watches predictions hears of them."""
+        """Return the probabilities (rows, classes) of x (rows, inputs); report them."""
         probabilities = model.predict(x)
         self._observer.predicted(model.manifest, probabilities)
         if self._shadow:
             self._shadow.offer(model, x, probabilities)
         return probabilities
-
-    def _single(self, request: bytes, may_load: bool) -> "_Decoded":
-        message = codec.parse(prediction_pb2.PredictRequest, request)
-        model = self._model(message, may_load)
-        instance = message.instance
-        data = codec.instance_data(instance, model.manifest, "instance")
-        return model, instance.dtype, data, codec.known_names(message)
-
-    def _infer(self, request: bytes, may_load: bool) -> "_Decoded":
-        infer = open_inference.decode(request)
-        codec.check_name(infer.model, self.manager.store.model)
-        model = self.manager.get(*infer.selection, may_load=may_load)
-        field = open_inference.FIELD
-        rows, data = codec.rows_data(infer, model.manifest, field, self.max_batch)
-        return model, infer.dtype, data, infer.asked(rows)
-
-    def _model(
-        self,
-        message: prediction_pb2.PredictRequest | prediction_pb2.BatchPredictRequest,
-        may_load: bool,
-    ) -> StoredModel:
-        chosen = codec.selection(message.model, self.manager.store.model)
-        return self.manager.get(*chosen, may_load=may_load)
-
-
-# Who answers, the dtype and the data of checked instances, and what encoding has to know.
-_Decoded = tuple[StoredModel, int, bytes, Any]
-
-
-class _Contract(NamedTuple):
-    """How requests that may share a matrix product become instances, and these answers."""
-
-    decode: Callable[[bytes, bool], _Decoded]
-    classify: Callable[[StoredModel, Float32], Float32]
-    field: str
-    encode: Callable[[Float32, Manifest, Sequence[Any]], list[bytes]]
-
-
-def _together(requests: Sequence[bytes], may_load: bool, contract: _Contract) -> list[Answer]:
-    if len(requests) == 1:  # nothing to share, and every microsecond is seen by the caller
-        return [_by_itself(requests[0], may_load, contract)]
-    answers: dict[int, Answer] = {}
-    groups: dict[tuple[int, int], _Group] = {}
-    for place, request in enumerate(requests):
-        try:
-            model, dtype, data, asked = contract.decode(request, may_load)
-            # By the model itself: a number may stand for another one after a swap.
-            key = (id(model), dtype)
-            if key not in groups:
-                groups[key] = _Group(contract, model, dtype)
-            groups[key].add(place, data, asked)
-        except Exception as error:
-            answers[place] = error
-    for group in groups.values():
-        answers |= zip(group.places, group.answers(), strict=True)
-    return [answers[place] for place in range(len(requests))]
-
-
-def _by_itself(request: bytes, may_load: bool, contract: _Contract) -> Answer:
-    try:
-        model, dtype, data, asked = contract.decode(request, may_load)
-        return _responses(contract, model, dtype, data, [asked])[0]
-    except Exception as error:
-        return error
-
-
-class _Group:
-    """Instances of one dtype for one model, from several requests."""
-
-    def __init__(self, contract: _Contract, model: StoredModel, dtype: int) -> None:
-        self.places: list[int] = []
-        self._contract = contract
-        self._model = model
-        self._dtype = dtype
-        self._data: list[bytes] = []
-        self._asked: list[Any] = []
-
-    def add(self, place: int, data: bytes, asked: Any) -> None:
-        self.places.append(place)
-        self._data.append(data)
-        self._asked.append(asked)
-
-    def answers(self) -> list[Answer]:
-        """One matrix product for all; where a value is wrong, each by itself."""
-        try:
-            return list(self._responses(b"".join(self._data), self._asked))
-        except Exception:
-            return list(map(self._alone, self._data, self._asked))
-
-    def _alone(self, data: bytes, asked: Any) -> Answer:
-        try:
-            return self._responses(data, [asked])[0]
-        except Exception as error:
-            return error
-
-    def _responses(self, data: bytes, asked: Sequence[Any]) -> list[bytes]:
-        return _responses(self._contract, self._model, self._dtype, data, asked)
-
-
-def _responses(
-    contract: _Contract, model: StoredModel, dtype: int, data: bytes, asked: Sequence[Any]
-) -> list[bytes]:
-    """The responses to instances put end to end; raises InvalidInput if a value is wrong."""
-    x = codec.scaled(data, dtype, model.manifest, contract.field)
-    return contract.encode(contract.classify(model, x), model.manifest, asked)

@@ -30,15 +30,17 @@ class CallInfo:
         method: path of the method, "/package.Service/Method".
         metadata: keys and values that the caller sent.
         started: time of arrival, by time.monotonic.
-
+        rows: instances in its answer; 0 until there is one.
+        version: the version that answered; 0 until there is an answer.
     """
 
-    __slots__ = ("_request_id", "metadata", "method", "started")
+    __slots__ = ("_request_id", "metadata", "method", "rows", "started", "version")
 
     def __init__(self, method: str, metadata: Metadata) -> None:
         self.method = method
         self.metadata = metadata
         self.started = time.monotonic()
+        self.rows = self.version = 0
         self._request_id = ""
 
     @property
@@ -66,8 +68,8 @@ class Observer:
 
     active = False
 
-    def ended(self, call: CallInfo, code: int, response: bytes | None = None) -> None:
-        """Report a call that has ended with this gRPC code, and its response if there is one."""
+    def ended(self, call: CallInfo, code: int) -> None:
+        """Report a call that has ended with this gRPC code."""
 
     def predicted(self, manifest: Manifest, probabilities: NDArray[np.float32]) -> None:
         """Report the probabilities of one matrix product, of shape (rows, classes)."""

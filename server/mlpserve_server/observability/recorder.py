@@ -19,7 +19,6 @@ from mlpserve_model import Manifest
 from mlpserve_model.process.follower import Follower, Guard
 from mlpserve_server.observability.metrics import CODES, METHODS, METRICS, OTHER, MetricDelta
 from mlpserve_server.observability.observer import CallInfo, Observer
-from mlpserve_server.observability.outcomes import rows_and_version
 
 __all__ = ["CallRecord", "CallSink", "Recorder"]
 
@@ -122,14 +121,14 @@ class Recorder(Observer):
         for sink in self._sinks:
             sink.close()
 
-    def ended(self, call: CallInfo, code: int, response: bytes | None = None) -> None:
+    def ended(self, call: CallInfo, code: int) -> None:
         """Queue a call."""
         seconds = time.monotonic() - call.started
         if self._report:
             self._calls.append((call.method, code, seconds))
         for sink in self._sinks:
             if sink.sample(call):
-                self._records.append((sink, _record(call, code, seconds, response)))
+                self._records.append((sink, _record(call, code, seconds)))
 
     def predicted(self, manifest: Manifest, probabilities: NDArray[np.float32]) -> None:
         """Queue the rows of a matrix product."""
@@ -238,11 +237,11 @@ def _distribution(
     return name, labels, [*counts.tolist(), float(array.sum())]
 
 
-def _record(call: CallInfo, code: int, seconds: float, response: bytes | None) -> CallRecord:
+def _record(call: CallInfo, code: int, seconds: float) -> CallRecord:
     method = call.method if call.method in METHODS else OTHER
     trace = {name: call.header(name) for name in ("traceparent", "tracestate")}
     told = (method, _code(code), time.time(), seconds, call.peer(), call.request_id, trace)
-    return CallRecord(*told, *rows_and_version(call.method, response or b""))
+    return CallRecord(*told, call.rows, call.version)
 
 
 def _code(number: int) -> str:

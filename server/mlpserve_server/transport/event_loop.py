@@ -238,8 +238,9 @@ class Loop:
         if isinstance(answer, Exception):
             self._refuse(call, refusal_of(answer, call))
         else:
-            call.answer(answer)
-            self._observer.ended(call, 0, answer)
+            call.rows, call.version = answer.rows, answer.version
+            call.answer(answer.response)
+            self._observer.ended(call, 0)
 
     def _refuse(self, call: Call, refusal: Refusal) -> None:
         call.refuse(*refusal)

@@ -72,7 +72,7 @@ def _told(behaviour: Callable[..., Any], call: _Call, observer: Observer) -> Cal
             code = context.code() or grpc.StatusCode.UNKNOWN
             observer.ended(call, code.value[0])
             raise
-        observer.ended(call, grpc.StatusCode.OK.value[0], response)
+        observer.ended(call, grpc.StatusCode.OK.value[0])
         return response
 
     return told

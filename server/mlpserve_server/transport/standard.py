@@ -21,6 +21,7 @@ from mlpserve_server.dataplane.admission import Waiting
 from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.oip_catalog import OpenCatalog
 from mlpserve_server.dataplane.predictions import DataPlane, Steps, complete
+from mlpserve_server.dataplane.query import Result
 from mlpserve_server.errors import Overloaded
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.security.credentials import Credentials
@@ -235,14 +236,21 @@ def _predict(data: DataPlane, waiting: Waiting) -> Behaviour:
         waiting.computed(1, time.thread_time() - began)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return _noted(answer)
 
     return predict
 
 
+def _noted(result: Result) -> bytes:
+    """Return the response, and leave on the call what an observer wants to know of it."""
+    if call := current_call():
+        call.rows, call.version = result.rows, result.version
+    return result.response
+
+
 def _in_steps(answer: Callable[[bytes], Steps]) -> Behaviour:
     def take_steps(request: bytes, context: grpc.ServicerContext) -> bytes:
-        return complete(answer(request), context.is_active)
+        return _noted(complete(answer(request), context.is_active))
 
     return take_steps
 

@@ -15,6 +15,7 @@ from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store, Verdict
 from mlpserve_server.dataplane.predictions import DataPlane
+from mlpserve_server.dataplane.query import Result
 from mlpserve_server.lifecycle import loader as loaders
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
@@ -249,9 +250,9 @@ def test_two_models_of_one_number_in_one_product_answer_each_by_itself(
     request = pb.PredictRequest(instance=INSTANCE).SerializeToString()
     answers = DataPlane(manager, max_batch=8, max_rows=8).predict([request] * 4)
     digests = [
-        pb.PredictResponse.FromString(answer).model.digest
+        pb.PredictResponse.FromString(answer.response).model.digest
         for answer in answers
-        if isinstance(answer, bytes)
+        if isinstance(answer, Result)
     ]
     assert digests == [m.manifest.digest for m in two_of_one_number] * 2
 

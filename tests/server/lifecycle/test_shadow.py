@@ -81,7 +81,7 @@ class Setup:
         tensor = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=x.shape, data=x.tobytes())
         request = pb.BatchPredictRequest(instances=tensor, model=model)
         steps = self.data.batch_predict(request.SerializeToString())
-        answer = pb.BatchPredictResponse.FromString(complete(steps, lambda: True))
+        answer = pb.BatchPredictResponse.FromString(complete(steps, lambda: True).response)
         return np.frombuffer(answer.probabilities.data, "<f4").reshape(len(x), -1)
 
 

@@ -1,0 +1,129 @@
+"""The arrays of requests: every check of shape, size and values, and scaling."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpserve.v1 import prediction_pb2
+from mlpserve_model import Manifest, scale_pixels
+from mlpserve_server.dataplane.query import Float32, Query
+from mlpserve_server.errors import BatchTooLarge, InvalidInput
+
+__all__ = ["check_batch", "check_instance", "check_rows", "row_count", "scaled"]
+
+_DTYPES: dict[int, np.dtype[Any]] = {
+    prediction_pb2.DATA_TYPE_UINT8: np.dtype(np.uint8),
+    prediction_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+}
+_MAX_DIMENSIONS = 8
+
+
+def check_instance(query: Query, manifest: Manifest, field: str) -> None:
+    """Raise InvalidInput unless the array is one instance; its values are not read."""
+    inputs = manifest.network.inputs
+    shape: Sequence[int] = query.shape
+    if len(shape) != 1 or shape[0] != inputs:  # the usual shape needs no more
+        shape = _shape(query, field)
+        if not shape or math.prod(shape) != inputs:
+            raise InvalidInput(
+                f"{field}.shape",
+                f"shape {_shown(shape)}, expected {_shown(manifest.signature.input_shape)} "
+                f"or another with a product of {inputs}",
+            )
+    _check_size(query, field, shape, inputs)
+
+
+def check_batch(query: Query, manifest: Manifest, field: str, max_batch: int) -> None:
+    """Raise InvalidInput unless the array is a batch of at most `max_batch` instances."""
+    shape, inputs = _shape(query, field), manifest.network.inputs
+    if len(shape) < 2 or math.prod(shape[1:]) != inputs:
+        raise InvalidInput(
+            f"{field}.shape",
+            f"shape {_shown(shape)}, expected {_shown(('n', *manifest.signature.input_shape))} "
+            f"or another whose dimensions after the first have a product of {inputs}",
+        )
+    if shape[0] == 0:
+        raise InvalidInput(f"{field}.shape", "an empty batch, expected at least 1 instance")
+    if shape[0] > max_batch:
+        raise BatchTooLarge(f"{field}.shape", shape[0], max_batch)
+    _check_size(query, field, shape, shape[0] * inputs)
+
+
+def check_rows(query: Query, manifest: Manifest, field: str, max_batch: int) -> None:
+    """Raise InvalidInput unless the array is an instance or a batch."""
+    shape, inputs = _shape(query, field), manifest.network.inputs
+    if shape and math.prod(shape) == inputs:
+        _check_size(query, field, shape, inputs)
+    else:
+        check_batch(query, manifest, field, max_batch)
+
+
+def row_count(query: Query, manifest: Manifest) -> int:
+    """Return the number of instances in a query that passed its check."""
+    return len(query.data) // (manifest.network.inputs * _DTYPES[query.dtype].itemsize)
+
+
+def scaled(
+    data: bytes | memoryview, dtype: int, manifest: Manifest, field: str, first_row: int = 0
+) -> Float32:
+    """Return the values of checked instances, scaled to 0..1: (rows, inputs) float32.
+
+    Raises:
+        InvalidInput: a value is out of range; the message names its row, from `first_row`.
+    """
+    values = np.frombuffer(data, _DTYPES[dtype]).reshape(-1, manifest.network.inputs)
+    if dtype == prediction_pb2.DATA_TYPE_UINT8:
+        maximum = manifest.signature.input_maximum
+        _check_pixels(values, maximum, field)
+        return scale_pixels(values, maximum)
+    _check_scaled(values, field, first_row)
+    return values.astype(np.float32, copy=False)
+
+
+def _shape(query: Query, field: str) -> tuple[int, ...]:
+    shape = tuple(query.shape[: _MAX_DIMENSIONS + 1])  # of one that may have millions
+    if len(shape) > _MAX_DIMENSIONS or any(d < 0 for d in shape):
+        raise InvalidInput(f"{field}.shape", f"shape {_shown(shape)} is not a shape")
+    return shape
+
+
+def _check_size(query: Query, field: str, shape: Sequence[int], values: int) -> None:
+    dtype = _DTYPES.get(query.dtype)
+    if dtype is None:
+        raise InvalidInput(
+            f"{field}.dtype",
+            f"dtype {query.dtype}, expected DATA_TYPE_UINT8 (1) or DATA_TYPE_FLOAT32 (2)",
+        )
+    if len(query.data) != values * dtype.itemsize:
+        raise InvalidInput(
+            f"{field}.data",
+            f"{len(query.data)} bytes, expected {values * dtype.itemsize}: "
+            f"shape {_shown(shape)} of {dtype.name}",
+        )
+
+
+def _check_pixels(values: NDArray[Any], maximum: float, field: str) -> None:
+    if maximum < 255 and (top := int(values.max())) > maximum:
+        raise InvalidInput(
+            f"{field}.data", f"a value of {top}, expected raw values from 0 to {maximum:g}"
+        )
+
+
+def _check_scaled(values: NDArray[Any], field: str, first_row: int) -> None:
+    if values.min() >= 0 and values.max() <= 1:  # NaN fails both comparisons
+        return
+    wrong = ~((values >= 0) & (values <= 1))
+    row, position = (int(i) for i in np.argwhere(wrong)[0])
+    raise InvalidInput(
+        f"{field}.data",
+        f"the value {values[row, position]} in row {first_row + row} at {position}, expected "
+        "finite values from 0 to 1: float32 is scaled already, raw values are sent as uint8",
+    )
+
+
+def _shown(shape: Sequence[object]) -> str:
+    text = ", ".join(map(str, shape[:_MAX_DIMENSIONS]))
+    return f"[{text}{', ...' if len(shape) > _MAX_DIMENSIONS else ''}]"
