@@ -1,4 +1,4 @@
-"""What trainer and server share: the network, the file format and the versioned store."""
+"""The network, the file format and the versioned store, which trainer and server share."""
 
 from mlpserve_model.errors import (
     AliasConflict,

@@ -1,4 +1,4 @@
-"""mlpserve-models: look after the store."""
+"""mlpserve-models: list, check, promote and prune the versions in a store."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from mlpserve_model.store.store import CHAMPION, Store
 __all__ = ["main", "parser"]
 
 _Found = TypeVar("_Found")
-_MOST_DIGITS = 18  # of a version
+_MAX_DIGITS = 18  # of a version
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader has what it wanted, as in `list | head`; nothing is left to flush to it.
+        # The reader closed the pipe, as in `list | head`; nothing is left to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
@@ -231,10 +231,10 @@ def _names(aliases: dict[str, int], version: int) -> list[str]:
 
 
 def _resolve(store: Store, text: str) -> int:
-    """The number that a number or an alias stands for; raises VersionNotFound."""
+    """Return the number that this text or alias means; raises VersionNotFound."""
     if not text.isdecimal():
         return store.resolve(text)
-    if len(text) > _MOST_DIGITS:
+    if len(text) > _MAX_DIGITS:
         raise VersionNotFound(f"{store.model} has no version of {len(text)} digits")
     return int(text)
 

@@ -1,4 +1,4 @@
-"""What can go wrong with the store, in words for the person who can act."""
+"""What can go wrong with the store; the messages are for the person who can act."""
 
 __all__ = [
     "AliasConflict",
@@ -14,7 +14,7 @@ class StoreError(Exception):
 
 
 class StoreBusy(StoreError):
-    """Another process held the store's lock for too long."""
+    """Another process holds the store's lock."""
 
 
 class VersionNotFound(StoreError):
@@ -22,8 +22,8 @@ class VersionNotFound(StoreError):
 
 
 class AliasConflict(StoreError):
-    """The alias moved in the meantime, or may not move there."""
+    """The alias points at another version than was expected."""
 
 
 class CorruptVersion(StoreError):
-    """A version's files are not what its manifest promises; the message is the reason."""
+    """A version's files are not what its manifest says, or must not be served; with the reason."""

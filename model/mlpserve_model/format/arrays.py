@@ -1,8 +1,8 @@
 """Named float32 arrays as bytes, in NumPy's .npz container; docs/model-format.md is the norm.
 
-Reading trusts nothing: not the member names, not the sizes, not the headers. NumPy's own
-reader is not used because it believes the headers, evaluates them, and accepts members,
-byte orders and trailing bytes that are not in the contract.
+Member names, sizes and headers are all checked. NumPy's own reader is not used, because it trusts
+and evaluates the headers, and accepts members, byte orders and trailing bytes that the format
+forbids.
 """
 
 import io
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mlpserve_model.errors import CorruptVersion
 from mlpserve_model.nn.network import Layer, Network, Weights
 
-__all__ = ["decode", "decode_weights", "encode", "encode_weights", "largest_size"]
+__all__ = ["decode", "decode_weights", "encode", "encode_weights", "max_size"]
 
 Float32 = NDArray[np.float32]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -31,7 +31,7 @@ _OVERHEAD = 1024
 
 
 def encode(arrays: Mapping[str, Float32]) -> bytes:
-    """The arrays as an uncompressed .npz; the same arrays always give the same bytes."""
+    """Return the arrays as an uncompressed .npz; equal arrays give equal bytes."""
     buffer = io.BytesIO()
     contiguous: dict[str, Any] = {k: np.ascontiguousarray(a, "<f4") for k, a in arrays.items()}
     np.savez(buffer, **contiguous)  # allow_pickle=False would be one more array in NumPy 2.1
@@ -39,12 +39,14 @@ def encode(arrays: Mapping[str, Float32]) -> bytes:
 
 
 def decode(data: bytes, shapes: Shapes) -> dict[str, Float32]:
-    """Exactly the arrays of these names and shapes, read-only and finite.
+    """Return the arrays of exactly these names and shapes, read-only and finite.
 
-    Raises CorruptVersion with the reason for anything else.
+    Raises:
+        CorruptVersion: The file is anything else; the message is the reason.
+
     """
-    if len(data) > largest_size(shapes):
-        raise CorruptVersion(f"{len(data)} bytes, expected at most {largest_size(shapes)}")
+    if len(data) > max_size(shapes):
+        raise CorruptVersion(f"{len(data)} bytes, expected at most {max_size(shapes)}")
     _check_frame(data, shapes)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -52,34 +54,34 @@ def decode(data: bytes, shapes: Shapes) -> dict[str, Float32]:
             return {name: _array(archive, name, shape) for name, shape in shapes.items()}
     except CorruptVersion:
         raise
-    # zipfile raises many kinds for a damaged file, some undocumented (struct.error, EOFError,
-    # NotImplementedError, RuntimeError, UnicodeDecodeError): to us they are all the same news.
+    # zipfile raises many kinds of error for a damaged file, some of them undocumented
+    # (struct.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError).
     except Exception as error:
         raise CorruptVersion(f"not a readable .npz file: {error}") from error
 
 
-def largest_size(shapes: Shapes) -> int:
-    """More bytes than a file with these arrays can need."""
+def max_size(shapes: Shapes) -> int:
+    """Return an upper bound of the bytes of a file with these arrays."""
     arrays = sum(_nbytes(shape) + _OVERHEAD for shape in shapes.values())
     return arrays + _OVERHEAD
 
 
 def encode_weights(weights: Weights) -> bytes:
-    """Weights as model.npz: w1, b1, w2, b2, ... from the first layer on."""
+    """Return weights as model.npz: w1, w2, ..., b1, b2, ... from the first layer on."""
     named = [(f"w{i}", layer.w) for i, layer in enumerate(weights, 1)]
     named += [(f"b{i}", layer.b) for i, layer in enumerate(weights, 1)]
     return encode({name: a.astype(np.float32) for name, a in named})
 
 
 def decode_weights(data: bytes, network: Network) -> Weights:
-    """The weights of this network from the bytes of model.npz; raises CorruptVersion."""
+    """Return the weights of this network from model.npz; raises CorruptVersion."""
     arrays = decode(data, weight_shapes(network))
     count = len(network.layer_shapes)
     return tuple(Layer(arrays[f"w{i}"], arrays[f"b{i}"]) for i in range(1, count + 1))
 
 
 def weight_shapes(network: Network) -> Shapes:
-    """The name and shape of every array in this network's model.npz."""
+    """Return the name and shape of every array in this network's model.npz."""
     shapes: dict[str, tuple[int, ...]] = {}
     for i, (inputs, units) in enumerate(network.layer_shapes, 1):
         shapes[f"w{i}"], shapes[f"b{i}"] = (inputs, units), (units,)
@@ -87,9 +89,9 @@ def weight_shapes(network: Network) -> Shapes:
 
 
 def _check_frame(data: bytes, shapes: Shapes) -> None:
-    """Nothing before the first member, nothing after the directory, and a small directory.
+    """Allow no bytes before the first member or after the directory, and no large directory.
 
-    zipfile accepts both, and makes objects of every directory entry before we see one.
+    zipfile accepts them, and makes an object of every directory entry before it returns any.
     """
     end = data[-_END.size :]
     if not data.startswith(b"PK\3\4") or len(end) < _END.size or end[:4] != b"PK\5\6":
@@ -107,10 +109,10 @@ def _check_members(members: list[zipfile.ZipInfo], shapes: Shapes) -> None:
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 0x1:
             raise CorruptVersion(f"{member.filename} is compressed or encrypted, expected stored")
-        largest = _nbytes(shapes[member.filename.removesuffix(".npy")]) + _OVERHEAD
-        if member.file_size > largest:
+        limit = _nbytes(shapes[member.filename.removesuffix(".npy")]) + _OVERHEAD
+        if member.file_size > limit:
             raise CorruptVersion(
-                f"{member.filename} claims {member.file_size} bytes, expected at most {largest}"
+                f"{member.filename} claims {member.file_size} bytes, expected at most {limit}"
             )
 
 
@@ -129,13 +131,13 @@ def _array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> Float
 
 
 def _data_start(data: bytes, name: str, shape: tuple[int, ...]) -> int:
-    """Where the values begin, once the .npy header says just what it must."""
+    """Return the offset of the values; the .npy header must be exactly as expected."""
     if data[: len(_MAGIC)] != _MAGIC:
         raise CorruptVersion(f"{name} is not a .npy array of format 1.0")
     length: int = struct.unpack_from("<H", data, len(_MAGIC))[0]
     start = len(_MAGIC) + 2 + length
     header = data[len(_MAGIC) + 2 : start].decode("latin-1").rstrip(" \n")
-    # Compared as text, never evaluated: how it is padded depends on NumPy's version.
+    # Compared as text, never evaluated; its padding depends on NumPy's version.
     expected = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
     if header != expected:
         raise CorruptVersion(f"{name} has the header {header[:100]!r}, expected {expected}")

@@ -1,7 +1,7 @@
-"""The manifest: what a version is, as data. docs/model-format.md is the norm.
+"""The manifest: the description of a version. docs/model-format.md is the norm.
 
-Everything a reader needs stands here, so that weights are never guessed at. It is read and checked
-by manifest_reader; fields that this release does not know are kept.
+It holds all that a reader needs to know about the weights. manifest_reader reads and checks it;
+fields that this release does not know are kept.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ GOLDEN_FILE = "golden.npz"
 MANIFEST_FILE = "manifest.json"
 VERDICTS = ("PROMOTED", "REJECTED", "FORCED")
 
-# Bounds on what a reader is ready to allocate; far above what this system is made for.
+# Bounds on what a reader allocates, far above what this system is made for.
 MAX_BYTES = 2**20
 MAX_PARAMETERS = 2**26
 MAX_LAYERS = 64
@@ -55,7 +55,7 @@ class FileInfo:
 
 @dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """What a version was trained on: a name, "sha256:<hex>" of the data, how it was split."""
+    """The data of a version: a name, "sha256:<hex>" of the data, and how it was split."""
 
     name: str
     digest: str

@@ -1,4 +1,4 @@
-"""Reads a manifest and checks it whole: nothing of it is taken on trust."""
+"""Reads a manifest and checks every field of it."""
 
 import math
 import re
@@ -88,7 +88,7 @@ def _wrong(path: str, value: object, expected: str) -> CorruptVersion:
 
 
 def _take(document: object, path: str, kind: type = object) -> Any:
-    """The value at a dotted path, when it is there and of this kind."""
+    """Return the value at a dotted path; raises CorruptVersion unless it is of this kind."""
     value = document
     for key in path.split("."):
         if not isinstance(value, dict) or key not in value:
@@ -140,7 +140,7 @@ def _time(document: object, path: str) -> datetime:
     value = _text(document, path)
     try:
         time = datetime.fromisoformat(value)
-        time.astimezone(UTC)  # the offset may lead out of the calendar
+        time.astimezone(UTC)  # with its offset the time may be outside the calendar
     except (ValueError, OverflowError) as error:
         raise _wrong(path, value, "an ISO 8601 time") from error
     if time.tzinfo is None:
@@ -163,7 +163,7 @@ def _network(document: object) -> Network:
 def _files(document: object) -> dict[str, FileInfo]:
     names = _take(document, "files", dict)
     for name in names:
-        # The name becomes a path: nothing that could leave the version's folder.
+        # The name becomes a path, which must not leave the version's folder.
         if not _FILE_NAME.fullmatch(name) or name == MANIFEST_FILE:
             raise _wrong("files", name, f"names that match {_FILE_NAME.pattern}")
     for required in (MODEL_FILE, GOLDEN_FILE):

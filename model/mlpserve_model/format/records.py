@@ -1,4 +1,4 @@
-"""What aliases.json and history.jsonl hold, as bytes and as Python has it."""
+"""aliases.json and history.jsonl: their contents as bytes and as Python objects."""
 
 import getpass
 import json
@@ -27,7 +27,7 @@ ALIAS = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
 def decode_aliases(data: bytes) -> dict[str, int]:
-    """Where every alias points; raises ValueError saying what the text is not."""
+    """Return where every alias points; raises ValueError for anything else."""
     try:
         document = strict_json.parse(data)
     except ValueError as error:
@@ -38,12 +38,12 @@ def decode_aliases(data: bytes) -> dict[str, int]:
 
 
 def encode_aliases(aliases: Mapping[str, int]) -> bytes:
-    """The text of aliases.json."""
+    """Return the text of aliases.json."""
     return json.dumps(dict(aliases), indent=2, sort_keys=True).encode() + b"\n"
 
 
 def decode_events(data: bytes) -> list[dict[str, Any]]:
-    """The events of a history, in its order; a line torn by a crash is left out."""
+    """Return the events of a history, in its order; a line torn by a crash is left out."""
     return [event for line in data.splitlines() if (event := _event(line)) is not None]
 
 
@@ -64,16 +64,16 @@ def recorded_digests(data: bytes) -> dict[int, str | None]:
 
 
 def encode_event(event: Mapping[str, Any]) -> bytes:
-    """One line of a history, without its end."""
-    # What a terminal gave in no valid encoding stays readable as JSON's own escape.
+    """Return one line of a history, without its newline."""
+    # Text from a terminal that is not valid UTF-8 stays readable as JSON's own escapes.
     return json.dumps(dict(event), ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def actor() -> str:
-    """Whom this process belongs to, and where it runs."""
+    """Return the user and the host of this process."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user id without a name
+    except (KeyError, OSError):  # a user id without a name, as in a container
         user = f"uid {os.getuid()}"
     return f"{user}@{socket.gethostname()}"
 

@@ -1,4 +1,4 @@
-"""JSON from strangers: what is read can also be written again, by any program."""
+"""Strict JSON: whatever is read can be written again, by any program."""
 
 import json
 from collections import Counter
@@ -10,12 +10,12 @@ MAX_DEPTH = 32
 
 
 def parse(data: bytes) -> Any:
-    """The document; raises ValueError for all but finite, shallow UTF-8 JSON, each key once."""
+    """Return the document; raises ValueError unless it is finite, shallow UTF-8, each key once."""
     try:
         document = json.loads(
             data.decode(), parse_constant=_refuse_constant, object_pairs_hook=_object
         )
-        # Lone surrogates and 1e999 come in as escapes and numbers, and are refused going out.
+        # Lone surrogates and 1e999 can be read, as escapes and numbers, but not be written.
         json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError as error:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from error

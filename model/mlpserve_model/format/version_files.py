@@ -1,4 +1,4 @@
-"""One version's files: made of weights, and read back with nothing taken on trust."""
+"""The files of one version: made from weights, and read back with every byte checked."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -23,9 +23,9 @@ __all__ = [
     "read_verified",
 ]
 
-# Reads a version's file by its name, up to a number of bytes: CorruptVersion when there are more.
+# Reads a file of the version by its name; raises CorruptVersion above a number of bytes.
 Read = Callable[[str, int], bytes]
-# How far a probability may be from its golden value: float32 sums differ between machines.
+# The allowed difference from a golden probability: float32 sums differ between machines.
 GOLDEN_TOLERANCE = 1e-4
 
 
@@ -37,22 +37,29 @@ class StoredModel:
     weights: Weights
 
     def predict(self, x: Array) -> NDArray[np.float32]:
-        """Probabilities (rows, classes) of scaled instances `x` (rows, inputs)."""
+        """Return the probabilities (rows, classes) of scaled instances `x` (rows, inputs)."""
         return _probabilities(self.manifest.network, self.weights, x)
 
 
 def model_files(network: Network, weights: Weights, golden_inputs: Array) -> dict[str, bytes]:
-    """The contents of model.npz and golden.npz: the weights, and how they must answer.
+    """Return the contents of model.npz and golden.npz: the weights, and what they must answer.
 
-    Raises CorruptVersion for what no reader would accept.
+    Args:
+        network: The shape of the network.
+        weights: Its weights.
+        golden_inputs: Scaled instances for the self-test, (rows, inputs).
+
+    Raises:
+        CorruptVersion: No reader would accept the files.
+
     """
     shapes = _golden_shapes(network, len(golden_inputs))
     if golden_inputs.shape != shapes["inputs"]:
         raise CorruptVersion(f"golden inputs {golden_inputs.shape}, expected {shapes['inputs']}")
     golden_inputs = golden_inputs.astype(np.float32)
-    # Computed from what a reader will have: float32, in row-major order.
+    # Computed from what a reader gets: float32, in row-major order.
     stored = arrays.decode_weights(data := arrays.encode_weights(weights), network)
-    with np.errstate(all="ignore"):  # weights that overflow are refused two lines below
+    with np.errstate(all="ignore"):  # weights that overflow are rejected below
         probabilities = _probabilities(network, stored, golden_inputs)
     golden = arrays.encode({"inputs": golden_inputs, "probabilities": probabilities})
     arrays.decode(golden, shapes)
@@ -65,19 +72,19 @@ def read_model(read: Read, manifest: Manifest) -> StoredModel:
     Raises CorruptVersion with what is wrong, or OSError when the store cannot be read.
     """
     network, files = manifest.network, manifest.files
-    limit = arrays.largest_size(arrays.weight_shapes(network))
+    limit = arrays.max_size(arrays.weight_shapes(network))
     data = read_verified(read, MODEL_FILE, files[MODEL_FILE], limit)
     model = StoredModel(manifest, arrays.decode_weights(data, network))
     shapes = _golden_shapes(network, manifest.golden_rows)
-    data = read_verified(read, GOLDEN_FILE, files[GOLDEN_FILE], arrays.largest_size(shapes))
+    data = read_verified(read, GOLDEN_FILE, files[GOLDEN_FILE], arrays.max_size(shapes))
     _self_test(model, arrays.decode(data, shapes))
     return model
 
 
 def read_verified(read: Read, name: str, info: FileInfo, limit: int) -> bytes:
-    """The bytes of one file, of the size and digest that the manifest gives.
+    """Return the bytes of one file, which has the size and digest that the manifest gives.
 
-    Raises CorruptVersion, before reading where there are more than `limit` bytes, or OSError.
+    Raises CorruptVersion, before reading if there are more than `limit` bytes, or OSError.
     """
     try:
         data = read(name, min(limit, info.size))
@@ -88,7 +95,7 @@ def read_verified(read: Read, name: str, info: FileInfo, limit: int) -> bytes:
 
 
 def compare(name: str, found: FileInfo, info: FileInfo) -> None:
-    """Raise CorruptVersion for a file that is not what the manifest says."""
+    """Raise CorruptVersion if a file is not the one that the manifest describes."""
     if found.size != info.size:
         raise CorruptVersion(f"{name} has {found.size} bytes, expected {info.size}")
     if found.sha256 != info.sha256:
@@ -104,7 +111,7 @@ def _golden_shapes(network: Network, rows: int) -> dict[str, tuple[int, ...]]:
 
 
 def _self_test(model: StoredModel, golden: Mapping[str, NDArray[np.float32]]) -> None:
-    with np.errstate(all="ignore"):  # finite weights may still overflow: the difference tells
+    with np.errstate(all="ignore"):  # finite weights may still overflow: the difference is then NaN
         difference = np.abs(model.predict(golden["inputs"]) - golden["probabilities"]).max()
     if not difference <= GOLDEN_TOLERANCE:  # also when it is NaN
         raise CorruptVersion(

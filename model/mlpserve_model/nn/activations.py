@@ -1,9 +1,9 @@
 """Activation functions: each forward with its backward beside it, pure.
 
-A backward takes the gradient of the loss with respect to the activation `a` and the
-activation itself, and gives the gradient with respect to the pre-activation `z`.
-Writing the derivative in terms of `a` means that `z` need not be kept.
-Arrays are (rows, units), of any one floating type, which is kept.
+A backward function takes the gradient of the loss with respect to the activation `a`, and `a`
+itself, and returns the gradient with respect to the pre-activation `z`. With the derivative
+written in terms of `a`, `z` need not be stored. Arrays are (rows, units); their floating type is
+kept.
 """
 
 from collections.abc import Callable
@@ -24,40 +24,40 @@ class Activation(NamedTuple):
 
 
 def relu(z: Array) -> Array:
-    """max(z, 0)."""
+    """Return max(z, 0)."""
     return np.maximum(z, 0)
 
 
 def relu_backward(grad: Array, a: Array) -> Array:
-    """dL/dz = dL/da where z > 0, else 0; z > 0 exactly where a > 0."""
+    """Return dL/dz = dL/da where z > 0, else 0; z > 0 exactly where a > 0."""
     return grad * (a > 0)
 
 
 def sigmoid(z: Array) -> Array:
-    """1 / (1 + exp(-z)), by whichever of its two forms cannot overflow."""
+    """Return 1 / (1 + exp(-z)), in the form that cannot overflow for the sign of z."""
     e: Array = np.exp(-np.abs(z))
     return np.where(z >= 0, 1, e) / (1 + e)
 
 
 def sigmoid_backward(grad: Array, a: Array) -> Array:
-    """dL/dz = dL/da · a(1 - a)."""
+    """Return dL/dz = dL/da · a(1 - a)."""
     return grad * a * (1 - a)
 
 
 def tanh(z: Array) -> Array:
-    """Hyperbolic tangent."""
+    """Return the hyperbolic tangent of z."""
     a: Array = np.tanh(z)
     return a
 
 
 def tanh_backward(grad: Array, a: Array) -> Array:
-    """dL/dz = dL/da · (1 - a²)."""
+    """Return dL/dz = dL/da · (1 - a²)."""
     return grad * (1 - a * a)
 
 
 def softmax(z: Array) -> Array:
-    """exp(z) / Σ exp(z) along each row; subtracting the row's maximum prevents overflow."""
-    # The ufuncs' own reductions: for one row, what z.max() does around them costs more.
+    """Return exp(z) / Σ exp(z) of each row; subtracting the row's maximum prevents overflow."""
+    # The ufuncs' own reductions: for one row, the overhead of z.max() costs more than the work.
     a: Array = z - np.maximum.reduce(z, axis=1, keepdims=True)
     np.exp(a, out=a)
     a /= np.add.reduce(a, axis=1, keepdims=True)
@@ -65,7 +65,7 @@ def softmax(z: Array) -> Array:
 
 
 def softmax_backward(grad: Array, a: Array) -> Array:
-    """dL/dz_i = a_i (dL/da_i - Σ_j dL/da_j a_j): the Jacobian diag(a) - a aᵀ, applied by row."""
+    """Return dL/dz_i = a_i (dL/da_i - Σ_j dL/da_j a_j): the Jacobian diag(a) - a aᵀ, by row."""
     delta: Array = a * (grad - (grad * a).sum(axis=1, keepdims=True))
     return delta
 

@@ -1,8 +1,8 @@
 """Losses: each with its gradient with respect to the last layer's pre-activation.
 
-`logits` is that pre-activation, `probabilities` the output activation of it, and `targets`
-what the probabilities should be (one-hot, or smoothed): all (rows, classes). A loss is a
-sum over classes and a mean over rows.
+`logits` is that pre-activation, `probabilities` its output activation, and `targets` the wanted
+probabilities (one-hot, or smoothed): all (rows, classes). A loss is a sum over classes and a mean
+over rows.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,9 @@ __all__ = ["LOSSES"]
 
 
 def cross_entropy(output: str, logits: Array, probabilities: Array, targets: Array) -> float:
-    """-Σ t log p for softmax, -Σ (t log p + (1-t) log(1-p)) for sigmoid outputs.
+    """Return -Σ t log p for softmax, -Σ (t log p + (1-t) log(1-p)) for sigmoid outputs.
 
-    Computed from the logits, where no logarithm of a rounded-off zero can occur:
+    It is computed from the logits, so that no logarithm of an underflowed zero occurs:
     log Σ exp(z) - z for softmax, log(1 + exp(z)) - t z for sigmoid.
     """
     if output == "softmax":
@@ -29,21 +29,21 @@ def cross_entropy(output: str, logits: Array, probabilities: Array, targets: Arr
 
 
 def cross_entropy_backward(output: str, probabilities: Array, targets: Array) -> Array:
-    """dL/dz = (p - t) / rows; for softmax this needs targets that sum to 1.
+    """Return dL/dz = (p - t) / rows; for softmax the targets must sum to 1.
 
-    The same short form for both outputs, since each is the canonical link of its loss:
+    Both outputs have this short form, since each is the canonical link of its loss:
     Bishop, Pattern Recognition and Machine Learning (2006), section 4.3.6.
     """
     return (probabilities - targets) / len(targets)
 
 
 def mean_squared_error(output: str, logits: Array, probabilities: Array, targets: Array) -> float:
-    """½ Σ (p - t)²; the half is Nielsen's, Neural Networks and Deep Learning (2015), eq. 6."""
+    """Return ½ Σ (p - t)², with the half as in Nielsen, Neural Networks and Deep Learning (6)."""
     return float(0.5 * np.square(probabilities - targets).sum() / len(targets))
 
 
 def mean_squared_error_backward(output: str, probabilities: Array, targets: Array) -> Array:
-    """dL/dp = (p - t) / rows, taken back through the output activation."""
+    """Return dL/dp = (p - t) / rows, propagated back through the output activation."""
     return OUTPUT[output].backward((probabilities - targets) / len(targets), probabilities)
 
 

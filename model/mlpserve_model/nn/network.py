@@ -1,7 +1,7 @@
-"""The multi-layer perceptron: its shape, its weights, forward and backward, pure.
+"""The multi-layer perceptron: its shape, its weights, and the pure forward and backward passes.
 
-Rows are instances everywhere: `x` is (rows, inputs), a layer computes a = f(x @ w + b) with
-`w` (inputs, units) and `b` (units,). Functions keep the floating type they are given.
+Rows are instances: `x` is (rows, inputs), and a layer computes a = f(x @ w + b) with `w` of shape
+(inputs, units) and `b` of shape (units,). Functions keep the floating type of their arguments.
 """
 
 import math
@@ -49,12 +49,12 @@ class Network:
 
     @property
     def inputs(self) -> int:
-        """How many values one instance has."""
+        """The number of values of one instance."""
         return self.layer_sizes[0]
 
     @property
     def classes(self) -> int:
-        """How many probabilities an answer has."""
+        """The number of probabilities of an answer."""
         return self.layer_sizes[-1]
 
     @property
@@ -64,7 +64,7 @@ class Network:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the weights hold."""
+        """The number of weights and biases."""
         return sum((inputs + 1) * units for inputs, units in self.layer_shapes)
 
 
@@ -79,11 +79,17 @@ Weights: TypeAlias = tuple[Layer, ...]
 
 
 def initialise(network: Network, rng: np.random.Generator, scheme: str = "he") -> Weights:
-    """Random float32 weights and zero biases.
+    """Draw float32 weights; biases are zero.
 
-    `he` draws from N(0, 2 / inputs) (He et al. 2015, section 2.2), `xavier` uniformly within
-    ±sqrt(6 / (inputs + units)) (Glorot and Bengio 2010, eq. 16). Raises ValueError for
-    another scheme.
+    Args:
+        network: The shape.
+        rng: The source of randomness.
+        scheme: `he` draws from N(0, 2 / inputs) (He et al. 2015, section 2.2), `xavier` uniformly
+            within ±sqrt(6 / (inputs + units)) (Glorot and Bengio 2010, eq. 16).
+
+    Raises:
+        ValueError: The scheme is unknown.
+
     """
     if scheme not in INITIALISERS:
         raise ValueError(_unknown("initialisation", scheme, INITIALISERS))
@@ -95,7 +101,7 @@ def initialise(network: Network, rng: np.random.Generator, scheme: str = "he") -
 
 
 def forward(network: Network, weights: Weights, x: Array) -> Array:
-    """Probabilities (rows, classes) of `x` (rows, inputs)."""
+    """Return the probabilities (rows, classes) of `x` (rows, inputs)."""
     hidden = HIDDEN[network.hidden_activation].forward
     a = x
     for layer in weights[:-1]:
@@ -106,11 +112,21 @@ def forward(network: Network, weights: Weights, x: Array) -> Array:
 def loss_and_gradients(
     network: Network, weights: Weights, x: Array, targets: Array, loss: str = "cross_entropy"
 ) -> tuple[float, Weights]:
-    """The loss of `x` (rows, inputs) against `targets` (rows, classes), and its gradients.
+    """Return the loss and its gradients, which have the shapes of the weights.
 
-    The gradients have the shapes of the weights. Back-propagation as in Nielsen, Neural
-    Networks and Deep Learning (2015), BP1 to BP4, by matrices. Raises ValueError for an
-    unknown loss.
+    Backpropagation as in Nielsen, Neural Networks and Deep Learning (2015), BP1 to BP4, in
+    matrix form.
+
+    Args:
+        network: The shape.
+        weights: The weights.
+        x: The instances, (rows, inputs).
+        targets: The wanted probabilities, (rows, classes).
+        loss: A key of LOSSES.
+
+    Raises:
+        ValueError: The loss is unknown.
+
     """
     if loss not in LOSSES:
         raise ValueError(_unknown("loss", loss, LOSSES))
@@ -134,14 +150,14 @@ def loss_and_gradients(
 
 
 def scale_pixels(pixels: NDArray[np.uint8], maximum: float) -> NDArray[np.float32]:
-    """Raw uint8 values as float32 in 0..1: the one place that decides how."""
+    """Return raw uint8 values as float32 from 0 to 1; nothing else scales pixels."""
     return np.multiply(pixels, np.float32(1 / maximum), dtype=np.float32)
 
 
 def pre_activation(layer: Layer, a: Array) -> Array:
     """Return a @ w + b: (rows, units) of `a` (rows, inputs)."""
     z: Array = a @ layer.w
-    z += layer.b  # into the product, which is ours: no second array of its size
+    z += layer.b  # in place, which spares a second array of that size
     return z
 
 

@@ -1,4 +1,4 @@
-"""Types that the whole package shares."""
+"""Types that are used in the whole package."""
 
 from typing import Any, TypeAlias
 

@@ -1,7 +1,7 @@
 """Files that survive a crash, in folders where others may write too.
 
-A file gets its name when it is complete and on disk. The entries of a folder are reached through
-its descriptor: a name that has become a symbolic link, a FIFO or a device is refused, not followed.
+A file gets its name when it is complete and on disk. The entries of a folder are opened relative to
+its descriptor; an entry that is a symbolic link, a FIFO or a device is refused.
 """
 
 import errno
@@ -107,13 +107,13 @@ class Directory:
             size = os.fstat(file.fileno()).st_size
             if size > limit:
                 raise UnusableFile(f"{name} has {size} bytes, expected at most {limit}")
-            return file.read(size)  # not `limit`: so much memory would be taken for any file
+            return file.read(size)  # not `limit`, which is allocated at once
 
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
         """Give a file to fill, which replaces `name` once the block has ended without an error."""
         temporary = f".{name}.{os.getpid()}.tmp"
-        self.remove(temporary)  # a process with our number may have died here
+        self.remove(temporary)  # left by a killed process with the same number
         descriptor = self._create(temporary)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -171,7 +171,7 @@ class Directory:
         try:
             descriptor = os.open(name, flags | _SAFE, 0o666, dir_fd=self._descriptor)
         except OSError as error:
-            if error.errno == errno.ELOOP:  # it was replaced since we looked
+            if error.errno == errno.ELOOP:  # it was replaced after the check
                 raise UnusableFile(f"{name} is not a regular file but a symbolic link") from error
             raise
         return _checked(name, descriptor)
@@ -250,7 +250,7 @@ def _try_lock(folder: Directory, name: str) -> int | None:
 
 
 def _checked(name: str, descriptor: int) -> int:
-    """The descriptor, closed again when it is not that of a regular file."""
+    """Return the descriptor; close it and raise UnusableFile unless it is a regular file's."""
     try:
         _check_regular(name, os.fstat(descriptor))
     except BaseException:

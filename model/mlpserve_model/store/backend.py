@@ -1,4 +1,4 @@
-"""The few verbs that a place for versions must know; what they are used for is the Store's."""
+"""The operations that Store needs of a place for versions."""
 
 import re
 from collections.abc import Hashable, Iterator, Sequence
@@ -13,7 +13,7 @@ VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
 class Conflict(Exception):
-    """What was to be replaced is not what it was."""
+    """The file to be replaced has changed meanwhile."""
 
 
 def next_number(*taken: int) -> int:
@@ -25,10 +25,10 @@ def next_number(*taken: int) -> int:
 
 
 class Backend(Protocol):
-    """Where the files of one model are: "7/model.npz", "aliases.json".
+    """The files of one model, named like "7/model.npz" or "aliases.json".
 
-    `str` of it is its address, for messages. All that writes is called with the lock held.
-    Every verb raises OSError when the place cannot be read or written, and FileNotFoundError
+    `str` of it is its address, for messages. Methods that write are called with the lock held.
+    Every method raises OSError when the place cannot be read or written, and FileNotFoundError
     for a file that is not there.
     """
 
@@ -45,19 +45,19 @@ class Backend(Protocol):
         ...
 
     def read(self, name: str, limit: int) -> bytes:
-        """A file's bytes; raises CorruptVersion above `limit` bytes, before reading them."""
+        """Return a file's bytes; raises CorruptVersion above `limit` bytes, before reading them."""
         ...
 
     def stat(self, name: str) -> FileInfo:
-        """The digest and size of a file of any size, in little memory."""
+        """Return digest and size of a file, in little memory whatever its size."""
         ...
 
     def lock(self, timeout: float) -> AbstractContextManager[None]:
-        """Keep every other writer out; raises StoreBusy after `timeout` seconds."""
+        """Hold the writers' lock; raises StoreBusy after `timeout` seconds."""
         ...
 
     def collect_garbage(self, thorough: bool) -> None:
-        """Remove what writers that died left; not `thorough`: what the last ones left."""
+        """Remove what killed writers left: the last ones, or with `thorough` all of them."""
         ...
 
     def claim(self, above: int) -> int:
@@ -65,13 +65,13 @@ class Backend(Protocol):
         ...
 
     def write(self, name: str, data: bytes) -> None:
-        """Make a file, durable when this returns; no reader sees less than the whole."""
+        """Make a file, durable when this returns; readers see all of it or none."""
         ...
 
     def replace(self, name: str, data: bytes, before: bytes | None) -> None:
-        """Put a file in the place of one, as `write` does it.
+        """Replace a file, as `write` does.
 
-        Raises Conflict when its content is not `before` (None: when it is there).
+        Raises Conflict unless its content is `before` (None: unless there is no such file).
         """
         ...
 
@@ -84,5 +84,5 @@ class Backend(Protocol):
         ...
 
     def remove(self, versions: Sequence[int]) -> None:
-        """Remove versions; each stops to exist at one instant."""
+        """Remove versions, each in one step for its readers."""
         ...

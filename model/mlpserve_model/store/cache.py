@@ -1,4 +1,4 @@
-"""What was seen of an object store, kept in a folder: for a start without the object store."""
+"""A local copy of an object store's versions, for a start while the store is unreachable."""
 
 import logging
 from contextlib import suppress
@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 class CachedStore(StoreReader):
     """A store whose versions, once verified, are read from a folder of this machine.
 
-    The folder has the layout of a store, so what was last seen is a store too. It is verified
-    again whenever it is read, and never more than a copy: `keep` versions without an alias stay.
-    A folder that cannot be written is said in the log, once, and changes nothing else.
+    The folder has the layout of a store, so that `last_seen` is one too. Its versions are verified
+    whenever they are read; `keep` of those without an alias stay. A folder that cannot be written
+    is logged once and changes nothing else.
     """
 
     def __init__(self, root: Bucket, model: str, folder: Path, keep: int) -> None:
@@ -35,16 +35,16 @@ class CachedStore(StoreReader):
         self._warned = False
 
     def aliases(self) -> dict[str, int]:
-        """As StoreReader says; kept for `last_seen`."""
+        """As StoreReader says; a copy is kept for `last_seen`."""
         aliases = super().aliases()
-        # An empty store where there was one says more about the store than about the aliases.
+        # No aliases where there were some: the store is away, and its copy stays.
         if aliases and aliases != self._seen_aliases:
             self._keep({ALIASES_FILE: encode_aliases(aliases)})
             self._seen_aliases = aliases
         return aliases
 
     def manifest(self, version: int) -> Manifest:
-        """As StoreReader says; what is kept of a version while the store cannot be read."""
+        """As StoreReader says; the copy's while the store cannot be read."""
         try:
             return super().manifest(version)
         except (VersionNotFound, CorruptVersion):
@@ -55,7 +55,7 @@ class CachedStore(StoreReader):
             raise
 
     def load(self, version: int) -> StoredModel:
-        """As StoreReader says; from the folder if it holds this very version."""
+        """As StoreReader says; from the folder if it holds the same version."""
         manifest = self.manifest(version)
         with suppress(StoreError):
             model = self._kept.load(version)
@@ -70,7 +70,7 @@ class CachedStore(StoreReader):
         with self._reading(version):
             model = read_model(read, manifest)
         named = {f"{version}/{name}": data for name, data in contents.items()}
-        # The manifest last, here too: a copy that was interrupted is none.
+        # The manifest last: without it, an interrupted copy is not a version.
         self._keep(named | {f"{version}/{MANIFEST_FILE}": manifest.document}, version)
         return model
 

@@ -1,7 +1,7 @@
 """One model's versions in a folder of a shared volume.
 
-Readers need no lock and no write access. Writers agree through one lock file, which the
-kernel frees when its holder dies. The root may be a symbolic link; nothing below it is followed.
+Readers need no lock and no write access. Writers take turns by one lock file, which the kernel
+frees when its holder dies. The root may be a symbolic link; no link below it is followed.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from mlpserve_model.store.backend import VERSION, Conflict, next_number
 __all__ = ["FolderBackend"]
 
 _TEMPORARY = re.compile(r"\..*\.tmp", re.DOTALL)
-# A writer that died had the highest number: only a few versions came after it.
+# A killed writer had the highest number then: only a few versions came after it.
 _RECENT = 100
 _REMOVED = re.compile(r"\.[0-9]+\.removed")
 
@@ -62,12 +62,12 @@ class FolderBackend:
             return None
 
     def read(self, name: str, limit: int) -> bytes:
-        """As Backend says; CorruptVersion too for what is no regular file."""
+        """As Backend says; CorruptVersion also unless it is a regular file."""
         with self._folder_of(name) as (folder, file), _judging():
             return folder.read(file, limit)
 
     def stat(self, name: str) -> FileInfo:
-        """As Backend says; CorruptVersion for what is no regular file."""
+        """As Backend says; CorruptVersion unless it is a regular file."""
         with self._folder_of(name) as (folder, file), _judging(), folder.open(file) as opened:
             return FileInfo(hashlib.file_digest(opened, "sha256").hexdigest(), opened.tell())
 
@@ -80,7 +80,7 @@ class FolderBackend:
     def collect_garbage(self, thorough: bool) -> None:
         """Remove versions without a manifest, and temporary files.
 
-        Writers hold the lock while they write, and so does the caller.
+        The caller holds the lock, so that nobody writes them at this moment.
         """
         with self._open() as folder:
             for entry in folder.entries():
@@ -94,7 +94,7 @@ class FolderBackend:
                     folder.remove_tree(str(version))
 
     def claim(self, above: int) -> int:
-        """Make the folder of the next version; the exclusive mkdir makes the number ours."""
+        """Make the folder of the next version; mkdir fails for every other writer."""
         with self._open() as folder:
             names = (entry.name for entry in folder.entries())
             taken = [int(name) for name in names if VERSION.fullmatch(name)]
@@ -103,7 +103,7 @@ class FolderBackend:
         return version
 
     def keep(self, version: int | None, contents: Mapping[str, bytes]) -> None:
-        """Write a copy's files in this order; those of a version replace what is there of it."""
+        """Write the files of a copy, in this order; a version replaces the one of its number."""
         with self._made() as folder:
             if version is not None:
                 if folder.stat(str(version)) is not None:
@@ -133,15 +133,15 @@ class FolderBackend:
             folder.append(file, lines)
 
     def abort(self, version: int) -> None:
-        """As Backend says: a failed publication leaves nothing; one killed is collected."""
+        """As Backend says: nothing is left."""
         self.remove([version])
 
     def remove(self, versions: Sequence[int]) -> None:
-        """As Backend says: a folder loses its name in one step, then its files go."""
+        """As Backend says: each folder is renamed in one step, then removed."""
         with self._open() as folder:
             renamed = {str(version): f".{version}.removed" for version in versions}
             for name, removed in renamed.items():
-                if folder.stat(removed) is not None:  # whoever removed it last died
+                if folder.stat(removed) is not None:  # left by a process that was killed
                     folder.remove_tree(removed)
                 folder.rename(name, folder, removed)
             folder.sync()
@@ -187,7 +187,7 @@ def _stamp(folder: Directory, version: int) -> Hashable:
 
 @contextmanager
 def _judging() -> Iterator[None]:
-    """What is wrong with a version's file rejects the version."""
+    """Turn UnusableFile into CorruptVersion: the file is the version's."""
     try:
         yield
     except UnusableFile as error:
@@ -196,7 +196,7 @@ def _judging() -> Iterator[None]:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """A writer fails at a file that it must not touch."""
+    """Turn UnusableFile into OSError: a writer must not touch the file."""
     try:
         yield
     except UnusableFile as error:

@@ -1,8 +1,8 @@
-"""A lock in an object store, where no kernel frees it: its holder has to show signs of life.
+"""A lock in an object store, where no kernel frees it: its holder has to renew it.
 
-It keeps writers from working in vain, and lets whoever comes second see what the first one did.
-It is not what keeps versions whole and aliases right: numbers are claimed, and objects replaced,
-by conditional puts, which hold without it too.
+It keeps writers from working in vain, and lets the second of two writers see what the first one
+did. Versions are whole and aliases right without it: numbers are claimed, and objects replaced,
+by conditional puts.
 """
 
 import json
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 
 class Lease:
-    """The lock of one model. Who holds it and is silent for `seconds` may lose it.
+    """The lock of one model; a holder that does not renew it for `seconds` may lose it.
 
-    Silence is measured by whoever waits, so that no two clocks are compared.
+    The process that waits measures this time, so that no two clocks are compared.
     """
 
     def __init__(self, objects: Objects, seconds: float) -> None:
@@ -49,7 +49,7 @@ class Lease:
                 try:
                     self._hold(found)
                 except Conflict:
-                    continue  # somebody was faster: look who it is
+                    continue  # another process was faster
                 if found is not None and found.data != _FREE:
                     log.warning("took over the lock", extra={"holder": _holder(found.data)})
                 return
@@ -60,7 +60,7 @@ class Lease:
             time.sleep(random.uniform(0.5, 1.5) * _POLL_SECONDS)
 
     def renew(self, at_once: bool = False) -> None:
-        """Show a sign of life, if it is time for one; raises OSError when the lock was lost."""
+        """Renew the lock, if it is time to; raises OSError when it was lost."""
         due = at_once or time.monotonic() - self._renewed > self._seconds / 3
         if self._held is None or not due:
             return
@@ -72,7 +72,7 @@ class Lease:
             ) from error
 
     def free(self) -> None:
-        """Let the next one have it; if the store fails, it is taken over after a while."""
+        """Release the lock; if the store fails, another process takes it over later."""
         held, self._held = self._held, None
         if held is not None:
             try:
@@ -81,7 +81,7 @@ class Lease:
                 log.warning("could not free the lock", extra={"reason": str(error)})
 
     def _hold(self, before: Found | None) -> None:
-        # Never the same text twice: whoever waits sees by it that somebody lives.
+        # Never the same text twice: a process that waits sees that the holder lives.
         document = {"holder": actor(), "token": secrets.token_hex(8)}
         started = time.monotonic()
         self._held = self._objects.put(LOCK_FILE, json.dumps(document).encode() + b"\n", before)
@@ -92,5 +92,5 @@ def _holder(data: bytes) -> str:
     try:
         holder = json.loads(data)["holder"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return "somebody"
+        return "another process"
     return str(holder)[:200]

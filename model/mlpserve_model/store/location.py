@@ -10,14 +10,14 @@ __all__ = ["SCHEMES", "Bucket", "Location", "parse_location"]
 
 SCHEMES = ("s3", "gs", "az")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-# What all of them allow in a name, and what no client has to escape.
+# What all three allow in a name, without escapes.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,254}")
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A place in an object store: its kind (one of SCHEMES), the bucket's name, a prefix."""
+    """A place in an object store: the kind (one of SCHEMES), the bucket and a prefix."""
 
     scheme: str
     name: str
@@ -31,7 +31,7 @@ Location = Path | Bucket
 
 
 def parse_location(text: Path | Bucket | str) -> Location:
-    """A store's location as people write it; raises StoreError for an address that is none."""
+    """Return the location that this text means; raises StoreError for an invalid address."""
     if not isinstance(text, str):
         return text
     match = _ADDRESS.fullmatch(text)

@@ -1,8 +1,8 @@
 """One model's versions in an object store: the same names as on a volume.
 
-Objects are whole or not there, but there are no folders to claim, no renames and no locks that
-a kernel frees. Conditional puts do it all: a number is claimed by an object that only one can
-create, and an object is replaced only as long as it is the one that was read.
+Objects are whole or absent, but there are no folders to claim, no renames and no locks that a
+kernel frees. Conditional puts take their place: a number is claimed by an object that only one
+writer can create, and an object is replaced only while it is the one that was read.
 """
 
 import json
@@ -23,7 +23,7 @@ __all__ = ["ObjectBackend", "open_backend"]
 
 CLAIM_FILE = "claim.json"
 LEASE_SECONDS = 30.0
-# How long a version without a manifest is left alone: longer than any request may be under way.
+# A version without a manifest is kept for this time, which is longer than any request takes.
 LITTER_SECONDS = 3600.0
 _MAX_ATTEMPTS = 100
 
@@ -31,7 +31,7 @@ _MAX_ATTEMPTS = 100
 def open_backend(location: Bucket, model: str) -> "ObjectBackend":
     """The Backend of a model in an object store, with the environment's credentials.
 
-    Raises StoreError when the environment is not sufficient; nothing is asked of the store.
+    Raises StoreError when the environment is not sufficient; no request is sent.
     """
     objects = open_objects(location, model, os.environ)
     return ObjectBackend(objects, LEASE_SECONDS, LITTER_SECONDS)
@@ -50,7 +50,7 @@ class ObjectBackend:
         return str(self._objects)
 
     def exists(self) -> bool:
-        """As Backend says: a bucket that is not there is an error of every request."""
+        """As Backend says: every request fails if the bucket does not exist."""
         return True
 
     def newest(self, below: float) -> Iterator[tuple[int, Hashable]]:
@@ -68,7 +68,7 @@ class ObjectBackend:
         return self._objects.tag(f"{version}/{MANIFEST_FILE}")
 
     def read(self, name: str, limit: int) -> bytes:
-        """As Backend says; aliases that have not changed are not sent again."""
+        """As Backend says; aliases that have not changed are not transferred again."""
         if name != ALIASES_FILE:
             return self._objects.get(name, limit).data
         self._polled = self._objects.get(name, limit, self._polled)
@@ -80,7 +80,7 @@ class ObjectBackend:
 
     @contextmanager
     def lock(self, timeout: float) -> Iterator[None]:
-        """As Backend says, but for a writer that is silent for long: see Lease."""
+        """As Backend says, except that a writer loses it after a time of silence: see Lease."""
         self._lease.take(timeout)
         try:
             yield
@@ -88,10 +88,10 @@ class ObjectBackend:
             self._lease.free()
 
     def collect_garbage(self, thorough: bool) -> None:
-        """Remove claims that never became versions, and what was written under them.
+        """Remove old claims that never became versions, and what was written under them.
 
-        Only old ones, by the store's own clock, for which the lock just taken is the hand: a
-        request of a writer that lost the lock may still be under way.
+        Their age is measured by the store's own clock, against the lock that was just taken. New
+        ones stay: a request of a writer that lost the lock may still arrive.
         """
         entries = self._objects.list()
         names = {entry.name for entry in entries}
@@ -106,7 +106,7 @@ class ObjectBackend:
                     self._objects.delete([entry.name for entry in found])
 
     def claim(self, above: int) -> int:
-        """Create the claim of the next version; who creates it first has the number."""
+        """Create the claim of the next version; the put fails for every other writer."""
         numbers = (entry.name.partition("/")[0] for entry in self._objects.list())
         version = next_number(above, *(int(n) for n in numbers if VERSION.fullmatch(n)))
         time = datetime.now(UTC).isoformat(timespec="seconds")
@@ -122,7 +122,7 @@ class ObjectBackend:
                 return version
 
     def write(self, name: str, data: bytes) -> None:
-        """As Backend says; the manifest only while the lock is surely ours."""
+        """As Backend says; the manifest only after the lock was renewed."""
         self._lease.renew(at_once=name.endswith(f"/{MANIFEST_FILE}"))
         try:
             self._objects.put(name, data)
@@ -138,13 +138,13 @@ class ObjectBackend:
         self._objects.put(name, data, found)
 
     def append(self, name: str, lines: bytes) -> None:
-        """As Backend says: the whole is put again, and again when somebody else did so first."""
+        """As Backend says: the object is replaced, repeatedly if another writer was faster."""
         self._lease.renew()
         for attempt in range(_MAX_ATTEMPTS):
             found = self._objects.find(name)
             text = found.data if found else b""
             if attempt and b"\n" + lines in b"\n" + text:
-                return  # the answer was lost, and another line came after ours
+                return  # it was written: the answer was lost, and others appended meanwhile
             if text and not text.endswith(b"\n"):
                 text += b"\n"
             try:
@@ -155,7 +155,7 @@ class ObjectBackend:
         raise OSError(f"{name} was replaced {_MAX_ATTEMPTS} times while a line was added")
 
     def abort(self, version: int) -> None:
-        """Nothing: the manifest's request may still be under way, and must find the files.
+        """Do nothing: the request for the manifest may still arrive, and must find the files.
 
         What stays is invisible, or a whole version; `collect_garbage` removes it when it is old.
         """

@@ -1,7 +1,7 @@
-"""Objects in S3, Google's or Azure's store, through obstore: the few verbs used here.
+"""Objects in S3, Google Cloud Storage or Azure, through obstore.
 
-obstore, because it is one maintained client for all three, with conditional puts. Its errors
-become OSError here, and nowhere else.
+obstore is one maintained client for all three, with conditional puts. Its errors become OSError in
+this module.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ from mlpserve_model.store.location import Bucket
 
 __all__ = ["Entry", "Found", "Objects", "open_objects"]
 
-# What begins the names of a store's variables, as its client reads them: AWS_ENDPOINT_URL.
+# The prefixes of the environment's variables, such as AWS_ENDPOINT_URL.
 _PREFIXES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
-# Bounds on one request, which variables such as AWS_TIMEOUT move, and on repeating it. A server
-# that follows a store that hangs, and whoever waits for a command, learns of it within these.
+# Bounds on one request and on its repetition; variables such as AWS_TIMEOUT change them. A server
+# or a command reports a store that hangs within these times.
 _CLIENT = {"timeout": "15s", "connect_timeout": "5s"}
 _CLIENT_VARIABLES = (
     *("allow_http", "allow_invalid_certificates", "connect_timeout", "pool_idle_timeout"),
@@ -44,15 +44,15 @@ _RETRY: dict[str, Any] = {
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=2)},
 }
 _NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound|bucket does not exist")
-_LONGEST_MESSAGE = 300
+_MAX_MESSAGE = 300
 _CHUNK = 2**20
 
-Tag = Mapping[str, str]  # what an object has until it is replaced
+Tag = Mapping[str, str]  # identifies the content of an object
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An object's bytes, and the tag that they have."""
+    """An object's bytes and their tag."""
 
     data: bytes
     tag: Tag = field(repr=False)
@@ -60,10 +60,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An object in a listing: what it has until it is replaced, and when it was written.
-
-    The time is that of the store's own clock.
-    """
+    """An object in a listing: its ETag, and when it was written, by the store's clock."""
 
     name: str
     tag: str
@@ -71,7 +68,7 @@ class Entry:
 
 
 class Objects:
-    """The objects below one address. Every verb raises OSError when the store fails."""
+    """The objects below one address. Every method raises OSError when the store fails."""
 
     def __init__(self, store: Any, address: str) -> None:
         self._store = store
@@ -81,7 +78,7 @@ class Objects:
         return self._address
 
     def get(self, name: str, limit: int, known: Found | None = None) -> Found:
-        """An object; what is `known` of it if that has not changed, which is a cheap request.
+        """Return an object; `known` if it has not changed, without transferring it again.
 
         Raises FileNotFoundError, or CorruptVersion above `limit` bytes, before reading them.
         """
@@ -92,7 +89,7 @@ class Objects:
             try:
                 result = obstore.get(self._store, name, options=options)
             except NotModifiedError:
-                assert known is not None  # nothing else was asked for conditionally
+                assert known is not None  # only this makes a request conditional
                 return known
             size = result.meta["size"]
             if size > limit:
@@ -101,14 +98,14 @@ class Objects:
             return Found(bytes(result.bytes()), _tag(result.meta))
 
     def find(self, name: str) -> Found | None:
-        """A small object, or None where there is none."""
+        """Return a small object, or None where there is none."""
         try:
             return self.get(name, 2**30)
         except FileNotFoundError:
             return None
 
     def tag(self, name: str) -> str | None:
-        """What an object has until it is replaced; None where there is no such object."""
+        """Return an object's ETag, or None where there is no such object."""
         with _foreign():
             try:
                 return obstore.head(self._store, name)["e_tag"] or ""
@@ -116,7 +113,7 @@ class Objects:
                 return None
 
     def stat(self, name: str) -> FileInfo:
-        """An object's digest and size, in little memory; raises FileNotFoundError."""
+        """Return an object's digest and size, in little memory; raises FileNotFoundError."""
         digest, size = hashlib.sha256(), 0
         with _foreign():
             for chunk in obstore.get(self._store, name).stream(min_chunk_size=_CHUNK):
@@ -125,10 +122,10 @@ class Objects:
         return FileInfo(digest.hexdigest(), size)
 
     def put(self, name: str, data: bytes, instead_of: Found | None = None) -> Found:
-        """Create an object, or replace exactly this one; raises Conflict when it is another.
+        """Create an object, or replace exactly this one; raises Conflict when there is another.
 
-        Who asks whether a request that failed has been obeyed reads the object: the answer may
-        have been lost, or a repetition may have met the object that the first one made.
+        After a failed request the object is read: it may have been written although the answer was
+        lost, or a repetition may have met the object of the first attempt.
         """
         mode: Any = "create" if instead_of is None else dict(instead_of.tag)
         with _foreign():
@@ -144,7 +141,7 @@ class Objects:
             return Found(data, _tag(result))
 
     def list(self, folder: str = "") -> Sequence[Entry]:
-        """Every object whose name begins with `folder/`, or every one."""
+        """List every object whose name begins with `folder/`, or all objects."""
         with _foreign():
             pages = obstore.list(self._store, folder or None)
             return [
@@ -161,9 +158,9 @@ class Objects:
 
 
 def open_objects(location: Bucket, model: str, environment: Mapping[str, str]) -> Objects:
-    """The objects of one model; credentials and endpoint are those of the environment.
+    """Return the objects of one model, with the credentials and endpoint of the environment.
 
-    Nothing is asked of the store. Raises StoreError when the environment is not sufficient.
+    No request is sent. Raises StoreError when the environment is not sufficient.
     """
     prefix = _PREFIXES[location.scheme]
     client = {
@@ -184,7 +181,7 @@ def open_objects(location: Bucket, model: str, environment: Mapping[str, str]) -
 
 
 def _unencrypted(environment: Mapping[str, str]) -> str | None:
-    """The endpoint that S3's client would refuse in words that help nobody."""
+    """Return an endpoint without TLS, for which S3's client has no helpful message."""
     named = (environment.get(name, "") for name in _S3_ENDPOINTS)
     return next((endpoint for endpoint in named if endpoint.startswith("http://")), None)
 
@@ -198,7 +195,7 @@ def _tag(meta: Mapping[str, Any]) -> Tag:
 
 @contextmanager
 def _foreign() -> Iterator[None]:
-    """The seam where obstore's errors become OSError."""
+    """Turn obstore's errors into OSError."""
     try:
         yield
     except (BaseError, FileNotFoundError, ValueError) as error:
@@ -210,7 +207,7 @@ def _foreign() -> Iterator[None]:
 
 
 def _said(error: Exception) -> str:
-    """What a client's error says: one line, and the same one whenever the same happens."""
+    """Return the message of a client's error: one line, the same for the same fault."""
     line = next(iter(str(error).splitlines()), type(error).__name__)
     line = re.sub(r" in [0-9.]+[a-zµ]+\b", "", line.partition("<?xml")[0]).strip(" :")
-    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."
+    return line if len(line) <= _MAX_MESSAGE else f"{line[:_MAX_MESSAGE]}..."

@@ -1,4 +1,4 @@
-"""Reading the versioned store: nothing of a version is taken on trust."""
+"""Reading the versioned store: every byte of a version is checked before it is used."""
 
 import math
 from collections.abc import Hashable, Iterator
@@ -64,7 +64,7 @@ class StoreReader:
             return self._backend.exists()
 
     def versions(self) -> list[int]:
-        """The numbers of all versions, oldest first; empty when there is no store yet."""
+        """Return the numbers of all versions, oldest first; none when there is no store yet."""
         return [version for version, _ in self.newest()][::-1]
 
     def newest(self, below: float = math.inf) -> Iterator[tuple[int, Hashable]]:
@@ -75,14 +75,14 @@ class StoreReader:
     def stamp(self, version: int) -> Hashable:
         """Return what changes when the version's manifest is replaced, None if there is none.
 
-        A stamp is cheap to get. Equal ones mean the same manifest; different ones, that it has to
-        be read to know.
+        A stamp is cheap to get. Equal stamps mean the same manifest; when they differ, only reading
+        it tells.
         """
         with translated(f"cannot look at {self._backend}/{version}"):
             return self._backend.stamp(version)
 
     def manifest(self, version: int) -> Manifest:
-        """The checked manifest of a version.
+        """Return the checked manifest of a version.
 
         Raises VersionNotFound, CorruptVersion for a manifest that is wrong or is not the one that
         was published, or StoreError, also where the store itself is not there.
@@ -158,18 +158,18 @@ class StoreReader:
         return manifest
 
     def aliases(self) -> dict[str, int]:
-        """Where every alias points; raises StoreError when aliases.json is not readable."""
+        """Return where every alias points; raises StoreError when aliases.json is not readable."""
         return self._aliases()[0]
 
     def resolve(self, alias: str) -> int:
-        """The version that an alias points at; raises VersionNotFound or StoreError."""
+        """Return the version that an alias points at; raises VersionNotFound or StoreError."""
         version = self.aliases().get(alias)
         if version is None:
             raise VersionNotFound(f"{self.model} has no alias {alias!r}")
         return version
 
     def history(self) -> list[dict[str, Any]]:
-        """Every recorded event, oldest first; a line torn by a crash is left out."""
+        """Return every recorded event, oldest first; a line torn by a crash is left out."""
         return decode_events(self._history())
 
     def _history(self) -> bytes:
@@ -183,7 +183,7 @@ class StoreReader:
                 raise StoreError(f"cannot read {what}: {error}") from error
 
     def _aliases(self) -> tuple[dict[str, int], bytes | None]:
-        """The aliases, and the file's bytes if there is one."""
+        """Return the aliases, and the file's bytes if there is one."""
         what = f"{self._backend}/{ALIASES_FILE}"
         with translated(f"cannot read {what}"):
             try:
@@ -198,7 +198,7 @@ class StoreReader:
 
     @contextmanager
     def _reading(self, version: int) -> Iterator[None]:
-        """A version that is pruned while it is read is gone, not damaged."""
+        """Turn CorruptVersion into VersionNotFound if the version was pruned while it was read."""
         with translated(f"cannot read {self._backend}/{version}"):
             try:
                 yield
@@ -211,7 +211,7 @@ class StoreReader:
 def _open(root: Path | Bucket, model: str) -> Backend:
     if isinstance(root, Path):
         return FolderBackend(root / model)
-    # Imported here: who has the store on a volume needs no client of object stores.
+    # Imported here: a store on a volume needs no client of object stores.
     try:
         from mlpserve_model.store.object_backend import open_backend
     except ModuleNotFoundError as error:
@@ -224,7 +224,7 @@ def _open(root: Path | Bucket, model: str) -> Backend:
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """The seam where the errors of file systems and networks become ours."""
+    """Turn the errors of file systems and networks into StoreError."""
     try:
         yield
     except OSError as error:

@@ -1,11 +1,11 @@
-"""The versioned store: the contract between trainer and server, and its rules.
+"""The versioned store, the contract between trainer and server.
 
     <root>/<model>/<version>/model.npz, golden.npz, ...   written first
     <root>/<model>/<version>/manifest.json                written last: now the version exists
     <root>/<model>/aliases.json                           which version is served
     <root>/<model>/history.jsonl                          who did what, when and why
 
-Where that is, on a shared volume or in an object store, is the affair of a Backend.
+A Backend knows how this is stored on a shared volume or in an object store.
 """
 
 import hashlib
@@ -89,7 +89,7 @@ class Store(StoreReader):
 
         Args:
             draft: What the version is; its model is the store's.
-            verdict: What the gate says of it.
+            verdict: The gate's verdict on it.
             weights: What it answers with, of the draft's network.
             golden_inputs: Scaled instances for the self-test, (rows, inputs).
             extra_files: More files by name, such as "report.html".
@@ -107,7 +107,7 @@ class Store(StoreReader):
         draft = replace(draft, model=self.model)
         with self.lock(), translated(f"cannot publish to {self._backend}"):
             self._backend.collect_garbage(thorough=False)
-            # A number is given out once, even where its version has been removed.
+            # A number is given out once, even if its version has been removed.
             known = max(recorded_digests(self._history()), default=0)
             version = self._backend.claim(above=known)
             try:
@@ -129,7 +129,7 @@ class Store(StoreReader):
     ) -> None:
         """Point an alias at a version if it still points at `expected` (None: nowhere).
 
-        The history is written first: an alias never moves without a record.
+        The history is written first, so that an alias never moves without a record.
         Raises AliasConflict when it moved meanwhile, VersionNotFound, or StoreError.
         """
         if not ALIAS.fullmatch(alias):
@@ -167,9 +167,9 @@ class Store(StoreReader):
         return old
 
     def record(self, event: str, version: int | None, reason: str, **more: Any) -> None:
-        """Append one event to the history, with the time and who this process belongs to.
+        """Append one event to the history, with the time and the user of this process.
 
-        `version` is None for an event that is about none. Raises StoreError.
+        `version` is None for an event that is not about a version. Raises StoreError.
         """
         self._append([_event(event, version, reason, **more)])
 
@@ -180,7 +180,7 @@ class Store(StoreReader):
                 self._backend.append(HISTORY_FILE, lines)
 
     def _write_version(self, document: bytes, contents: Mapping[str, bytes]) -> Manifest:
-        # Read back first: what no reader would accept is not written.
+        # Read first: a version that no reader would accept is not written.
         manifest = read_manifest(document)
         version, digest = manifest.version, manifest.own_digest
         for name, data in contents.items():
