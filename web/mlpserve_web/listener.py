@@ -52,7 +52,7 @@ def serve(app: ASGIApp, settings: Namespace) -> None:
     shown = f"[{host}]" if ":" in host else host
     log.info("listening", extra={"address": f"{scheme}://{shown}:{port}"})
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the line above says it
-    # uvicorn raises the signals that stopped it once more when it is done.
+    # uvicorn raises the signals that stopped it a second time when it is done.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     uvicorn.Server(config).run([listening])

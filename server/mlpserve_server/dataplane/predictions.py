@@ -1,8 +1,8 @@
 """The data plane: bytes in, bytes out or an error. It knows no transport.
 
 A request is decoded into a query, joined with others for one matrix product, and encoded again.
-Single calls come as many at once as are waiting; a batch is answered in steps, so that whoever
-runs it can stop, or turn to something else, in between.
+Single calls come as many at once as are waiting; a batch is answered in steps, so that its
+runner can stop, or turn to something else, in between.
 """
 
 from collections.abc import Callable, Generator, Sequence

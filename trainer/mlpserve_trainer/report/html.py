@@ -63,7 +63,8 @@ class HtmlReport:
             "facts": _table(_facts(draft)),
             "recipe": _table(draft.recipe),
         }
-        template = resources.files("mlpserve_trainer").joinpath("report.html").read_text("utf-8")
+        room = resources.files("mlpserve_trainer.report")
+        template = room.joinpath("report.html").read_text("utf-8")
         return Template(template).substitute(values).encode()
 
     def _origin(self) -> dict[str, str]:
