@@ -1,7 +1,7 @@
 """The client for asyncio: `Client` with `await`."""
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -78,7 +78,7 @@ class AsyncClient:
         alias: str | None = None,
         timeout: float | None = None,
         batch_size: int = 256,
-    ) -> AsyncIterator[Prediction]:
+    ) -> AsyncGenerator[Prediction, None]:
         """Classify instances as they come, as `Client.predict_stream`; use `async for`.
 
         `instances` may be an asynchronous iterable too.

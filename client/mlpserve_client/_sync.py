@@ -2,7 +2,7 @@
 
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -203,7 +203,7 @@ class Client(ServerQueries):
         alias: str | None = None,
         timeout: float | None = None,
         batch_size: int = 256,
-    ) -> Iterator[Prediction]:
+    ) -> Generator[Prediction, None, None]:
         """Classify instances as they come, in order, holding only a few batches of them.
 
         It reads ahead by a few times `batch_size`. A long stream follows the server from

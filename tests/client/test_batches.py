@@ -3,18 +3,16 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from mlpserve_client import Client, InvalidInputError, MlpserveError, _batches
+from mlpserve_client import Client, InvalidInputError, MlpserveError, Prediction, _batches
 from mlpserve_client.testing import ModelServer, serve
 from mlpserve_model import Store
-from mlpserve_server.server import Server
-
-Pixels = npt.NDArray[np.uint8]
+from tests.support.client import Connect, Expected, Pixels, StartServer
 
 
 @pytest.fixture
@@ -22,7 +20,7 @@ def small_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_batches, "_REQUEST_BYTES", 3 * 784)
 
 
-def test_rows_come_back_in_order(client: Any, pixels: Pixels, expected: Any) -> None:
+def test_rows_come_back_in_order(client: Client, pixels: Pixels, expected: Expected) -> None:
     answers = client.predict_batch(pixels)
 
     np.testing.assert_allclose(answers.probabilities, expected(pixels), atol=1e-6)
@@ -32,7 +30,7 @@ def test_rows_come_back_in_order(client: Any, pixels: Pixels, expected: Any) -> 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 6, 7, 20])
 @pytest.mark.usefixtures("small_requests")
 def test_a_split_batch_is_answered_as_if_it_were_whole(
-    client: Any, pixels: Pixels, expected: Any, rows: int
+    client: Client, pixels: Pixels, expected: Expected, rows: int
 ) -> None:
     answers = client.predict_batch(pixels[:rows])
 
@@ -44,7 +42,7 @@ def test_a_split_batch_is_answered_as_if_it_were_whole(
 )
 @pytest.mark.usefixtures("small_requests")
 def test_every_form_of_a_batch_gets_the_same_answers(
-    client: Any, pixels: Pixels, expected: Any, form: Callable[[Pixels], Any]
+    client: Client, pixels: Pixels, expected: Expected, form: Callable[[Pixels], Any]
 ) -> None:
     answers = client.predict_batch(form(pixels))
 
@@ -52,7 +50,7 @@ def test_every_form_of_a_batch_gets_the_same_answers(
 
 
 @pytest.mark.parametrize("nothing", [[], np.zeros((0, 28, 28), dtype=np.uint8)])
-def test_no_rows_get_no_answers_from_the_served_version(client: Any, nothing: Any) -> None:
+def test_no_rows_get_no_answers_from_the_served_version(client: Client, nothing: Any) -> None:
     answers = client.predict_batch(nothing)
 
     assert len(answers) == 0
@@ -61,7 +59,7 @@ def test_no_rows_get_no_answers_from_the_served_version(client: Any, nothing: An
 
 
 @pytest.mark.usefixtures("small_requests")
-def test_a_batch_stays_with_the_version_that_answered_first(connect: Callable[..., Any]) -> None:
+def test_a_batch_stays_with_the_version_that_answered_first(connect: Connect) -> None:
     rows = np.random.default_rng(0).integers(0, 256, (300, 784), dtype=np.uint8)
     spanned = 0
     with serve() as server, publishing(server):
@@ -94,9 +92,9 @@ def publishing(server: ModelServer) -> Iterator[None]:
 
 
 def test_the_servers_limit_is_learned_from_its_refusal(
-    connect: Callable[..., Any],
-    start: Callable[..., Server],
-    tmp_path: Any,
+    connect: Connect,
+    start: StartServer,
+    tmp_path: Path,
     pixels: Pixels,
 ) -> None:
     server = start(max_batch=3)
@@ -113,7 +111,7 @@ def test_the_servers_limit_is_learned_from_its_refusal(
 
 
 @pytest.mark.usefixtures("small_requests")
-def test_one_bad_row_fails_the_whole_batch(client: Any) -> None:
+def test_one_bad_row_fails_the_whole_batch(client: Client) -> None:
     rows = np.zeros((20, 784))
     rows[17, 3] = 2
 
@@ -121,13 +119,13 @@ def test_one_bad_row_fails_the_whole_batch(client: Any) -> None:
         client.predict_batch(rows)
 
 
-def test_a_stream_is_answered_in_order(client: Any, pixels: Pixels, expected: Any) -> None:
+def test_a_stream_is_answered_in_order(client: Client, pixels: Pixels, expected: Expected) -> None:
     answers = list(client.predict_stream((image for image in pixels), batch_size=3))
 
     assert [answer.label for answer in answers] == expected(pixels).argmax(axis=1).tolist()
 
 
-def test_a_stream_may_mix_forms(client: Any, pixels: Pixels, expected: Any) -> None:
+def test_a_stream_may_mix_forms(client: Client, pixels: Pixels, expected: Expected) -> None:
     mixed = [pixels[0], pixels[1] / 255, pixels[2].ravel(), pixels[3].tolist(), pixels[4]]
 
     labels = [answer.label for answer in client.predict_stream(mixed)]
@@ -135,7 +133,7 @@ def test_a_stream_may_mix_forms(client: Any, pixels: Pixels, expected: Any) -> N
     assert labels == expected(pixels[:5]).argmax(axis=1).tolist()
 
 
-def test_an_endless_stream_is_read_only_a_few_batches_ahead(client: Any, pixels: Pixels) -> None:
+def test_an_endless_stream_is_read_only_a_few_batches_ahead(client: Client, pixels: Pixels) -> None:
     read = 0
 
     def endless() -> Iterator[Pixels]:
@@ -152,23 +150,23 @@ def test_an_endless_stream_is_read_only_a_few_batches_ahead(client: Any, pixels:
     stream.close()
 
 
-def test_a_stream_gives_what_came_before_a_bad_row(client: Any, pixels: Pixels) -> None:
+def test_a_stream_gives_what_came_before_a_bad_row(client: Client, pixels: Pixels) -> None:
     def rows() -> Iterator[Any]:
         yield from pixels[:12]
         yield np.full((28, 28), 7.0)
 
-    answers = []
+    answers: list[Prediction] = []
     with pytest.raises(InvalidInputError):
         answers.extend(client.predict_stream(rows(), batch_size=2))
 
     assert len(answers) >= 4
 
 
-def test_an_empty_stream_has_no_answers(client: Any) -> None:
+def test_an_empty_stream_has_no_answers(client: Client) -> None:
     assert list(client.predict_stream([])) == []
 
 
-def test_an_error_of_the_source_reaches_the_caller(client: Any, pixels: Pixels) -> None:
+def test_an_error_of_the_source_reaches_the_caller(client: Client, pixels: Pixels) -> None:
     def broken() -> Iterator[Pixels]:
         yield pixels[0]
         raise OSError("camera unplugged")
@@ -177,12 +175,12 @@ def test_an_error_of_the_source_reaches_the_caller(client: Any, pixels: Pixels) 
         list(client.predict_stream(broken()))
 
 
-def test_a_batch_size_below_one_is_refused(client: Any) -> None:
+def test_a_batch_size_below_one_is_refused(client: Client) -> None:
     with pytest.raises(InvalidInputError):
         list(client.predict_stream([], batch_size=0))
 
 
-def test_threads_share_a_client(server: ModelServer, pixels: Pixels, expected: Any) -> None:
+def test_threads_share_a_client(server: ModelServer, pixels: Pixels, expected: Expected) -> None:
     wrong: list[object] = []
 
     def work(number: int) -> None:
@@ -217,7 +215,7 @@ def many_classes() -> Iterator[str]:
 
 @pytest.mark.parametrize("assumed", [256, 1])
 def test_answers_larger_than_requests_are_asked_for_in_parts(
-    connect: Callable[..., Any], many_classes: str, monkeypatch: pytest.MonkeyPatch, assumed: int
+    connect: Connect, many_classes: str, monkeypatch: pytest.MonkeyPatch, assumed: int
 ) -> None:
     # 1: the first answer would be 98 MB, beyond gRPC's limit, and is split for it.
     monkeypatch.setattr(_batches, "_UNKNOWN_CLASSES", assumed)
@@ -233,7 +231,7 @@ def test_answers_larger_than_requests_are_asked_for_in_parts(
 
 
 def test_a_streams_requests_are_bounded_whatever_batch_size_is_asked_for(
-    connect: Callable[..., Any], many_classes: str
+    connect: Connect, many_classes: str
 ) -> None:
     rows = np.zeros((6000, 16), dtype=np.uint8)
     answers = connect(many_classes).predict_stream(iter(rows), batch_size=6000)

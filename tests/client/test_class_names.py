@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,7 +18,7 @@ from mlpserve.v1 import prediction_pb2 as prediction
 from mlpserve_client import Client, ModelNotFoundError, ServerError, _batches
 from mlpserve_client._class_names import names_hash
 from mlpserve_client.testing import ModelServer
-from mlpserve_server.server import Server
+from tests.support.client import Connect, Pixels, StartServer
 
 ROWS = np.zeros((3, 2))
 DIGITS = tuple("0123456789")
@@ -103,7 +104,7 @@ def replica() -> Iterator[Start]:
         yield start
 
 
-def names_by(call: str, client: Any) -> list[str]:
+def names_by(call: str, client: Client) -> list[str]:
     """Classify three rows in one of the three ways; return the names in the answers."""
     if call == "predict":
         return [client.predict(row).name for row in ROWS]
@@ -122,7 +123,7 @@ def test_the_hash_is_the_contracts() -> None:
 
 @every_call
 def test_names_come_with_the_answer_and_nothing_is_asked_for(
-    connect: Callable[..., Any], replica: Start, call: str
+    connect: Connect, replica: Start, call: str
 ) -> None:
     server = replica(1, ("no", "yes"))
     client = connect(server.target)
@@ -135,9 +136,7 @@ def test_names_come_with_the_answer_and_nothing_is_asked_for(
 
 
 @every_call
-def test_an_old_server_is_asked_once_a_version(
-    connect: Callable[..., Any], replica: Start, call: str
-) -> None:
+def test_an_old_server_is_asked_once_a_version(connect: Connect, replica: Start, call: str) -> None:
     server = replica(1, ("no", "yes"), old=True)
     client = connect(server.target)
 
@@ -149,7 +148,7 @@ def test_an_old_server_is_asked_once_a_version(
 
 @every_call
 def test_the_labels_number_stands_in_where_an_old_server_does_not_describe_its_version(
-    connect: Callable[..., Any], replica: Start, monkeypatch: pytest.MonkeyPatch, call: str
+    connect: Connect, replica: Start, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     def gone(self: Replica, request: Any, context: Any) -> None:
         context.abort(grpc.StatusCode.NOT_FOUND, "its folder is gone")
@@ -162,7 +161,7 @@ def test_the_labels_number_stands_in_where_an_old_server_does_not_describe_its_v
 
 @every_call
 def test_two_versions_in_turn_have_their_own_names_whatever_servers_send(
-    connect: Callable[..., Any], replica: Start, call: str
+    connect: Connect, replica: Start, call: str
 ) -> None:
     for old in (False, True):
         servers = [replica(1, ("no", "yes"), old), replica(2, ("nein", "ja"), old)]
@@ -174,7 +173,7 @@ def test_two_versions_in_turn_have_their_own_names_whatever_servers_send(
 
 
 def test_a_used_number_of_other_weights_names_nothing(
-    connect: Callable[..., Any], replica: Start, monkeypatch: pytest.MonkeyPatch
+    connect: Connect, replica: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def other(self: Replica, request: Any, context: Any) -> model.GetModelVersionResponse:
         ref = model.ModelRef(name="mnist", version=1, digest="sha256:other")
@@ -197,7 +196,7 @@ class Replaced(Replica):
 
 
 def test_a_batch_by_one_number_but_two_weights_is_refused(
-    connect: Callable[..., Any], replica: Start, monkeypatch: pytest.MonkeyPatch
+    connect: Connect, replica: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_batches, "_REQUEST_BYTES", 1)  # a row each
     server = replica(1, ("no", "yes"), kind=Replaced)
@@ -208,10 +207,10 @@ def test_a_batch_by_one_number_but_two_weights_is_refused(
 
 @every_call
 def test_an_answer_is_kept_though_another_replica_has_not_its_version(
-    connect: Callable[..., Any],
-    start: Callable[..., Server],
-    tmp_path: Any,
-    pixels: Any,
+    connect: Connect,
+    start: StartServer,
+    tmp_path: Path,
+    pixels: Pixels,
     call: str,
 ) -> None:
     store = tmp_path / "store"
@@ -240,7 +239,7 @@ def test_an_answer_is_kept_though_another_replica_has_not_its_version(
 
 
 def test_a_version_that_never_answered_is_not_looked_for_again(
-    connect: Callable[..., Any], replica: Start
+    connect: Connect, replica: Start
 ) -> None:
     server = replica(1, ("no", "yes"))
 

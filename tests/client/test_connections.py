@@ -23,6 +23,7 @@ from mlpserve_client import (
 )
 from mlpserve_client.testing import ModelServer
 from mlpserve_server.server import Server
+from tests.support.client import Connect, StartScripted, StartServer
 
 IMAGE = np.zeros((28, 28), dtype=np.uint8)
 
@@ -69,7 +70,7 @@ def publish(server: Server) -> None:
 
 
 def test_nobody_listening_is_a_connection_error_that_names_the_target(
-    connect: Callable[..., Any], nobody: str
+    connect: Connect, nobody: str
 ) -> None:
     with pytest.raises(ConnectionFailedError, match=f"{nobody}.*refused") as caught:
         connect(nobody).predict(IMAGE, timeout=0.3)
@@ -77,20 +78,18 @@ def test_nobody_listening_is_a_connection_error_that_names_the_target(
     assert caught.value.target == nobody
 
 
-def test_a_name_without_an_address_is_a_connection_error(connect: Callable[..., Any]) -> None:
+def test_a_name_without_an_address_is_a_connection_error(connect: Connect) -> None:
     with pytest.raises(ConnectionFailedError, match=r"nosuchhost\.invalid"):
         connect("nosuchhost.invalid:1").predict(IMAGE, timeout=0.3)
 
 
-def test_a_server_that_says_nothing_is_a_connection_error(
-    connect: Callable[..., Any], silent: str
-) -> None:
+def test_a_server_that_says_nothing_is_a_connection_error(connect: Connect, silent: str) -> None:
     with pytest.raises(ConnectionFailedError, match=silent):
         connect(silent).predict(IMAGE, timeout=0.3)
 
 
 def test_late_calls_share_one_look_at_why_and_end_soon_after_their_deadline(
-    connect: Callable[..., Any],
+    connect: Connect,
 ) -> None:
     with listener() as mute:
         client = connect(address_of(mute))
@@ -115,7 +114,7 @@ def test_threads_whose_calls_are_late_together_share_one_look(silent: str) -> No
 
 
 def test_two_clients_of_one_address_have_a_connection_each(
-    connect: Callable[..., Any], scripted: Callable[..., Any]
+    connect: Connect, scripted: StartScripted
 ) -> None:
     peers: set[str] = set()
     server = scripted(lambda _, context: peers.add(context.peer()))
@@ -127,9 +126,7 @@ def test_two_clients_of_one_address_have_a_connection_each(
     assert len(peers) == 2
 
 
-def test_a_server_without_a_model_is_not_ready(
-    connect: Callable[..., Any], start: Callable[..., Server]
-) -> None:
+def test_a_server_without_a_model_is_not_ready(connect: Connect, start: StartServer) -> None:
     client = connect(start().address)
 
     with pytest.raises(NotReadyError, match="alive but not ready"):
@@ -138,14 +135,12 @@ def test_a_server_without_a_model_is_not_ready(
     assert client.health(live=True) is True
 
 
-def test_health_of_nobody_is_an_error(connect: Callable[..., Any], nobody: str) -> None:
+def test_health_of_nobody_is_an_error(connect: Connect, nobody: str) -> None:
     with pytest.raises(ConnectionFailedError, match=nobody):
         connect(nobody).health(timeout=1)
 
 
-def test_waiting_ends_when_a_model_appears(
-    connect: Callable[..., Any], start: Callable[..., Server]
-) -> None:
+def test_waiting_ends_when_a_model_appears(connect: Connect, start: StartServer) -> None:
     server = start()
     client = connect(server.address)
     with pytest.raises(NotReadyError):
@@ -157,7 +152,7 @@ def test_waiting_ends_when_a_model_appears(
     assert client.predict(IMAGE).model.version == 1
 
 
-def test_waiting_for_nobody_ends_in_time(connect: Callable[..., Any], nobody: str) -> None:
+def test_waiting_for_nobody_ends_in_time(connect: Connect, nobody: str) -> None:
     started = time.monotonic()
 
     with pytest.raises(ConnectionFailedError):
@@ -166,9 +161,7 @@ def test_waiting_for_nobody_ends_in_time(connect: Callable[..., Any], nobody: st
     assert 0.3 <= time.monotonic() - started < 3
 
 
-def test_a_call_waits_for_a_model_within_its_deadline(
-    connect: Callable[..., Any], start: Callable[..., Server]
-) -> None:
+def test_a_call_waits_for_a_model_within_its_deadline(connect: Connect, start: StartServer) -> None:
     server = start()
     client = connect(server.address)
     with pytest.raises(NotReadyError):
@@ -180,7 +173,7 @@ def test_a_call_waits_for_a_model_within_its_deadline(
 
 
 def test_an_answer_that_comes_too_late_is_a_deadline_error(
-    client: Any, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_batches, "_REQUEST_BYTES", 8192 * 784)
 
@@ -189,12 +182,12 @@ def test_an_answer_that_comes_too_late_is_a_deadline_error(
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 1e300, "1"])
-def test_a_timeout_that_makes_no_sense_is_refused(client: Any, timeout: Any) -> None:
+def test_a_timeout_that_makes_no_sense_is_refused(client: Client, timeout: Any) -> None:
     with pytest.raises(SettingsError):
         client.predict(IMAGE, timeout=timeout)
 
 
-def test_a_closed_client_says_so(connect: Callable[..., Any], server: ModelServer) -> None:
+def test_a_closed_client_says_so(connect: Connect, server: ModelServer) -> None:
     client = connect(server.target)
     client.predict(IMAGE)
     client.close()
@@ -236,7 +229,7 @@ def test_closing_ends_the_calls_of_other_threads(server: ModelServer) -> None:
     assert {type(end) for end in ends} == {ClientClosedError}
 
 
-def test_models_are_described_newest_first(client: Any) -> None:
+def test_models_are_described_newest_first(client: Client) -> None:
     (model,) = client.models()
 
     assert model == client.model() == client.model(version=1) == client.model(alias="champion")
@@ -246,9 +239,7 @@ def test_models_are_described_newest_first(client: Any) -> None:
     assert abs(model.created.timestamp() - time.time()) < 600
 
 
-def test_every_page_of_models_is_fetched(
-    connect: Callable[..., Any], start: Callable[..., Server]
-) -> None:
+def test_every_page_of_models_is_fetched(connect: Connect, start: StartServer) -> None:
     server = start()
     for _ in range(53):  # a page has 50
         publish(server)
@@ -258,9 +249,7 @@ def test_every_page_of_models_is_fetched(
     assert [model.version for model in client.models()] == list(range(53, 0, -1))
 
 
-def test_unix_sockets_are_targets(
-    connect: Callable[..., Any], start: Callable[..., Server], tmp_path: Path
-) -> None:
+def test_unix_sockets_are_targets(connect: Connect, start: StartServer, tmp_path: Path) -> None:
     first, second = start(f"unix:{tmp_path / 'a'}"), start(f"unix:{tmp_path / 'b'}")
     publish(first)
 

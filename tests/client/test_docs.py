@@ -14,6 +14,7 @@ from PIL import Image
 import mlpserve_client
 from mlpserve_client import testing
 from mlpserve_client.testing import ModelServer
+from tests.support.client import Pixels
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = "client.md"
@@ -27,7 +28,7 @@ def blocks(document: str, language: str) -> list[str]:
 
 @pytest.fixture
 def folder(
-    tmp_path: Path, server: ModelServer, pixels: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, server: ModelServer, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """A folder with what the examples read."""
     np.save(tmp_path / "digits.npy", pixels)

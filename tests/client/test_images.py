@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw
 
-from mlpserve_client import InvalidInputError
+from mlpserve_client import Client, InvalidInputError
 from mlpserve_client._calls import Calls
 from mlpserve_client._images import fit
 from mlpserve_client.testing import serve
+from tests.support.client import Connect, Expected
+
+if TYPE_CHECKING:
+    from mlpserve_client._inputs import Instance
 
 SHAPE = (28, 28)
 
@@ -183,18 +187,19 @@ def test_a_missing_file_is_refused() -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_paths_and_pillow_images_are_instances(
-    client: Any, expected: Any, tmp_path: Path, suffix: str
+    client: Client, expected: Expected, tmp_path: Path, suffix: str
 ) -> None:
     image = drawing("L", (90, 120), "white", "black")
     image.save(tmp_path / f"seven.{suffix}")
     opened = Image.open(tmp_path / f"seven.{suffix}")
+    both: list[Instance] = [opened, tmp_path / f"seven.{suffix}"]
 
     answers = [
         client.predict(opened),
         client.predict(tmp_path / f"seven.{suffix}"),
         client.predict(str(tmp_path / f"seven.{suffix}")),
-        *client.predict_batch([opened, tmp_path / f"seven.{suffix}"]),
-        *client.predict_stream([opened, tmp_path / f"seven.{suffix}"]),
+        *client.predict_batch(both),
+        *client.predict_stream(both),
     ]
 
     assert len(answers) == 7
@@ -203,15 +208,15 @@ def test_paths_and_pillow_images_are_instances(
         np.testing.assert_allclose(answer.probabilities, expected(fitted)[0], atol=0.01)
 
 
-def test_a_batch_of_images_and_arrays_is_refused(client: Any) -> None:
-    image = drawing("L", (90, 120), "white", "black")
+def test_a_batch_of_images_and_arrays_is_refused(client: Client) -> None:
+    mixed: list[Instance] = [drawing("L", (90, 120), "white", "black"), np.zeros(SHAPE)]
 
     with pytest.raises(InvalidInputError, match="not some of each"):
-        client.predict_batch([image, np.zeros(SHAPE)])
+        client.predict_batch(mixed)
 
 
 def test_the_shape_is_asked_for_once_a_batch_or_stream(
-    connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def images() -> Iterator[Image.Image]:
         for _ in range(30):

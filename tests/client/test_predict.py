@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from mlpserve_client import InvalidInputError, ModelNotFoundError, Prediction
+from mlpserve_client import Client, InvalidInputError, ModelNotFoundError, Prediction
 from mlpserve_client.testing import serve
+from tests.support.client import Connect, Expected, Pixels
 
-Pixels = npt.NDArray[np.uint8]
 FORMS: dict[str, Callable[[Pixels], Any]] = {
     "uint8": lambda x: x,
     "flat": lambda x: x.ravel(),
@@ -28,7 +27,7 @@ FORMS: dict[str, Callable[[Pixels], Any]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_an_instance_gets_the_same_answer(
-    client: Any, pixels: Pixels, expected: Any, form: str
+    client: Client, pixels: Pixels, expected: Expected, form: str
 ) -> None:
     prediction = client.predict(FORMS[form](pixels[0]))
 
@@ -36,7 +35,7 @@ def test_every_form_of_an_instance_gets_the_same_answer(
     assert prediction.label == expected(pixels[:1])[0].argmax()
 
 
-def test_booleans_are_black_and_white(client: Any, pixels: Pixels, expected: Any) -> None:
+def test_booleans_are_black_and_white(client: Client, pixels: Pixels, expected: Expected) -> None:
     drawing = pixels[0] > 127
 
     prediction = client.predict(drawing)
@@ -45,7 +44,7 @@ def test_booleans_are_black_and_white(client: Any, pixels: Pixels, expected: Any
     np.testing.assert_allclose(prediction.probabilities, expected(white)[0], atol=1e-6)
 
 
-def test_a_prediction_names_its_class_and_its_version(client: Any, pixels: Pixels) -> None:
+def test_a_prediction_names_its_class_and_its_version(client: Client, pixels: Pixels) -> None:
     prediction = client.predict(pixels[0])
 
     assert isinstance(prediction, Prediction)
@@ -55,21 +54,21 @@ def test_a_prediction_names_its_class_and_its_version(client: Any, pixels: Pixel
     assert prediction.model.digest.startswith("sha256:")
 
 
-def test_the_names_are_those_of_the_version_that_answered(connect: Callable[..., Any]) -> None:
+def test_the_names_are_those_of_the_version_that_answered(connect: Connect) -> None:
     with serve(input_shape=(4,), class_names=("cat", "dog")) as server:
         client = connect(server.target)
 
         assert client.predict([0.1, 0.2, 0.3, 0.4]).class_names == ("cat", "dog")
 
 
-def test_a_version_or_an_alias_can_be_asked_for(client: Any, pixels: Pixels) -> None:
+def test_a_version_or_an_alias_can_be_asked_for(client: Client, pixels: Pixels) -> None:
     assert client.predict(pixels[0], version=1).model.version == 1
     assert client.predict(pixels[0], alias="champion").model.version == 1
 
 
 @pytest.mark.parametrize("selection", [{"version": 99}, {"alias": "nobody"}])
 def test_an_unknown_version_or_alias_is_not_found(
-    client: Any, pixels: Pixels, selection: dict[str, Any]
+    client: Client, pixels: Pixels, selection: dict[str, Any]
 ) -> None:
     with pytest.raises(ModelNotFoundError, match=r"99|nobody"):
         client.predict(pixels[0], **selection)
@@ -89,13 +88,13 @@ def test_an_unknown_version_or_alias_is_not_found(
     ids=repr,
 )
 def test_a_selection_that_makes_no_sense_is_refused(
-    client: Any, pixels: Pixels, selection: dict[str, Any]
+    client: Client, pixels: Pixels, selection: dict[str, Any]
 ) -> None:
     with pytest.raises(InvalidInputError):
         client.predict(pixels[0], **selection)
 
 
-def test_a_wrong_shape_is_refused_with_the_field_and_the_size_expected(client: Any) -> None:
+def test_a_wrong_shape_is_refused_with_the_field_and_the_size_expected(client: Client) -> None:
     with pytest.raises(InvalidInputError, match="784") as caught:
         client.predict(np.zeros((5, 5), dtype=np.uint8))
 

@@ -3,13 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from mlpserve_client import ConnectionFailedError
 from mlpserve_client._settings import resolve
+from tests.support.client import Connect, StartScripted
 
 DEAD = "http://user:s3cret@127.0.0.1:9"
 VARIABLES = ["http_proxy", "https_proxy", "grpc_proxy"]
@@ -17,8 +16,8 @@ VARIABLES = ["http_proxy", "https_proxy", "grpc_proxy"]
 
 @pytest.mark.parametrize("variable", VARIABLES)
 def test_targets_on_this_machine_are_reached_without_the_proxy(
-    connect: Callable[..., Any],
-    scripted: Callable[..., Any],
+    connect: Connect,
+    scripted: StartScripted,
     monkeypatch: pytest.MonkeyPatch,
     variable: str,
 ) -> None:
@@ -31,7 +30,7 @@ def test_targets_on_this_machine_are_reached_without_the_proxy(
         assert client.health()
 
 
-def test_the_health_check_of_a_container_goes_straight(scripted: Callable[..., Any]) -> None:
+def test_the_health_check_of_a_container_goes_straight(scripted: StartScripted) -> None:
     environment = os.environ | dict.fromkeys(VARIABLES, DEAD)
     command = [sys.executable, "-m", "mlpserve_client", "health", "--target", scripted().target]
     done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
@@ -41,7 +40,7 @@ def test_the_health_check_of_a_container_goes_straight(scripted: Callable[..., A
 
 @pytest.mark.parametrize("call", ["predict", "health"])
 def test_an_error_about_a_target_elsewhere_names_the_proxy_and_no_password(
-    connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, call: str
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     monkeypatch.setenv("http_proxy", DEAD)
     client = connect("192.0.2.1:50051", timeout=0.5)

@@ -3,12 +3,12 @@
 import pickle
 from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import pytest
 
-from mlpserve_client import BatchPrediction, ModelRef, ModelVersion, Prediction
+from mlpserve_client import BatchPrediction, Client, ModelRef, ModelVersion, Prediction
+from tests.support.client import Pixels
 
 REF = ModelRef("mnist", 3, "sha256:ab")
 NAMES = ("cat", "dog", "owl")
@@ -60,11 +60,11 @@ def test_a_repr_is_short_and_says_what_matters() -> None:
     assert len(repr(batch(1000))) < 150
 
 
-def test_a_result_cannot_be_changed(client: Any, pixels: Any) -> None:
+def test_a_result_cannot_be_changed(client: Client, pixels: Pixels) -> None:
     one, many = client.predict(pixels[0]), client.predict_batch(pixels)
 
     with pytest.raises(FrozenInstanceError):
-        one.label = 3
+        one.label = 3  # type: ignore[misc]  # which is what the test is about
     for array in (one.probabilities, many.labels, many.probabilities, many[0].probabilities):
         with pytest.raises(ValueError, match="read-only"):
             array[:] = 0

@@ -20,6 +20,7 @@ from mlpserve_client import (
     _calls,
     _channel,
 )
+from tests.support.client import Connect, Scripted, StartScripted
 
 Code = grpc.StatusCode
 Fail = Callable[[int, Any], object]
@@ -58,7 +59,7 @@ def detailed(times: float, code: grpc.StatusCode, *details: Any) -> Fail:
 
 @pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.CANCELLED])
 def test_what_a_stopping_server_ends_is_sent_again(
-    connect: Callable[..., Any], scripted: Callable[..., Any], code: grpc.StatusCode
+    connect: Connect, scripted: StartScripted, code: grpc.StatusCode
 ) -> None:
     server = scripted(failing(2, code))
 
@@ -68,7 +69,7 @@ def test_what_a_stopping_server_ends_is_sent_again(
 
 @pytest.mark.parametrize("code", [Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS])
 def test_a_fault_is_not_sent_again(
-    connect: Callable[..., Any], scripted: Callable[..., Any], code: grpc.StatusCode
+    connect: Connect, scripted: StartScripted, code: grpc.StatusCode
 ) -> None:
     server = scripted(failing(1, code))
 
@@ -77,7 +78,7 @@ def test_a_fault_is_not_sent_again(
     assert server.predictions == 1
 
 
-def test_retries_end(connect: Callable[..., Any], scripted: Callable[..., Any]) -> None:
+def test_retries_end(connect: Connect, scripted: StartScripted) -> None:
     server = scripted(failing(float("inf"), Code.UNAVAILABLE))
 
     with pytest.raises(ConnectionFailedError, match="as told"):
@@ -86,7 +87,7 @@ def test_retries_end(connect: Callable[..., Any], scripted: Callable[..., Any]) 
 
 
 def test_a_server_that_says_it_is_not_ready_is_believed(
-    connect: Callable[..., Any], scripted: Callable[..., Any]
+    connect: Connect, scripted: StartScripted
 ) -> None:
     not_ready = error_details_pb2.ErrorInfo(reason="NOT_READY", domain="mlpserve")
     server = scripted(detailed(float("inf"), Code.UNAVAILABLE, not_ready))
@@ -96,7 +97,7 @@ def test_a_server_that_says_it_is_not_ready_is_believed(
 
 
 def test_an_overloaded_server_is_asked_again_after_the_delay_it_names(
-    connect: Callable[..., Any], scripted: Callable[..., Any]
+    connect: Connect, scripted: StartScripted
 ) -> None:
     server = scripted(refusing(2, 0.1))
     started = time.monotonic()
@@ -108,7 +109,7 @@ def test_an_overloaded_server_is_asked_again_after_the_delay_it_names(
 
 
 def test_a_server_that_stays_overloaded_is_left_alone(
-    connect: Callable[..., Any], scripted: Callable[..., Any]
+    connect: Connect, scripted: StartScripted
 ) -> None:
     server = scripted(refusing(float("inf"), 0.001))
 
@@ -121,8 +122,8 @@ def test_a_server_that_stays_overloaded_is_left_alone(
 
 @pytest.mark.parametrize(("seconds", "timeout"), [(0.5, 0.3), (60, None)])
 def test_a_delay_beyond_the_deadline_or_all_patience_is_not_waited_for(
-    connect: Callable[..., Any],
-    scripted: Callable[..., Any],
+    connect: Connect,
+    scripted: StartScripted,
     seconds: float,
     timeout: float | None,
 ) -> None:
@@ -136,16 +137,16 @@ def test_a_delay_beyond_the_deadline_or_all_patience_is_not_waited_for(
     assert server.predictions == 1
 
 
-def attempts_a_call(server: Any, calls: int) -> float:
+def attempts_a_call(server: Scripted, calls: int) -> float:
     with Client(server.target) as client:
         for _ in range(calls):
             with pytest.raises(MlpserveError):
                 client.predict([0.0, 1.0])
-    return float(server.predictions / calls)
+    return server.predictions / calls
 
 
 def test_a_broken_server_sees_no_storm_of_retries(
-    scripted: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    scripted: StartScripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Quick retries, so that many calls fit into a test; their number is what counts.
     # (Not below 5 ms: grpcio 1.85 loses retries after 1 ms, and the call hangs.)

@@ -14,6 +14,8 @@ import pytest
 
 from mlpserve_client import Client, ConnectionFailedError, Tls, UnauthenticatedError
 from mlpserve_client.testing import ModelServer
+from tests.support.authority import Authority, NewAuthority
+from tests.support.client import Connect, Pixels, StartServer
 
 TOKEN = "the-token-of-these-tests"
 PROGRAM = [sys.executable, "-m", "mlpserve_client"]
@@ -32,7 +34,7 @@ def token_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def secured(
-    start: Callable[..., Any], server: ModelServer, authority: Any, transport: str
+    start: StartServer, server: ModelServer, authority: Authority, transport: str
 ) -> Callable[..., str]:
     """Start our server with a certificate for this name; gives its target once it is ready."""
 
@@ -66,11 +68,11 @@ def command(*arguments: str, **environment: str) -> "subprocess.CompletedProcess
 
 
 def test_the_client_calls_encrypted_with_a_certificate_and_a_token(
-    connect: Callable[..., Any],
+    connect: Connect,
     secured: Callable[..., str],
-    authority: Any,
+    authority: Authority,
     token_file: Path,
-    pixels: Any,
+    pixels: Pixels,
 ) -> None:
     cert, key = authority.issue("caller")
     target = secured(mutual=True, token_file=token_file)
@@ -85,30 +87,33 @@ def test_the_client_calls_encrypted_with_a_certificate_and_a_token(
 
 @pytest.mark.parametrize("token", [None, "a-token-of-somebody-else"])
 def test_the_client_without_the_right_token_is_told_so_at_once_and_still_sees_health(
-    connect: Callable[..., Any],
+    connect: Connect,
     secured: Callable[..., str],
-    authority: Any,
+    authority: Authority,
     token_file: Path,
-    pixels: Any,
+    pixels: Pixels,
     token: str | None,
 ) -> None:
     target = secured(token_file=token_file)
     client = connect(target, tls=Tls(ca=authority.ca), token=token)
 
     assert client.health() is True
-    for call in (lambda: client.predict(pixels[0]), client.model, client.models):
+    calls: list[Callable[[], object]] = [
+        lambda: client.predict(pixels[0]), client.model, client.models,
+    ]  # fmt: skip
+    for call in calls:
         started = time.monotonic()
         with pytest.raises(UnauthenticatedError, match="MLPSERVE_TOKEN"):
-            list(call())
+            call()
         assert time.monotonic() - started < 2, "it is of no use to try again"
 
 
 def test_the_client_without_a_certificate_that_is_known_cannot_connect(
-    connect: Callable[..., Any],
+    connect: Connect,
     secured: Callable[..., str],
-    authority: Any,
-    new_authority: Callable[[], Any],
-    pixels: Any,
+    authority: Authority,
+    new_authority: NewAuthority,
+    pixels: Pixels,
 ) -> None:
     target = secured(mutual=True)
     expired, foreign = authority.issue("caller", days=-1), new_authority().issue("caller")
@@ -122,7 +127,7 @@ def test_the_client_without_a_certificate_that_is_known_cannot_connect(
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda words: words[0])
 def test_the_command_works_with_the_variables_that_the_server_has(
     secured: Callable[..., str],
-    authority: Any,
+    authority: Authority,
     token_file: Path,
     arguments: list[str],
 ) -> None:
@@ -144,7 +149,7 @@ def test_the_command_works_with_the_variables_that_the_server_has(
 
 
 def test_the_health_command_needs_the_name_when_the_certificate_has_another(
-    secured: Callable[..., str], authority: Any
+    secured: Callable[..., str], authority: Authority
 ) -> None:
     target = secured("models.example")
     variables = {"MLPSERVE_TARGET": target, "MLPSERVE_TLS_CA": str(authority.ca)}
@@ -155,7 +160,7 @@ def test_the_health_command_needs_the_name_when_the_certificate_has_another(
 
 
 def test_the_health_command_fails_without_what_the_server_wants_and_shows_no_secret(
-    secured: Callable[..., str], authority: Any, token_file: Path
+    secured: Callable[..., str], authority: Authority, token_file: Path
 ) -> None:
     target = secured(token_file=token_file)
 
@@ -169,7 +174,7 @@ def test_the_health_command_fails_without_what_the_server_wants_and_shows_no_sec
 
 
 def test_a_client_that_stays_connected_goes_through_a_rotation_of_certificates(
-    secured: Callable[..., str], authority: Any, pixels: Any, tmp_path: Path
+    secured: Callable[..., str], authority: Authority, pixels: Pixels, tmp_path: Path
 ) -> None:
     places = tmp_path / "tls.crt", tmp_path / "tls.key"
 

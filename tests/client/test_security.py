@@ -1,23 +1,30 @@
 """TLS, mutual TLS and tokens, against servers that insist on them."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import pytest
 
 from mlpserve_client import ConnectionFailedError, SettingsError, Tls, UnauthenticatedError
 from mlpserve_client._cli.main import main
+from tests.support.authority import Authority, NewAuthority
+from tests.support.client import Connect, Scripted, StartScripted
 
 INPUT = [0.0, 1.0]
 
 
+class Secured(Protocol):
+    """Starts a server with a certificate for a name; mutual: it wants one from callers."""
+
+    def __call__(self, name: str = "127.0.0.1", mutual: bool = False) -> Scripted: ...
+
+
 @pytest.fixture
-def secured(authority: Any, scripted: Callable[..., Any]) -> Callable[..., Any]:
+def secured(authority: Authority, scripted: StartScripted) -> Secured:
     """Start a server with a certificate for a name; mutual: it wants one from callers."""
 
-    def secured(name: str = "127.0.0.1", mutual: bool = False) -> Any:
+    def secured(name: str = "127.0.0.1", mutual: bool = False) -> Scripted:
         cert, key = authority.issue(name)
         credentials = grpc.ssl_server_credentials(
             [(key.read_bytes(), cert.read_bytes())],
@@ -30,7 +37,7 @@ def secured(authority: Any, scripted: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def test_an_encrypted_call_is_answered(
-    connect: Callable[..., Any], secured: Callable[..., Any], authority: Any
+    connect: Connect, secured: Secured, authority: Authority
 ) -> None:
     client = connect(secured().target, tls=Tls(ca=authority.ca))
 
@@ -39,7 +46,7 @@ def test_an_encrypted_call_is_answered(
 
 
 def test_a_server_of_another_authority_is_refused(
-    connect: Callable[..., Any], secured: Callable[..., Any], new_authority: Callable[[], Any]
+    connect: Connect, secured: Secured, new_authority: NewAuthority
 ) -> None:
     foreign = new_authority().ca
     client = connect(secured().target, tls=Tls(ca=foreign))
@@ -49,7 +56,7 @@ def test_a_server_of_another_authority_is_refused(
 
 
 def test_a_certificate_for_another_name_is_refused_unless_expected(
-    connect: Callable[..., Any], secured: Callable[..., Any], authority: Any
+    connect: Connect, secured: Secured, authority: Authority
 ) -> None:
     server = secured("models.test")
 
@@ -60,14 +67,14 @@ def test_a_certificate_for_another_name_is_refused_unless_expected(
 
 
 def test_plain_text_to_an_encrypted_server_fails_in_time(
-    connect: Callable[..., Any], secured: Callable[..., Any]
+    connect: Connect, secured: Secured
 ) -> None:
     with pytest.raises(ConnectionFailedError, match="the server may want TLS"):
         connect(secured().target).predict(INPUT, timeout=0.5)
 
 
 def test_encryption_to_a_plain_server_fails_in_time(
-    connect: Callable[..., Any], scripted: Callable[..., Any], authority: Any
+    connect: Connect, scripted: StartScripted, authority: Authority
 ) -> None:
     client = connect(scripted().target, tls=Tls(ca=authority.ca))
     with pytest.raises(ConnectionFailedError, match="the server may not use TLS"):
@@ -75,7 +82,7 @@ def test_encryption_to_a_plain_server_fails_in_time(
 
 
 def test_mutual_tls_shows_our_certificate(
-    connect: Callable[..., Any], secured: Callable[..., Any], authority: Any
+    connect: Connect, secured: Secured, authority: Authority
 ) -> None:
     server = secured(mutual=True)
     cert, key = authority.issue("caller")
@@ -87,7 +94,7 @@ def test_mutual_tls_shows_our_certificate(
 
 
 def test_a_list_of_targets_shares_a_name(
-    connect: Callable[..., Any], secured: Callable[..., Any], authority: Any
+    connect: Connect, secured: Secured, authority: Authority
 ) -> None:
     servers = [secured("models.test"), secured("models.test")]
     targets = [server.target for server in servers]
@@ -101,9 +108,7 @@ def test_a_list_of_targets_shares_a_name(
         connect(targets, tls=Tls(ca=authority.ca))
 
 
-def test_a_token_goes_along_with_every_call(
-    connect: Callable[..., Any], scripted: Callable[..., Any]
-) -> None:
+def test_a_token_goes_along_with_every_call(connect: Connect, scripted: StartScripted) -> None:
     server = scripted()
     client = connect(server.target, token="s3cret")
 
@@ -114,9 +119,7 @@ def test_a_token_goes_along_with_every_call(
     assert {call["authorization"] for call in server.metadata} == {"Bearer s3cret"}
 
 
-def test_a_refused_token_says_what_to_pass(
-    connect: Callable[..., Any], scripted: Callable[..., Any]
-) -> None:
+def test_a_refused_token_says_what_to_pass(connect: Connect, scripted: StartScripted) -> None:
     def refuse(number: int, context: Any) -> None:
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
 
@@ -125,8 +128,8 @@ def test_a_refused_token_says_what_to_pass(
 
 
 def test_the_command_takes_flags_and_variables(
-    secured: Callable[..., Any],
-    authority: Any,
+    secured: Secured,
+    authority: Authority,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,5 +1,6 @@
 """Type checkers see everything, and see through mistakes."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -28,3 +29,26 @@ def test_a_checker_finds_the_mistake_in_bad_code_and_nothing_in_good_code(
     (found,) = [line for line in done.stdout.splitlines() if " error: " in line]
     assert "bad.py:3" in found
     assert '"int"' in found
+
+
+FILES = sorted(Path(__file__).parent.rglob("*.py"))
+
+
+def fixtures(tree: ast.Module) -> set[str]:
+    """The names of the fixtures that a module defines."""
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return {f.name for f in functions if any("fixture" in ast.unparse(d) for d in f.decorator_list)}
+
+
+def test_every_fixture_that_a_test_takes_has_a_type_that_says_something() -> None:
+    trees = {path: ast.parse(path.read_text()) for path in FILES}
+    names = set.union(*map(fixtures, trees.values())) | {"authority", "new_authority", "tmp_path"}
+    untyped = [
+        f"{path.name}:{function.lineno} {argument.arg}"
+        for path, tree in trees.items()
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for argument in function.args.args
+        if argument.arg in names and "Any" in ast.unparse(argument.annotation or ast.Name("Any"))
+    ]
+    assert untyped == []

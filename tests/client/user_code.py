@@ -1,6 +1,6 @@
 """Code as users write it; test_types.py has it checked. Types that got lost would be errors."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import assert_type
 
@@ -47,7 +47,7 @@ def blocking(image: npt.NDArray[np.uint8], images: npt.NDArray[np.float64]) -> N
         client.predict_batch([image, image])
         client.predict_batch([Path("one.png"), Path("two.png")])
 
-        assert_type(client.predict_stream(iter(images)), Iterator[Prediction])
+        assert_type(client.predict_stream(iter(images)), Generator[Prediction, None, None])
         assert_type(client.model(), ModelVersion)
         assert_type(client.models(), list[ModelVersion])
         assert_type(client.model().input_shape, tuple[int, ...])
@@ -59,7 +59,7 @@ async def awaited(image: npt.NDArray[np.uint8]) -> None:
     async with AsyncClient(["a:1", "b:2"], tls=Tls(server_name="models"), token="t") as client:
         assert_type(await client.predict(image), Prediction)
         assert_type(await client.predict_batch([image]), BatchPrediction)
-        assert_type(client.predict_stream([image]), AsyncIterator[Prediction])
+        assert_type(client.predict_stream([image]), AsyncGenerator[Prediction, None])
         async for answer in client.predict_stream([image]):
             assert_type(answer, Prediction)
 

@@ -25,7 +25,8 @@ import pytest
 import mlpserve_client
 from mlpserve_client._cli.main import main
 from mlpserve_client.testing import ModelServer, serve
-from mlpserve_server.server import Server
+from tests.support.authority import Authority
+from tests.support.client import Expected, Pixels, StartServer
 
 COMMAND = [sys.executable, "-m", "mlpserve_client"]
 COMMANDS = ("predict", "models", "model", "health", "bench")
@@ -121,7 +122,7 @@ def test_health_exits_with_0_when_the_server_is_ready() -> None:
 
 
 def test_health_exits_with_1_when_there_is_no_model_but_the_server_lives(
-    start: Callable[..., Server], capsys: pytest.CaptureFixture[str]
+    start: StartServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address = start().address
 
@@ -136,7 +137,9 @@ def test_health_exits_with_1_when_nobody_is_there(capsys: pytest.CaptureFixture[
     assert "127.0.0.1:1" in line
 
 
-def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch, server: Any) -> None:
+def test_a_flag_wins_over_the_environment(
+    monkeypatch: pytest.MonkeyPatch, server: ModelServer
+) -> None:
     monkeypatch.setenv("MLPSERVE_TARGET", "127.0.0.1:1")
 
     assert main(["health", "--target", server.target]) == 0
@@ -206,8 +209,8 @@ def test_the_demo_works_for_every_input_shape(
 def test_every_kind_of_file_is_classified(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    pixels: Any,
-    expected: Any,
+    pixels: Pixels,
+    expected: Expected,
     name: str,
     content: Callable[[Any], bytes],
 ) -> None:
@@ -220,9 +223,10 @@ def test_every_kind_of_file_is_classified(
 
 @pytest.mark.parametrize("names", [("X", "y"), ("whatever",)])
 def test_an_npz_file_gives_x_or_its_only_array(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], pixels: Any, names: tuple[str, ...]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pixels: Pixels, names: tuple[str, ...]
 ) -> None:
-    np.savez(tmp_path / "x.npz", **dict.fromkeys(names, pixels))
+    arrays: dict[str, Any] = dict.fromkeys(names, pixels)
+    np.savez(tmp_path / "x.npz", **arrays)
 
     assert main(["predict", "--json", str(tmp_path / "x.npz")]) == 0
     assert len(labels_in(capsys.readouterr().out)) == 20
@@ -232,7 +236,7 @@ def test_an_npz_file_gives_x_or_its_only_array(
     ("index", "rows"), [("7", [7]), ("18:", [18, 19]), (":2", [0, 1]), ("3:5", [3, 4])]
 )
 def test_rows_of_an_array_can_be_chosen(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], pixels: Any, index: str, rows: list[int]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pixels: Pixels, index: str, rows: list[int]
 ) -> None:
     np.save(tmp_path / "x.npy", pixels)
 
@@ -244,7 +248,7 @@ def test_rows_of_an_array_can_be_chosen(
 
 @pytest.mark.parametrize("index", ["20", "-1", "5:5", "x", "7:30"])
 def test_rows_that_are_not_there_are_wrong_usage(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], pixels: Any, index: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pixels: Pixels, index: str
 ) -> None:
     np.save(tmp_path / "x.npy", pixels)
 
@@ -253,7 +257,7 @@ def test_rows_that_are_not_there_are_wrong_usage(
 
 
 def test_a_file_with_one_instance_is_one_row(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], pixels: Any, expected: Any
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pixels: Pixels, expected: Expected
 ) -> None:
     np.save(tmp_path / "x.npy", pixels[0])
 
@@ -261,7 +265,7 @@ def test_a_file_with_one_instance_is_one_row(
     assert labels_in(capsys.readouterr().out) == [expected(pixels[:1]).argmax()]
 
 
-def test_a_pipe_becomes_csv_and_nothing_else(pixels: Any, expected: Any) -> None:
+def test_a_pipe_becomes_csv_and_nothing_else(pixels: Pixels, expected: Expected) -> None:
     done = run("predict", "-", "--csv", stdin=npy(pixels))
 
     assert (done.returncode, done.stderr) == (0, b"")
@@ -272,7 +276,7 @@ def test_a_pipe_becomes_csv_and_nothing_else(pixels: Any, expected: Any) -> None
     assert {row["version"] for row in rows} == {"1"}
 
 
-def test_a_reader_that_has_had_enough_ends_the_command_quietly(pixels: Any) -> None:
+def test_a_reader_that_has_had_enough_ends_the_command_quietly(pixels: Pixels) -> None:
     many = np.repeat(pixels, 500, axis=0)
     command = [*COMMAND, "predict", "-", "--csv"]
     with subprocess.Popen(
@@ -419,7 +423,7 @@ def test_output_that_cannot_be_written_is_one_line(command: str, output: str) ->
 
 @pytest.mark.parametrize("compress", [lambda data: data, gzip.compress])
 def test_a_pipe_with_a_name_is_read_once(
-    tmp_path: Path, pixels: Any, compress: Callable[[bytes], bytes]
+    tmp_path: Path, pixels: Pixels, compress: Callable[[bytes], bytes]
 ) -> None:
     (tmp_path / "x").write_bytes(compress(npy(pixels)))
     line = f"{' '.join(COMMAND)} predict --json <(cat {tmp_path / 'x'})"
@@ -430,7 +434,7 @@ def test_a_pipe_with_a_name_is_read_once(
 
 
 def test_one_bad_file_does_not_lose_the_other_answers(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], pixels: Any
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pixels: Pixels
 ) -> None:
     np.save(tmp_path / "good.npy", pixels)
     np.save(tmp_path / "short.npy", np.zeros(5))
@@ -473,7 +477,7 @@ def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixt
     assert all(character.isprintable() for character in text.replace("\n", ""))
 
 
-def test_grpcs_log_stays_out_of_the_terminal(authority: Any, server: ModelServer) -> None:
+def test_grpcs_log_stays_out_of_the_terminal(authority: Authority, server: ModelServer) -> None:
     done = run("health", "--tls-ca", str(authority.ca), "--timeout", "2")
 
     (line,) = done.stderr.decode().splitlines()
