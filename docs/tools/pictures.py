@@ -64,13 +64,13 @@ def terminal(folder: Path) -> Console:
     """Record a first session: train, serve, predict, list."""
     console = Console(record=True, width=WIDTH, file=io.StringIO())
     show(console, folder, "train --dataset digits", last=6)
-    command = [BIN / "mlpserve", "serve", "--listen", "127.0.0.1:0", "--log-format", "json"]
+    command = [str(BIN / "mlpserve"), "serve", "--listen", "127.0.0.1:0", "--log-format", "json"]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stderr
             line = server.stderr.readline()
             address = line.split('"address": "')[1].split('"')[0]
-            wait = [BIN / "mlpserve", "health", "--target", address]
+            wait = [str(BIN / "mlpserve"), "health", "--target", address]
             while subprocess.run(wait, stdout=subprocess.DEVNULL).returncode:
                 pass
             console.print(Text.assemble(("$ ", "green"), ("mlpserve serve &", "bold")))
@@ -78,7 +78,6 @@ def terminal(folder: Path) -> Console:
             show(console, folder, "models list")
         finally:
             server.terminate()
-            server.stderr.close()
     return console
 
 
@@ -93,7 +92,7 @@ def show(
     """Run a command and print what it prints to standard output, or some of its lines."""
     console.print(Text.assemble(("$ ", "green"), (f"mlpserve {command}", "bold")))
     environment = os.environ | ({"MLPSERVE_TARGET": target} if target else {})
-    run = [BIN / "mlpserve", *command.split()]
+    run = [str(BIN / "mlpserve"), *command.split()]
     done = subprocess.run(
         run, cwd=folder, env=environment, capture_output=True, text=True, check=True
     )

@@ -159,7 +159,7 @@ def _accepts(action: argparse.Action) -> str:
     if action.choices:
         return _quoted(map(str, action.choices))
     knobs = {field.name: field.metadata for field in dataclasses.fields(Recipe)}
-    known = knobs.get(action.dest, {}).get("expected", "")
+    known = knobs[action.dest].get("expected", "") if action.dest in knobs else ""
     return str(getattr(action.type, "accepts", known)).replace("one of ", "")
 
 
