@@ -112,7 +112,8 @@ def _raw(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def _scaled(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # an overflow is out of range, and refused below
+    # What overflows or is no number is refused below, without NumPy's warning of it.
+    with np.errstate(over="ignore", invalid="ignore"):
         values: npt.NDArray[np.float32] = array.astype("<f4", copy=False)
     # NaN makes both comparisons false.
     if values.size and not (values.min() >= 0 and values.max() <= 1):

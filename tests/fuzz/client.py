@@ -51,7 +51,7 @@ DTYPES = (
 )
 
 
-@target(InvalidInputError)
+@target(InvalidInputError, UserWarning)  # it warns of uneven light
 def image(data: bytes) -> None:
     fitted = fit(read_image(io.BytesIO(data), "an image"), (28, 28))
     assert fitted.shape == (28, 28)
