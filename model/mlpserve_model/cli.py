@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlpserve_model.errors import CorruptVersion, StoreError, VersionNotFound
-from mlpserve_model.format.manifest import Manifest
+from mlpserve_model.format.manifest import Manifest, Verdict
 from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
 from mlpserve_model.process.tables import plain, readable, table
 from mlpserve_model.store.store import CHAMPION, Store
@@ -59,6 +59,11 @@ def parser() -> SettingsParser:
     promote.add_argument("version", type=between(1, MAX_VERSION, int), help="number of the version")
     promote.add_argument("--alias", default=CHAMPION, help="alias that moves")
     promote.add_argument("--reason", required=True, help="reason, for the history")
+    promote.add_argument(
+        "--force",
+        action="store_true",
+        help="publish a rejected version again, as forced, and promote that",
+    )
     rollback = command("rollback", _rollback, "point champion back at an earlier version")
     rollback.add_argument(
         "--to", type=between(1, MAX_VERSION, int), required=True, help="number of the version"
@@ -111,26 +116,42 @@ def _show(store: Store, settings: Namespace) -> int:
 
 
 def _promote(store: Store, settings: Namespace) -> int:
-    return _move(store, settings, settings.alias, settings.version, "promote")
+    return _move(store, settings, settings.alias, settings.version, "promote", settings.force)
 
 
 def _rollback(store: Store, settings: Namespace) -> int:
     return _move(store, settings, CHAMPION, settings.to, "rollback")
 
 
-def _move(store: Store, settings: Namespace, alias: str, version: int, event: str) -> int:
+def _move(
+    store: Store, settings: Namespace, alias: str, version: int, event: str, force: bool = False
+) -> int:
     with store.lock():
-        manifest = store.verify(version)
-        if manifest.gate.verdict == "REJECTED":
-            reasons = "; ".join(manifest.gate.reasons)
-            raise CorruptVersion(f"the gate rejected version {version}: {reasons}")
+        version = _accepted(store, version, settings.reason, force)
         previous = store.aliases().get(alias)
-        store.move_alias(alias, version, expected=previous, event=event, reason=settings.reason)
+        if previous != version:
+            store.move_alias(alias, version, expected=previous, event=event, reason=settings.reason)
     if settings.json:
         _print_json({"alias": alias, "version": version, "previous": previous})
+    elif previous == version:
+        print(f"{alias} is at {version} already: nothing to do")
     else:
         print(f"{alias}: {previous or 'nothing'} -> {version}")
     return 0
+
+
+def _accepted(store: Store, version: int, reason: str, force: bool) -> int:
+    """Return the version that may be served: this one, or a forced copy of a rejected one."""
+    manifest = store.verify(version)
+    if manifest.gate.verdict != "REJECTED":
+        return version
+    reasons = manifest.gate.reasons
+    if not force:
+        raise CorruptVersion(
+            f"the gate rejected version {version}: {'; '.join(reasons)} (promote has --force)"
+        )
+    forced = Verdict("FORCED", (f"forced: {reason}", f"rejected as version {version}", *reasons))
+    return store.republish(version, forced).version
 
 
 def _verify(store: Store, settings: Namespace) -> int:

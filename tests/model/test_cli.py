@@ -226,6 +226,30 @@ def test_a_version_that_the_gate_rejected_is_refused(
     assert store.history()[-1]["reason"] == "a test"
 
 
+def test_a_rejected_version_is_promoted_by_force_as_a_copy_that_says_why(
+    models: Command, three: None, store: Store
+) -> None:
+    run = models("promote", "2", "--force", "--reason", "the holdout was wrong")
+
+    assert (run.code, run.out) == (0, "champion: 1 -> 4\n")
+    rejected, forced = store.verify(2), store.verify(4)
+    assert rejected.gate.verdict == "REJECTED"  # a published version never changes
+    assert forced.gate.verdict == "FORCED"
+    assert forced.gate.reasons[:2] == ("forced: the holdout was wrong", "rejected as version 2")
+    assert (forced.files, forced.digest) == (rejected.files, rejected.digest)
+
+
+def test_promoting_to_where_the_alias_is_does_nothing_and_says_so(
+    models: Command, three: None, store: Store
+) -> None:
+    before = store.history()
+
+    run = models("promote", "1", "--reason", "again")
+
+    assert (run.code, run.out) == (0, "champion is at 1 already: nothing to do\n")
+    assert store.history() == before
+
+
 def test_rollback_moves_the_champion_back_and_records_who_when_and_why(
     models: Command, three: None, store: Store
 ) -> None:

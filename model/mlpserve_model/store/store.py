@@ -12,7 +12,7 @@ import hashlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,27 @@ class Store(StoreReader):
 
         """
         contents = {**model_files(draft.network, weights, golden_inputs), **(extra_files or {})}
+        return self._publish(draft, verdict, contents, len(golden_inputs))
+
+    def republish(self, version: int, verdict: Verdict) -> Manifest:
+        """Write a version's model and files again, as a new version with another verdict.
+
+        Raises:
+            VersionNotFound: There is no such version.
+            CorruptVersion: It is damaged.
+            StoreError: The store refuses.
+
+        """
+        manifest = self.verify(version)
+        contents = {
+            name: self.document(version, name, info.size) for name, info in manifest.files.items()
+        }
+        draft = Draft(**{field.name: getattr(manifest, field.name) for field in fields(Draft)})
+        return self._publish(draft, verdict, contents, manifest.golden_rows)
+
+    def _publish(
+        self, draft: Draft, verdict: Verdict, contents: Mapping[str, bytes], golden_rows: int
+    ) -> Manifest:
         infos = {
             name: FileInfo(hashlib.sha256(data).hexdigest(), len(data))
             for name, data in contents.items()
@@ -117,7 +138,7 @@ class Store(StoreReader):
                     infos,
                     version=version,
                     created=_now(),
-                    golden_rows=len(golden_inputs),
+                    golden_rows=golden_rows,
                 )
                 return self._write_version(document, contents)
             except BaseException:
