@@ -1,4 +1,4 @@
-"""A publisher killed before each of its file system calls: strace chooses the moment."""
+"""A writer killed before each of its file system calls: strace chooses the moment."""
 
 import shutil
 import subprocess
@@ -13,7 +13,10 @@ import pytest
 from mlpserve_model import CHAMPION, CorruptVersion, Manifest, Store
 from tests.support.forging import Publish
 
-CALLS = ("mkdir", "openat", "getdents64", "flock", "write", "fsync", "rename", "close")
+CALLS = (
+    *("mkdirat", "openat", "getdents64", "flock", "write", "fsync", "renameat", "unlinkat"),
+    *("close", "newfstatat"),
+)
 
 # Publishes the weights of version 1 again; the two marks show in the trace.
 PUBLISHER = """
@@ -24,6 +27,24 @@ store = Store(sys.argv[1], "tiny")
 model = store.load(1)
 os.access("/begin-of-publishing", os.F_OK)
 store.publish(model.manifest, model.manifest.gate, model.weights, np.ones((2, 4), np.float32))
+os.access("/end-of-publishing", os.F_OK)
+"""
+
+# Promotes version 2, and removes every version without an alias but the newest.
+PROMOTER = """
+import os, sys
+from mlpserve_model import CHAMPION, Store
+store = Store(sys.argv[1], "tiny")
+os.access("/begin-of-publishing", os.F_OK)
+store.move_alias(CHAMPION, 2, expected=1, event="promote", reason="a test")
+os.access("/end-of-publishing", os.F_OK)
+"""
+PRUNER = """
+import os, sys
+from mlpserve_model import Store
+store = Store(sys.argv[1], "tiny")
+os.access("/begin-of-publishing", os.F_OK)
+store.prune(1)
 os.access("/end-of-publishing", os.F_OK)
 """
 
@@ -116,6 +137,57 @@ def test_killed_before_every_fifth_call_a_publisher_leaves_the_store_whole(
     calls = _calls_of_publishing(trace(PUBLISHER))
     assert len(calls) > 30
     _kill_before_each(trace, PUBLISHER, calls[::5], assert_whole)
+
+
+def test_killed_before_every_fourth_call_a_promotion_is_made_or_not(
+    trace: Trace, champion: None, store: Store, publish: Any
+) -> None:
+    publish()
+    calls = _calls_of_publishing(trace(PROMOTER))
+    assert store.resolve(CHAMPION) == 2
+    assert {"fsync", "renameat"} <= {call.name for call in calls}
+
+    def assert_made_or_not() -> None:
+        moved = store.resolve(CHAMPION)
+        assert moved in (1, 2)
+        promoted = [e["version"] for e in store.history() if e["event"] == "promote"]
+        assert moved in promoted  # an alias never moves without a record
+        assert store.verify(moved)
+        if moved == 2:
+            store.move_alias(CHAMPION, 1, expected=2, event="rollback", reason="a test")
+
+    store.move_alias(CHAMPION, 1, expected=2, event="rollback", reason="a test")
+    _kill_before_each(trace, PROMOTER, calls[::4], assert_made_or_not)
+
+
+def test_killed_before_every_sixth_call_a_prune_leaves_whole_versions_or_none(
+    trace: Trace, champion: None, store: Store, publish: Any
+) -> None:
+    for _ in range(3):
+        publish()
+    calls = _calls_of_publishing(trace(PRUNER))
+    assert {"renameat", "unlinkat"} <= {call.name for call in calls}
+    assert store.versions() == [1, 4]
+
+    def assert_whole() -> None:
+        assert {1, store.versions()[-1]} <= set(store.versions())
+        for version in store.versions():
+            store.verify(version)
+        pruned = {e["version"] for e in store.history() if e["event"] == "prune"}
+        published = {e["version"] for e in store.history() if e["event"] == "publish"}
+        assert published - pruned <= set(store.versions())
+        newest = publish().version  # and finishes what was begun
+        assert not list(store.folder.glob(".*.removed"))
+        store.prune(1)
+        assert store.versions() == [1, newest]
+        two_to_prune()
+
+    def two_to_prune() -> None:
+        for _ in range(2):
+            publish()
+
+    two_to_prune()
+    _kill_before_each(trace, PRUNER, calls[::6], assert_whole)
 
 
 @pytest.mark.slow

@@ -153,7 +153,12 @@ def _required(places: Places, name: str, what: str) -> Path:
 
 def _named_classes(folder: Path) -> tuple[str, ...] | None:
     path = folder / CLASS_NAMES_FILE
-    return tuple(path.read_text("utf-8").splitlines()) if path.is_file() else None
+    try:
+        return tuple(path.read_text("utf-8").splitlines())
+    except FileNotFoundError:
+        return None
+    except OSError as error:  # which does not mean that there are no names
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _from_folder(name: str, folder: Path, class_names: tuple[str, ...] | None) -> Dataset:
