@@ -1,0 +1,75 @@
+"""What a store with many versions costs: counted in calls, not measured in time."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mlpserve_model import Manifest, Store
+
+COUNTED = ("stat", "fsync", "open")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """The system's calls so far."""
+    counts = Counter[str]()
+
+    def counting(name: str, call: Any) -> Any:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            counts[name] += 1
+            return call(*args, **kwargs)
+
+        return counted
+
+    for name in COUNTED:
+        monkeypatch.setattr(os, name, counting(name, getattr(os, name)))
+    return counts
+
+
+@pytest.fixture
+def grow(store: Store) -> Callable[[int], None]:
+    """Adds versions up to this number, of which only the manifest is there."""
+
+    def grow(count: int) -> None:
+        for version in range(store.versions()[-1] + 1, count + 1):
+            store.path(version).mkdir()
+            (store.path(version) / "manifest.json").write_text("{}")
+
+    return grow
+
+
+def test_a_publication_costs_as_much_beside_200_versions_as_beside_600(
+    store: Store, published: Manifest, publish: Any, grow: Any, calls: Counter[str]
+) -> None:
+    costs = []
+    for count in (200, 600):
+        grow(count)
+        calls.clear()
+        publish()
+        costs.append(dict(calls))
+    assert costs[0] == costs[1]
+
+
+def test_pruning_600_versions_syncs_no_more_often_than_pruning_50(
+    store: Store, published: Manifest, grow: Any, calls: Counter[str]
+) -> None:
+    syncs = []
+    for count in (50, 600):
+        grow(count)
+        calls.clear()
+        store.prune(1)
+        syncs.append(calls["fsync"])
+    assert store.versions() == [600]
+    assert syncs[0] == syncs[1] <= 2
+
+
+def test_the_newest_version_is_found_without_a_look_at_the_others(
+    store: Store, published: Manifest, grow: Any, calls: Counter[str]
+) -> None:
+    grow(600)
+    calls.clear()
+    assert next(iter(store.newest()))[0] == 600
+    assert calls["stat"] == 1
