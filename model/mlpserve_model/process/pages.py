@@ -133,8 +133,6 @@ def _end(connections: list[socket.socket]) -> None:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-
     def handle(self) -> None:
         """Read the head of a request, up to a maximum size, and answer it."""
         head = b""
@@ -152,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Send the page of the path."""
-        render = self.server.pages.get(self.path.partition("?")[0])
+        render = self._owner.pages.get(self.path.partition("?")[0])
         page = render(self.headers.get("Accept", "")) if render else self._not_found()
         self.send_response(page.status)
         self.send_header("Content-Type", page.content_type)
@@ -163,14 +161,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815  # the name that http.server looks for
 
+    @property
+    def _owner(self) -> _Server:
+        assert isinstance(self.server, _Server)
+        return self.server
+
     def _not_found(self) -> Page:
-        known = " and ".join(self.server.pages)
+        known = " and ".join(self._owner.pages)
         body = f"not found: expected {known}\n".encode()
         return Page("text/plain; charset=utf-8", body, HTTPStatus.NOT_FOUND)
 
     def version_string(self) -> str:
         """Return the name without versions."""
-        return self.server.name
+        return self._owner.name
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing: probes come every few seconds."""
