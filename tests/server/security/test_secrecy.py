@@ -1,4 +1,4 @@
-"""What whoever reads the log and the metrics can learn of requests and secrets: nothing."""
+"""The log and the metrics contain nothing of requests and no secret."""
 
 import base64
 import time

@@ -184,7 +184,7 @@ def test_all_addresses_are_encrypted_and_follow_alike(
 
 
 class Callers:
-    """Threads that connect anew for every call; they keep what was not answered."""
+    """Threads that open a connection for every call, and record the failures."""
 
     def __init__(self, call: Callable[[], Any], count: int = 2) -> None:
         self.answered = 0

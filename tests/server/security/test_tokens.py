@@ -1,4 +1,4 @@
-"""Bearer tokens: who shows one may call, whoever does not gets one and the same answer."""
+"""Bearer tokens: a call with a valid one is answered, all others get the same refusal."""
 
 import logging
 import threading
