@@ -190,8 +190,8 @@ def test_a_store_that_cannot_be_written_ends_with_1(
 def test_datasets_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["datasets"]) == 0
     out = capsys.readouterr().out
-    assert [line.split()[0] for line in out.splitlines()[:5]] == [
-        *("mnist", "digits", "idx", "npz", "auto")
+    assert [line.split()[0] for line in out.splitlines()[:7]] == [
+        *("mnist", "digits", "idx", "npz", "csv", "images", "auto")
     ]
     assert "MNIST is not in the cache" in out
 

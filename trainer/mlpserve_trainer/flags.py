@@ -117,11 +117,15 @@ def add_schedule_flags(parser: SettingsParser) -> None:
 
 def _duration(low: float, high: float) -> Callable[[str], float]:
     def seconds(text: str) -> float:
-        """Return the seconds of 90, 90s, 5m, 6h or 1d."""
+        """Return the seconds of 90s, 5m, 6h or 1d."""
         match = _DURATION.fullmatch(text)
         if not match:
             raise argparse.ArgumentTypeError(
                 f"invalid duration {text!r}: expected 90s, 5m, 6h or 1d"
+            )
+        if not match[2] and float(match[1]):
+            raise argparse.ArgumentTypeError(
+                f"{text} has no unit: expected {text}s, {text}m, {text}h or {text}d"
             )
         value = float(match[1]) * UNITS[match[2]]
         if not low <= value <= high:

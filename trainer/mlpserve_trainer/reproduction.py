@@ -1,7 +1,8 @@
 """Training a published version again, from what its manifest says."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def reproduce(
     published = store.load(version)
     manifest = published.manifest
     recipe = Recipe.recorded(manifest.recipe)
-    data = load(manifest.dataset.name, places, used_files(manifest.extra))
+    data = load(manifest.dataset.name, _places(places, manifest), used_files(manifest.extra))
     _check_data(data, manifest)
     parts = split(data, recipe.validation_fraction)
     last = fitted(network_for(recipe, data), recipe, parts, manifest.seed, watch)
@@ -63,6 +64,14 @@ def reproduce(
         largest_difference=_largest_difference(published.weights, last.weights),
         versions=_changed_versions(manifest),
     )
+
+
+def _places(places: Places, manifest: Manifest) -> Places:
+    """Return the given place of the data, or else the one it was read from, if that exists."""
+    recorded = manifest.extra.get("data_dir")
+    if places.data_dir is None and isinstance(recorded, str) and Path(recorded).exists():
+        return replace(places, data_dir=Path(recorded))
+    return places
 
 
 def _check_data(data: Dataset, manifest: Manifest) -> None:

@@ -125,6 +125,10 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
     if settings.checkpoint_dir:
         Checkpoint.of(settings.checkpoint_dir, challenger.draft).remove()
     _log_published(manifest)
+    if data.is_fallback:
+        logger.warning(
+            "version %d was trained on the digits of scikit-learn, not on MNIST", manifest.version
+        )
     table = report(challenger.evaluation, data.class_names)
     return _outcome(manifest, time.perf_counter() - started, table)
 
@@ -189,8 +193,17 @@ def _draft(settings: TrainSettings, network: Network, data: Dataset, parts: Spli
         seed=settings.seed,
         libraries=library_versions(),
         metrics={},
-        extra={"sources": list(map(asdict, data.origins))} if data.origins else {},
+        extra=_extra(settings, data),
     )
+
+
+def _extra(settings: TrainSettings, data: Dataset) -> dict[str, Any]:
+    """Return where the data came from, so that `reproduce` finds it again."""
+    extra: dict[str, Any] = {"sources": list(map(asdict, data.origins))} if data.origins else {}
+    if settings.data_dir:
+        place = str(settings.data_dir.absolute())
+        extra["data_dir"] = place.encode("utf-8", "backslashreplace").decode()
+    return extra
 
 
 def _log_published(manifest: Manifest) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlpserve_trainer import DataError
+from mlpserve_trainer import DataError, UsageError
 from mlpserve_trainer.datasets import Dataset, Places, load
 from mlpserve_trainer.datasets.idx import read_idx, write_idx
 
@@ -175,12 +175,14 @@ def test_mnist_in_the_named_folder_wins_over_the_cache(folder: Path, tmp_path: P
     assert data.class_names == tuple("0123456789")
 
 
-def test_mnist_is_read_from_the_cache_where_the_named_folder_has_none(
+def test_a_named_folder_without_mnist_is_refused_though_the_cache_has_it(
     folder: Path, tmp_path: Path
 ) -> None:
-    _copy_as_mnist(folder, tmp_path / "cache/mnist", IMAGES // 2)
-    data = load("mnist", Places(tmp_path, tmp_path / "cache"))
-    assert data.inputs[19, 2, 3] == IMAGES[19, 2, 3] // 2
+    (tmp_path / "cache").mkdir()
+    shutil.copytree(folder, tmp_path / "cache/mnist")
+    (tmp_path / "typo").mkdir()
+    with pytest.raises(UsageError, match="typo holds no IDX files of MNIST"):
+        load("mnist", Places(tmp_path / "typo", tmp_path / "cache"))
 
 
 def test_labels_that_are_no_digits_are_refused_as_mnist(folder: Path) -> None:

@@ -154,3 +154,43 @@ def test_a_duration_out_of_range_is_wrong_usage(
         main(["schedule", argument])
     assert end.value.code == 2
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("zone", "eve"),
+    [
+        ("Asia/Beirut", "2026-03-28"),
+        ("Africa/Cairo", "2026-04-23"),
+        ("America/Havana", "2026-03-07"),
+        ("America/Santiago", "2026-09-05"),
+    ],
+)
+def test_a_midnight_that_the_clock_skips_comes_an_hour_later(zone: str, eve: str) -> None:
+    hours = [time.split()[2] for time in times("@daily", f"{eve}T12:00", 3, zone)]
+    assert sorted(hours) == ["00:00:00", "00:00:00", "01:00:00"]
+    days = {time.split()[1] for time in times("@daily", f"{eve}T12:00", 3, zone)}
+    assert len(days) == 3
+
+
+def test_a_week_that_begins_with_a_skipped_midnight_is_not_lost() -> None:
+    assert times("@weekly", "2026-03-27T12:00", 1, "Asia/Beirut") == ["Sun 03-29 01:00:00 +0300"]
+
+
+@pytest.mark.parametrize("cron", ["30 2 * * *", "*/7 1-3 * * *", "0 0 * * *", "*/20 * * * *"])
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Australia/Lord_Howe", "Asia/Beirut"])
+@pytest.mark.parametrize("start", ["2026-03-28T10:00", "2026-10-24T10:00", "2026-04-04T10:00"])
+def test_times_always_go_forward(cron: str, zone: str, start: str) -> None:
+    trigger = timetable(cron, None, zone, 0)
+    now, previous = datetime.fromisoformat(start).replace(tzinfo=UTC), None
+    for _ in range(60):
+        due = trigger.get_next_fire_time(previous, now)
+        assert due.astimezone(UTC) >= now
+        assert previous is None or due.astimezone(UTC) > previous.astimezone(UTC)
+        now = previous = due
+
+
+def test_a_duration_without_a_unit_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["schedule", "--every", "5"])
+    assert end.value.code == 2
+    assert "5 has no unit: expected 5s, 5m, 5h or 5d" in capsys.readouterr().err

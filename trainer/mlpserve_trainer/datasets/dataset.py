@@ -43,6 +43,7 @@ class Dataset:
     * `input_maximum`: what uint8 inputs are divided by to reach 0 to 1.
     * `training_rows`: where an official split puts the first test row; None without one.
     * `source`: where the data came from, for people.
+    * `is_fallback`: whether another data set was wanted and could not be had.
     * `added`: how many rows at the end are for training alone, whatever the split.
     * `origins`: the sources, where there are several.
 
@@ -57,6 +58,7 @@ class Dataset:
     training_rows: int | None = None
     source: str = ""
     added: int = 0
+    is_fallback: bool = False
     origins: tuple[Origin, ...] = ()
 
     def __post_init__(self) -> None:

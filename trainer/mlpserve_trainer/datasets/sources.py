@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mlpserve_trainer.datasets import npz, openml
+from mlpserve_trainer.datasets import csv_file, image_folder, npz, openml
 from mlpserve_trainer.datasets.combined import Part, join, parse_parts
 from mlpserve_trainer.datasets.dataset import Dataset, encode_labels
+from mlpserve_trainer.datasets.files import is_folder, open_data
 from mlpserve_trainer.datasets.idx import IdxFolder, has_images, read_folder
+from mlpserve_trainer.datasets.npz import LabelledRows
 from mlpserve_trainer.errors import DataError, DatasetUnavailable, UsageError
 
 __all__ = ["DATASETS", "Places", "Source", "load", "parts_of"]
@@ -80,8 +82,8 @@ def parts_of(name: str) -> tuple[Part, ...]:
 
 def _load_part(places: Places, part: Part) -> Dataset:
     places = replace(places, data_dir=part.place or places.data_dir)
-    if places.data_dir is not None and not places.data_dir.exists():
-        raise DataError(f"the data folder {places.data_dir.absolute()} does not exist")
+    if places.data_dir is not None:
+        is_folder(places.data_dir)  # raises where nothing is there
     return DATASETS[part.name].load(places)
 
 
@@ -90,7 +92,10 @@ def load_mnist(places: Places) -> Dataset:
     if places.data_dir is not None:
         if has_images(places.data_dir):
             return _from_folder("mnist", places.data_dir, TEN_DIGITS)
-        logger.warning("no IDX files in %s: looking for MNIST elsewhere", places.data_dir)
+        raise UsageError(
+            f"{places.data_dir} holds no IDX files of MNIST, such as train-images-idx3-ubyte.gz; "
+            "leave --data-dir out to fetch MNIST, or name another --dataset"
+        )
     if not has_images(places.cached_mnist):
         logger.info("fetching MNIST from OpenML")
         openml.fetch_mnist(places.cached_mnist)
@@ -122,18 +127,68 @@ def load_idx(places: Places) -> Dataset:
 def load_npz(places: Places) -> Dataset:
     """Load the arrays X and y of an .npz file."""
     path = npz.find_npz(_required(places, "npz", "an .npz file with arrays X and y"))
-    rows = npz.read_npz(path)
-    labels, class_names = encode_labels(rows.labels)
-    return Dataset("npz", rows.inputs, labels, class_names, rows.maximum, source=str(path))
+    return _from_rows("npz", path, npz.read_npz(path))
 
 
 def load_auto(places: Places) -> Dataset:
-    """Load MNIST where it can be had, else the digits, saying why."""
+    """Load what lies in the named place; without one MNIST, or else the digits of scikit-learn."""
+    if places.data_dir is not None:
+        return DATASETS[recognised(places.data_dir)].load(places)
     try:
         return load_mnist(places)
     except DatasetUnavailable as error:
         logger.warning("using the digits of scikit-learn instead of MNIST: %s", error)
-        return load_digits(places)
+        return replace(load_digits(places), is_fallback=True)
+
+
+def recognised(place: Path) -> str:
+    """Return the name of the data set that a file or folder holds, known by its contents.
+
+    Raises:
+        UsageError: it is nothing that can be trained on.
+
+    """
+    if is_folder(place):
+        if has_images(place):
+            return "mnist"
+        if list(place.glob("*.npz")):
+            return "npz"
+        if image_folder.has_classes(place):
+            return "images"
+    elif place.suffix.lower() == ".csv":
+        return "csv"
+    else:
+        with open_data(place) as file:
+            if file.read(2) == b"PK":
+                return "npz"
+    raise UsageError(
+        f"{place} cannot be trained on: expected an .npz file with arrays X and y, a .csv file, a "
+        "folder of IDX files, or a folder with a folder of images for each class"
+    )
+
+
+def load_csv(places: Places) -> Dataset:
+    """Load a .csv file: a number in each column, the class in the last."""
+    path = _required(places, "csv", "a .csv file with the class in the last column")
+    return _from_rows("csv", path, csv_file.read_csv(path))
+
+
+def load_images(places: Places) -> Dataset:
+    """Load a folder with a folder of images for each class."""
+    folder = _required(places, "images", "a folder with a folder of images for each class")
+    return _from_rows("images", folder, image_folder.read_images(folder))
+
+
+def _from_rows(name: str, path: Path, rows: LabelledRows) -> Dataset:
+    labels, class_names = encode_labels(rows.labels)
+    whole = rows.inputs.dtype == np.uint8 and rows.inputs.size and not rows.says_maximum
+    if whole and (highest := int(rows.inputs.max())) < rows.maximum // 2:
+        logger.warning(
+            "the inputs end at %d, and are divided by %d: if %d means 1.0, say so with an array "
+            "`maximum` in the .npz file",
+            *(highest, rows.maximum, highest),
+        )
+    return Dataset(name, rows.inputs, labels, class_names, rows.maximum, source=str(path))
 
 
 DATASETS = {
@@ -141,7 +196,11 @@ DATASETS = {
     "digits": Source("1,797 digits of 8×8 that come with scikit-learn", load_digits),
     "idx": Source(f"a folder of IDX files (--data-dir), {CLASS_NAMES_FILE} optional", load_idx),
     "npz": Source("your own .npz with arrays X and y (--data-dir FILE)", load_npz),
-    "auto": Source("mnist where it can be had, else digits", load_auto),
+    "csv": Source(
+        "your own .csv: numbers, the class in the last column (--data-dir FILE)", load_csv
+    ),
+    "images": Source("a folder with a folder of images for each class (--data-dir)", load_images),
+    "auto": Source("what --data-dir holds; without one mnist, else digits", load_auto),
 }
 
 

@@ -6,7 +6,7 @@ strikes twice, when summer time ends, counts once, unless the expression means e
 """
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -30,6 +30,7 @@ MACROS = {
 FIELDS = ("second", "minute", "hour", "day", "month", "day_of_week")
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
+_TICK = timedelta(microseconds=1)
 _WEEKDAY = "|".join(("[0-7]", *WEEKDAYS))
 _WEEKDAYS = re.compile(rf"(?:\*|({_WEEKDAY})(?:-({_WEEKDAY}))?)(?:/([1-7]))?")
 
@@ -61,22 +62,40 @@ def timetable(cron: str | None, every: float | None, zone_name: str, jitter: flo
 
 
 class _Once(CronTrigger):  # type: ignore[misc]  # it has no types
-    """A CronTrigger that leaves out the second of two equal hours."""
+    """A CronTrigger that keeps wall-clock times when the clock changes.
 
-    __slots__ = ("every_hour",)
+    An hour that comes twice counts once, the first time; a time that the clock skips comes as much
+    later as the clock was moved. APScheduler alone drops the skipped one, and with it `@daily`
+    where summer time begins at midnight. An expression of every hour follows the sun instead.
+    """
 
-    def __init__(self, hour: str, **fields: Any) -> None:
-        super().__init__(hour=hour, **fields)
-        self.every_hour = hour.startswith("*")
+    __slots__ = ("every_hour", "zone")
+
+    def __init__(self, hour: str, timezone: ZoneInfo, **fields: Any) -> None:
+        self.every_hour, self.zone = hour.startswith("*"), timezone
+        super().__init__(
+            hour=hour, timezone=timezone if self.every_hour else ZoneInfo("UTC"), **fields
+        )
 
     def get_next_fire_time(
         self, previous_fire_time: datetime | None, now: datetime
     ) -> datetime | None:
         """As in APScheduler."""
-        due: datetime | None = super().get_next_fire_time(previous_fire_time, now)
-        while due and due.fold and not self.every_hour:
-            due = super().get_next_fire_time(due, due)
-        return due
+        if self.every_hour:
+            due: datetime | None = super().get_next_fire_time(previous_fire_time, now)
+            return due
+        start = now.astimezone(UTC)
+        if previous_fire_time:
+            previous = previous_fire_time.astimezone(UTC)
+            start = previous + _TICK if start >= previous else start
+        # Searched by the clock on the wall, as if it were UTC, which has no gaps.
+        wall = start.astimezone(self.zone).replace(tzinfo=UTC, fold=0)
+        while (due := super().get_next_fire_time(None, wall)) is not None:
+            at = due.replace(tzinfo=self.zone).astimezone(UTC)
+            if at >= start:
+                return cast(datetime, at.astimezone(self.zone))
+            wall = due.astimezone(UTC) + _TICK
+        return None
 
 
 def _zone(name: str) -> ZoneInfo:

@@ -1,0 +1,82 @@
+"""Data sets that people bring along: a folder with a folder of images for each class."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve_model.process.tables import plain
+from mlpserve_trainer.datasets.files import memory_limit, open_data
+from mlpserve_trainer.datasets.npz import PIXEL_MAXIMUM, LabelledRows
+from mlpserve_trainer.errors import DataError, UsageError
+
+__all__ = ["has_classes", "read_images"]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+
+
+def has_classes(folder: Path) -> bool:
+    """Return True if some folder in this one holds images."""
+    return any(_images(child) for child in _children(folder))
+
+
+def read_images(folder: Path) -> LabelledRows:
+    """Read every image of `folder/CLASS/` in grey; all must have the same size.
+
+    Raises:
+        UsageError: the package that reads images is not installed.
+        DataError: there are no images, or one is damaged or has another size.
+
+    """
+    files = [(path, child.name) for child in _children(folder) for path in _images(child)]
+    if not files:
+        raise DataError(f"{folder}: expected a folder of images for each class, found none")
+    first = _read_image(files[0][0])
+    needed, limit = first.size * len(files), memory_limit()
+    if needed > limit:
+        raise DataError(f"{folder} needs {needed} bytes in memory, expected at most {limit}")
+    inputs = np.empty((len(files), *first.shape), np.uint8)
+    for row, (path, _) in enumerate(files):
+        image = _read_image(path)
+        if image.shape != first.shape:
+            raise DataError(
+                f"{plain(str(path))} is {image.shape[1]}×{image.shape[0]} pixels, expected "
+                f"{first.shape[1]}×{first.shape[0]} as the first one has: bring all to one size"
+            )
+        inputs[row] = image
+    labels = [_class_name(name) for _, name in files]
+    return LabelledRows(inputs, np.array(labels), PIXEL_MAXIMUM, says_maximum=True)
+
+
+def _children(folder: Path) -> list[Path]:
+    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in visible if path.is_dir())
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+def _class_name(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """Return the grey values (height, width), upright as a camera meant it."""
+    try:
+        from PIL import Image, ImageOps
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "a folder of images needs Pillow: pip install '.[images]' in a checkout"
+        ) from error
+    try:
+        with open_data(path) as file, warnings.catch_warnings():
+            # An image of a great many pixels is refused, not warned of.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                return np.asarray(ImageOps.exif_transpose(image).convert("L"))
+    except DataError:
+        raise
+    except Exception as error:  # Pillow fails at damaged files in many ways
+        raise DataError(f"{plain(str(path))} cannot be read as an image: {error}") from error
