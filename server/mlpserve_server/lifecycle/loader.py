@@ -1,4 +1,4 @@
-"""Versions from the store to memory: verified, remembered when damaged, kept on standby."""
+"""Loads versions into memory, keeps some on standby, and holds damaged ones back."""
 
 import logging
 import math
@@ -16,7 +16,7 @@ __all__ = ["Loader", "Standby"]
 
 # A damaged version is tried again after this time: it may have been restored.
 _RETRY_SECONDS = 10.0
-# So often, and whenever an alias moves, the versions in memory are compared with the store.
+# The interval of comparing the versions in memory with the store, also done when an alias moves.
 _COMPARE_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class GateRejected(CorruptVersion):
 
 
 class Standby:
-    """The last used versions, at most `size` of them, which callers may select at once."""
+    """The `size` most recently used versions, which callers may select without a load."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -35,14 +35,14 @@ class Standby:
         self._lock = threading.Lock()
 
     def get(self, version: int) -> StoredModel | None:
-        """Return the version if it is here, which is a use of it."""
+        """Return the version if it is on standby, which counts as a use."""
         with self._lock:
             if version in self._models:
                 self._models.move_to_end(version)
             return self._models.get(version)
 
     def put(self, model: StoredModel) -> None:
-        """Keep a version in place of the one whose last use is longest ago."""
+        """Keep a version; beyond the size, the least recently used one goes."""
         with self._lock:
             self._models[model.manifest.version] = model
             self._models.move_to_end(model.manifest.version)
@@ -50,12 +50,12 @@ class Standby:
                 self._models.popitem(last=False)
 
     def drop(self, model: StoredModel) -> None:
-        """Remove a version, if one of its number is here."""
+        """Remove the version of this number, if it is on standby."""
         with self._lock:
             self._models.pop(model.manifest.version, None)
 
     def models(self) -> list[StoredModel]:
-        """Return what is here, none of which counts as used."""
+        """Return the models on standby; this does not count as a use."""
         with self._lock:
             return list(self._models.values())
 
@@ -123,7 +123,7 @@ class Loader:
         return failure.reason if failure and failure.manifest == manifest else ""
 
     def of_last_seen(self) -> "Loader | None":
-        """Return a loader alike of what is kept of the store on this machine, if anything is."""
+        """Return a loader of the store's local copy, or None if there is none."""
         kept = self.store.last_seen
         return Loader(kept, on_load=self._on_load) if kept else None
 
@@ -134,9 +134,9 @@ class Loader:
     def unreplaced(self, in_use: list[StoredModel], at_once: bool) -> list[StoredModel]:
         """Return the models under whose number the store still has the same manifest.
 
-        What was replaced does not stay on standby either; what is gone or damaged was not replaced.
-        The store is asked from time to time. With `at_once` it is asked now, since something there
-        has changed, and nothing is held back any longer.
+        A replaced model is removed from standby too. A removed or damaged version is not replaced.
+        The store is read for this every _COMPARE_SECONDS. With `at_once` it is read now, since
+        something there has changed, and no version is held back any longer.
 
         Raises:
             StoreError: The store cannot be read.
@@ -154,7 +154,7 @@ class Loader:
         return found
 
     def passed(self, below: float = math.inf) -> Iterator[int]:
-        """Give the versions below a number that the gate let pass, newest first, lazily."""
+        """Give the versions below a number that the gate did not reject, newest first, lazily."""
         for version, stamp in self.store.newest(below):
             if self._verdict(version, stamp) not in (None, "REJECTED"):
                 yield version
@@ -198,7 +198,7 @@ class Loader:
         return found != digest
 
     def _verdict(self, version: int, stamp: Hashable) -> str | None:
-        """Return what the gate said, None where the manifest cannot be read."""
+        """Return the gate's verdict, None if the manifest cannot be read."""
         try:
             if (version, stamp) not in self._verdicts:
                 self._verdicts[version, stamp] = self.store.manifest(version).gate.verdict
@@ -215,7 +215,7 @@ class Loader:
 
 
 def _result(error: StoreError) -> str:
-    """Return what became of a load, for metrics."""
+    """Return the result of a failed load, for metrics."""
     match error:
         case GateRejected():
             return "rejected"
