@@ -10,13 +10,7 @@ from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_model import (
     CHAMPION,
-    DatasetInfo,
-    Draft,
-    Network,
-    Signature,
     Store,
-    Verdict,
-    initialise,
 )
 from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.oip_catalog import OpenCatalog
@@ -34,17 +28,8 @@ from mlpserve_server.settings import read_settings
 from mlpserve_server.transport.status import refusal_of
 from tests.fuzz.model import as_settings
 from tests.fuzz.target import scratch, split, target
+from tests.support.publishing import publish_to
 
-DRAFT = Draft(
-    model="mnist",
-    network=Network((12, 8, 3)),
-    signature=Signature((3, 4), 16, ("circle", "square", "star")),
-    dataset=DatasetInfo("made up", "sha256:0", "none"),
-    recipe={},
-    seed=0,
-    libraries={},
-    metrics={"accuracy": 0.9},
-)
 TOKEN = "a-token-of-24-characters"
 # gRPC's clients take no more than this of an answer's metadata by default.
 MAX_METADATA = 8192
@@ -142,11 +127,8 @@ def settings(data: bytes) -> None:
 @cache
 def _catalog() -> Catalog:
     store = Store(scratch("models"), "mnist")
-    for seed in (0, 1):
-        rng = np.random.default_rng(seed)
-        golden = rng.random((4, 12), dtype=np.float32)
-        store.publish(DRAFT, Verdict("PROMOTED"), initialise(DRAFT.network, rng), golden)
-    store.move_alias(CHAMPION, 1, expected=None, event="promote", reason="fuzzed")
+    publish_to(store, seed=0)
+    publish_to(store, seed=1, promote=False)
     manager = ModelManager(Loader(store, standby=1), CHAMPION)
     assert manager.poll()
     return Catalog(manager)

@@ -2,39 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 
-from mlpserve_model import (
-    CHAMPION,
-    DatasetInfo,
-    Draft,
-    Network,
-    Signature,
-    Store,
-    Verdict,
-    initialise,
-)
+from mlpserve_model import Store
 from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
-from tests.support.server import Page, Process, Publish, Refusal, Refuse, Run, Serve, Stubs
-
-PROMOTED = Verdict("PROMOTED")
-NETWORK = Network((12, 8, 3))
-DRAFT = Draft(
-    model="mnist",
-    network=NETWORK,
-    signature=Signature((3, 4), 16, ("circle", "square", "star")),
-    dataset=DatasetInfo("made up", "sha256:0", "none"),
-    recipe={},
-    seed=0,
-    libraries={},
-    metrics={"accuracy": 0.9},
-)
+from tests.support.publishing import Publish, publish_to
+from tests.support.server import Page, Process, Refusal, Refuse, Run, Serve, Stubs
 
 
 @pytest.fixture
@@ -45,21 +24,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def publish(store: Store) -> Publish:
     """Publish a version with the seed's weights; make it champion unless told otherwise."""
-
-    def publish(
-        seed: int = 0, promote: bool = True, verdict: Verdict = PROMOTED, **changes: Any
-    ) -> int:
-        draft = replace(DRAFT, **changes)
-        rng = np.random.default_rng(seed)
-        weights = initialise(draft.network, rng)
-        golden = rng.random((4, draft.network.inputs), dtype=np.float32)
-        version = store.publish(draft, verdict, weights, golden).version
-        if promote:
-            expected = store.aliases().get(CHAMPION)
-            store.move_alias(CHAMPION, version, expected=expected, event="promote", reason="test")
-        return version
-
-    return publish
+    return partial(publish_to, store)
 
 
 @pytest.fixture(params=["direct", "standard"])

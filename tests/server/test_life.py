@@ -14,7 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from mlpserve_model import Store, StoredModel
-from tests.support.server import Publish, Refuse, Run, Serve
+from tests.support.publishing import Publish
+from tests.support.server import Refuse, Run, Serve
 from tests.support.waiting import eventually
 
 REQUEST = pb.PredictRequest(

@@ -11,7 +11,8 @@ import pytest
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
-from tests.support.server import Publish, Run
+from tests.support.publishing import Publish
+from tests.support.server import Run
 from tests.support.waiting import eventually
 
 REQUEST = pb.PredictRequest(

@@ -15,32 +15,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import numpy as np
 import pytest
 
-from mlpserve_model import (
-    CHAMPION,
-    DatasetInfo,
-    Draft,
-    Network,
-    Signature,
-    Store,
-    Verdict,
-    initialise,
-)
+from mlpserve_model import Draft, Store
 from mlpserve_model.store import object_backend as bucket
+from tests.support import publishing
 
-NETWORK = Network((12, 8, 3))
-DRAFT = Draft(
-    model="tiny",
-    network=NETWORK,
-    signature=Signature((3, 4), 16, ("circle", "square", "star")),
-    dataset=DatasetInfo("made up", "sha256:0", "none"),
-    recipe={},
-    seed=0,
-    libraries={},
-    metrics={"accuracy": 0.9},
-)
+DRAFT = replace(publishing.DRAFT, model="tiny")
 REGION = "us-east-1"
 
 
@@ -242,16 +223,6 @@ def publish(store: Store) -> PublishTo:
     """Publish a version with the seed's weights; make it champion unless told otherwise."""
 
     def publish(seed: int = 0, promote: bool = True, to: Store = store, **changes: Any) -> int:
-        rng = np.random.default_rng(seed)
-        draft = replace(DRAFT, **changes)
-        golden = rng.random((4, draft.network.inputs), dtype=np.float32)
-        version = to.publish(
-            draft, Verdict("PROMOTED"), initialise(draft.network, rng), golden
-        ).version
-        if promote:
-            with to.lock():
-                before = to.aliases().get(CHAMPION)
-                to.move_alias(CHAMPION, version, expected=before, event="promote", reason="test")
-        return version
+        return publishing.publish_to(to, seed, promote, **changes)
 
     return publish

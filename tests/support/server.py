@@ -18,9 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mlpserve.open_inference import inference_pb2_grpc
 from mlpserve.v1 import model_pb2_grpc, prediction_pb2_grpc
-from mlpserve_model import Verdict
 
-__all__ = ["Page", "Process", "Publish", "Refusal", "Refuse", "Run", "Serve", "Stubs"]
+__all__ = ["Page", "Process", "Refusal", "Refuse", "Run", "Serve", "Stubs"]
 
 READINESS = "mlpserve.v1.PredictionService"
 PROGRAM = str(Path(sys.executable).with_name("mlpserve-server"))
@@ -119,16 +118,6 @@ class Page:
     def labels(self, name: str) -> list[dict[str, str]]:
         """The labels of the series of this name."""
         return [dict(labels) for n, labels in self.series if n == name]
-
-
-class Publish(Protocol):
-    """Publishes a version with the seed's weights; makes it champion unless told otherwise."""
-
-    def __call__(
-        self, seed: int = 0, promote: bool = True, verdict: Verdict = ..., **changes: Any
-    ) -> int:
-        """Return its number; `changes` are to the draft."""
-        ...
 
 
 class Serve(Protocol):

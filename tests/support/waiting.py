@@ -4,16 +4,22 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec
 
-__all__ = ["eventually"]
+__all__ = ["eventually", "wait_for"]
 
 P = ParamSpec("P")
 
 SECONDS = 20.0
 
 
+def wait_for(condition: Callable[[], bool], seconds: float) -> float:
+    """Wait until a condition holds; return how long it took. Fails the test after `seconds`."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds, f"not within {seconds} s"
+        time.sleep(0.01)
+    return time.monotonic() - started
+
+
 def eventually(condition: Callable[P, bool], *args: P.args, **kwargs: P.kwargs) -> None:
     """Wait until a condition holds for these arguments; fails the test after twenty seconds."""
-    deadline = time.monotonic() + SECONDS
-    while not condition(*args, **kwargs):
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
+    wait_for(lambda: condition(*args, **kwargs), SECONDS)

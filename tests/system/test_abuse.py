@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from mlpserve.v1 import prediction_pb2 as pb
+from tests.support.system import Resident, RunServer
 
 MEBIBYTE = 2**20
 SINGLE = pb.PredictRequest(instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[64], data=bytes(64)))
@@ -23,9 +24,9 @@ BATCH = pb.BatchPredictRequest(
 def test_abandoned_calls_leak_nothing(
     rounds: int,
     transport: str,
-    run_server: Any,
+    run_server: RunServer,
     publish: Callable[[], int],
-    resident: Callable[[int], int],
+    resident: Resident,
 ) -> None:
     publish()
     address, pid = run_server("--workers", "1", "--transport", transport)

@@ -6,12 +6,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mlpserve_client import Client
-from mlpserve_model import CorruptVersion
+from mlpserve_model import CorruptVersion, Store
+from tests.support.system import Callers
 
 COMMAND = str(Path(sys.executable).with_name("mlpserve-trainer"))
 TRAIN = ["train", "--dataset", "digits", "--hidden", "8", "--epochs", "1", "--min-accuracy", "0"]
@@ -21,7 +21,7 @@ PUBLISHING_SECONDS = 0.15
 
 @pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.slow)])
 def test_killing_trainers_leaves_whole_versions_and_a_server_that_answers(
-    kills: int, store: Any, server: str, publish: Callable[[], int], callers: Any
+    kills: int, store: Store, server: str, publish: Callable[[], int], callers: Callers
 ) -> None:
     rng = random.Random(0)
     publish()
@@ -54,7 +54,7 @@ def kill_trainer(folder: Path, seconds: float) -> None:
     process.communicate()
 
 
-def fault_of(store: Any, version: int) -> str | None:
+def fault_of(store: Store, version: int) -> str | None:
     try:
         store.verify(version)
     except CorruptVersion as error:

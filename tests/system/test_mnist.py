@@ -5,12 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from mlpserve_client import Client
+from mlpserve_model import Store
 from mlpserve_trainer.datasets import Places, load
 from mlpserve_trainer.datasets.split import split
 
@@ -21,7 +21,7 @@ FOLDER = Path(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no MNIST in {FOLDER}: set MLPSERVE_DATA_DIR")
-def test_mnist_reaches_98_percent_and_the_same_over_grpc(store: Any, server: str) -> None:
+def test_mnist_reaches_98_percent_and_the_same_over_grpc(store: Store, server: str) -> None:
     program = str(Path(sys.executable).with_name("mlpserve-trainer"))
     command = [program, "train", "--dataset", "mnist", "--data-dir", str(FOLDER), "--json"]
     run = subprocess.run(

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import pytest
 
 from mlpserve_client import Client
+from mlpserve_model import Store
+from tests.support.system import MakeCallers, Resident
 
 SECONDS = float(os.environ.get("MLPSERVE_SOAK_SECONDS", "45"))
 PUBLISH_EVERY, KILL_EVERY = 5.0, 20.0
@@ -22,11 +23,11 @@ RESTARTED = 8 * 2**20  # bytes: what the place in memory of a process that was r
 
 @pytest.mark.slow
 def test_versions_change_and_workers_die_under_load_without_a_failed_call(
-    store: Any,
-    workers: Any,
+    store: Store,
+    workers: tuple[str, int],
     publish: Callable[[], int],
-    make_callers: Any,
-    resident: Callable[[int], int],
+    make_callers: MakeCallers,
+    resident: Resident,
 ) -> None:
     publish()
     address, pid = workers

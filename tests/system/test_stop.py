@@ -4,16 +4,18 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
+
+from mlpserve_model import Store
+from tests.support.system import MakeCallers, RunServer
 
 ROUNDS = 4
 
 
 @pytest.mark.slow
 def test_stopping_a_server_of_two_workers_under_load_fails_no_call(
-    store: Any, publish: Callable[[], int], run_server: Any, make_callers: Any
+    store: Store, publish: Callable[[], int], run_server: RunServer, make_callers: MakeCallers
 ) -> None:
     publish()
     servers = [run_server("--workers", "2") for _ in range(2)]

@@ -2,16 +2,17 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from mlpserve_client import Client
+from mlpserve_model import Store
+from tests.support.system import Callers
 
 
 @pytest.mark.parametrize("publishes", [40, pytest.param(200, marks=pytest.mark.slow)])
 def test_publishing_in_a_row_fails_no_call_and_mixes_no_versions(
-    publishes: int, store: Any, server: str, publish: Callable[[], int], callers: Any
+    publishes: int, store: Store, server: str, publish: Callable[[], int], callers: Callers
 ) -> None:
     publish()
     with Client(server) as client:
@@ -32,7 +33,7 @@ def test_publishing_in_a_row_fails_no_call_and_mixes_no_versions(
 
 
 def test_the_comparison_of_answers_has_teeth(
-    store: Any, server: str, publish: Callable[[], int], callers: Any
+    store: Store, server: str, publish: Callable[[], int], callers: Callers
 ) -> None:
     publish()
     publish()

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_model import StoredModel
-from tests.support.server import Publish, Refuse, Serve
+from tests.support.publishing import Publish
+from tests.support.server import Refuse, Serve
 from tests.support.waiting import eventually
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

@@ -7,7 +7,8 @@ import pytest
 
 from mlpserve.v1 import model_pb2
 from mlpserve_model import Store, Verdict
-from tests.support.server import Publish, Refuse, Serve, Stubs
+from tests.support.publishing import Publish
+from tests.support.server import Refuse, Serve, Stubs
 from tests.support.waiting import eventually
 
 State = model_pb2.ModelVersion

@@ -11,7 +11,8 @@ import pytest
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Network, Signature
-from tests.support.server import Publish, Refuse, Serve, Stubs
+from tests.support.publishing import Publish
+from tests.support.server import Refuse, Serve, Stubs
 from tests.support.waiting import eventually
 
 NAMES = ("circle", "square", "star")

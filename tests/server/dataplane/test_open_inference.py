@@ -16,7 +16,8 @@ from mlpserve.open_inference import inference_pb2 as pb
 from mlpserve.open_inference import inference_pb2_grpc
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_model import Store, Verdict
-from tests.support.server import Publish, Refuse, Run, Serve, Stubs
+from tests.support.publishing import Publish
+from tests.support.server import Refuse, Run, Serve, Stubs
 from tests.support.waiting import eventually
 
 DATATYPES = {"float32": "FP32", "uint8": "UINT8"}

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mlpserve.open_inference import inference_pb2 as pb
 from mlpserve_model import Store, StoredModel, Verdict
-from tests.support.server import Publish, Refuse, Serve, Stubs
+from tests.support.publishing import Publish
+from tests.support.server import Refuse, Serve, Stubs
 from tests.support.waiting import eventually
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND

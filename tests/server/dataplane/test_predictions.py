@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store
-from tests.support.server import Publish, Serve
+from tests.support.publishing import Publish
+from tests.support.server import Serve
 from tests.support.waiting import eventually
 
 FLOAT32, UINT8 = pb.DATA_TYPE_FLOAT32, pb.DATA_TYPE_UINT8

@@ -12,7 +12,8 @@ from grpc_health.v1 import health_pb2
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store, Verdict
-from tests.support.server import Publish, Refuse, Serve, Stubs
+from tests.support.publishing import Publish
+from tests.support.server import Refuse, Serve, Stubs
 from tests.support.waiting import eventually
 
 REQUEST = pb.PredictRequest(

@@ -22,7 +22,8 @@ from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.shadow import Shadow
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.observability.recorder import Recorder
-from tests.support.server import Publish, Refuse, Serve, Stubs
+from tests.support.publishing import Publish
+from tests.support.server import Refuse, Serve, Stubs
 from tests.support.waiting import eventually
 
 State = model_pb2.ModelVersion

@@ -17,7 +17,7 @@ from mlpserve_server.transport.direct import DirectTransport
 from mlpserve_server.transport.grpc_core import unsupported
 from mlpserve_server.transport.standard import StandardTransport, TransportError
 from tests.support.faults import fail_at
-from tests.support.server import Publish
+from tests.support.publishing import Publish
 
 
 def version_of(manager: ModelManager) -> int | None:

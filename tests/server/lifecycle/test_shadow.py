@@ -23,7 +23,8 @@ from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.shadow import DIFFERENCE, DROPPED, ROWS, Shadow, compare
 from mlpserve_server.observability.observer import Observer
-from tests.support.server import Publish, Serve
+from tests.support.publishing import Publish
+from tests.support.server import Serve
 from tests.support.waiting import eventually
 
 AS_MANY_AS_THERE_ARE = 1e9

@@ -14,7 +14,8 @@ import pytest
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
-from tests.support.server import Publish, Run, Serve, Stubs
+from tests.support.publishing import Publish
+from tests.support.server import Run, Serve, Stubs
 from tests.support.waiting import eventually
 
 INSTANCE = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))

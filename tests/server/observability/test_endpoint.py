@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.server.test_supervisor import children
-from tests.support.server import Page, Publish, Run
+from tests.support.publishing import Publish
+from tests.support.server import Page, Run
 
 
 @pytest.fixture

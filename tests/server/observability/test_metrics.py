@@ -15,7 +15,8 @@ from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store
 from mlpserve_server.observability.aggregation import MAX_VERSIONS, WorkerAggregator
 from mlpserve_server.observability.metrics import METRICS
-from tests.support.server import Publish, Run, Serve, Stubs
+from tests.support.publishing import Publish
+from tests.support.server import Run, Serve, Stubs
 from tests.support.waiting import eventually
 
 ANYWHERE = "127.0.0.1:0"

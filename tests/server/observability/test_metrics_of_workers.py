@@ -14,7 +14,8 @@ import pytest
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
-from tests.support.server import Page, Process, Publish, Run
+from tests.support.publishing import Publish
+from tests.support.server import Page, Process, Run
 from tests.support.waiting import eventually
 
 SINGLE = pb.PredictRequest(instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12)))

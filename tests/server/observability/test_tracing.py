@@ -17,7 +17,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store
 from mlpserve_server.observability.tracing import _peer
-from tests.support.server import Publish, Run, Serve
+from tests.support.publishing import Publish
+from tests.support.server import Run, Serve
 from tests.support.waiting import eventually
 
 SINGLE = pb.PredictRequest(instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12)))

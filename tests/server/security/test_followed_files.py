@@ -14,7 +14,8 @@ from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.security.files import ReloadingFiles
 from tests.support.authority import Authority, Pair, fingerprint, shown
-from tests.support.server import Publish, Serve
+from tests.support.publishing import Publish
+from tests.support.server import Serve
 from tests.support.waiting import eventually
 
 REQUEST = pb.PredictRequest(

@@ -13,8 +13,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from mlpserve.open_inference import inference_pb2, inference_pb2_grpc
 from mlpserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
 from mlpserve.v1 import prediction_pb2 as pb
+from tests.support.publishing import Publish
 from tests.support.raw_http2 import RawConnection, frame
-from tests.support.server import Publish, Run
+from tests.support.server import Run
 
 MARK = "zq7mark"
 TOKEN = f"{MARK}-in-the-right-token"

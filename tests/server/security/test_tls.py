@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from tests.support.authority import Authority, NewAuthority, Pair, fingerprint, shown
-from tests.support.server import Publish, Run, Serve
+from tests.support.publishing import Publish
+from tests.support.server import Run, Serve
 from tests.support.waiting import eventually
 
 REQUEST = pb.PredictRequest(

@@ -15,7 +15,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
-from tests.support.server import Publish, Refuse, Run, Serve, Stubs
+from tests.support.publishing import Publish
+from tests.support.server import Refuse, Run, Serve, Stubs
 from tests.support.waiting import eventually
 
 TOKEN = "a-token-of-many-characters"

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from mlpserve_model import StoredModel
-from tests.support.server import Publish, Serve, Stubs
+from tests.support.publishing import Publish
+from tests.support.server import Serve, Stubs
 from tests.support.waiting import eventually
 
 Future: TypeAlias = Any  # grpc's types give the future of a call no name

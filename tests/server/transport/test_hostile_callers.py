@@ -13,7 +13,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model.store.reader import StoreReader
-from tests.support.server import Publish, Refuse, Serve, Stubs
+from tests.support.publishing import Publish
+from tests.support.server import Refuse, Serve, Stubs
 from tests.support.waiting import eventually
 
 PIXELS = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(range(12)))

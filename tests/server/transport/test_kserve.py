@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mlpserve_model import Store
-from tests.support.server import Publish, Serve
+from tests.support.publishing import Publish
+from tests.support.server import Serve
 from tests.support.waiting import eventually
 
 PYTHON = Path(__file__).parents[3] / ".venv-triton" / "bin" / "python"

@@ -13,7 +13,8 @@ from google.protobuf.descriptor import Descriptor
 
 from mlpserve.open_inference import inference_pb2
 from mlpserve_model import Store
-from tests.support.server import Publish, Serve
+from tests.support.publishing import Publish
+from tests.support.server import Serve
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[3]

@@ -3,10 +3,8 @@
 import json
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from sklearn.datasets import load_digits
 
 from mlpserve_client import Client, NotReadyError
 from mlpserve_server.settings import Settings
+from tests.support.containers import Callers, NewStack, Stack
 
 POLL_SECONDS = 1.0
 # Not more than the engine itself takes to answer on a busy machine.
@@ -22,14 +21,14 @@ SLACK_SECONDS = 1.0
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(600)]
 
 
-def test_from_nothing_to_a_demo(stack: Any) -> None:
+def test_from_nothing_to_a_demo(stack: Stack) -> None:
     answer = stack.run("client", "predict", "--demo")
 
     print(f"\n{answer}")
     assert "version" in answer
 
 
-def test_a_program_on_the_host_gets_right_answers_and_the_version(stack: Any) -> None:
+def test_a_program_on_the_host_gets_right_answers_and_the_version(stack: Stack) -> None:
     digits = load_digits()
 
     with Client(stack.target) as client:
@@ -44,7 +43,7 @@ def test_a_program_on_the_host_gets_right_answers_and_the_version(stack: Any) ->
     assert one.model.version == stack.served()
 
 
-def test_a_second_up_serves_the_same_version_without_training(stack: Any) -> None:
+def test_a_second_up_serves_the_same_version_without_training(stack: Stack) -> None:
     served, logged = stack.served(), len(stack.events("trainer"))
     stack.compose("stop")
 
@@ -57,7 +56,7 @@ def test_a_second_up_serves_the_same_version_without_training(stack: Any) -> Non
     assert stack.inspect("trainer")["State"]["ExitCode"] == 0
 
 
-def test_the_server_picks_up_a_retraining_and_a_rollback(stack: Any) -> None:
+def test_the_server_picks_up_a_retraining_and_a_rollback(stack: Stack) -> None:
     before = stack.served()
     stack.another_version()
     swap = stack.wait_for(lambda: stack.served() > before, 2 * POLL_SECONDS + SLACK_SECONDS)
@@ -68,7 +67,7 @@ def test_the_server_picks_up_a_retraining_and_a_rollback(stack: Any) -> None:
     print(f"\nserved {swap:.2f} s after the training ended, {back:.2f} s after the rollback")
 
 
-def test_a_host_folder_is_the_trainers_data(new_stack: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_host_folder_is_the_trainers_data(new_stack: NewStack, tmp_path: Path) -> None:
     digits = load_digits()
     np.savez(tmp_path / "mine.npz", X=digits.images.astype(np.uint8), y=digits.target, maximum=16)
     tmp_path.chmod(0o755)  # the container's user is nobody on the host
@@ -82,7 +81,7 @@ def test_a_host_folder_is_the_trainers_data(new_stack: Callable[..., Any], tmp_p
 
 
 def test_a_rejected_first_training_leaves_a_server_that_waits_for_a_better_one(
-    new_stack: Callable[..., Any],
+    new_stack: NewStack,
 ) -> None:
     stack = new_stack(MLPSERVE_MIN_ACCURACY="1")
 
@@ -96,7 +95,7 @@ def test_a_rejected_first_training_leaves_a_server_that_waits_for_a_better_one(
         stack.wait_for(client.health, 2 * POLL_SECONDS + SLACK_SECONDS)
 
 
-def test_every_setting_of_the_server_passes_through(new_stack: Callable[..., Any]) -> None:
+def test_every_setting_of_the_server_passes_through(new_stack: NewStack) -> None:
     config = json.loads(new_stack().compose("config", "--format", "json"))
     passed = config["services"]["server"]["environment"].keys()
     names = {f"MLPSERVE_{field.name.upper()}" for field in fields(Settings)}
@@ -106,7 +105,7 @@ def test_every_setting_of_the_server_passes_through(new_stack: Callable[..., Any
     assert names - {f"MLPSERVE_{name}" for name in elsewhere} == set(passed)
 
 
-def test_up_builds_the_image_of_the_client_and_starts_none(stack: Any) -> None:
+def test_up_builds_the_image_of_the_client_and_starts_none(stack: Stack) -> None:
     client = json.loads(stack.compose("config", "--format", "json"))["services"]["client"]
 
     assert "build" in client
@@ -114,7 +113,7 @@ def test_up_builds_the_image_of_the_client_and_starts_none(stack: Any) -> None:
     assert not stack.containers("client")
 
 
-def test_several_servers_need_no_range_of_ports(new_stack: Callable[..., Any]) -> None:
+def test_several_servers_need_no_range_of_ports(new_stack: NewStack) -> None:
     stack = new_stack(servers=3)
     del stack.environment["MLPSERVE_PORT"]
 
@@ -124,13 +123,13 @@ def test_several_servers_need_no_range_of_ports(new_stack: Callable[..., Any]) -
     assert last - first + 1 >= 3
 
 
-def test_a_training_finds_the_list_of_fonts_in_its_cache(stack: Any) -> None:
+def test_a_training_finds_the_list_of_fonts_in_its_cache(stack: Stack) -> None:
     entry = ("--rm", "--no-TTY", "--no-deps", "--entrypoint", "ls")
     assert "fontlist" in stack.compose("run", *entry, "trainer", "/cache/matplotlib")
     assert "font cache" not in stack.docker("logs", stack.container("trainer"))
 
 
-def test_stopping_a_training_ends_it_at_once_and_publishes_nothing(stack: Any) -> None:
+def test_stopping_a_training_ends_it_at_once_and_publishes_nothing(stack: Stack) -> None:
     before = stack.models("list")
     command = ("run", "--detach", "trainer", "train", "--epochs", "1000000")
     training = stack.compose(*command).splitlines()[0]
@@ -145,7 +144,7 @@ def test_stopping_a_training_ends_it_at_once_and_publishes_nothing(stack: Any) -
     stack.docker("rm", training)
 
 
-def test_containers_have_no_rights_that_they_do_not_need(stack: Any) -> None:
+def test_containers_have_no_rights_that_they_do_not_need(stack: Stack) -> None:
     for service in ("server", "trainer"):
         facts = stack.inspect(service)
         host = facts["HostConfig"]
@@ -164,14 +163,14 @@ def test_containers_have_no_rights_that_they_do_not_need(stack: Any) -> None:
 
 
 @pytest.mark.parametrize("path", ["/models/mnist/stray", "/opt/mlpserve/stray", "/stray"])
-def test_the_server_can_write_neither_the_store_nor_its_root(stack: Any, path: str) -> None:
+def test_the_server_can_write_neither_the_store_nor_its_root(stack: Stack, path: str) -> None:
     refusal = stack.compose("exec", "-T", "server", "touch", path, expect=1)
 
     assert "Read-only file system" in refusal
 
 
 def test_stopping_the_server_during_calls_loses_none(
-    stack: Any, callers_of: Callable[..., Any]
+    stack: Stack, callers_of: type[Callers]
 ) -> None:
     with callers_of(stack.target) as callers:
         callers.wait_for_more()
@@ -183,7 +182,7 @@ def test_stopping_the_server_during_calls_loses_none(
     assert set(callers.labels) == {0}
 
 
-def test_down_drains_and_ends_with_0(stack: Any) -> None:
+def test_down_drains_and_ends_with_0(stack: Stack) -> None:
     seen = len(stack.events("server"))
     container = stack.container("server")
     stack.compose("stop", "server")
@@ -202,7 +201,7 @@ def test_down_drains_and_ends_with_0(stack: Any) -> None:
     assert exit_code.strip() == "0"
 
 
-def test_the_models_survive_down(stack: Any) -> None:
+def test_the_models_survive_down(stack: Stack) -> None:
     served = stack.served()
     stack.compose("down")
 

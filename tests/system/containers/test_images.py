@@ -3,12 +3,13 @@
 import json
 import re
 import subprocess
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.containers import NewStack, Sbom, Stack
 
 TARGETS = ("server", "trainer", "client")
 # Megabytes. Of the server's, Python's slim base is 60 %, numpy with OpenBLAS 25 %, grpcio 10 %.
@@ -58,7 +59,7 @@ print(whole.hexdigest())
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(600)]
 
 
-def python(stack: Any, image: str, code: str, *arguments: str) -> Any:
+def python(stack: Stack, image: str, code: str, *arguments: str) -> Any:
     """Run Python inside an image as root, who can look everywhere."""
     command = ("run", "--rm", "--user", "0", "--entrypoint", "python", image, "-c", code)
     return json.loads(stack.docker(*command, *arguments))
@@ -66,7 +67,7 @@ def python(stack: Any, image: str, code: str, *arguments: str) -> Any:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_an_image_holds_nothing_that_it_does_not_need(
-    new_stack: Callable[..., Any], images: dict[str, str], target: str
+    new_stack: NewStack, images: dict[str, str], target: str
 ) -> None:
     image, stack = images[target], new_stack()
     unwanted = json.dumps([[*BUILD_MODULES, *UNWANTED[target]], BUILD_TOOLS])
@@ -86,9 +87,9 @@ def test_an_image_holds_nothing_that_it_does_not_need(
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_sbom_of_an_image_lists_what_is_installed_in_it(
-    new_stack: Callable[..., Any],
+    new_stack: NewStack,
     images: dict[str, str],
-    sbom: Callable[[str], Any],
+    sbom: Sbom,
     target: str,
 ) -> None:
     image, stack = images[target], new_stack()
@@ -106,7 +107,7 @@ def test_the_sbom_of_an_image_lists_what_is_installed_in_it(
 
 
 def test_another_build_without_caches_installs_the_same_bytes(
-    new_stack: Callable[..., Any], images: dict[str, str], source: Path
+    new_stack: NewStack, images: dict[str, str], source: Path
 ) -> None:
     again, stack = "mlpserve-server:test-again", new_stack()
     uncached = ("--no-cache-filter", "server-dependencies,mlpserve")

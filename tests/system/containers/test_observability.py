@@ -6,7 +6,6 @@ Debian has no Grafana: of that only the files are checked, which it would be giv
 import json
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +13,8 @@ from urllib.request import urlopen
 
 import pytest
 import yaml
+
+from tests.support.containers import Load, NewStack, Stack
 
 SERVERS = 3
 STAND_IN = "mlpserve-test-prometheus"
@@ -35,30 +36,30 @@ def prometheus(engine: None) -> str:
 
 
 @pytest.fixture
-def stack(new_stack: Callable[..., Any], prometheus: str) -> Any:
+def stack(new_stack: NewStack, prometheus: str) -> Stack:
     port = new_stack().environment["MLPSERVE_PORT"]
     stack = new_stack(
         servers=SERVERS, MLPSERVE_PROMETHEUS_IMAGE=prometheus, MLPSERVE_PROMETHEUS_PORT=port
     )
-    stack.url = f"http://127.0.0.1:{port}/api/v1"
     profiles = ("--profile", "observability", "--profile", "schedule")
     stack.compose(*profiles, "up", "--wait", "prometheus", "schedule", "server")
     return stack
 
 
-def ask(stack: Any, path: str) -> Any:
-    with urlopen(f"{stack.url}/{path}") as answer:
+def ask(stack: Stack, path: str) -> Any:
+    port = stack.environment["MLPSERVE_PROMETHEUS_PORT"]
+    with urlopen(f"http://127.0.0.1:{port}/api/v1/{path}") as answer:
         return json.load(answer)["data"]
 
 
-def value(stack: Any, expression: str) -> float:
+def value(stack: Stack, expression: str) -> float:
     """What an expression comes to; 0 where there is nothing yet."""
     result = ask(stack, f"query?query={quote(expression)}")["result"]
     return float(result[0]["value"][1]) if result else 0.0
 
 
 def test_prometheus_finds_every_server_and_the_schedule_and_knows_the_rules(
-    stack: Any, load_on: Callable[..., Any]
+    stack: Stack, load_on: type[Load]
 ) -> None:
     started = time.monotonic()
     stack.wait_for(lambda: value(stack, 'sum(up{job="mlpserve"})') == SERVERS, 60)
@@ -82,7 +83,7 @@ def test_prometheus_finds_every_server_and_the_schedule_and_knows_the_rules(
 
 
 def test_grafana_is_given_the_dashboard_and_where_prometheus_is(
-    new_stack: Callable[..., Any],
+    new_stack: NewStack,
 ) -> None:
     config = new_stack().compose("--profile", "observability", "config", "--format", "json")
     services = json.loads(config)["services"]

@@ -2,11 +2,12 @@
 
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.support.containers import NewStack, Stack
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs/operations.md"
@@ -23,7 +24,7 @@ def blocks(heading: str) -> list[str]:
     return found
 
 
-def perform(stack: Any, folder: Path, *commands: str) -> str:
+def perform(stack: Stack, folder: Path, *commands: str) -> str:
     """Run commands in one shell, as someone would type them; the first failure ends them."""
     (models,) = re.findall(r"^models\(\).*$", DOCUMENT.read_text(), re.MULTILINE)
     # What they write lands in a folder of the test's own.
@@ -39,11 +40,11 @@ def perform(stack: Any, folder: Path, *commands: str) -> str:
 
 
 @pytest.fixture
-def stack(new_stack: Callable[..., Any]) -> Any:
+def stack(new_stack: NewStack) -> Stack:
     return new_stack(MLPSERVE_MIN_ACCURACY="0.5")
 
 
-def test_first_deployment(new_stack: Callable[..., Any], stack: Any, tmp_path: Path) -> None:
+def test_first_deployment(new_stack: NewStack, stack: Stack, tmp_path: Path) -> None:
     one, several = blocks("First deployment")
     free = new_stack(servers=3).environment["MLPSERVE_PORT"]
 
@@ -54,7 +55,7 @@ def test_first_deployment(new_stack: Callable[..., Any], stack: Any, tmp_path: P
     assert servers.count("(healthy)") == 3
 
 
-def test_upgrade_and_rollback_of_the_service(stack: Any, tmp_path: Path) -> None:
+def test_upgrade_and_rollback_of_the_service(stack: Stack, tmp_path: Path) -> None:
     (upgrade,) = blocks("Upgrade and rollback of the service")
     stack.up()
     try:
@@ -72,7 +73,7 @@ def test_upgrade_and_rollback_of_the_service(stack: Any, tmp_path: Path) -> None
             stack.docker("image", "rm", "--force", f"mlpserve-{image}:next", expect=None)
 
 
-def test_rollback_of_a_model(stack: Any, tmp_path: Path) -> None:
+def test_rollback_of_a_model(stack: Stack, tmp_path: Path) -> None:
     (rollback,) = blocks("Rollback of a model")
     stack.up()
     stack.another_version()
@@ -84,7 +85,7 @@ def test_rollback_of_a_model(stack: Any, tmp_path: Path) -> None:
     stack.wait_for(lambda: stack.served() == 1, POLLS_AND_SLACK)
 
 
-def test_certificates_and_tokens(new_stack: Callable[..., Any], stack: Any, tmp_path: Path) -> None:
+def test_certificates_and_tokens(new_stack: NewStack, stack: Stack, tmp_path: Path) -> None:
     (rotation,) = blocks("Certificates and tokens")
     stack.environment["MLPSERVE_TLS_PORT"] = new_stack().environment["MLPSERVE_PORT"]
 
@@ -95,7 +96,7 @@ def test_certificates_and_tokens(new_stack: Callable[..., Any], stack: Any, tmp_
     assert said.splitlines()[-1] == "ready"
 
 
-def test_backup_and_restore_of_the_store(stack: Any, tmp_path: Path) -> None:
+def test_backup_and_restore_of_the_store(stack: Stack, tmp_path: Path) -> None:
     backup, restore = blocks("Backup and restore of the store")
     stack.up()
     stack.another_version()
@@ -111,7 +112,7 @@ def test_backup_and_restore_of_the_store(stack: Any, tmp_path: Path) -> None:
 class SmallVolume:
     """A store of a few megabytes in memory, filled and emptied by a container that keeps it."""
 
-    def __init__(self, stack: Any) -> None:
+    def __init__(self, stack: Stack) -> None:
         self._stack = stack
         volume = self.name = f"{stack.name}_models"
         size = (
@@ -133,7 +134,7 @@ class SmallVolume:
 
 
 @pytest.fixture
-def small(stack: Any) -> Iterator[SmallVolume]:
+def small(stack: Stack) -> Iterator[SmallVolume]:
     """A server that serves version 1 of a small volume."""
     small = SmallVolume(stack)
     try:
@@ -146,7 +147,7 @@ def small(stack: Any) -> Iterator[SmallVolume]:
         stack.docker("volume", "rm", small.name)  # not compose's own, which would remove it
 
 
-def refused(stack: Any, *flags: str) -> str:
+def refused(stack: Stack, *flags: str) -> str:
     """Train in vain; gives the one line that says why."""
     command = ("run", "--rm", "--no-TTY", "--no-deps", *flags, "trainer", "train", "--seed", "7")
     said: str = stack.compose(*command, expect=1)
@@ -157,7 +158,7 @@ def refused(stack: Any, *flags: str) -> str:
     return reason
 
 
-def test_disk_full(stack: Any, small: SmallVolume, tmp_path: Path) -> None:
+def test_disk_full(stack: Stack, small: SmallVolume, tmp_path: Path) -> None:
     (room, _) = blocks("Disk full")
     stack.another_version()
     stack.models("rollback", "--to", "1", "--reason", "a test")
@@ -171,7 +172,7 @@ def test_disk_full(stack: Any, small: SmallVolume, tmp_path: Path) -> None:
     stack.wait_for(lambda: stack.served() > 2, POLLS_AND_SLACK)
 
 
-def test_a_full_disk_can_be_pruned(stack: Any, small: SmallVolume) -> None:
+def test_a_full_disk_can_be_pruned(stack: Stack, small: SmallVolume) -> None:
     for _ in range(2):
         stack.another_version()
     small.shell("head -c 10M /dev/zero >/models/filler || true")
@@ -179,7 +180,7 @@ def test_a_full_disk_can_be_pruned(stack: Any, small: SmallVolume) -> None:
     assert "1" in refused_nothing
 
 
-def test_a_volume_of_another_owner(stack: Any, small: SmallVolume, tmp_path: Path) -> None:
+def test_a_volume_of_another_owner(stack: Stack, small: SmallVolume, tmp_path: Path) -> None:
     (_, chown) = blocks("Disk full")
     small.shell("chown -R 0:0 /models && chmod -R go-w /models")
 
@@ -190,6 +191,6 @@ def test_a_volume_of_another_owner(stack: Any, small: SmallVolume, tmp_path: Pat
     stack.wait_for(lambda: stack.served() == 2, POLLS_AND_SLACK)
 
 
-def test_a_volume_mounted_read_only(stack: Any, small: SmallVolume) -> None:
+def test_a_volume_mounted_read_only(stack: Stack, small: SmallVolume) -> None:
     volume = f"{stack.name}_models:/models:ro"
     assert "Read-only file system" in refused(stack, "--volume", volume)

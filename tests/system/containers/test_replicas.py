@@ -2,13 +2,13 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+
+from tests.support.containers import Load, NewStack, Stack
 
 SERVERS = 3
 POLL_SECONDS = 1.0
@@ -34,7 +34,7 @@ def corrections(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def stack(new_stack: Callable[..., Any], corrections: Path) -> Any:
+def stack(new_stack: NewStack, corrections: Path) -> Stack:
     """Three servers and the schedule, every minute."""
     stack = new_stack(
         servers=SERVERS,
@@ -56,14 +56,14 @@ def drop(folder: Path) -> None:
     (folder / ".more.npz").rename(folder / "more.npz")
 
 
-def ports(stack: Any) -> list[str]:
+def ports(stack: Stack) -> list[str]:
     """The servers' addresses, each seen from the host."""
     indices = range(1, SERVERS + 1)
     return [stack.compose("port", "--index", str(i), "server", "50051").strip() for i in indices]
 
 
 def test_three_servers_share_the_calls_and_follow_schedule_and_rollback(
-    stack: Any, corrections: Path, load_on: Callable[..., Any]
+    stack: Stack, corrections: Path, load_on: type[Load]
 ) -> None:
     targets = ports(stack)
     assert len(set(targets)) == SERVERS
@@ -94,7 +94,7 @@ def test_three_servers_share_the_calls_and_follow_schedule_and_rollback(
     assert sum(counts.values()) == sum(told["counts"].values())
 
 
-def scrape(stack: Any) -> dict[str, int]:
+def scrape(stack: Stack) -> dict[str, int]:
     """The calls that each server has answered, by its address."""
     entry = ("--entrypoint", "python", "client", "-c", SCRAPE)
     told = json.loads(stack.compose("run", "--rm", "--no-TTY", *entry).splitlines()[-1])
@@ -103,7 +103,7 @@ def scrape(stack: Any) -> dict[str, int]:
     }
 
 
-def test_the_schedule_ends_with_0_and_says_how_it_is(stack: Any) -> None:
+def test_the_schedule_ends_with_0_and_says_how_it_is(stack: Stack) -> None:
     assert stack.inspect("schedule")["State"]["Health"]["Status"] == "healthy"
 
     stack.compose("stop", "schedule")

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
+
+from tests.support.containers import Load, NewStack, Stack
 
 FOLDER = Path(__file__).parents[3] / "deploy/swarm"
 NEXT = "mlpserve-server:test-next"
@@ -19,7 +20,7 @@ pytestmark = [pytest.mark.swarm, pytest.mark.timeout(600)]
 class Swarm:
     """A stack of its own."""
 
-    def __init__(self, stack: Any) -> None:
+    def __init__(self, stack: Stack) -> None:
         self.name = f"mlpserve-test-{uuid4().hex[:8]}"
         self.environment = stack.environment
         self.docker: Callable[..., str] = stack.docker
@@ -70,7 +71,7 @@ class Swarm:
 
 
 @pytest.fixture
-def swarm(new_stack: Callable[..., Any], images: dict[str, str]) -> Iterator[Swarm]:
+def swarm(new_stack: NewStack, images: dict[str, str]) -> Iterator[Swarm]:
     """The stack on an engine that is a swarm for as long as this takes."""
     swarm = Swarm(new_stack(servers=REPLICAS))
     state = swarm.docker("info", "--format", "{{.Swarm.LocalNodeState}}").strip()
@@ -90,9 +91,7 @@ def swarm(new_stack: Callable[..., Any], images: dict[str, str]) -> Iterator[Swa
 
 
 @pytest.fixture
-def next_image(
-    images: dict[str, str], engine: None, new_stack: Callable[..., Any]
-) -> Iterator[str]:
+def next_image(images: dict[str, str], engine: None, new_stack: NewStack) -> Iterator[str]:
     """The server's image once more, of another revision."""
     docker = new_stack().docker
     arguments = ("--build-arg", "REVISION=next", "--target", "server", "--tag", NEXT)
@@ -102,7 +101,7 @@ def next_image(
 
 
 def test_a_rolling_update_and_a_rollback_under_load_fail_no_call(
-    swarm: Swarm, images: dict[str, str], next_image: str, load_on: Callable[..., Any]
+    swarm: Swarm, images: dict[str, str], next_image: str, load_on: type[Load]
 ) -> None:
     swarm.wait_for_replicas(images["server"])
     load = load_on(f"{swarm.name}_calls")
@@ -125,9 +124,7 @@ def test_a_rolling_update_and_a_rollback_under_load_fail_no_call(
 
 
 @pytest.mark.parametrize("extra", ["nfs.yml", "publish.yml", "encrypted.yml"])
-def test_docker_accepts_the_stack_with_an_extra_file(
-    extra: str, new_stack: Callable[..., Any]
-) -> None:
+def test_docker_accepts_the_stack_with_an_extra_file(extra: str, new_stack: NewStack) -> None:
     stack = new_stack()
     environment = stack.environment | {"MLPSERVE_NFS_SERVER": "nfs", "MLPSERVE_NFS_PATH": "/models"}
     files = ["--compose-file", str(FOLDER / "stack.yml"), "--compose-file", str(FOLDER / extra)]

@@ -1,14 +1,13 @@
 """The profile `tls`: encrypted both ways, with certificates and tokens that are rotated."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from mlpserve_client import Client, MlpserveError, Tls
 from mlpserve_client._settings import read_token
+from tests.support.containers import NewStack, Stack
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(600)]
 
@@ -16,16 +15,20 @@ FILES = ("ca.crt", "client.crt", "client.key", "tokens")
 
 
 @pytest.fixture
-def stack(new_stack: Callable[..., Any]) -> Any:
+def stack(new_stack: NewStack) -> Stack:
     """A stack with the profile up, beside the plain server."""
     port = new_stack().target.rpartition(":")[2]
     stack = new_stack(MLPSERVE_TLS_PORT=port)
     stack.up("--profile", "tls")
-    stack.tls_target = f"localhost:{port}"
     return stack
 
 
-def copied(stack: Any, folder: Path) -> Path:
+def encrypted(stack: Stack) -> str:
+    """Where the profile's server is reached from the host."""
+    return f"localhost:{stack.environment['MLPSERVE_TLS_PORT']}"
+
+
+def copied(stack: Stack, folder: Path) -> Path:
     """Copy what a caller on the host needs out of the volume."""
     folder.mkdir(exist_ok=True)
     for name in FILES:
@@ -33,17 +36,17 @@ def copied(stack: Any, folder: Path) -> Path:
     return folder
 
 
-def caller(stack: Any, folder: Path, *, certificate: bool = True, token: bool = True) -> Client:
+def caller(stack: Stack, folder: Path, *, certificate: bool = True, token: bool = True) -> Client:
     tls = Tls(
         ca=folder / "ca.crt",
         cert=folder / "client.crt" if certificate else None,
         key=folder / "client.key" if certificate else None,
     )
     secret = read_token(folder / "tokens") if token else None
-    return Client(stack.tls_target, tls=tls, token=secret, timeout=3)
+    return Client(encrypted(stack), tls=tls, token=secret, timeout=3)
 
 
-def test_only_callers_with_certificate_and_token_get_answers(stack: Any, tmp_path: Path) -> None:
+def test_only_callers_with_certificate_and_token_get_answers(stack: Stack, tmp_path: Path) -> None:
     folder = copied(stack, tmp_path)
 
     assert "version 1" in stack.run("client-tls", "predict", "--demo")
@@ -52,12 +55,12 @@ def test_only_callers_with_certificate_and_token_get_answers(stack: Any, tmp_pat
     for lacking in ({"certificate": False}, {"token": False}):
         with caller(stack, folder, **lacking) as client, pytest.raises(MlpserveError):
             client.model()
-    with Client(stack.tls_target, timeout=3) as plain, pytest.raises(MlpserveError):
+    with Client(encrypted(stack), timeout=3) as plain, pytest.raises(MlpserveError):
         plain.model()
 
 
 def test_certificates_and_tokens_are_rotated_without_a_failed_call(
-    stack: Any, tmp_path: Path
+    stack: Stack, tmp_path: Path
 ) -> None:
     old = copied(stack, tmp_path / "old")
     calls = 0
