@@ -56,6 +56,7 @@ class Batches:
         if not len(array):
             model = await self._calls.model(selector, timeout)
             return _BatchBuilder(0, model.ref, model.class_names).result()
+        await self._calls.scale.check(array, selector, timeout)
         size = self._rows_within(_REQUEST_BYTES, array[0])
         request = _request(array[:size], selector, self._calls.class_names.known)
         head = await self._answer(request, selector, timeout)
@@ -116,6 +117,8 @@ class Batches:
         waiting: deque[_Request] = deque()
         try:
             async for rows in batches:
+                if with_names:
+                    await self._calls.scale.check(rows, selector, timeout)
                 known = self._calls.class_names.known if with_names else None
                 request = _request(rows, selector, known)
                 call = self._calls.start(BATCH_PREDICT, request.message, timeout)

@@ -28,6 +28,7 @@ from mlpserve_client._hints import translate_with_hint
 from mlpserve_client._images import Fitter
 from mlpserve_client._readiness import DIAGNOSIS_SECONDS, Readiness
 from mlpserve_client._results import ModelRef, ModelVersion, Prediction
+from mlpserve_client._scale import ScaleCheck
 from mlpserve_client._settings import Settings, check_timeout
 from mlpserve_client._transport import (
     GET_MODEL,
@@ -55,6 +56,7 @@ class Calls:
         self.transport = transport
         self.settings = settings
         self.class_names = ClassNames(self.model)
+        self.scale = ScaleCheck(self.model)
         self._readiness = Readiness(transport, settings)
         self._diagnosis = DeadlineDiagnosis(
             lambda: self._readiness.problem(DIAGNOSIS_SECONDS), transport.sleep
@@ -79,6 +81,7 @@ class Calls:
     ) -> Prediction:
         """Classify one instance."""
         array = await self.fitter(selector, timeout).as_array(instance)
+        await self.scale.check(array, selector, timeout)
         known = self.class_names.known
         request = prediction_pb2.PredictRequest(
             instance=_messages.encode(array), model=selector, known_class_names=known.hash

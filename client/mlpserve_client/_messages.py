@@ -112,6 +112,7 @@ def model_version(message: model_pb2.ModelVersion) -> ModelVersion:
         class_names=tuple(message.class_names),
         created=created,
         metrics=dict(message.metrics),
+        input_maximum=message.input_maximum or None,
     )
 
 

@@ -39,6 +39,8 @@ class ModelVersion:
         class_names: `class_names[label]` is the name of a label.
         created: when it was published, in UTC.
         metrics: measured when it was trained, `accuracy` among them.
+        input_maximum: the raw value that stands for 1.0, 255 for MNIST; None from a server
+            that does not say it.
 
     """
 
@@ -50,6 +52,7 @@ class ModelVersion:
     class_names: tuple[str, ...]
     created: datetime
     metrics: Mapping[str, float] = field(hash=False)
+    input_maximum: float | None = None
 
     @property
     def version(self) -> int:

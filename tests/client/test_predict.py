@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from mlpserve_client import Client, InvalidInputError, ModelNotFoundError, Prediction
 from mlpserve_client.testing import serve
-from tests.support.client import Connect, Expected, Pixels
+from tests.support.client import Connect, Expected, Pixels, StartScripted
 
 FORMS: dict[str, Callable[[Pixels], Any]] = {
     "uint8": lambda x: x,
@@ -99,3 +100,27 @@ def test_a_wrong_shape_is_refused_with_the_field_and_the_size_expected(client: C
         client.predict(np.zeros((5, 5), dtype=np.uint8))
 
     assert caught.value.field.startswith("instance")
+
+
+@pytest.mark.parametrize("call", ["predict", "predict_batch", "predict_stream"])
+def test_scaled_values_as_integers_are_warned_of(client: Client, call: str) -> None:
+    binary = (np.arange(3 * 784).reshape(3, 28, 28) % 3 == 0).astype(int)
+
+    def classify(values: npt.NDArray[Any]) -> object:
+        if call == "predict":
+            return client.predict(values[0])
+        return list(getattr(client, call)(values))
+
+    with pytest.warns(UserWarning, match="raw values of 0 to 255"):
+        classify(binary)
+    for meant in (binary.astype(bool), binary.astype(float), binary.astype(np.uint8), binary * 9):
+        classify(meant)  # a warning would be an error
+
+
+def test_an_old_server_does_not_say_the_maximum_and_nothing_is_warned_of(
+    connect: Connect, scripted: StartScripted
+) -> None:
+    client = connect(scripted().target)
+
+    assert client.model().input_maximum is None
+    assert client.predict([0, 1]).name == "yes"

@@ -68,6 +68,7 @@ def _as_json(version: ModelVersion) -> dict[str, Any]:
         "input_shape": version.input_shape,
         "class_names": version.class_names,
         "created": version.created.isoformat(),
+        "input_maximum": version.input_maximum,
         "metrics": version.metrics,
     }
 
@@ -85,6 +86,10 @@ def _row(version: ModelVersion) -> tuple[str, ...]:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, dict):
         return ", ".join(f"{key} {number:g}" for key, number in sorted(value.items()))
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

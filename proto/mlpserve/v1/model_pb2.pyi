@@ -135,9 +135,12 @@ class ModelVersion(google.protobuf.message.Message):
     CLASS_NAMES_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     METRICS_FIELD_NUMBER: builtins.int
+    INPUT_MAXIMUM_FIELD_NUMBER: builtins.int
     state: global___ModelVersion.State.ValueType
     state_reason: builtins.str
     """Why the version is in this state, as text for people."""
+    input_maximum: builtins.float
+    """The raw value that stands for 1.0: 255 for MNIST. 0 from a server that does not say it."""
     @property
     def ref(self) -> global___ModelRef: ...
     @property
@@ -169,9 +172,10 @@ class ModelVersion(google.protobuf.message.Message):
         class_names: collections.abc.Iterable[builtins.str] | None = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         metrics: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        input_maximum: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "ref", b"ref"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "class_names", b"class_names", "create_time", b"create_time", "input_shape", b"input_shape", "metrics", b"metrics", "ref", b"ref", "state", b"state", "state_reason", b"state_reason"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "class_names", b"class_names", "create_time", b"create_time", "input_maximum", b"input_maximum", "input_shape", b"input_shape", "metrics", b"metrics", "ref", b"ref", "state", b"state", "state_reason", b"state_reason"]) -> None: ...
 
 global___ModelVersion = ModelVersion
 

@@ -131,6 +131,7 @@ class Catalog:
             input_shape=manifest.signature.input_shape,
             class_names=manifest.signature.class_names,
             metrics=dict(manifest.metrics),
+            input_maximum=manifest.signature.input_maximum,
         )
         message.create_time.FromDatetime(manifest.created)
         return message

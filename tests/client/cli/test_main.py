@@ -158,7 +158,9 @@ def test_models_are_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_model_is_described(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["model", "--alias", "champion"]) == 0
-    assert "input_shape  28, 28" in capsys.readouterr().out
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert ["input_shape", "28, 28"] in lines
+    assert ["input_maximum", "255"] in lines
 
     assert main(["model", "--version", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["class_names"] == list("0123456789")
