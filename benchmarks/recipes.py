@@ -26,7 +26,7 @@ from matplotlib.style import context
 from mlpserve_model.process.folders import cache_folder
 from mlpserve_model.process.log import set_up
 from mlpserve_trainer import Recipe, load_recipe
-from mlpserve_trainer.datasets import Dataset, Places, load
+from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.split import split
 from mlpserve_trainer.evaluation.calibration import expected_calibration_error, reliability
 from mlpserve_trainer.evaluation.scores import evaluate, probabilities
@@ -75,7 +75,7 @@ def main() -> None:
     options = parser.parse_args()
     set_up("human", "INFO")
     folder = os.environ.get("MLPSERVE_DATA_DIR")
-    data = load("mnist", Places(Path(folder) if folder else None, cache_folder()))
+    data = load("mnist", DataLocations(Path(folder) if folder else None, cache_folder()))
     for name in options.recipe:
         recipe = load_recipe(name)
         for seed in options.seeds:

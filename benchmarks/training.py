@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from mlpserve_model.process.folders import cache_folder
-from mlpserve_trainer.datasets import Dataset, Places, load
+from mlpserve_trainer.datasets import DataLocations, Dataset, load
 
 HERE = Path(__file__).parent
 SCRIPT = HERE / "training" / "contenders.py"
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=RESULTS, help="file for the figures")
     options = parser.parse_args()
     folder = os.environ.get("MLPSERVE_DATA_DIR")
-    data = load("mnist", Places(Path(folder) if folder else None, cache_folder()))
+    data = load("mnist", DataLocations(Path(folder) if folder else None, cache_folder()))
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         path = write_data(data, Path(place))
         names = [name for name in options.only if is_here(name, options.peers)]

@@ -22,7 +22,7 @@ import numpy as np
 
 from mlpserve_client import BatchPrediction, Client, ClientClosedError, MlpserveError
 from mlpserve_trainer import TrainSettings, load_recipe
-from mlpserve_trainer.datasets import Places, load
+from mlpserve_trainer.datasets import DataLocations, load
 from mlpserve_trainer.datasets.split import Examples, split
 
 SHADES = " .:-=+*#%@"
@@ -47,7 +47,9 @@ def run(store: Path) -> int:
     """Train, serve, call and swap; return how many calls failed."""
     say("1. load the data (MNIST is fetched once, which can take a minute)")
     data_dir = os.environ.get("MLPSERVE_DATA_DIR")
-    data = load("auto", Places(Path(data_dir) if data_dir else None, TrainSettings().cache_dir))
+    data = load(
+        "auto", DataLocations(Path(data_dir) if data_dir else None, TrainSettings().cache_dir)
+    )
     holdout = split(data, load_recipe("quick").validation_fraction).holdout
     print(f"   {data.name}: {len(data.inputs)} images from {data.source}")
     # An epoch of few images has few steps, so a small data set gets more epochs.

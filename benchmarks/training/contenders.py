@@ -92,7 +92,7 @@ def mlpserve(sprint: bool, processes: int = 2) -> Callable[[Data], Callable[[int
         from mlpserve_trainer.fitting.parallel.engine import ParallelEngine, interleaved_engine
 
         training = Examples(data.raw, data.labels, 255)
-        few, test = training.take(slice(100)), Examples(data.test_raw, data.test_labels, 255)
+        few, test = training.select(slice(100)), Examples(data.test_raw, data.test_labels, 255)
         network = Network((data.x.shape[1], HIDDEN, 10))
         adam = {"batch_size": BATCH, "optimizer": "adam", "shift": 0.0}
         plain = {"learning_rate": RATE, "schedule": "constant", "label_smoothing": 0.0}

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from mlpserve_model.process.folders import cache_folder
 from mlpserve_trainer import Recipe
-from mlpserve_trainer.datasets import Dataset, Places, load
+from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.split import split
 from mlpserve_trainer.evaluation.scores import evaluate
 from mlpserve_trainer.fitting.fit import fit
@@ -33,7 +33,7 @@ VALIDATION = 1 / 6
 
 def main() -> None:
     folder = os.environ.get("MLPSERVE_DATA_DIR")
-    data = load("mnist", Places(Path(folder) if folder else None, cache_folder()))
+    data = load("mnist", DataLocations(Path(folder) if folder else None, cache_folder()))
     for line in sys.stdin:
         settings = json.loads(line)
         print(json.dumps({"settings": settings} | validated(settings, data)), flush=True)

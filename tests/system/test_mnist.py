@@ -11,7 +11,7 @@ import pytest
 
 from mlpserve_client import Client
 from mlpserve_model import Store
-from mlpserve_trainer.datasets import Places, load
+from mlpserve_trainer.datasets import DataLocations, load
 from mlpserve_trainer.datasets.split import split
 
 FOLDER = Path(
@@ -29,7 +29,7 @@ def test_mnist_reaches_98_percent_and_the_same_over_grpc(store: Store, server: s
     )
     assert run.returncode == 0, run.stderr
     outcome = json.loads(run.stdout)
-    holdout = split(load("mnist", Places(FOLDER, FOLDER)), 0.05).holdout
+    holdout = split(load("mnist", DataLocations(FOLDER, FOLDER)), 0.05).holdout
     with Client(server) as client:
         client.wait_until_ready(timeout=10)
         answers = client.predict_batch(holdout.inputs)

@@ -6,7 +6,7 @@ import pytest
 
 from mlpserve_model import Store, VersionNotFound
 from mlpserve_trainer import DataError, TrainSettings, load_recipe, train
-from mlpserve_trainer.datasets import Dataset, Places
+from mlpserve_trainer.datasets import DataLocations, Dataset
 from mlpserve_trainer.reproduction import Reproduction, reproduce
 
 
@@ -20,7 +20,7 @@ def settings(tmp_path: Path, stripes: Dataset) -> TrainSettings:
 
 def again(settings: TrainSettings, version: int = 1) -> Reproduction:
     store = Store(settings.store, settings.model)
-    return reproduce(store, version, Places(settings.data_dir, settings.cache_dir))
+    return reproduce(store, version, DataLocations(settings.data_dir, settings.cache_dir))
 
 
 def test_the_manifest_is_enough_to_train_the_same_weights(settings: TrainSettings) -> None:

@@ -10,7 +10,7 @@ import pytest
 from mlpserve_model import CHAMPION, Store
 from mlpserve_trainer import UsageError
 from mlpserve_trainer.cli import main
-from mlpserve_trainer.datasets import Dataset, Places
+from mlpserve_trainer.datasets import DataLocations, Dataset
 from mlpserve_trainer.sweep import Score, load_sweep, run_sweep, table
 
 SWEEP = """
@@ -33,7 +33,7 @@ def file(tmp_path: Path, stripes: Dataset) -> Path:
 
 def run(file: Path, **changes: object) -> list[Score]:
     sweep = replace(load_sweep(file), **changes)  # type: ignore[arg-type]
-    places = Places(file.parent / "stripes.npz", file.parent)
+    places = DataLocations(file.parent / "stripes.npz", file.parent)
     return run_sweep(sweep, places, file.with_suffix(".jsonl"), 1, "local", None)
 
 
@@ -101,7 +101,7 @@ def test_a_file_of_other_results_is_not_added_to(file: Path) -> None:
 
 
 def test_a_backend_that_is_not_installed_is_named(file: Path) -> None:
-    places = Places(file.parent / "stripes.npz", file.parent)
+    places = DataLocations(file.parent / "stripes.npz", file.parent)
     with pytest.raises(UsageError, match="--backend ray needs the package ray"):
         run_sweep(load_sweep(file), places, file.with_suffix(".jsonl"), 1, "ray", None)
 
@@ -132,7 +132,7 @@ def test_two_processes_come_to_the_same_scores_as_one(file: Path, backend: str) 
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    places = Places(file.parent / "stripes.npz", file.parent)
+    places = DataLocations(file.parent / "stripes.npz", file.parent)
     scores = run_sweep(load_sweep(file), places, results, 1, "local", None)
     assert [score.accuracies for score in scores] == alone
     assert len(results.read_text().splitlines()) == 8

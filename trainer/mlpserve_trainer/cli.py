@@ -14,7 +14,7 @@ from pathlib import Path
 from mlpserve_model import Store, StoreError
 from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
 from mlpserve_model.process.log import set_up
-from mlpserve_trainer.datasets import DATASETS, Places
+from mlpserve_trainer.datasets import DATASETS, DataLocations
 from mlpserve_trainer.datasets.idx import has_images
 from mlpserve_trainer.errors import TrainerError, UsageError
 from mlpserve_trainer.fitting.progress import Watch, log_epochs, show_bar
@@ -154,13 +154,13 @@ def _schedule(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         if options.health_listen:
             address = options.health_listen
-            stack.enter_context(listening(address, schedule.condition, metrics.registry))
-        return schedule.keep(now=options.now)
+            stack.enter_context(listening(address, schedule.health, metrics.registry))
+        return schedule.run_forever(run_now=options.now)
 
 
 def _reproduce(options: argparse.Namespace) -> int:
     set_up(options.log_format, options.log_level)
-    places = Places(options.data_dir, options.cache_dir)
+    places = DataLocations(options.data_dir, options.cache_dir)
     result = reproduce(
         Store(options.store, options.model), options.version, places, _watch(options)
     )
@@ -176,7 +176,7 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 def _sweep(options: argparse.Namespace) -> int:
     set_up(options.log_format, options.log_level)
-    sweep, places = load_sweep(options.file), Places(options.data_dir, options.cache_dir)
+    sweep, places = load_sweep(options.file), DataLocations(options.data_dir, options.cache_dir)
     results = options.results or options.file.with_suffix(".jsonl")
     cluster = (options.jobs, options.backend, options.scheduler)
     scores = run_sweep(sweep, places, results, *cluster)
@@ -218,7 +218,7 @@ def _show(outcome: Outcome, as_json: bool) -> None:
 
 
 def _list_datasets(options: argparse.Namespace) -> int:
-    cached = has_images(Places(None, options.cache_dir).cached_mnist)
+    cached = has_images(DataLocations(None, options.cache_dir).cached_mnist)
     for name, source in DATASETS.items():
         print(f"{name:8} {source.description}")
     print(f"\nMNIST is {'' if cached else 'not '}in the cache, {options.cache_dir}")

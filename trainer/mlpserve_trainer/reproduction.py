@@ -8,7 +8,7 @@ import numpy as np
 
 from mlpserve_model import Manifest, Store, Weights
 from mlpserve_model.format.arrays import encode_weights
-from mlpserve_trainer.datasets import Dataset, Places, load
+from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.combined import used_files
 from mlpserve_trainer.datasets.split import split
 from mlpserve_trainer.errors import DataError
@@ -42,7 +42,7 @@ class Reproduction:
 
 
 def reproduce(
-    store: Store, version: int, places: Places, watch: Watch = log_epochs
+    store: Store, version: int, places: DataLocations, watch: Watch = log_epochs
 ) -> Reproduction:
     """Train a version again and compare; nothing is published.
 
@@ -66,7 +66,7 @@ def reproduce(
     )
 
 
-def _places(places: Places, manifest: Manifest) -> Places:
+def _places(places: DataLocations, manifest: Manifest) -> DataLocations:
     """Return the given place of the data, or else the one it was read from, if that exists."""
     recorded = manifest.extra.get("data_dir")
     if places.data_dir is None and isinstance(recorded, str) and Path(recorded).exists():

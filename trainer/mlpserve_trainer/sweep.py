@@ -30,7 +30,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mlpserve_model.process.children import safe_path
-from mlpserve_trainer.datasets import Dataset, Places, load
+from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.split import split
 from mlpserve_trainer.errors import TrainingDiverged, UsageError
 from mlpserve_trainer.fitting.fit import fit
@@ -97,7 +97,12 @@ def load_sweep(path: Path) -> Sweep:
 
 
 def run_sweep(
-    sweep: Sweep, places: Places, results: Path, jobs: int, backend: str, scheduler: str | None
+    sweep: Sweep,
+    places: DataLocations,
+    results: Path,
+    jobs: int,
+    backend: str,
+    scheduler: str | None,
 ) -> list[Score]:
     """Train what `results` does not have yet; return the scores, best first.
 
@@ -137,12 +142,12 @@ def table(sweep: Sweep, scores: Sequence[Score]) -> str:
 
 
 @lru_cache(maxsize=1)
-def _loaded(name: str, places: Places) -> Dataset:
+def _loaded(name: str, places: DataLocations) -> Dataset:
     """The data set, once in each process."""
     return load(name, places)
 
 
-def _trial(recipe: Recipe, seed: int, places: Places) -> dict[str, Any]:
+def _trial(recipe: Recipe, seed: int, places: DataLocations) -> dict[str, Any]:
     started = time.perf_counter()
     data = _loaded(recipe.dataset, places)
     parts = split(data, recipe.validation_fraction)

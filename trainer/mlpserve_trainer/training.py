@@ -11,7 +11,7 @@ from typing import Any
 from mlpserve_model import CHAMPION, DatasetInfo, Draft, Manifest, Network, Signature, Store
 from mlpserve_model.process.folders import cache_folder
 from mlpserve_model.store.location import Location
-from mlpserve_trainer.datasets import Dataset, Places, load
+from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.split import Split, split
 from mlpserve_trainer.evaluation.calibration import expected_calibration_error
 from mlpserve_trainer.evaluation.scores import accuracy, evaluate, report
@@ -112,13 +112,13 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
     # Fails now, rather than after the training, if the store is not writable.
     with store.lock():
         store.aliases()
-    data = load(settings.recipe.dataset, Places(settings.data_dir, settings.cache_dir))
+    data = load(settings.recipe.dataset, DataLocations(settings.data_dir, settings.cache_dir))
     parts = split(data, settings.recipe.validation_fraction)
     draft = _draft(settings, network_for(settings.recipe, data), data, parts)
     if settings.unless_unchanged and (before := trained_before(store, draft)):
         return _unchanged(before, time.perf_counter() - started)
     check_limits(draft, parts.holdout.labels)
-    if settings.recipe.augments and not parts.training.are_pictures:
+    if settings.recipe.augments and not parts.training.is_image:
         logger.info("training without augmentation: the inputs are not uint8 images")
     challenger = _fit_challenger(settings, draft, parts, watch, data.source)
     manifest = publish(store, challenger, settings.rules)

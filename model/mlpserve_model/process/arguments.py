@@ -91,6 +91,7 @@ class SettingsParser(argparse.ArgumentParser):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)  # a typing error would be taken for another flag
         self.described: dict[str, Described] = {}
         super().__init__(*args, **kwargs)
 

@@ -154,3 +154,12 @@ def test_subcommands_read_the_environment_too(
     assert parser.parse_args(["train", "--epochs", "5"]).epochs == 5
     monkeypatch.setenv("MLPSERVE_EPOCHS", "none")
     assert "MLPSERVE_EPOCHS" in _fails(parser, ["train"], capsys)
+
+
+def test_a_flag_is_never_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = SettingsParser(prog="program")
+    parser.add_argument("--store")
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(["--stor", "x"])
+    assert end.value.code == 2
+    assert "--stor" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 from mlpserve_model import Store
 from mlpserve_trainer import DataError, TrainSettings, UsageError, load_recipe, train
 from mlpserve_trainer.cli import main
-from mlpserve_trainer.datasets import Dataset, Places, load
+from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.idx import write_idx
 from mlpserve_trainer.datasets.split import split
 from mlpserve_trainer.release.gate import Rules
@@ -18,11 +18,11 @@ from mlpserve_trainer.reproduction import reproduce
 
 
 @pytest.fixture
-def places(tmp_path: Path, stripes: Dataset) -> Places:
+def places(tmp_path: Path, stripes: Dataset) -> DataLocations:
     """The stripes as an .npz to begin with, and an empty drop folder."""
     np.savez(tmp_path / "stripes.npz", X=stripes.inputs, y=np.array(list("abc"))[stripes.labels])
     (tmp_path / "drop").mkdir()
-    return Places(tmp_path / "stripes.npz", tmp_path / "cache")
+    return DataLocations(tmp_path / "stripes.npz", tmp_path / "cache")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def bright(rows: int, start: int = 0) -> Any:
 
 
 def test_rows_of_a_drop_folder_are_added_to_the_training_rows_alone(
-    tmp_path: Path, places: Places, name: str, stripes: Dataset
+    tmp_path: Path, places: DataLocations, name: str, stripes: Dataset
 ) -> None:
     put(tmp_path, "new.npz", bright(10), ["c"] * 10)
     data = load(name, places)
@@ -66,7 +66,7 @@ def test_an_official_test_part_stays_what_it_is(tmp_path: Path, stripes: Dataset
         write_idx(folder / f"{part}-labels", stripes.labels[rows].astype(np.uint8))
     (tmp_path / "drop").mkdir()
     put(tmp_path, "new.npz", bright(10), [2] * 10)
-    data = load(f"idx:{folder}+npz:{tmp_path / 'drop'}", Places(None, tmp_path))
+    data = load(f"idx:{folder}+npz:{tmp_path / 'drop'}", DataLocations(None, tmp_path))
     parts = split(data, 0.1)
     np.testing.assert_array_equal(parts.holdout.inputs, stripes.inputs[200:])
     assert len(parts.training) + len(parts.validation) == 200 + 10
@@ -74,7 +74,7 @@ def test_an_official_test_part_stays_what_it_is(tmp_path: Path, stripes: Dataset
 
 
 def test_rows_that_are_test_rows_are_not_trained_on(
-    tmp_path: Path, places: Places, name: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, places: DataLocations, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     held = split(load("npz", places), 0.1).holdout
     inputs = np.concatenate([bright(5), held.inputs[:7]])
@@ -86,14 +86,14 @@ def test_rows_that_are_test_rows_are_not_trained_on(
     assert "7 added rows are left out: they are test rows" in caplog.text
 
 
-def test_an_empty_drop_folder_changes_no_digest(places: Places, name: str) -> None:
+def test_an_empty_drop_folder_changes_no_digest(places: DataLocations, name: str) -> None:
     joined, alone = load(name, places), load("npz", places)
     assert joined.digest() == alone.digest()
     assert split(joined, 0.1).description == split(alone, 0.1).description
 
 
 def test_the_digest_changes_with_each_file_that_is_added(
-    tmp_path: Path, places: Places, name: str
+    tmp_path: Path, places: DataLocations, name: str
 ) -> None:
     digests = [load(name, places).digest()]
     for number in range(3):
@@ -108,15 +108,15 @@ def test_three_sources_of_different_kinds_are_one(tmp_path: Path) -> None:
     put(tmp_path, "one.npz", digit, [3])
     np.savez(tmp_path / "file.npz", X=digit, y=["4"], maximum=16)
     text = f"digits+npz:{tmp_path / 'drop'}+npz:{tmp_path / 'file.npz'}+digits"
-    data = load(text, Places(None, tmp_path))
+    data = load(text, DataLocations(None, tmp_path))
     assert data.name == text
     assert data.labels[1797:1799].tolist() == [3, 4]
     assert data.added == 2 + 1797
     assert [origin.rows for origin in data.origins] == [1797, 1, 1, 1797]
 
 
-def test_a_single_source_may_have_its_place_in_its_name(places: Places, tmp_path: Path) -> None:
-    data = load(f"npz:{tmp_path / 'stripes.npz'}", Places(None, tmp_path))
+def test_a_source_may_have_its_place_in_its_name(places: DataLocations, tmp_path: Path) -> None:
+    data = load(f"npz:{tmp_path / 'stripes.npz'}", DataLocations(None, tmp_path))
     assert data.digest() == load("npz", places).digest()
 
 
@@ -133,7 +133,7 @@ def test_a_single_source_may_have_its_place_in_its_name(places: Places, tmp_path
 )
 def test_a_name_that_makes_no_sense_is_wrong_usage(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
-        load(text, Places(None, tmp_path))
+        load(text, DataLocations(None, tmp_path))
 
 
 def test_the_command_says_so_before_it_starts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,13 +141,13 @@ def test_the_command_says_so_before_it_starts(capsys: pytest.CaptureFixture[str]
     assert "unknown data set 'mnits': did you mean mnist" in capsys.readouterr().err
 
 
-def test_a_data_set_of_another_shape_cannot_be_added(places: Places) -> None:
+def test_a_data_set_of_another_shape_cannot_be_added(places: DataLocations) -> None:
     with pytest.raises(DataError, match=r"digits: expected rows \(4, 4\) of uint8 up to 255"):
         load("npz+digits", places)
 
 
 def test_a_single_file_that_does_not_fit_is_an_error_and_stays(
-    tmp_path: Path, places: Places
+    tmp_path: Path, places: DataLocations
 ) -> None:
     path = put(tmp_path, "bad.npz", bright(2), ["x", "y"])
     with pytest.raises(DataError, match="unknown labels 'x', 'y'"):
@@ -155,13 +155,13 @@ def test_a_single_file_that_does_not_fit_is_an_error_and_stays(
     assert path.exists()
 
 
-def test_a_drop_folder_that_is_not_there_is_an_error(places: Places, tmp_path: Path) -> None:
+def test_a_drop_folder_that_is_not_there_is_an_error(places: DataLocations, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"the data folder .*gone does not exist"):
         load(f"npz+npz:{tmp_path / 'gone'}", places)
 
 
 @pytest.fixture
-def settings(tmp_path: Path, places: Places, name: str) -> TrainSettings:
+def settings(tmp_path: Path, places: DataLocations, name: str) -> TrainSettings:
     recipe = load_recipe("quick", dataset=name, hidden=(8,), epochs=3, batch_size=16)
     return TrainSettings(
         store=tmp_path / "store",
@@ -204,7 +204,7 @@ def test_versions_before_and_after_are_judged_on_the_same_rows(
 
 
 def test_a_version_can_be_reproduced_when_the_folder_has_grown(
-    tmp_path: Path, settings: TrainSettings, places: Places
+    tmp_path: Path, settings: TrainSettings, places: DataLocations
 ) -> None:
     train(settings)
     put(tmp_path, "one.npz", bright(5), ["a"] * 5)
@@ -216,7 +216,7 @@ def test_a_version_can_be_reproduced_when_the_folder_has_grown(
 
 
 def test_a_version_whose_file_is_gone_is_not_reproduced(
-    tmp_path: Path, settings: TrainSettings, places: Places
+    tmp_path: Path, settings: TrainSettings, places: DataLocations
 ) -> None:
     path = put(tmp_path, "one.npz", bright(5), ["a"] * 5)
     train(settings)

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from mlpserve_trainer import DataError, UsageError
-from mlpserve_trainer.datasets import Dataset, Places, load
+from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.dataset import encode_labels
 
 
 def test_the_digits_are_all_there_as_bytes_up_to_16(tmp_path: Path) -> None:
-    data = load("digits", Places(None, tmp_path))
+    data = load("digits", DataLocations(None, tmp_path))
     assert data.inputs.shape == (1797, 8, 8)
     assert data.inputs.dtype == np.uint8
     assert (data.input_maximum, data.inputs.max()) == (16, 16)
@@ -19,19 +19,19 @@ def test_the_digits_are_all_there_as_bytes_up_to_16(tmp_path: Path) -> None:
 
 def test_a_misspelt_data_set_is_answered_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean digits"):
-        load("digit", Places(None, tmp_path))
+        load("digit", DataLocations(None, tmp_path))
 
 
 @pytest.mark.parametrize("name", ["idx", "npz"])
 def test_data_sets_of_ones_own_need_a_place(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="needs --data-dir"):
-        load(name, Places(None, tmp_path))
+        load(name, DataLocations(None, tmp_path))
 
 
 @pytest.mark.parametrize("name", ["idx", "npz"])
 def test_a_place_that_does_not_exist_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere does not exist"):
-        load(name, Places(tmp_path / "nowhere", tmp_path))
+        load(name, DataLocations(tmp_path / "nowhere", tmp_path))
 
 
 def test_an_empty_data_set_is_refused(stripes: Dataset) -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from mlpserve_trainer import DataError, UsageError
-from mlpserve_trainer.datasets import Dataset, Places, load
+from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.idx import read_idx, write_idx
 
 Bytes = npt.NDArray[np.uint8]
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def idx(folder: Path) -> Dataset:
-    return load("idx", Places(folder, folder / "cache"))
+    return load("idx", DataLocations(folder, folder / "cache"))
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_two_training_sets_in_one_folder_are_refused(folder: Path) -> None:
 
 def test_mnist_in_the_named_folder_wins_over_the_cache(folder: Path, tmp_path: Path) -> None:
     _copy_as_mnist(folder, tmp_path / "cache/mnist", IMAGES // 2)
-    data = load("mnist", Places(folder, tmp_path / "cache"))
+    data = load("mnist", DataLocations(folder, tmp_path / "cache"))
     assert data.inputs[19, 2, 3] == IMAGES[19, 2, 3]
     assert data.class_names == tuple("0123456789")
 
@@ -182,17 +182,17 @@ def test_a_named_folder_without_mnist_is_refused_though_the_cache_has_it(
     shutil.copytree(folder, tmp_path / "cache/mnist")
     (tmp_path / "typo").mkdir()
     with pytest.raises(UsageError, match="typo holds no IDX files of MNIST"):
-        load("mnist", Places(tmp_path / "typo", tmp_path / "cache"))
+        load("mnist", DataLocations(tmp_path / "typo", tmp_path / "cache"))
 
 
 def test_labels_that_are_no_digits_are_refused_as_mnist(folder: Path) -> None:
     write_idx(folder / "train-labels-idx1-ubyte", np.array([3, 10] * 10, dtype=np.uint8))
     with pytest.raises(DataError, match="expected 0 to 9 for 10 classes, got 3 to 10"):
-        load("mnist", Places(folder, folder))
+        load("mnist", DataLocations(folder, folder))
 
 
 def test_the_real_mnist_is_read_whole(mnist_dir: Path, tmp_path: Path) -> None:
-    data = load("mnist", Places(mnist_dir, tmp_path))
+    data = load("mnist", DataLocations(mnist_dir, tmp_path))
     assert data.inputs.shape == (70_000, 28, 28)
     assert data.training_rows == 60_000
     assert data.labels[[0, 1, 2, 60_000, 60_001]].tolist() == [5, 0, 4, 7, 2]

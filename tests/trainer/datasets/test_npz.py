@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mlpserve_trainer import DataError
-from mlpserve_trainer.datasets import Dataset, Places, load
+from mlpserve_trainer.datasets import DataLocations, Dataset, load
 
 PIXELS = np.arange(64, dtype=np.uint8).reshape(8, 2, 4)
 WORDS = np.array(["cat", "dog"] * 4)
@@ -13,7 +13,7 @@ WORDS = np.array(["cat", "dog"] * 4)
 
 def npz(tmp_path: Path, **arrays: Any) -> Dataset:
     np.savez(tmp_path / "data.npz", **arrays)
-    return load("npz", Places(tmp_path / "data.npz", tmp_path))
+    return load("npz", DataLocations(tmp_path / "data.npz", tmp_path))
 
 
 def test_bytes_and_words_become_inputs_and_class_names(tmp_path: Path) -> None:
@@ -25,14 +25,14 @@ def test_bytes_and_words_become_inputs_and_class_names(tmp_path: Path) -> None:
 
 def test_a_folder_with_one_file_is_enough(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", X=PIXELS, y=WORDS)
-    assert load("npz", Places(tmp_path, tmp_path)).class_names == ("cat", "dog")
+    assert load("npz", DataLocations(tmp_path, tmp_path)).class_names == ("cat", "dog")
 
 
 def test_a_folder_with_two_files_is_not_guessed_at(tmp_path: Path) -> None:
     for name in ("one.npz", "two.npz"):
         np.savez(tmp_path / name, X=PIXELS, y=WORDS)
     with pytest.raises(DataError, match="found 2"):
-        load("npz", Places(tmp_path, tmp_path))
+        load("npz", DataLocations(tmp_path, tmp_path))
 
 
 def test_fractions_stay_floats(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_an_empty_array_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_archive_is_refused(tmp_path: Path, contents: bytes) -> None:
     (tmp_path / "data.npz").write_bytes(contents)
     with pytest.raises(DataError, match=r"cannot be read as \.npz"):
-        load("npz", Places(tmp_path / "data.npz", tmp_path))
+        load("npz", DataLocations(tmp_path / "data.npz", tmp_path))
 
 
 def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
@@ -114,4 +114,4 @@ def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
     data = (tmp_path / "whole.npz").read_bytes()
     (tmp_path / "data.npz").write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match=r"cannot be read as \.npz"):
-        load("npz", Places(tmp_path / "data.npz", tmp_path))
+        load("npz", DataLocations(tmp_path / "data.npz", tmp_path))

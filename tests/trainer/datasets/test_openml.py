@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from mlpserve_trainer import DatasetUnavailable
-from mlpserve_trainer.datasets import Places, load
+from mlpserve_trainer.datasets import DataLocations, load
 from mlpserve_trainer.datasets import openml as source
 from mlpserve_trainer.datasets.idx import read_folder
 
@@ -57,7 +57,7 @@ def test_an_answer_with_too_few_rows_is_refused_and_not_kept(
 ) -> None:
     openml(*few)
     with pytest.raises(DatasetUnavailable, match="expected 70000 images"):
-        load("mnist", Places(None, tmp_path))
+        load("mnist", DataLocations(None, tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -78,7 +78,7 @@ def test_a_damaged_answer_is_refused_and_not_kept(
 @pytest.mark.usefixtures("no_openml")
 def test_without_a_network_mnist_says_in_one_line_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DatasetUnavailable, match="--data-dir, or use --dataset digits") as error:
-        load("mnist", Places(None, tmp_path))
+        load("mnist", DataLocations(None, tmp_path))
     assert "\n" not in str(error.value)
 
 
@@ -87,7 +87,7 @@ def test_without_a_network_auto_takes_the_digits_and_says_why(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        data = load("auto", Places(None, tmp_path))
+        data = load("auto", DataLocations(None, tmp_path))
     assert data.name == "digits"
     assert "digits of scikit-learn instead of MNIST" in caplog.text
     assert "Connection refused" in caplog.text
@@ -98,7 +98,7 @@ def test_a_silent_network_is_given_up(tmp_path: Path, monkeypatch: pytest.Monkey
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(source, "ADDRESS", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(DatasetUnavailable, match="timed out"):
-            load("mnist", Places(None, tmp_path))
+            load("mnist", DataLocations(None, tmp_path))
 
 
 def test_the_limit_on_silence_ends_with_the_download(
@@ -112,19 +112,19 @@ def test_the_limit_on_silence_ends_with_the_download(
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DatasetUnavailable, match="MLPSERVE_CACHE_DIR"):
-        load("mnist", Places(None, tmp_path / "file"))
+        load("mnist", DataLocations(None, tmp_path / "file"))
 
 
 @pytest.mark.slow
 def test_the_whole_of_mnist_comes_through_openml_as_from_the_files(
     openml: OpenML, mnist_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = load("mnist", Places(mnist_dir, tmp_path))
+    files = load("mnist", DataLocations(mnist_dir, tmp_path))
     openml(files.inputs.reshape(-1, 784).astype(np.uint8), files.labels.astype(np.uint8))
-    fetched = load("mnist", Places(None, tmp_path))
+    fetched = load("mnist", DataLocations(None, tmp_path))
     assert fetched.digest() == files.digest()
     assert fetched.training_rows == files.training_rows
 
     monkeypatch.setattr(source, "ADDRESS", "http://127.0.0.1:9")
-    again = load("mnist", Places(None, tmp_path))
+    again = load("mnist", DataLocations(None, tmp_path))
     assert again.digest() == files.digest()

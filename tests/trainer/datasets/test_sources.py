@@ -7,7 +7,7 @@ import pytest
 
 from mlpserve_trainer import DataError, UsageError
 from mlpserve_trainer.cli import main
-from mlpserve_trainer.datasets import Dataset, Places, load
+from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.idx import write_idx
 
 Image = pytest.importorskip("PIL.Image")
@@ -16,7 +16,7 @@ NAMES = np.array(["cat", "dog"] * 3)
 
 
 def auto(place: Path) -> Dataset:
-    return load("auto", Places(place, place.parent / "cache"))
+    return load("auto", DataLocations(place, place.parent / "cache"))
 
 
 def images(folder: Path) -> Path:
@@ -107,9 +107,9 @@ def test_inputs_that_end_far_below_their_maximum_are_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     np.savez(tmp_path / "digits.npz", X=PIXELS // 12, y=NAMES)
-    load("npz", Places(tmp_path / "digits.npz", tmp_path))
+    load("npz", DataLocations(tmp_path / "digits.npz", tmp_path))
     assert "the inputs end at 15, and are divided by 255" in caplog.text
     caplog.clear()
     np.savez(tmp_path / "digits.npz", X=PIXELS // 12, y=NAMES, maximum=16)
-    load("npz", Places(tmp_path / "digits.npz", tmp_path))
+    load("npz", DataLocations(tmp_path / "digits.npz", tmp_path))
     assert not caplog.text.count("inputs end")

@@ -260,7 +260,7 @@ def test_a_crash_does_not_end_the_schedule(schedule: Start) -> None:
         crashed, next_one = running.event("run ended"), running.event("run ended")
         running.stop()
     assert (crashed["status"], crashed["exit_code"]) == ("failed", 128 + signal.SIGKILL)
-    assert crashed["reason"] == "ended by SIGKILL, as for want of memory"
+    assert crashed["reason"] == "killed by SIGKILL, possibly out of memory"
     assert next_one["status"] == "promoted"
 
 

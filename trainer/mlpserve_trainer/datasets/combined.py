@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from mlpserve_trainer.datasets.dataset import Dataset, Origin, known_labels, rows_digest
+from mlpserve_trainer.datasets.dataset import Dataset, Provenance, known_labels, rows_digest
 from mlpserve_trainer.datasets.drop_folder import DroppedFile, read_drop, read_drops
 from mlpserve_trainer.datasets.files import is_folder
 from mlpserve_trainer.errors import DataError, UsageError
 
-__all__ = ["Part", "join", "parse_parts", "used_files"]
+__all__ = ["SourceSpec", "join", "parse_parts", "used_files"]
 
 MAX_LISTED_BYTES = 2**18  # of a manifest, which holds at most 1 MiB
 
 
 @dataclass(frozen=True)
-class Part:
+class SourceSpec:
     """One source as it was asked for: a name, and a place of its own where it has one."""
 
     name: str
@@ -33,7 +33,7 @@ class Part:
         return f"{self.name}:{self.place}" if self.place else self.name
 
 
-def parse_parts(text: str) -> tuple[Part, ...]:
+def parse_parts(text: str) -> tuple[SourceSpec, ...]:
     """Cut "mnist+npz:/data/corrections" into its parts; raises UsageError for an empty one."""
     parts = []
     for word in text.split("+"):
@@ -43,14 +43,14 @@ def parse_parts(text: str) -> tuple[Part, ...]:
                 f"data set {text!r}: expected sources as NAME or NAME:PLACE with + between them; "
                 "a place cannot have a + in it"
             )
-        parts.append(Part(name, Path(place).expanduser() if place else None))
+        parts.append(SourceSpec(name, Path(place).expanduser() if place else None))
     return tuple(parts)
 
 
 def join(
     first: Dataset,
-    parts: Sequence[Part],
-    load_part: Callable[[Part], Dataset],
+    parts: Sequence[SourceSpec],
+    load_part: Callable[[SourceSpec], Dataset],
     used: Mapping[str, frozenset[str]],
 ) -> Dataset:
     """Add the rows of all parts but the first, which is loaded, to its training rows.
@@ -60,7 +60,7 @@ def join(
 
     Raises DataError when rows do not fit the first source.
     """
-    origins = [Origin(str(parts[0]), first.digest(), len(first.labels))]
+    origins = [Provenance(str(parts[0]), first.digest(), len(first.labels))]
     inputs, labels = [first.inputs], [first.labels]
     for part in parts[1:]:
         drops = _drops(part, first, load_part, used.get(str(part)))
@@ -89,9 +89,9 @@ def used_files(extra: Mapping[str, Any]) -> dict[str, frozenset[str]]:
 
 
 def _drops(
-    part: Part,
+    part: SourceSpec,
     first: Dataset,
-    load_part: Callable[[Part], Dataset],
+    load_part: Callable[[SourceSpec], Dataset],
     only: frozenset[str] | None,
 ) -> list[DroppedFile]:
     if part.name != "npz":
@@ -103,7 +103,7 @@ def _drops(
     return [read_drop(part.place, first)]
 
 
-def _whole(part: Part, data: Dataset, first: Dataset) -> DroppedFile:
+def _whole(part: SourceSpec, data: Dataset, first: Dataset) -> DroppedFile:
     """Take the training rows of another data set; its test rows stay unseen."""
     kinds = [(d.input_shape, d.input_maximum, d.inputs.dtype.name) for d in (first, data)]
     if kinds[0] != kinds[1]:
@@ -116,13 +116,13 @@ def _whole(part: Part, data: Dataset, first: Dataset) -> DroppedFile:
     )
 
 
-def _origin(part: Part, first: Dataset, drops: Sequence[DroppedFile]) -> Origin:
+def _origin(part: SourceSpec, first: Dataset, drops: Sequence[DroppedFile]) -> Provenance:
     rows = sum(len(drop.labels) for drop in drops)
     files = tuple({"name": _written(d.name), "sha256": d.sha256} for d in drops if d.sha256)
     inputs: Any = np.concatenate([first.inputs[:0], *(drop.inputs for drop in drops)])
     labels = np.concatenate([first.labels[:0], *(drop.labels for drop in drops)])
     digest = rows_digest(inputs, labels, first.class_names)
-    return Origin(str(part), digest, rows, files if _fit(files) else None)
+    return Provenance(str(part), digest, rows, files if _fit(files) else None)
 
 
 def _written(name: str) -> str:

@@ -10,14 +10,22 @@ import numpy.typing as npt
 
 from mlpserve_trainer.errors import DataError
 
-__all__ = ["Dataset", "Inputs", "Labels", "Origin", "encode_labels", "known_labels", "rows_digest"]
+__all__ = [
+    "Dataset",
+    "Inputs",
+    "Labels",
+    "Provenance",
+    "encode_labels",
+    "known_labels",
+    "rows_digest",
+]
 
 Inputs = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """One of several sources of a data set, as it goes into the manifest.
 
     * `name`: as it was asked for.
@@ -59,7 +67,7 @@ class Dataset:
     source: str = ""
     added: int = 0
     is_fallback: bool = False
-    origins: tuple[Origin, ...] = ()
+    origins: tuple[Provenance, ...] = ()
 
     def __post_init__(self) -> None:
         _check_sizes(self)

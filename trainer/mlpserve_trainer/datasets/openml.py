@@ -46,7 +46,7 @@ def fetch_mnist(
         _check(images, labels, training_rows + test_rows)
         converted = workplace / "converted"
         _write(converted, images, labels, training_rows)
-        # Whoever comes second finds the folder there, with the same contents.
+        # If another process was first, the folder is there with the same contents.
         with contextlib.suppress(OSError):
             converted.rename(folder)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from mlpserve_trainer.datasets import csv_file, image_folder, npz, openml
-from mlpserve_trainer.datasets.combined import Part, join, parse_parts
+from mlpserve_trainer.datasets.combined import SourceSpec, join, parse_parts
 from mlpserve_trainer.datasets.dataset import Dataset, encode_labels
 from mlpserve_trainer.datasets.files import is_folder, open_data
 from mlpserve_trainer.datasets.idx import IdxFolder, has_images, read_folder
 from mlpserve_trainer.datasets.npz import LabelledRows
 from mlpserve_trainer.errors import DataError, DatasetUnavailable, UsageError
 
-__all__ = ["DATASETS", "Places", "Source", "load", "parts_of"]
+__all__ = ["DATASETS", "DataLocations", "Source", "load", "parts_of"]
 
 CLASS_NAMES_FILE = "class-names.txt"
 TEN_DIGITS = tuple("0123456789")
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Places:
+class DataLocations:
     """Where data sets are looked for: what the user named, and what earlier runs fetched."""
 
     data_dir: Path | None
@@ -43,10 +43,12 @@ class Source:
     """A data set that can be asked for by name."""
 
     description: str
-    load: Callable[[Places], Dataset]
+    load: Callable[[DataLocations], Dataset]
 
 
-def load(name: str, places: Places, used: Mapping[str, frozenset[str]] | None = None) -> Dataset:
+def load(
+    name: str, places: DataLocations, used: Mapping[str, frozenset[str]] | None = None
+) -> Dataset:
     """Load a data set by name, or several joined by +; see `parts_of`.
 
     * `used`: of a folder of files that is among several sources, by its name, the sha256 of the
@@ -67,7 +69,7 @@ def load(name: str, places: Places, used: Mapping[str, frozenset[str]] | None = 
     return data
 
 
-def parts_of(name: str) -> tuple[Part, ...]:
+def parts_of(name: str) -> tuple[SourceSpec, ...]:
     """Cut "mnist+npz:/data/corrections" into its parts; raises UsageError for unknown ones."""
     parts = parse_parts(name)
     for part in parts:
@@ -80,14 +82,14 @@ def parts_of(name: str) -> tuple[Part, ...]:
     return parts
 
 
-def _load_part(places: Places, part: Part) -> Dataset:
+def _load_part(places: DataLocations, part: SourceSpec) -> Dataset:
     places = replace(places, data_dir=part.place or places.data_dir)
     if places.data_dir is not None:
         is_folder(places.data_dir)  # raises where nothing is there
     return DATASETS[part.name].load(places)
 
 
-def load_mnist(places: Places) -> Dataset:
+def load_mnist(places: DataLocations) -> Dataset:
     """Load MNIST from the named folder, else the cache, else OpenML."""
     if places.data_dir is not None:
         if has_images(places.data_dir):
@@ -102,7 +104,7 @@ def load_mnist(places: Places) -> Dataset:
     return _from_folder("mnist", places.cached_mnist, TEN_DIGITS)
 
 
-def load_digits(_: Places) -> Dataset:
+def load_digits(_: DataLocations) -> Dataset:
     """Load the 1,797 images of 8 by 8 pixels that come with scikit-learn."""
     # Imported here: half a second that no other data set needs.
     from sklearn.datasets import load_digits as embedded_digits
@@ -118,19 +120,19 @@ def load_digits(_: Places) -> Dataset:
     )
 
 
-def load_idx(places: Places) -> Dataset:
+def load_idx(places: DataLocations) -> Dataset:
     """Load any folder of IDX files, with its class names where it has a file of them."""
     folder = _required(places, "idx", "a folder of IDX files")
     return _from_folder("idx", folder, _named_classes(folder))
 
 
-def load_npz(places: Places) -> Dataset:
+def load_npz(places: DataLocations) -> Dataset:
     """Load the arrays X and y of an .npz file."""
     path = npz.find_npz(_required(places, "npz", "an .npz file with arrays X and y"))
     return _from_rows("npz", path, npz.read_npz(path))
 
 
-def load_auto(places: Places) -> Dataset:
+def load_auto(places: DataLocations) -> Dataset:
     """Load what lies in the named place; without one MNIST, or else the digits of scikit-learn."""
     if places.data_dir is not None:
         return DATASETS[recognised(places.data_dir)].load(places)
@@ -167,13 +169,13 @@ def recognised(place: Path) -> str:
     )
 
 
-def load_csv(places: Places) -> Dataset:
+def load_csv(places: DataLocations) -> Dataset:
     """Load a .csv file: a number in each column, the class in the last."""
     path = _required(places, "csv", "a .csv file with the class in the last column")
     return _from_rows("csv", path, csv_file.read_csv(path))
 
 
-def load_images(places: Places) -> Dataset:
+def load_images(places: DataLocations) -> Dataset:
     """Load a folder with a folder of images for each class."""
     folder = _required(places, "images", "a folder with a folder of images for each class")
     return _from_rows("images", folder, image_folder.read_images(folder))
@@ -204,7 +206,7 @@ DATASETS = {
 }
 
 
-def _required(places: Places, name: str, what: str) -> Path:
+def _required(places: DataLocations, name: str, what: str) -> Path:
     if places.data_dir is None:
         raise UsageError(f"data set {name} needs --data-dir: {what}")
     return places.data_dir

@@ -36,7 +36,7 @@ class Examples:
         return len(self.labels)
 
     @property
-    def are_pictures(self) -> bool:
+    def is_image(self) -> bool:
         """Whether the inputs are whole-number pixels (height, width).
 
         Fractions may be anything: a table of measurements is not to be turned around.
@@ -44,11 +44,11 @@ class Examples:
         shape = self.inputs.shape[1:]
         return self.inputs.dtype == np.uint8 and len(shape) == 2 and min(shape) > 1
 
-    def take(self, rows: npt.NDArray[Any] | slice) -> "Examples":
+    def select(self, rows: npt.NDArray[Any] | slice) -> "Examples":
         """Return some of the rows."""
         return Examples(self.inputs[rows], self.labels[rows], self.input_maximum)
 
-    def and_then(self, others: "Examples") -> "Examples":
+    def concat(self, others: "Examples") -> "Examples":
         """Return these rows and the others after them."""
         inputs: Any = np.concatenate([self.inputs, others.inputs])
         labels = np.concatenate([self.labels, others.labels])
@@ -81,21 +81,21 @@ def split(data: Dataset, validation_fraction: float) -> Split:
     """
     everything = Examples(data.inputs, data.labels, data.input_maximum)
     own = len(data.labels) - data.added
-    first, added = everything.take(slice(own)), everything.take(slice(own, None))
+    first, added = everything.select(slice(own)), everything.select(slice(own, None))
     if data.training_rows is not None:
-        rest = first.take(slice(data.training_rows))
-        holdout = first.take(slice(data.training_rows, None))
+        rest = first.select(slice(data.training_rows))
+        holdout = first.select(slice(data.training_rows, None))
         description = "official"
     else:
         rows, held = stratified(first.labels, HOLDOUT_FRACTION, SPLIT_SEED)
-        rest, holdout = first.take(rows), first.take(held)
+        rest, holdout = first.select(rows), first.select(held)
         description = f"stratified 80/20, seed {SPLIT_SEED}"
     if data.added:
         added = _unseen(added, holdout)
-        rest = rest.and_then(added)
+        rest = rest.concat(added)
         description += f", {len(added)} rows added to training"
     rows, watched = stratified(rest.labels, validation_fraction, VALIDATION_SEED)
-    parts = Split(rest.take(rows), rest.take(watched), holdout, description)
+    parts = Split(rest.select(rows), rest.select(watched), holdout, description)
     if not (len(parts.training) and len(parts.validation) and len(holdout)):
         raise DataError(
             f"{data.source}: {len(data.labels)} rows of {len(data.class_names)} classes are too "
@@ -110,7 +110,7 @@ def _unseen(added: Examples, holdout: Examples) -> Examples:
     fresh = np.array([row.tobytes() not in asked for row in added.inputs], dtype=bool)
     if not fresh.all():
         logger.warning("%d added rows are left out: they are test rows", (~fresh).sum())
-    return added.take(fresh)
+    return added.select(fresh)
 
 
 def stratified(labels: Labels, fraction: float, seed: int) -> tuple[Rows, Rows]:

@@ -27,7 +27,7 @@ def batches(order: Rows, size: int) -> Iterator[Rows]:
 
 def augments(recipe: Recipe, examples: Examples) -> bool:
     """Return True if these examples are augmented: only images are, and only on request."""
-    return recipe.augments and examples.are_pictures
+    return recipe.augments and examples.is_image
 
 
 def batch_loader(recipe: Recipe, examples: Examples, max_rows: int) -> BatchLoader:

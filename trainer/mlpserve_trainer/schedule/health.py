@@ -11,7 +11,7 @@ from prometheus_client.exposition import choose_encoder
 
 from mlpserve_model.process.pages import Page, PageServer
 from mlpserve_trainer.errors import TrainerError, UsageError
-from mlpserve_trainer.schedule.scheduler import Condition
+from mlpserve_trainer.schedule.scheduler import Health
 
 __all__ = ["listening"]
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def listening(
-    address: str, condition: Callable[[], Condition], registry: CollectorRegistry
+    address: str, look: Callable[[], Health], registry: CollectorRegistry
 ) -> Iterator[int]:
     """Answer at HOST:PORT while the context lasts; yields the port, which may be asked for as 0.
 
@@ -31,7 +31,7 @@ def listening(
     """
 
     def health(accept: str) -> Page:
-        now = condition()
+        now = look()
         status = HTTPStatus.OK if now.healthy else HTTPStatus.SERVICE_UNAVAILABLE
         return Page("application/json", json.dumps(now.facts).encode() + b"\n", status)
 

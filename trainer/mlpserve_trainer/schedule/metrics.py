@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Summary
 
-from mlpserve_trainer.schedule.worker import Ended
+from mlpserve_trainer.schedule.worker import RunResult
 
 __all__ = ["Metrics"]
 
@@ -63,7 +63,7 @@ class Metrics:
         """Count a fault of the schedule itself, which goes on."""
         self._failures.inc()
 
-    def count(self, ended: Ended, now: float) -> None:
+    def count(self, ended: RunResult, now: float) -> None:
         """Take up a run that ended at `now`, in seconds since 1970."""
         self._runs.labels(ended.status).inc()
         self._durations.labels(ended.status).observe(ended.seconds)

@@ -17,9 +17,9 @@ from mlpserve_model.process.follower import Guard
 from mlpserve_model.process.signals import signals_as_bytes
 from mlpserve_trainer.interrupts import STOP_SIGNALS
 from mlpserve_trainer.schedule.metrics import Metrics
-from mlpserve_trainer.schedule.worker import Ended, Job, Run
+from mlpserve_trainer.schedule.worker import Job, Run, RunResult
 
-__all__ = ["Condition", "Schedule"]
+__all__ = ["Health", "Schedule"]
 
 # A run that is asked to end finishes at most the report of its version before it does.
 LAST_SECONDS = 60.0
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Condition:
+class Health:
     """Whether the schedule is well, and the facts that say so."""
 
     healthy: bool
@@ -51,7 +51,7 @@ class Schedule:
         self._job, self._longest, self._metrics = job, longest, metrics
         self._lock = threading.Lock()
         self._run: Run | None = None
-        self._last: Ended | None = None
+        self._last: RunResult | None = None
         self._stopping = False
         self._guard = Guard("schedule", metrics.count_failure)
         self._status = "ok"
@@ -71,18 +71,18 @@ class Schedule:
         metrics.follow(
             running=lambda: float(self._run is not None),
             next_run=lambda: due.timestamp() if (due := self._next()) else 0.0,
-            healthy=lambda: float(self.condition().healthy),
+            healthy=lambda: float(self.health().healthy),
         )
 
-    def keep(self, now: bool) -> int:
+    def run_forever(self, run_now: bool) -> int:
         """Run until SIGTERM or Ctrl-C; return the exit code.
 
         The first signal interrupts a run, which leaves its checkpoint, and waits for its end; the
-        second ends everything at once. With `now` the first run is not waited for.
+        second ends everything at once. With `run_now` the first run is not waited for.
         """
         with signals_as_bytes(STOP_SIGNALS) as signals:
             self._scheduler.start()
-            if now or self._was_interrupted():
+            if run_now or self._was_interrupted():
                 self._entry.modify(next_run_time=_now())
             else:
                 self._announce()
@@ -90,7 +90,7 @@ class Schedule:
                 self._guard.run(self._look)
             return self._stop(signals)
 
-    def condition(self) -> Condition:
+    def health(self) -> Health:
         """Look at itself: not healthy when it missed a time, or a run has hung."""
         run, last, due = self._run, self._last, self._next()
         seconds = run.seconds if run else None
@@ -107,12 +107,12 @@ class Schedule:
             "running_seconds": seconds and round(seconds, 1),
             "last_run": last and asdict(last),
         }
-        return Condition(trouble is None, facts)
+        return Health(trouble is None, facts)
 
     def _look(self) -> None:
         """Wake the scheduler, and log it when the schedule is not well any more."""
         self._scheduler.wakeup()
-        before, self._status = self._status, self.condition().facts["status"]
+        before, self._status = self._status, self.health().facts["status"]
         if self._status not in ("ok", before):
             logger.error("the schedule is not healthy", extra={"status": self._status})
 
@@ -133,7 +133,7 @@ class Schedule:
         if not self._stopping:
             self._announce()
 
-    def _watched(self, run: Run) -> Ended:
+    def _watched(self, run: Run) -> RunResult:
         if run.wait(self._longest):
             return run.ended()
         logger.error("ending a run that takes too long", extra={"seconds": self._longest})
@@ -145,7 +145,7 @@ class Schedule:
             return ended
         return replace(ended, status="timed_out", reason=f"took longer than {self._longest:g} s")
 
-    def _tell(self, ended: Ended) -> None:
+    def _tell(self, ended: RunResult) -> None:
         bad = ended.status in ("failed", "timed_out")
         facts = {key: value for key, value in asdict(ended).items() if value is not None}
         if bad:
@@ -153,7 +153,7 @@ class Schedule:
         else:
             logger.info("run ended", extra=facts)
 
-    def _record(self, ended: Ended) -> None:
+    def _record(self, ended: RunResult) -> None:
         facts = {"status": ended.status, "exit_code": ended.exit_code, "seconds": ended.seconds}
         try:
             self._store().record("run", ended.version, ended.reason, **facts)

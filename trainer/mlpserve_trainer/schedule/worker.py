@@ -24,11 +24,11 @@ from mlpserve_trainer.errors import CheckpointDamaged, TrainerError
 from mlpserve_trainer.interrupts import STOP_SIGNALS, block_signals, interruptible_once
 from mlpserve_trainer.training import Outcome, TrainSettings, train
 
-__all__ = ["Ended", "Job", "Run"]
+__all__ = ["Job", "Run", "RunResult"]
 
 logger = logging.getLogger(__name__)
 
-LONGEST_REASON = 1000
+MAX_REASON = 1000
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Ended:
+class RunResult:
     """How a run ended.
 
     * `status`: promoted, forced, rejected, unchanged, failed, interrupted or timed_out.
@@ -89,13 +89,13 @@ class Run:
         """End it at once."""
         self._process.kill()
 
-    def ended(self) -> Ended:
+    def ended(self) -> RunResult:
         """Wait for its end and return how it came."""
         self._process.join()
         code = self._process.exitcode or 0
         exit_code = code if code >= 0 else 128 - code
         seconds = round(self.seconds, 3)
-        return Ended(exit_code=exit_code, seconds=seconds, **(self._answer() or _cause(code)))
+        return RunResult(exit_code=exit_code, seconds=seconds, **(self._answer() or _cause(code)))
 
     def _answer(self) -> dict[str, Any] | None:
         with self._answers:
@@ -110,8 +110,8 @@ def _cause(code: int) -> dict[str, Any]:
     if code >= 0:
         return {"status": "failed", "reason": f"ended with exit code {code} and no answer"}
     name = signal.Signals(-code).name
-    hint = ", as for want of memory" if name == "SIGKILL" else ""
-    return {"status": "failed", "reason": f"ended by {name}{hint}"}
+    hint = ", possibly out of memory" if name == "SIGKILL" else ""
+    return {"status": "failed", "reason": f"killed by {name}{hint}"}
 
 
 def _work(job: Job, answers: Any) -> None:
@@ -148,7 +148,7 @@ def _train(job: Job) -> tuple[int, dict[str, Any]]:
         return 1, _failed(repr(error))
     if job.as_json:
         print(json.dumps(outcome.facts()), flush=True)
-    reason = "; ".join(outcome.reasons)[:LONGEST_REASON]
+    reason = "; ".join(outcome.reasons)[:MAX_REASON]
     facts = {"status": outcome.verdict.lower(), "reason": reason, "version": outcome.version}
     return 3 if outcome.verdict == "REJECTED" else 0, facts
 
@@ -163,4 +163,4 @@ def _resumed(settings: TrainSettings) -> Outcome:
 
 
 def _failed(reason: str) -> dict[str, Any]:
-    return {"status": "failed", "reason": reason[:LONGEST_REASON]}
+    return {"status": "failed", "reason": reason[:MAX_REASON]}
