@@ -1,12 +1,10 @@
 """What every test may rely on."""
 
 import signal
-from collections.abc import Callable
 
 import pytest
 
 from tests.support.authority import Authority, NewAuthority
-from tests.support.waiting import eventually as wait_until
 
 
 def pytest_configure() -> None:
@@ -27,9 +25,3 @@ def new_authority(tmp_path_factory: pytest.TempPathFactory) -> NewAuthority:
 def authority(new_authority: NewAuthority) -> Authority:
     """The authority that servers and callers trust."""
     return new_authority()
-
-
-@pytest.fixture
-def eventually() -> Callable[..., None]:
-    """As `tests.support.waiting.eventually`, which may be imported instead."""
-    return wait_until

@@ -66,6 +66,11 @@ class Callers:
         """Wait until this version answers; fails after twenty seconds."""
         eventually(lambda: bool(self.answers) and self.answers[-1][1] == version)
 
+    def wait_for_more(self, count: int) -> None:
+        """Wait until so many further calls were answered, or one failed."""
+        enough = len(self.answers) + count
+        eventually(lambda: len(self.answers) >= enough or bool(self.failures))
+
     def _call(self, row: int) -> None:
         with Client(self._target) as client:
             while not self._done.is_set():

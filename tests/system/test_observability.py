@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ import yaml
 
 from mlpserve_server.observability.metrics import METRICS
 from mlpserve_trainer.schedule.metrics import Metrics
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -154,12 +154,9 @@ def prometheus(tmp_path: Path) -> Iterator[str]:
 
 def _address(log: Path) -> str:
     """Where Prometheus listens, which it logs."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if found := re.search(r'msg="Listening on" address=(\S+)', log.read_text()):
-            return found[1]
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
+    listening = re.compile(r'msg="Listening on" address=(\S+)')
+    wait_for(lambda: bool(listening.search(log.read_text())), 30)
+    return str(listening.findall(log.read_text())[0])
 
 
 def _scrapes(address: str) -> bool:
@@ -178,10 +175,7 @@ def _ask(address: str, query: str) -> list[Any]:
 
 @needs("prometheus")
 def test_a_real_prometheus_scrapes_a_server_and_evaluates_every_query(prometheus: str) -> None:
-    deadline = time.monotonic() + 60
-    while not _scrapes(prometheus):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_for(lambda: _scrapes(prometheus), 60)
     for query in queries():
         query = query.replace("$instance", ".*").replace("$__rate_interval", "1m")
         _ask(prometheus, query)  # a query that is none is HTTP's 400

@@ -13,6 +13,7 @@ import pytest
 from mlpserve_client import Client
 from mlpserve_model import Store
 from tests.support.system import MakeCallers, Resident
+from tests.support.waiting import eventually
 
 SECONDS = float(os.environ.get("MLPSERVE_SOAK_SECONDS", "45"))
 PUBLISH_EVERY, KILL_EVERY = 5.0, 20.0
@@ -34,10 +35,7 @@ def test_versions_change_and_workers_die_under_load_without_a_failed_call(
     with Client(address) as client:
         client.wait_until_ready(timeout=20)
     # The kernel spreads connections over those who listen.
-    deadline = time.monotonic() + 20
-    while [sockets(child, address, LISTENING) > 0 for child in children(pid)] != [True, True]:
-        assert time.monotonic() < deadline, "a worker does not listen"
-        time.sleep(0.05)
+    eventually(lambda: [sockets(c, address, LISTENING) > 0 for c in children(pid)] == [True, True])
     callers = make_callers(address, threads=64)
     kills, published, memory = 0, 1, []
     connections: list[int] = []

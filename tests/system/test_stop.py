@@ -24,7 +24,7 @@ def test_stopping_a_server_of_two_workers_under_load_fails_no_call(
     with callers:
         callers.wait_for(1)
         for number in range(ROUNDS):
-            time.sleep(1)
+            callers.wait_for_more(2000)
             address, pid = servers[number % 2]
             began = time.monotonic()
             os.kill(pid, signal.SIGTERM)
@@ -33,7 +33,7 @@ def test_stopping_a_server_of_two_workers_under_load_fails_no_call(
             assert end
             assert end.si_status == 0
             servers[number % 2] = run_server("--workers", "2", "--listen", address)
-        time.sleep(1)
+        callers.wait_for_more(2000)
     print(
         f"\n{len(callers.answers)} calls while {ROUNDS} servers of two workers ended, each with 0 "
         f"within {max(seconds):.1f} s: {len(callers.failures)} failed"

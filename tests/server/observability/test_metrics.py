@@ -39,7 +39,7 @@ def failure(call: Callable[..., Any], request: Any, **options: Any) -> grpc.Stat
     return code
 
 
-def settle(stubs: Stubs, eventually: Any) -> None:
+def settle(stubs: Stubs) -> None:
     """Wait until everything is shown that one prediction brings with it."""
     eventually(lambda: stubs.scrape()("mlpserve_rows_total") == 1)
     eventually(lambda: stubs.scrape()("mlpserve_model_info") == 1)
@@ -144,7 +144,7 @@ def test_the_process_and_the_store_are_shown(stubs: Stubs) -> None:
 
 def test_every_metric_is_shown_and_no_other(stubs: Stubs) -> None:
     stubs.prediction.Predict(predict_request())
-    settle(stubs, eventually)
+    settle(stubs)
     shown = {
         line.split()[2] for line in stubs.scrape().text.splitlines() if line.startswith("# TYPE")
     }
@@ -153,7 +153,7 @@ def test_every_metric_is_shown_and_no_other(stubs: Stubs) -> None:
 
 def test_ten_thousand_strange_labels_add_no_series(stubs: Stubs) -> None:
     stubs.prediction.Predict(predict_request())
-    settle(stubs, eventually)
+    settle(stubs)
     before = set(stubs.scrape().series)
 
     def strange_call(n: int) -> tuple[Any, Any]:

@@ -111,7 +111,8 @@ def test_a_poll_that_finds_nothing_new_is_one_request_or_two(
     publish()
     server = serve(serve=serve_what)
     eventually(server.ready)
-    time.sleep(0.2)
+    proxy.requests.clear()
+    eventually(lambda: proxy.requests.count("GET tiny/aliases.json") >= 2)  # all is loaded by then
     proxy.requests.clear()
     eventually(lambda: proxy.requests.count("GET tiny/aliases.json") >= 5)
     polls = proxy.requests.count("GET tiny/aliases.json")
