@@ -70,7 +70,7 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
         from mlpserve_server.observability.telemetry import TelemetryError
         from mlpserve_server.security.files import CredentialsError
         from mlpserve_server.server import Server
-        from mlpserve_server.transport.standard import TransportError
+        from mlpserve_server.transport.services import TransportError
     except ModuleNotFoundError as error:
         return _incomplete(error)
 

@@ -4,14 +4,17 @@ __all__ = [
     "Abandoned",
     "BatchTooLarge",
     "InvalidInput",
+    "MetadataTooLarge",
     "ModelNotFound",
     "ModelUnavailable",
+    "NoRequest",
     "NotInMemory",
     "NotReady",
     "Overloaded",
     "ServingError",
     "TooSlow",
     "Unauthenticated",
+    "as_value",
 ]
 
 
@@ -86,6 +89,24 @@ class TooSlow(ServingError):
     reason = "TOO_SLOW"
 
 
+class NoRequest(ServingError):
+    """The call ended without a whole request."""
+
+    reason = "NO_REQUEST"
+
+    def __init__(self) -> None:
+        super().__init__("the call has no complete request message, expected exactly one")
+
+
+class MetadataTooLarge(ServingError):
+    """The metadata of the call is larger than the server takes."""
+
+    reason = "METADATA_TOO_LARGE"
+
+    def __init__(self, maximum: int) -> None:
+        super().__init__(f"more than {maximum} bytes of metadata in one call: send less")
+
+
 class Unauthenticated(ServingError):
     """The call shows no token or a wrong one; which of it is nobody's business."""
 
@@ -99,3 +120,14 @@ class Abandoned(ServingError):
     """The caller cancelled or its deadline passed: nobody waits for the answer."""
 
     reason = "ABANDONED"
+
+
+def as_value(error: Exception) -> Exception:
+    """Return the error fit to be kept in a variable: without the frames that raised it.
+
+    These hold the request, and the variable is in one of them: a cycle that keeps the memory of
+    both until the garbage collector runs. The frames of an unforeseen error are kept for the log.
+    """
+    if isinstance(error, ServingError):
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error

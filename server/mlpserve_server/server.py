@@ -9,9 +9,10 @@ from types import TracebackType
 
 from mlpserve_model.process.folders import cache_folder
 from mlpserve_model.process.follower import Follower
+from mlpserve_model.process.memory import usable_memory
 from mlpserve_model.store.cache import CachedStore
 from mlpserve_model.store.reader import StoreReader
-from mlpserve_server.dataplane.admission import Waiting
+from mlpserve_server.dataplane.admission import ByteLimiter, Limits, QueueLimit
 from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.frames import frame_of
 from mlpserve_server.dataplane.predictions import DataPlane
@@ -21,11 +22,13 @@ from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.shadow import LOOK_SECONDS, Shadow
 from mlpserve_server.observability.telemetry import Telemetry
 from mlpserve_server.security.credentials import Credentials
-from mlpserve_server.settings import Settings
+from mlpserve_server.settings import Settings, default_max_bytes
+from mlpserve_server.system.memory import MemoryWatch
 from mlpserve_server.transport.direct import DirectTransport
 from mlpserve_server.transport.grpc_core import unsupported
 from mlpserve_server.transport.health import NOT_SERVING, SERVING, Health
-from mlpserve_server.transport.standard import PREDICTION_SERVICE, StandardTransport, TransportError
+from mlpserve_server.transport.services import PREDICTION_SERVICE, Backend, TransportError
+from mlpserve_server.transport.standard import StandardTransport
 
 __all__ = ["Server"]
 
@@ -67,14 +70,12 @@ class Server:
         data = DataPlane(
             self._manager, settings.max_batch, settings.max_rows, observer, self._shadow
         )
-        self._waiting = Waiting(settings.max_waiting, settings.max_wait_seconds)
+        self._limits = _limits(settings)
         make = _transport(settings.transport)
         self._transport = make(
-            data,
-            Catalog(self._manager),
-            self._health,
+            Backend(data, Catalog(self._manager), self._health),
+            self._limits,
             self._access,
-            self._waiting,
             share_port=settings.worker > 0,
             observer=observer,
         )
@@ -122,6 +123,7 @@ class Server:
             self._shadow.stop()
         log.info("draining", extra={"seconds": self.settings.drain_seconds})
         threading.Event().wait(self.settings.drain_seconds)
+        self._health.end_watches()
         self._transport.stop(self.settings.grace_seconds)
         self._health.close()
         self._telemetry.close()
@@ -163,7 +165,7 @@ class Server:
 
     def _is_busy(self) -> bool:
         """Return True if a quarter of the permitted calls is waiting."""
-        return self._transport.waiting * 4 >= self._waiting.limit
+        return self._transport.waiting * 4 >= self._limits.queue.limit
 
     def _set_ready(self, ready: bool) -> None:
         with self._ready_lock:  # a draining server never becomes ready again
@@ -177,6 +179,15 @@ def _store(settings: Settings) -> StoreReader:
         return StoreReader(settings.store, settings.model)
     folder = settings.cache_dir or cache_folder()
     return CachedStore(settings.store, settings.model, folder, keep=settings.standby + 1)
+
+
+def _limits(settings: Settings) -> Limits:
+    max_bytes = settings.max_bytes or default_max_bytes(usable_memory(), 1)
+    return Limits(
+        QueueLimit(settings.max_waiting, settings.max_wait_seconds),
+        ByteLimiter(max_bytes),
+        MemoryWatch(max_bytes // 4),  # of what is not counted: requests that should be small
+    )
 
 
 def _transport(wanted: str) -> type[StandardTransport]:

@@ -3,7 +3,7 @@
 import re
 from argparse import SUPPRESS, ArgumentTypeError
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -17,10 +17,13 @@ from mlpserve_model.process.arguments import (
     setting,
 )
 from mlpserve_model.process.cpus import usable_cores
+from mlpserve_model.process.memory import usable_memory
 
-__all__ = ["TRANSPORTS", "Settings", "read_settings", "settings_parser"]
+__all__ = ["TRANSPORTS", "Settings", "default_max_bytes", "read_settings", "settings_parser"]
 
 TRANSPORTS = ("auto", "direct", "standard")
+# What a worker takes by itself, with a small model; and the bounds of what requests get.
+_WORKER_BYTES, _MIN_REQUEST_BYTES, _MAX_REQUEST_BYTES = 128 << 20, 64 << 20, 2 << 30
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Za-z:.%]+\]|[^\[\]:]+):([0-9]{1,5})")
 
 
@@ -119,6 +122,12 @@ class Settings(LogSettings, StoreSettings):
         "maximum rows of batches in flight; other batches are refused at once",
         type=between(1, 100_000_000, int),
     )
+    max_bytes: int = setting(
+        0,
+        "maximum bytes of requests and answers in memory, in each worker; calls beyond are refused "
+        "at once; 0 takes what the memory of the container or machine allows",
+        type=between(0, 1 << 50, int),
+    )
     drain_seconds: float = setting(
         1.0,
         "seconds to continue answering after SIGTERM while reporting not ready",
@@ -188,6 +197,9 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
     """Return the settings from flags and environment; exit with code 2 if they are wrong."""
     parser = settings_parser()
     settings = Settings(**vars(parser.parse_args(arguments)))
+    if not settings.max_bytes:
+        allowed = default_max_bytes(usable_memory(), settings.workers)
+        settings = replace(settings, max_bytes=allowed)
     if settings.max_batch > settings.max_rows:
         parser.error(
             f"--max-rows {settings.max_rows} would refuse every batch of --max-batch "
@@ -196,6 +208,12 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
     if reason := _insecure(settings):
         parser.error(reason)
     return settings
+
+
+def default_max_bytes(memory: int, workers: int) -> int:
+    """Return the bytes for requests and answers in a worker, where all share this memory."""
+    share = memory * 3 // 4 // workers  # the rest for what the count of bytes does not see
+    return min(max(share - _WORKER_BYTES, _MIN_REQUEST_BYTES), _MAX_REQUEST_BYTES)
 
 
 def _insecure(settings: Settings) -> str | None:

@@ -47,7 +47,7 @@ def supervise(settings: Settings, arguments: Sequence[str], stop: threading.Even
         totals = stack.enter_context(_shown(settings.metrics_listen))
         addresses = [stack.enter_context(reserved(address)) for address in settings.listen]
         workers = [
-            _Worker(number, _command(arguments, addresses, number), totals)
+            _Worker(number, _command(settings, arguments, addresses, number), totals)
             for number in range(1, settings.workers + 1)
         ]
         code = 0
@@ -181,8 +181,11 @@ def _reporting(totals: Sums | None, number: int) -> Iterator[list[int]]:
         yield [theirs.fileno()]
 
 
-def _command(arguments: Sequence[str], addresses: Sequence[str], number: int) -> list[str]:
+def _command(
+    settings: Settings, arguments: Sequence[str], addresses: Sequence[str], number: int
+) -> list[str]:
     # Processes cannot share a socket file: the first worker alone listens on it.
     mine = [a for a in addresses if number == 1 or not a.startswith("unix:")]
     own = [f"--listen={','.join(mine)}", "--workers=1", f"--worker={number}"]
+    own.append(f"--max-bytes={settings.max_bytes}")  # its share, which depends on their number
     return [*_COMMAND, *arguments, *own]

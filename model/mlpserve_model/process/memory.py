@@ -2,30 +2,30 @@
 
 import os
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["limit_of", "usable_memory"]
+from mlpserve_model.process.cgroups import groups, read
 
-_CGROUPS = Path("/sys/fs/cgroup")  # in a container this is its own group
+__all__ = ["usable_memory"]
 
 
 def usable_memory() -> int:
-    """Return the bytes that the machine, the container and `ulimit -v` all allow."""
+    """Return the bytes that the machine, the cgroups' limits and `ulimit -v` all allow."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
-    limits = [machine, *map(_limit_in, ("memory.max", "memory/memory.limit_in_bytes"))]
-    if address_space != resource.RLIM_INFINITY:
-        limits.append(address_space)
-    return min(limit for limit in limits if limit)
+    return min(
+        [machine, *_address_space(), *(_limit(group) or machine for group in groups("memory"))]
+    )
 
 
-def limit_of(text: str) -> int | None:
-    """Return the limit in bytes that a cgroup's file holds; None for "max" and anything else."""
-    return int(text) if text.strip().isdecimal() else None
+def _address_space() -> Iterator[int]:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        yield limit
 
 
-def _limit_in(name: str) -> int | None:
-    try:
-        return limit_of((_CGROUPS / name).read_text())
-    except OSError:
-        return None
+def _limit(group: Path) -> int:
+    """Return the bytes that a cgroup allows, 0 without a limit."""
+    # Version 1 has the other file, and a number beyond any machine for no limit.
+    text = read(group / "memory.max") or read(group / "memory.limit_in_bytes")
+    return int(text) if text.strip().isdecimal() else 0

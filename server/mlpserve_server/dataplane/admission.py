@@ -1,59 +1,118 @@
-"""What is taken on: so many waiting calls and so many rows, and the rest is refused at once."""
+"""Limits of the work that is admitted: waiting calls, rows and bytes. The rest is refused."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from mlpserve_server.errors import Overloaded
+from mlpserve_server.system.memory import MemoryWatch
 
-__all__ = ["Rows", "Waiting"]
+__all__ = ["ByteLimiter", "Limits", "QueueLimit", "RowLimiter"]
 
-# So many calls may always wait: what a few clients keep in flight is no overload.
-ALWAYS = 4
+# As many calls may always wait: what a few clients keep in flight is not an overload.
+MIN_QUEUE = 4
 _SMOOTHING = 1 / 8
 
 
-class Waiting:
-    """How many calls may wait for a prediction: at most `most`, and fewer of a slow model.
+class QueueLimit:
+    """The number of calls that may wait for a prediction: `maximum`, and less for a slow model.
 
-    A queue that grows makes every answer later, and answers none of them sooner. Its bound
-    follows the pace of the model, so that a call waits for about `seconds` at most.
+    A queue that grows delays every answer and gives none of them sooner. Its limit follows the
+    pace of the model, so that a call waits for about `seconds` at most.
     """
 
-    def __init__(self, most: int, seconds: float) -> None:
-        self._most = most
+    def __init__(self, maximum: int, seconds: float) -> None:
+        self._maximum = maximum
         self._seconds = seconds
         self._pace = 0.0  # seconds a call; it grows from here, as one slow answer says little
-        self.limit = most
+        self.limit = maximum
 
-    def computed(self, calls: int, cpu_seconds: float) -> None:
-        """The answers to so many calls were computed together, in this CPU time.
+    def record(self, calls: int, cpu_seconds: float) -> None:
+        """Record that the answers to some calls were computed together in this CPU time.
 
         CPU time, since a server that other programs keep from running is not overloaded.
         """
         pace = cpu_seconds / calls
         self._pace += (pace - self._pace) * _SMOOTHING
-        in_time = self._seconds / self._pace if self._pace else self._most
-        self.limit = int(min(self._most, max(ALWAYS, in_time)))
+        in_time = self._seconds / self._pace if self._pace else self._maximum
+        self.limit = int(min(self._maximum, max(MIN_QUEUE, in_time)))
 
 
-class Rows:
-    """How many rows of batches are in flight, from any thread: at most so many."""
+class RowLimiter:
+    """Limits the rows of batches in flight; for any thread."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, maximum: int) -> None:
+        self._maximum = maximum
         self._count = 0
         self._lock = threading.Lock()
 
     @contextmanager
     def admitted(self, rows: int) -> Iterator[None]:
-        """A context in which so many more are in flight; raises Overloaded."""
+        """Return a context in which these rows are in flight; raises Overloaded."""
         with self._lock:
-            if self._count + rows > self._most:
-                raise Overloaded(f"more than {self._most} rows of batches would be in flight")
+            if self._count + rows > self._maximum:
+                raise Overloaded(f"more than {self._maximum} rows of batches would be in flight")
             self._count += rows
         try:
             yield
         finally:
             with self._lock:
                 self._count -= rows
+
+
+class ByteLimiter:
+    """Limits the memory of requests and answers; for any thread.
+
+    One holder is always admitted, however large, so that a low limit refuses no call for ever.
+    """
+
+    def __init__(self, maximum: int) -> None:
+        self.maximum = maximum
+        self._count = 0
+        self._changed = threading.Condition()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether hardly anything more would be admitted."""
+        return self._count > 0.9 * self.maximum
+
+    def take(self, size: int, seconds: float = 0) -> bool:
+        """Count these bytes as in use.
+
+        Args:
+            size: How many.
+            seconds: How long to wait until they are free.
+
+        Returns:
+            False, and counts none, if they are not free.
+
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._has_room(size), seconds):
+                return False
+            self._count += size
+            return True
+
+    def add(self, size: int) -> None:
+        """Count these bytes as in use, beyond the maximum too."""
+        with self._changed:
+            self._count += size
+
+    def release(self, size: int) -> None:
+        """Count these bytes as free again."""
+        with self._changed:
+            self._count -= size
+            self._changed.notify_all()
+
+    def _has_room(self, size: int) -> bool:
+        return not self._count or self._count + size <= self.maximum
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is admitted: calls that wait, bytes that are held, and the memory of the process."""
+
+    queue: QueueLimit
+    bytes: ByteLimiter
+    memory: MemoryWatch

@@ -12,11 +12,11 @@ import numpy as np
 
 from mlpserve_model import StoredModel
 from mlpserve_server.dataplane import tensors
-from mlpserve_server.dataplane.admission import Rows
+from mlpserve_server.dataplane.admission import RowLimiter
 from mlpserve_server.dataplane.codec import BatchCodec, SingleCodec, check_name
 from mlpserve_server.dataplane.oip_codec import InferCodec
 from mlpserve_server.dataplane.query import Codec, Float32, Q, Result
-from mlpserve_server.errors import Abandoned
+from mlpserve_server.errors import Abandoned, as_value
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.shadow import Shadow
 from mlpserve_server.observability.observer import Observer
@@ -71,7 +71,7 @@ class DataPlane:
     ) -> None:
         self.manager = manager
         self.max_batch = max_batch
-        self._rows = Rows(max_rows)
+        self._rows = RowLimiter(max_rows)
         self._observer = observer or Observer()
         self._shadow = shadow
 
@@ -101,7 +101,7 @@ class DataPlane:
             try:
                 job = self._decode(codec, request, may_load)
             except Exception as error:
-                answers[place] = error
+                answers[place] = as_value(error)
             else:
                 groups.setdefault((id(job.model), job.query.dtype), {})[place] = job
         for group in groups.values():
@@ -112,7 +112,7 @@ class DataPlane:
         try:
             return self._compute(codec, [self._decode(codec, request, may_load)])[0]
         except Exception as error:
-            return error
+            return as_value(error)
 
     def _answer_group(self, codec: Codec[Q], jobs: Sequence[_Job[Q]]) -> Sequence[Answer]:
         """Answer jobs of one model and dtype together; where a value is wrong, each alone."""
@@ -120,7 +120,7 @@ class DataPlane:
             return self._compute(codec, jobs)
         except Exception as error:
             if len(jobs) == 1:
-                return [error]
+                return [as_value(error)]
             return [answer for job in jobs for answer in self._answer_group(codec, [job])]
 
     def _in_steps(self, codec: Codec[Q], request: bytes, may_load: bool) -> Steps:

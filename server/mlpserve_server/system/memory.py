@@ -1,13 +1,19 @@
-"""How the process holds on to memory."""
+"""How much memory the process holds, and what it gives back."""
 
 import ctypes
 import ctypes.util
+import os
+from functools import cache
+from typing import Any
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["MemoryWatch", "keep_freed_memory", "release_freed_memory", "resident_bytes"]
 
 # Numbers of mallopt's parameters, from glibc's malloc.h.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 _MEBIBYTE = 2**20
+# Memory that an idle process may keep for the next batch.
+_KEPT = 32 * _MEBIBYTE
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def keep_freed_memory() -> None:
@@ -16,8 +22,56 @@ def keep_freed_memory() -> None:
     Otherwise the system maps each batch's buffers again, page by page. Measured with 1,000 images,
     a batch then takes 6.8 ms of CPU time instead of 4.2.
     """
-    libc = ctypes.CDLL(ctypes.util.find_library("c"))
+    libc = _libc()
     if hasattr(libc, "mallopt"):
         libc.mallopt(_MMAP_THRESHOLD, 32 * _MEBIBYTE)
         libc.mallopt(_TRIM_THRESHOLD, 128 * _MEBIBYTE)
         libc.mallopt(_TOP_PAD, 16 * _MEBIBYTE)
+        # Of several arenas each keeps what its threads have freed: 110 MiB after a few requests
+        # of 60 MiB, 1 MiB with one arena.
+        libc.mallopt(_ARENA_MAX, 1)
+
+
+def release_freed_memory() -> None:
+    """Return freed memory to the system; does nothing off glibc."""
+    libc = _libc()
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def resident_bytes() -> int:
+    """Return the memory that the process has in use, 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123  # twice as fast
+            return int(file.read().split()[1]) * _PAGE
+    except OSError:
+        return 0
+
+
+class MemoryWatch:
+    """Compares the memory of the process with what it had when it was idle."""
+
+    def __init__(self, maximum: int) -> None:
+        self._maximum = maximum
+        self._idle = 0
+
+    def exceeded(self) -> bool:
+        """Return True if the process has grown by more than the maximum since it was idle."""
+        if not self._is_above(self._maximum):
+            return False
+        release_freed_memory()  # what is freed but kept is not in use
+        return self._is_above(self._maximum)
+
+    def settle(self) -> None:
+        """Give back what was freed, and remember what an idle process has."""
+        if not self._idle or self._is_above(_KEPT):
+            release_freed_memory()
+            self._idle = resident_bytes()
+
+    def _is_above(self, growth: int) -> bool:
+        return resident_bytes() - self._idle > growth
+
+
+@cache
+def _libc() -> Any:
+    return ctypes.CDLL(ctypes.util.find_library("c"))

@@ -6,13 +6,11 @@ matrix product, and never waits for more. Everything else stays on the standard 
 server, on the same port.
 """
 
-from mlpserve_server.dataplane.admission import Waiting
-from mlpserve_server.dataplane.catalog import Catalog
-from mlpserve_server.dataplane.predictions import DataPlane
+from mlpserve_server.dataplane.admission import Limits
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.security.credentials import Credentials
-from mlpserve_server.transport.event_loop import Loop
-from mlpserve_server.transport.health import Health
+from mlpserve_server.transport.event_loop import EventLoop
+from mlpserve_server.transport.services import Backend
 from mlpserve_server.transport.standard import StandardTransport
 
 __all__ = ["DirectTransport"]
@@ -25,21 +23,32 @@ class DirectTransport(StandardTransport):
 
     def __init__(
         self,
-        data: DataPlane,
-        catalog: Catalog,
-        health: Health,
-        access: Credentials,
-        waiting: Waiting,
+        backend: Backend,
+        limits: Limits,
+        credentials: Credentials,
         share_port: bool = False,
         observer: Observer | None = None,
     ) -> None:
-        super().__init__(data, catalog, health, access, waiting, share_port, observer)
-        self._loop = Loop(self._server, data, self._predictions, waiting, access.admits, observer)
+        """Make a transport that does not listen yet, from what the standard one is made of."""
+        super().__init__(backend, limits, credentials, share_port, observer)
+        self._loop = EventLoop(
+            self._server, backend.data, limits, credentials.admits, observer or Observer()
+        )
 
     @property
     def waiting(self) -> int:
         """Predictions taken on and not yet answered."""
         return self._loop.open
+
+    @property
+    def computing(self) -> bool:
+        """Whether calls are waited for whose requests are here."""
+        return super().computing or self._loop.computing
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is any call, also one that is being read or sent."""
+        return super().busy or self._loop.busy
 
     def start(self) -> None:
         """Begin to answer."""
@@ -47,6 +56,6 @@ class DirectTransport(StandardTransport):
         self._loop.start()
 
     def stop(self, grace_seconds: float) -> None:
-        """Refuse new calls, wait for those in flight up to the grace time, end."""
+        """Refuse new calls, wait for those being computed up to the grace time, end."""
         super().stop(grace_seconds)  # returns when our calls have ended too
         self._loop.stop()

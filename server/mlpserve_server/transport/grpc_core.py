@@ -4,7 +4,6 @@ A completion queue of our own on the core server of an ordinary grpc.Server, for
 methods, and the calls that come out of it. Everything here belongs to one thread.
 """
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -13,8 +12,9 @@ from typing import Any
 import grpc
 
 from mlpserve_server.observability.observer import CallInfo
+from mlpserve_server.transport.services import grpcio_version
 
-__all__ = ["SUPPORTED", "Call", "Queue", "unsupported"]
+__all__ = ["SUPPORTED", "CompletionQueue", "ServerCall", "unsupported"]
 
 # Imported by name: it has no types.
 cygrpc: Any = import_module("grpc._cython.cygrpc")
@@ -28,74 +28,96 @@ _SHUTDOWN = cygrpc.CompletionType.queue_shutdown
 
 
 def unsupported() -> str | None:
-    """Why this grpcio cannot be used this way, or None when it can."""
-    found = tuple(map(int, re.findall(r"\d+", grpc.__version__)[:2]))
-    if SUPPORTED[0] <= found < SUPPORTED[1]:
+    """Return why this grpcio cannot be used this way, None when it can."""
+    if SUPPORTED[0] <= grpcio_version() < SUPPORTED[1]:
         return None
     low, high = (".".join(map(str, version)) for version in SUPPORTED)
     return f"it is made for grpcio from {low} and below {high}, this is {grpc.__version__}"
 
 
-class Call(CallInfo):
-    """One call, from its arrival to its end."""
+class ServerCall(CallInfo):
+    """One call, from its arrival to its end.
 
-    __slots__ = ("_call", "_then", "_watched", "closed", "deadline")
+    `held` are the bytes of its request that count as in use, for the event loop.
+    """
+
+    __slots__ = ("_call", "_on_message", "_on_sent", "_watched", "closed", "deadline", "held")
 
     def __init__(self, event: Any, method: str) -> None:
         super().__init__(method, event.invocation_metadata)
         self._call = event.call
-        self._then: Callable[[Call, bytes | None], None]
+        self._on_message: Callable[[ServerCall, bytes | None], None]
+        self._on_sent: Callable[[ServerCall], None]
         self.deadline: float = event.call_details.deadline
         self.closed = False
+        self.held = 0
         self._watched = False
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody waits for the answer any more; a cancelled call tells if watched."""
+        """Whether nobody waits for the answer any more; a cancelled call is seen if watched."""
         return self.closed or self.deadline < time.time()
 
     def peer(self) -> str:
-        """Who called."""
+        """Return the caller's address."""
         name: bytes | str = self._call.peer()
         return name if isinstance(name, str) else name.decode()
 
     def watch(self) -> None:
         """Notice from now on when the caller hangs up."""
-        if not self._watched:  # gRPC's core lets ask once
+        if not self._watched:  # gRPC's core allows one such operation
             self._watched = True
             operations = (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),)
-            self._call.start_server_batch(operations, self._on_closed)
+            self._call.start_server_batch(operations, self._closed)
 
-    def receive(self, then: "Callable[[Call, bytes | None], None]") -> None:
-        """Ask for the request; `then` gets its bytes, or None when the caller is gone."""
-        self._then = then
+    def receive(self, on_message: "Callable[[ServerCall, bytes | None], None]") -> None:
+        """Request the message; the callback gets its bytes, or None when none is coming."""
+        self._on_message = on_message
         operations = (cygrpc.ReceiveMessageOperation(_NO_FLAGS),)
-        self._call.start_server_batch(operations, self._on_received)
+        self._call.start_server_batch(operations, self._received)
 
-    def answer(self, response: bytes) -> None:
-        """Send the response and end the call."""
-        self._end(None, cygrpc.StatusCode.ok, b"", cygrpc.SendMessageOperation(response, _NO_FLAGS))
+    def answer(self, response: bytes, on_sent: "Callable[[ServerCall], None]") -> None:
+        """Send the response and end the call; the callback follows when it has been sent."""
+        message = cygrpc.SendMessageOperation(response, _NO_FLAGS)
+        self._end(on_sent, None, cygrpc.StatusCode.ok, b"", message)
 
-    def refuse(self, code: int, details: str, metadata: Any) -> None:
+    def refuse(
+        self, code: int, details: str, metadata: Any, on_sent: "Callable[[ServerCall], None]"
+    ) -> None:
         """End the call with a status and trailing metadata."""
-        self._end(metadata, code, details.encode())
+        self._end(on_sent, metadata, code, details.encode())
 
-    def _end(self, metadata: Any, code: int, details: bytes, *message: Any) -> None:
+    def cancel(self) -> None:
+        """End the call, whatever is being sent or received."""
+        self._call.cancel()
+
+    def _end(
+        self,
+        on_sent: "Callable[[ServerCall], None]",
+        metadata: Any,
+        code: int,
+        details: bytes,
+        *message: Any,
+    ) -> None:
+        self._on_sent = on_sent
         operations = (
             cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
             *message,
             cygrpc.SendStatusFromServerOperation(metadata, code, details, _NO_FLAGS),
         )
-        self._call.start_server_batch(operations, _nothing)
+        self._call.start_server_batch(operations, self._sent)
 
-    def _on_received(self, event: Any) -> None:
-        self._then(self, event.batch_operations[0].message())
+    def _received(self, event: Any) -> None:
+        self._on_message(self, event.batch_operations[0].message())
 
-    def _on_closed(self, event: Any) -> None:
+    def _sent(self, event: Any) -> None:
+        self._on_sent(self)
+
+    def _closed(self, event: Any) -> None:
         self.closed = True
 
 
-class Queue:
+class CompletionQueue:
     """A completion queue for these methods of a server that has not started yet."""
 
     def __init__(self, server: grpc.Server, methods: Sequence[str]) -> None:
@@ -107,10 +129,10 @@ class Queue:
         for method in methods:
             self._core.register_method(method)
 
-    def hand_over(self, method: str, on_call: Callable[[Call], None], at_once: int) -> None:
-        """Give every call of a method to `on_call`, of those that arrive together so many."""
+    def accept(self, method: str, on_call: Callable[[ServerCall], None], at_once: int) -> None:
+        """Give every call of a method to `on_call`; `at_once` of them may arrive together."""
 
-        def ask() -> None:
+        def request_call() -> None:
             try:
                 self._core.request_registered_call(self._queue, self._queue, method, arrived)
             except ValueError:
@@ -118,19 +140,27 @@ class Queue:
 
         def arrived(event: Any) -> None:
             if event.success:
-                ask()
-                on_call(Call(event, method))
+                request_call()
+                on_call(ServerCall(event, method))
 
         for _ in range(at_once):
-            ask()
+            request_call()
 
-    def take(self, seconds: float, most: int) -> bool:
-        """Deal with the events that are there, at most so many; wait so long for the first.
+    def poll(self, seconds: float, maximum: int, max_seconds: float) -> bool:
+        """Handle events that are there.
 
-        Tells whether there may be more.
+        Args:
+            seconds: How long to wait for the first one.
+            maximum: How many to handle at most.
+            max_seconds: How long to go on, as an event with a large message takes long.
+
+        Returns:
+            True if there may be more.
+
         """
         deadline = time.time() + seconds if seconds else 0.0
-        for _ in range(most):
+        until = time.monotonic() + seconds + max_seconds
+        for _ in range(maximum):
             event = self._queue.poll(deadline)
             kind = event.completion_type
             if kind == _TIMEOUT:
@@ -139,13 +169,12 @@ class Queue:
                 self.ended = True
                 return False
             event.tag(event)
+            event = None  # which holds a request
             deadline = 0.0
+            if time.monotonic() > until:
+                break
         return True
 
     def shut_down(self) -> None:
         """End the queue. Any operation of a call after this would end the process."""
         self._queue.shutdown()
-
-
-def _nothing(event: Any) -> None:
-    """What there is to do when an answer is on its way."""

@@ -42,6 +42,13 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc_heal
         for watcher in watchers:
             self._pool.submit(watcher.tell, self._status_of)
 
+    def end_watches(self) -> None:
+        """End every Watch: clients ask again where calls are answered."""
+        with self._lock:
+            watchers = list(self._watchers)
+        for watcher in watchers:
+            self._pool.submit(watcher.end)
+
     def serving(self, service: str) -> bool:
         """Whether the service's status is SERVING."""
         return bool(self._status_of(service) == SERVING)
@@ -94,6 +101,10 @@ class _Watcher:
             if status != self._told:
                 self._told = status
                 self._send(health_pb2.HealthCheckResponse(status=status))
+
+    def end(self) -> None:
+        with self._turn:
+            self._send(None)
 
 
 def _on(pool: futures.ThreadPoolExecutor, method: Any, **attributes: Any) -> Any:

@@ -1,32 +1,44 @@
-"""How the standard transport tells its observer of each call."""
+"""What every call of the standard server passes: observation, authentication, admission."""
 
 from collections.abc import Callable
+from concurrent import futures
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
 import grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
+from grpc_status import rpc_status
 
+from mlpserve_server.errors import MetadataTooLarge, ServingError, Unauthenticated
 from mlpserve_server.observability.observer import CallInfo, Metadata, Observer
+from mlpserve_server.security.credentials import Admits
+from mlpserve_server.transport.services import MAX_METADATA_BYTES, metadata_is_too_large
+from mlpserve_server.transport.status import status_of
 
-__all__ = ["Observing", "current_call"]
+__all__ = [
+    "AdmissionInterceptor",
+    "ObservingInterceptor",
+    "TokenAuthInterceptor",
+    "current_call",
+]
 
 _CALL: ContextVar["_Call"] = ContextVar("call")
 
 
 def current_call() -> CallInfo | None:
-    """The call that this thread answers."""
+    """Return the call that this thread answers."""
     return _CALL.get(None)
 
 
-class Observing(grpc.ServerInterceptor):
-    """Tells of every call but those of health and reflection; the outermost interceptor."""
+class ObservingInterceptor(grpc.ServerInterceptor):
+    """Reports every call but those of health and reflection; the outermost interceptor."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        """Let the call pass, to be told of at its end."""
+        """Let the call pass, to be reported at its end."""
         method = handler_call_details.method
         call = _Call(method, handler_call_details.invocation_metadata)
         handler = continuation(handler_call_details)
@@ -35,14 +47,53 @@ class Observing(grpc.ServerInterceptor):
             return None
         if method.startswith("/grpc."):
             return handler
-        if handler.unary_unary is None:  # a refusal, which does not wait for the request
-            refusal = _told(handler.stream_stream, call, self._observer)
+        if handler.stream_unary is None:  # a refusal, which does not wait for the request
+            refusal = _observed(handler.stream_stream, call, self._observer)
             return grpc.stream_stream_rpc_method_handler(refusal)
-        return grpc.unary_unary_rpc_method_handler(
-            _told(handler.unary_unary, call, self._observer),
-            handler.request_deserializer,
-            handler.response_serializer,
-        )
+        behaviour = _observed(handler.stream_unary, call, self._observer)
+        return grpc.stream_unary_rpc_method_handler(behaviour)
+
+
+class TokenAuthInterceptor(grpc.ServerInterceptor):
+    """Refuses calls without a valid token, before anything of their requests is read.
+
+    All get the same answer, also those of methods that do not exist. Health stays open: it says
+    SERVING or not, and gRPC's own health checks, by which clients choose among servers, and the
+    probes of orchestrators send no metadata.
+    """
+
+    def __init__(self, admits: Admits, pool: futures.ThreadPoolExecutor) -> None:
+        self._admits = admits
+        self._refusal = _refuse(Unauthenticated(), pool)
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Let pass or refuse."""
+        call = handler_call_details
+        if call.method.startswith(f"/{HEALTH_SERVICE}/") or self._admits(call.invocation_metadata):
+            return continuation(call)
+        return self._refusal
+
+
+class AdmissionInterceptor(grpc.ServerInterceptor):
+    """Refuses calls with too much metadata, and those beyond the limit of their method."""
+
+    def __init__(
+        self,
+        is_full: Callable[[str], bool],
+        overloaded: ServingError,
+        pool: futures.ThreadPoolExecutor,
+    ) -> None:
+        self._is_full = is_full
+        self._overloaded = _refuse(overloaded, pool)
+        self._metadata_too_large = _refuse(MetadataTooLarge(MAX_METADATA_BYTES), pool)
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Let pass or refuse."""
+        if metadata_is_too_large(handler_call_details.invocation_metadata):
+            return self._metadata_too_large
+        if self._is_full(handler_call_details.method):
+            return self._overloaded
+        return continuation(handler_call_details)
 
 
 class _Call(CallInfo):
@@ -55,15 +106,29 @@ class _Call(CallInfo):
         self.context: grpc.ServicerContext | None = None
 
     def peer(self) -> str:
-        """Who called; nothing for a method that does not exist."""
+        """Return the caller's address; nothing for a method that does not exist."""
         return self.context.peer() if self.context else ""
 
 
-def _told(behaviour: Callable[..., Any], call: _Call, observer: Observer) -> Callable[..., Any]:
-    """The behaviour for this one call, which the observer hears of at its end."""
+def _refuse(error: ServingError, pool: futures.ThreadPoolExecutor) -> Any:
+    """Return a handler that refuses with the error, on threads of their own.
+
+    So refusals and calls that are admitted do not keep each other waiting. As a stream it need
+    not wait for a request, and it is the same to all callers.
+    """
+
+    def refuse(requests: Any, context: grpc.ServicerContext) -> Any:
+        context.abort_with_status(rpc_status.to_status(status_of(error)))
+
+    vars(refuse).update(experimental_thread_pool=pool)
+    return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+def _observed(behaviour: Callable[..., Any], call: _Call, observer: Observer) -> Callable[..., Any]:
+    """Return the behaviour for this one call, which is reported at its end."""
 
     @wraps(behaviour)  # with its attributes: the pool that it runs on
-    def told(request: Any, context: Any) -> Any:  # the types know no code() of a context
+    def observed(request: Any, context: Any) -> Any:  # the types know no code() of a context
         _CALL.set(call)
         call.context = context
         try:
@@ -75,4 +140,4 @@ def _told(behaviour: Callable[..., Any], call: _Call, observer: Observer) -> Cal
         observer.ended(call, grpc.StatusCode.OK.value[0])
         return response
 
-    return told
+    return observed

@@ -1,68 +1,109 @@
-"""Calls whose requests are on their way to the direct transport's loop."""
+"""Calls whose requests are on their way to the event loop of the direct transport."""
 
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from mlpserve_server.transport.grpc_core import Call
+from mlpserve_server.dataplane.admission import ByteLimiter
+from mlpserve_server.transport.grpc_core import ServerCall
 
-__all__ = ["TOO_SLOW_SECONDS", "Intake"]
+__all__ = ["TOO_SLOW_SECONDS", "RequestReader"]
 
 # A request that is not here by then no longer keeps others waiting; later, it is given up.
 SLOW_SECONDS, TOO_SLOW_SECONDS = 1.0, 30.0
 
 
-class Intake:
-    """Reads the requests of calls, so many at once; the others wait unread.
+class RequestReader:
+    """Reads the requests of calls, `at_once` at most; the others wait unread.
 
-    `then` gets each call with its request; `gone` gets the calls whose callers went away before.
+    How large a request is shows when it is here. So each read reserves the memory of the largest
+    one until then, and waits unread while it is not free; or, of a method whose requests are
+    small, reserves nothing, and is given up when memory is short.
     """
 
     def __init__(
         self,
-        then: Callable[[Call, bytes], None],
-        gone: Callable[[Call], None],
+        on_request: Callable[[ServerCall, bytes], None],
+        on_end: Callable[[ServerCall], None],
+        bytes_limit: ByteLimiter,
+        reserved: int = 0,
         at_once: int = sys.maxsize,
     ) -> None:
-        self._then = then
-        self._gone = gone
+        """Make a reader.
+
+        Args:
+            on_request: Gets each call with its request.
+            on_end: Gets each call whose request ended before it was complete.
+            bytes_limit: Where the reads reserve.
+            reserved: The bytes that a read reserves.
+            at_once: The maximum number of reads at a time.
+
+        """
+        self._on_request = on_request
+        self._on_end = on_end
+        self._bytes_limit = bytes_limit
+        self._reserved = reserved
         self._at_once = at_once
-        self._unread: deque[Call] = deque()
-        self._reading: dict[Call, float] = {}  # since when, the oldest first
-        self._slow: dict[Call, float] = {}
+        self._unread: deque[ServerCall] = deque()
+        self._reading: dict[ServerCall, float] = {}  # since when, the oldest first
+        self._slow: dict[ServerCall, float] = {}
 
-    def take(self, call: Call) -> None:
-        """Read its request, now or when its turn has come."""
+    @property
+    def pending(self) -> int:
+        """The number of calls whose requests are being read."""
+        return len(self._reading) + len(self._slow)
+
+    def add(self, call: ServerCall) -> None:
+        """Read the request of a call, now or when its turn has come."""
         self._unread.append(call)
-        self._read()
+        self.read()
 
-    def given_up(self) -> Iterator[Call]:
-        """The calls whose requests have not come in time; what still comes of them is ignored."""
-        now = time.monotonic()
-        for call in _older(self._reading, now - SLOW_SECONDS):
-            self._slow[call] = self._reading.pop(call)
-        for call in _older(self._slow, now - TOO_SLOW_SECONDS):
-            del self._slow[call]
-            yield call
-        self._read()
-
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Read what has waited for its turn, as far as the limits allow."""
         while self._unread and len(self._reading) < self._at_once:
+            if self._reserved and not self._bytes_limit.take(self._reserved):
+                return
             call = self._unread.popleft()
+            call.held = self._reserved
             self._reading[call] = time.monotonic()
             call.receive(self._received)
 
-    def _received(self, call: Call, request: bytes | None) -> None:
+    def take_overdue(self) -> Iterator[ServerCall]:
+        """Yield the calls whose requests have not come in time; what still comes is ignored."""
+        now = time.monotonic()
+        for call in _older(self._reading, now - SLOW_SECONDS):
+            self._slow[call] = self._reading.pop(call)
+            self._free(call)
+        for call in _older(self._slow, now - TOO_SLOW_SECONDS):
+            del self._slow[call]
+            yield call
+
+    def take_unreserved(self, seconds: float) -> Iterator[ServerCall]:
+        """Yield the calls that have been read for longer than this without a reservation."""
+        before = time.monotonic() - seconds
+        for reading in (self._reading, self._slow):
+            for call in _older(reading, before):
+                if not call.held:
+                    del reading[call]
+                    yield call
+
+    def _received(self, call: ServerCall, request: bytes | None) -> None:
         if not self._reading.pop(call, None) and not self._slow.pop(call, None):
             return  # it was given up
+        self._free(call)
         if request is None:
-            self._gone(call)
+            self._on_end(call)
         else:
-            self._then(call, request)
+            self._on_request(call, request)
         if self._unread:
-            self._read()
+            self.read()
+
+    def _free(self, call: ServerCall) -> None:
+        if call.held:
+            self._bytes_limit.release(call.held)
+            call.held = 0
 
 
-def _older(calls: dict[Call, float], than: float) -> list[Call]:
+def _older(calls: dict[ServerCall, float], than: float) -> list[ServerCall]:
     return [call for call, since in calls.items() if since <= than]

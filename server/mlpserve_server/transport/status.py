@@ -11,8 +11,10 @@ from grpc_status import rpc_status
 from mlpserve_server.errors import (
     Abandoned,
     InvalidInput,
+    MetadataTooLarge,
     ModelNotFound,
     ModelUnavailable,
+    NoRequest,
     NotReady,
     Overloaded,
     ServingError,
@@ -35,6 +37,8 @@ CODES: dict[type[ServingError], grpc.StatusCode] = {
     TooSlow: grpc.StatusCode.DEADLINE_EXCEEDED,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     Abandoned: grpc.StatusCode.CANCELLED,
+    NoRequest: grpc.StatusCode.UNIMPLEMENTED,  # as gRPC's own servers have it
+    MetadataTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
 log = logging.getLogger(__name__)

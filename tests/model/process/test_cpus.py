@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mlpserve_model.process import cpus
+from mlpserve_model.process import cgroups
 from mlpserve_model.process.cpus import usable_cores
 
 V2, V1 = "0::{}\n", "9:name=systemd:/\n3:cpu,cpuacct:{}\n2:cpuset:/\n0::/\n"
@@ -14,8 +14,8 @@ SYSTEMD, DOCKER = "/system.slice/server.service", "/docker/4f2a"
 def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine of eight cores, whose cgroups are files below `tmp_path`."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(cpus, "CGROUPS", tmp_path)
-    monkeypatch.setattr(cpus, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(cgroups, "CGROUPS", tmp_path)
+    monkeypatch.setattr(cgroups, "OWN_GROUPS", tmp_path / "own")
 
 
 def write(path: Path, text: str) -> None:

@@ -1,44 +1,44 @@
 import pytest
 
-from mlpserve_server.dataplane.admission import ALWAYS, Rows, Waiting
+from mlpserve_server.dataplane.admission import MIN_QUEUE, QueueLimit, RowLimiter
 from mlpserve_server.errors import Overloaded
 
 
-def paced(waiting: Waiting, seconds_a_call: float) -> int:
+def paced(waiting: QueueLimit, seconds_a_call: float) -> int:
     """The bound after many answers at this pace."""
     for _ in range(100):
-        waiting.computed(10, 10 * seconds_a_call)
+        waiting.record(10, 10 * seconds_a_call)
     return waiting.limit
 
 
 def test_nobody_is_kept_out_before_the_pace_is_known() -> None:
-    assert Waiting(1000, seconds=0.01).limit == 1000
+    assert QueueLimit(1000, seconds=0.01).limit == 1000
 
 
 def test_as_many_may_wait_as_are_answered_in_time() -> None:
-    assert paced(Waiting(1000, seconds=0.01), 0.01 / 200) == pytest.approx(200, abs=1)
+    assert paced(QueueLimit(1000, seconds=0.01), 0.01 / 200) == pytest.approx(200, abs=1)
 
 
 def test_so_many_may_always_wait_however_slow_the_model() -> None:
-    assert paced(Waiting(1000, seconds=0.01), 60) == ALWAYS
+    assert paced(QueueLimit(1000, seconds=0.01), 60) == MIN_QUEUE
 
 
 def test_never_more_wait_than_is_set() -> None:
-    assert paced(Waiting(3, seconds=0.01), 60) == 3
-    assert paced(Waiting(30, seconds=0.01), 1e-6) == 30
-    assert paced(Waiting(30, seconds=0.01), 0) == 30
+    assert paced(QueueLimit(3, seconds=0.01), 60) == 3
+    assert paced(QueueLimit(30, seconds=0.01), 1e-6) == 30
+    assert paced(QueueLimit(30, seconds=0.01), 0) == 30
 
 
 def test_the_bound_follows_the_pace_gradually_and_back() -> None:
-    waiting = Waiting(1000, seconds=0.01)
+    waiting = QueueLimit(1000, seconds=0.01)
     assert paced(waiting, 0.01 / 500) == pytest.approx(500, abs=1)
-    waiting.computed(10, 10 * 0.01 / 100)
+    waiting.record(10, 10 * 0.01 / 100)
     assert 100 < waiting.limit < 500
     assert paced(waiting, 0.01 / 500) == pytest.approx(500, abs=1)
 
 
 def test_rows_beyond_the_bound_are_refused_and_what_ends_makes_room() -> None:
-    rows = Rows(100)
+    rows = RowLimiter(100)
     with rows.admitted(60):
         with pytest.raises(Overloaded, match="100"), rows.admitted(41):
             pass

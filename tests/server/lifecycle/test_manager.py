@@ -15,7 +15,8 @@ from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
 from mlpserve_server.transport.direct import DirectTransport
 from mlpserve_server.transport.grpc_core import unsupported
-from mlpserve_server.transport.standard import StandardTransport, TransportError
+from mlpserve_server.transport.services import TransportError
+from mlpserve_server.transport.standard import StandardTransport
 from tests.support.faults import fail_at
 from tests.support.publishing import Publish
 

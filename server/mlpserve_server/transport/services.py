@@ -1,0 +1,123 @@
+"""The services of a server, which of their methods are hot, and the options of channels."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import grpc
+
+from mlpserve.open_inference import inference_pb2
+from mlpserve.v1 import model_pb2, prediction_pb2
+from mlpserve_server.dataplane.catalog import Catalog
+from mlpserve_server.dataplane.predictions import DataPlane
+from mlpserve_server.transport.health import Health
+
+__all__ = [
+    "COPIES",
+    "HOT_METHODS",
+    "INFERENCE_SERVICE",
+    "MAX_METADATA_BYTES",
+    "MAX_REQUEST_BYTES",
+    "MODEL_SERVICE",
+    "PREDICTION_SERVICE",
+    "SMALL_BYTES",
+    "Backend",
+    "TransportError",
+    "channel_options",
+    "grpcio_version",
+    "metadata_is_too_large",
+]
+
+PREDICTION_SERVICE = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
+MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+INFERENCE_SERVICE = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+
+# The methods that the direct transport answers by itself.
+HOT_METHODS = (
+    f"/{PREDICTION_SERVICE}/Predict",
+    f"/{PREDICTION_SERVICE}/BatchPredict",
+    f"/{INFERENCE_SERVICE}/ModelInfer",
+)
+
+# Room for the largest batch of inputs twice the size of MNIST's.
+MAX_REQUEST_BYTES = 64 << 20
+# How often a request is in memory while it is received, and again while it is parsed.
+COPIES = 3
+# Of one call; each entry counts 32 more than its characters.
+MAX_METADATA_BYTES = 16 << 10
+# Requests and answers up to this size are bounded by their number, larger ones by their bytes.
+SMALL_BYTES = 16 << 10
+
+# Before this version gRPC inflates a compressed message before it looks at its size (measured:
+# 1.5 MB become 1.6 GiB with 1.74), and cannot limit the streams that are being taken down.
+_CHECKS_INFLATED_SIZE = (1, 82)
+_IDENTITY_ONLY = 1
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", MAX_REQUEST_BYTES),
+    # One connection cannot crowd out the others, least of all one that resets its calls.
+    ("grpc.max_concurrent_streams", 100),
+    # Ours is the bound on calls, with a status that says so; the core's ends them as CANCELLED.
+    ("grpc.server.max_pending_requests", 1 << 20),
+    ("grpc.server.max_pending_requests_hard_limit", 1 << 20),
+    # Otherwise the windows of connections grow, and what is not read yet is held all the same:
+    # 20 calls of 60 MiB, read one by one, took 600 MiB instead of 240. What is read gets a window
+    # of its size either way.
+    ("grpc.http2.bdp_probe", 0),
+    # Now and then a client reconnects, so that replicas and workers that came later get calls.
+    ("grpc.max_connection_age_ms", 300_000),
+    # Clients that keep idle connections alive are welcome, ten seconds apart.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # Room for tokens and traces. With both limits alike, what passes does so always: between
+    # them gRPC would refuse by chance. They hold from when the client has acknowledged the
+    # settings; metadata_is_too_large holds before.
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+]
+# 20,000 calls that are reset at once on one connection made others wait for up to 2.2 s and took
+# 440 MiB; with this 0.15 s and 100 MiB. The protection alone counts streams that have ended but
+# are not taken down yet: 14 % of the calls of a client with 100 in flight were refused. With room
+# for 500 of these the standard transport still refused some, with 2,000 none.
+_OVERLOAD_PROTECTION = [
+    ("grpc.http.overload_protection", 1),
+    ("grpc.http2.max_deallocating_streams", 2000),
+]
+_WITHOUT_CHECK_OF_SIZE = [
+    ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
+    ("grpc.http.overload_protection", 0),
+]
+
+
+class TransportError(Exception):
+    """The transport cannot be had, or an address cannot be taken."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What a transport carries calls to."""
+
+    data: DataPlane
+    catalog: Catalog
+    health: Health
+
+
+def grpcio_version() -> tuple[int, ...]:
+    """Return the major and minor version of the grpcio in use."""
+    return tuple(map(int, re.findall(r"\d+", grpc.__version__)[:2]))
+
+
+def channel_options(share_port: bool) -> list[tuple[str, int]]:
+    """Return the options of a server; with `share_port` other processes may listen on its port."""
+    checks_size = grpcio_version() >= _CHECKS_INFLATED_SIZE
+    # Shared by default in gRPC: then a taken port is not an error but a share of its calls.
+    return [
+        *_OPTIONS,
+        *(_OVERLOAD_PROTECTION if checks_size else _WITHOUT_CHECK_OF_SIZE),
+        ("grpc.so_reuseport", int(share_port)),
+    ]
+
+
+def metadata_is_too_large(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+    """Return True beyond MAX_METADATA_BYTES, by HTTP/2's way of counting."""
+    return sum([len(key) + len(value) + 32 for key, value in metadata]) > MAX_METADATA_BYTES

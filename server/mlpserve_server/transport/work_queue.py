@@ -1,0 +1,113 @@
+"""What the event loop has taken on, and in which order and for how long it works on it."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from mlpserve_server.dataplane.predictions import Answer, Steps
+
+__all__ = ["Batch", "WorkQueue"]
+
+# Before the next work, events are polled for this many times as long as the work before took:
+# with less, calls that are to be refused would wait unseen behind the work; without a limit,
+# calls that keep coming would keep those waiting that are taken on.
+_EVENTS_TO_WORK = 3
+# A cancelled call is known by an event, which comes a moment later: calls are asked only after
+# work as long as this, behind which they had to wait, and for a while.
+_LONG_WORK_SECONDS, _BACKLOG_SECONDS = 0.005, 0.02
+# How long an idle loop sleeps; less while it looks after reads or a pool works for it.
+_IDLE_SECONDS, _LOOK_SECONDS, _HANDED_SECONDS = 0.1, 0.01, 0.001
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[C]):
+    """A request that is answered in steps; `again` makes those that may load."""
+
+    call: C
+    steps: Steps
+    again: Callable[[], Steps]
+
+
+class WorkQueue(Generic[C]):
+    """Single requests that share a product, batches by turns, and calls that a pool works on.
+
+    It belongs to one thread, but for `hand_back`. `singles` and `infers` are small requests.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.singles: list[tuple[C, bytes]] = []
+        self.infers: list[tuple[C, bytes]] = []
+        self.batches: deque[Batch[C]] = deque()
+        self._handed = 0
+        self._handed_back: deque[tuple[C, Answer]] = deque()
+        self._began = 0.0
+        self._work_seconds = 0.0  # how long the last work took
+        self._backlog_until = 0.0
+        self._next_look = 0.0
+
+    def __bool__(self) -> bool:
+        """Return True while there is something to do at once."""
+        return bool(self.singles or self.infers or self.batches or self._handed_back)
+
+    def take_singles(self) -> list[tuple[C, bytes]]:
+        """Return the single requests, which are taken out."""
+        taken, self.singles = self.singles, []
+        return taken
+
+    def take_infers(self) -> list[tuple[C, bytes]]:
+        """Return the small requests of the Open Inference Protocol, which are taken out."""
+        taken, self.infers = self.infers, []
+        return taken
+
+    def hand_over(self) -> None:
+        """Count one call more that a pool works on."""
+        self._handed += 1
+
+    def hand_back(self, call: C, answer: Answer) -> None:
+        """Put down the answer to a call that was handed over; for any thread."""
+        self._handed_back.append((call, answer))
+
+    def take_handed_back(self) -> list[tuple[C, Answer]]:
+        """Return the calls that the pool has done, which are taken out."""
+        taken = [self._handed_back.popleft() for _ in range(len(self._handed_back))]
+        self._handed -= len(taken)
+        return taken
+
+    def patience(self, looks: bool) -> float:
+        """Return for how long to wait for an event; `looks` if something is to be looked after."""
+        if self:
+            return 0.0
+        if self._handed:
+            return _HANDED_SECONDS
+        return _LOOK_SECONDS if looks else _IDLE_SECONDS
+
+    def events_until(self) -> float:
+        """Return until when events go before work."""
+        return self._clock() + _EVENTS_TO_WORK * self._work_seconds
+
+    def begin(self) -> None:
+        """Note that work begins."""
+        self._began = self._clock()
+
+    def end(self) -> None:
+        """Note that the work is done."""
+        now = self._clock()
+        self._work_seconds = now - self._began
+        if self._work_seconds > _LONG_WORK_SECONDS:
+            self._backlog_until = now + _BACKLOG_SECONDS
+
+    def has_backlog(self) -> bool:
+        """Return True while there may be calls that had to wait behind long work."""
+        return self._clock() < self._backlog_until
+
+    def look_is_due(self) -> bool:
+        """Return True once in a while."""
+        if self._clock() < self._next_look:
+            return False
+        self._next_look = self._clock() + _LOOK_SECONDS
+        return True
