@@ -212,7 +212,7 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
 
 def default_max_bytes(memory: int, workers: int) -> int:
     """Return the bytes for requests and answers in a worker, where all share this memory."""
-    share = memory * 3 // 4 // workers  # the rest for what the count of bytes does not see
+    share = memory * 5 // 8 // workers  # the rest for what the count of bytes does not see
     return min(max(share - _WORKER_BYTES, _MIN_REQUEST_BYTES), _MAX_REQUEST_BYTES)
 
 

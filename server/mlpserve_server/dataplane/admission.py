@@ -65,17 +65,18 @@ class ByteLimiter:
     """Limits the memory of requests and answers; for any thread.
 
     One holder is always admitted, however large, so that a low limit refuses no call for ever.
+    `count` are the bytes in use.
     """
 
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
-        self._count = 0
+        self.count = 0
         self._changed = threading.Condition()
 
     @property
     def is_full(self) -> bool:
         """Whether hardly anything more would be admitted."""
-        return self._count > 0.9 * self.maximum
+        return self.count > 0.9 * self.maximum
 
     def take(self, size: int, seconds: float = 0) -> bool:
         """Count these bytes as in use.
@@ -91,22 +92,22 @@ class ByteLimiter:
         with self._changed:
             if not self._changed.wait_for(lambda: self._has_room(size), seconds):
                 return False
-            self._count += size
+            self.count += size
             return True
 
     def add(self, size: int) -> None:
         """Count these bytes as in use, beyond the maximum too."""
         with self._changed:
-            self._count += size
+            self.count += size
 
     def release(self, size: int) -> None:
         """Count these bytes as free again."""
         with self._changed:
-            self._count -= size
+            self.count -= size
             self._changed.notify_all()
 
     def _has_room(self, size: int) -> bool:
-        return not self._count or self._count + size <= self.maximum
+        return not self.count or self.count + size <= self.maximum
 
 
 @dataclass(frozen=True)
@@ -116,3 +117,7 @@ class Limits:
     queue: QueueLimit
     bytes: ByteLimiter
     memory: MemoryWatch
+
+    def memory_is_short(self) -> bool:
+        """Return True if the process holds much more than what is counted."""
+        return self.memory.exceeded(self.bytes.count)

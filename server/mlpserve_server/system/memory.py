@@ -55,12 +55,17 @@ class MemoryWatch:
         self._maximum = maximum
         self._idle = 0
 
-    def exceeded(self) -> bool:
-        """Return True if the process has grown by more than the maximum since it was idle."""
-        if not self._is_above(self._maximum):
+    def exceeded(self, counted: int) -> bool:
+        """Return True if the process has grown by more than the maximum since it was idle.
+
+        Args:
+            counted: Bytes in use that are accounted for elsewhere, and may be.
+
+        """
+        if not self._is_above(self._maximum + counted):
             return False
         release_freed_memory()  # what is freed but kept is not in use
-        return self._is_above(self._maximum)
+        return self._is_above(self._maximum + counted)
 
     def settle(self) -> None:
         """Give back what was freed, and remember what an idle process has."""

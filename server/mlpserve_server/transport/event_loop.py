@@ -1,6 +1,7 @@
 """The event loop of the direct transport: one thread that takes calls and answers them."""
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -53,6 +54,8 @@ _MIN_SAMPLE = 4
 _CANCELLED_SECONDS = 0.001
 # A request that has been on its way for longer is not a small one.
 _LONG_READ_SECONDS = 0.02
+# While memory is short, and for a while, few requests of Predict are read at once.
+_CAREFUL_READS, _CAREFUL_SECONDS = 4, 1.0
 _LOAD_THREADS = 8
 
 # How the data plane answers: the requests, or the request, and whether it may load.
@@ -86,6 +89,7 @@ class EventLoop:
         self._work: WorkQueue[ServerCall] = WorkQueue()
         self._answers = Answers(limits.bytes)
         self._silent: list[ServerCall] = []  # their requests have ended before they were complete
+        self._careful_until = 0.0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="direct", daemon=True)
         self._readers = self._make_readers()
@@ -167,15 +171,26 @@ class EventLoop:
     def _look(self) -> None:
         """Give up what takes too long or too much, and read on."""
         self._end_silent()
-        pressed = self.busy and self._limits.memory.exceeded()
+        pressed = self.busy and self._limits.memory_is_short()
+        self._shed_long_reads(pressed)
         for reader in self._readers.values():
             for call in reader.take_overdue():
                 self._finish(call, TooSlow(f"no request in {TOO_SLOW_SECONDS:g} s"))
-            if pressed:
-                for call in reader.take_unreserved(_LONG_READ_SECONDS):
-                    self._finish(call, no_memory())
             reader.read()
         self._answers.give_up_unread(pressed or self._limits.bytes.is_full)
+
+    def _shed_long_reads(self, pressed: bool) -> None:
+        """Give up requests that should be small and are not, while memory is short and after."""
+        now = time.monotonic()
+        if pressed:
+            self._careful_until = now + _CAREFUL_SECONDS
+        careful = now < self._careful_until
+        self._readers[HOT_METHODS[0]].at_once = _CAREFUL_READS if careful else sys.maxsize
+        if careful:
+            self._poll(0)  # what has come by now is not given up
+            for reader in self._readers.values():
+                for call in reader.take_unreserved(_LONG_READ_SECONDS):
+                    self._finish(call, no_memory())
 
     def _ended(self, call: ServerCall) -> None:
         """Wait for the next look: whether the caller is gone shows in an event of its own."""

@@ -39,7 +39,7 @@ Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 # A request that has been on its way for longer is not a small one.
-_LONG_READ_SECONDS = 0.02
+_LONG_READ_SECONDS = 0.05
 # How long a thread waits for the memory of a large request.
 _MAX_WAIT_SECONDS = 10.0
 

@@ -44,7 +44,7 @@ class RequestReader:
         self._on_end = on_end
         self._bytes_limit = bytes_limit
         self._reserved = reserved
-        self._at_once = at_once
+        self.at_once = at_once
         self._unread: deque[ServerCall] = deque()
         self._reading: dict[ServerCall, float] = {}  # since when, the oldest first
         self._slow: dict[ServerCall, float] = {}
@@ -61,7 +61,7 @@ class RequestReader:
 
     def read(self) -> None:
         """Read what has waited for its turn, as far as the limits allow."""
-        while self._unread and len(self._reading) < self._at_once:
+        while self._unread and len(self._reading) < self.at_once:
             if self._reserved and not self._bytes_limit.take(self._reserved):
                 return
             call = self._unread.popleft()

@@ -46,7 +46,8 @@ from mlpserve_server.transport.services import (
 
 __all__ = ["StandardTransport"]
 
-PREDICTION_THREADS = 8
+# Batches may wait for memory, and single predictions not for them.
+PREDICTION_THREADS = BATCH_THREADS = 8
 # A stream of reflection keeps its thread, a store that hangs keeps those of ModelService.
 MODEL_THREADS = REFLECTION_THREADS = 8
 # Those that say whether the server is live and ready wait for nothing.
@@ -57,6 +58,8 @@ REFUSAL_THREADS = 2
 MAX_OTHER_CALLS = 128
 # How often to look for calls that are to be given up, while there are any.
 _LOOK_SECONDS, _IDLE_SECONDS = 0.01, 0.1
+# How long requests that should be small and are not are given up after memory was short.
+_CAREFUL_SECONDS = 1.0
 # How long the answers to the last calls may take to leave when the server stops.
 _LINGER_SECONDS = 1.0
 _STOP_LOOK_SECONDS = 0.05
@@ -94,6 +97,7 @@ class StandardTransport:
         self._predictions = CallPool(
             "predict", PREDICTION_THREADS, limits, lambda: limits.queue.limit
         )
+        self._batches = CallPool("batch", BATCH_THREADS, limits, lambda: limits.queue.limit)
         self._models = CallPool("models", MODEL_THREADS, limits, lambda: MAX_OTHER_CALLS)
         self._probes = CallPool("probe", PROBE_THREADS, limits, lambda: MAX_OTHER_CALLS)
         self._rest = futures.ThreadPoolExecutor(REFLECTION_THREADS, thread_name_prefix="reflect")
@@ -105,7 +109,7 @@ class StandardTransport:
     @property
     def waiting(self) -> int:
         """Predictions taken on and not yet answered."""
-        return self._predictions.open_calls
+        return self._predictions.open_calls + self._batches.open_calls
 
     @property
     def computing(self) -> bool:
@@ -158,7 +162,7 @@ class StandardTransport:
 
     @property
     def _pools(self) -> tuple[CallPool, ...]:
-        return self._predictions, self._models, self._probes
+        return self._predictions, self._batches, self._models, self._probes
 
     def _make_server(self, share_port: bool, observer: Observer) -> grpc.Server:
         admits = self._credentials.admits
@@ -186,10 +190,12 @@ class StandardTransport:
 
     def _prediction_service(self) -> dict[str, Method]:
         data, pool = self._backend.data, self._predictions
-        batch = unary_handler(run_to_end(data.batch_predict), pool, COPIES * MAX_REQUEST_BYTES)
+        batch = unary_handler(
+            run_to_end(data.batch_predict), self._batches, COPIES * MAX_REQUEST_BYTES
+        )
         return {
             "Predict": (unary_handler(predict(data, self._limits), pool), pool),
-            "BatchPredict": (batch, pool),
+            "BatchPredict": (batch, self._batches),
         }
 
     def _model_service(self) -> dict[str, Method]:
@@ -204,10 +210,10 @@ class StandardTransport:
         data, health = self._backend.data, self._backend.health
         catalog = OpenCatalog(self._backend.catalog, lambda: health.serving(PREDICTION_SERVICE))
         infer = unary_handler(
-            run_to_end(data.infer_in_steps), self._predictions, COPIES * MAX_REQUEST_BYTES
+            run_to_end(data.infer_in_steps), self._batches, COPIES * MAX_REQUEST_BYTES
         )
         return {
-            "ModelInfer": (infer, self._predictions),
+            "ModelInfer": (infer, self._batches),
             "ServerLive": _plain(catalog.server_live, self._probes),
             "ServerReady": _plain(catalog.server_ready, self._probes),
             "ServerMetadata": _plain(catalog.server_metadata, self._probes),
@@ -220,13 +226,15 @@ class StandardTransport:
         return pool is not None and pool.full
 
     def _look(self) -> None:
+        careful_until = 0.0
         while not self._stopped.wait(_LOOK_SECONDS if self.busy else _IDLE_SECONDS):
             if not self.busy:
                 self._limits.memory.settle()
                 continue
-            pressed = self._limits.memory.exceeded()
+            if self._limits.memory_is_short():
+                careful_until = time.monotonic() + _CAREFUL_SECONDS
             for pool in self._pools:
-                pool.give_up(pressed)
+                pool.give_up(pressed=time.monotonic() < careful_until)
 
 
 def _plain(answer: Callable[[bytes], bytes], pool: CallPool) -> Method:
