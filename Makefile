@@ -107,10 +107,9 @@ test-node: install .node/stamp  ## the example in Node.js
 
 # What the fuzzer runs: all the packages, and atheris.
 FUZZ_SECONDS ?= 60
-.venv-fuzz/stamp: $(LOCKS)/fuzz.txt $(LOCKS)/server-full.txt $(RUN_LOCKS)
+.venv-fuzz/stamp: $(LOCKS)/fuzz.txt
 	$(PYTHON) -m venv .venv-fuzz
-	@.venv-fuzz/bin/python -m pip install $(PIP_FLAGS) --require-hashes \
-		-r $(LOCKS)/fuzz.txt -r $(LOCKS)/server-full.txt $(RUN_LOCKS:%=-r %) -r $(LOCKS)/build.txt
+	@.venv-fuzz/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $(LOCKS)/fuzz.txt -r $(LOCKS)/build.txt
 	@.venv-fuzz/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -37,7 +37,7 @@ def main() -> None:
     compile_lock("trainer", "pyproject.toml", "--extra", "trainer", *store, *like_dev)
     compile_lock("proto", "--group", "proto")
     compile_lock("triton", "--group", "triton")
-    compile_lock("fuzz", "--group", "fuzz")
+    compile_lock("fuzz", "pyproject.toml", "--all-extras", "--group", "fuzz", *like_dev)
     oldest = ("--all-extras", "--group", "build", "--group", "test")
     compile_lock("oldest", "pyproject.toml", *oldest, "--resolution", "lowest-direct")
 

@@ -8,7 +8,13 @@ import atheris
 
 from tests.fuzz.target import load_targets
 
-PACKAGES = ["mlpserve_model", "mlpserve_server", "mlpserve_trainer", "mlpserve_client"]
+PACKAGES = [
+    "mlpserve_model",
+    "mlpserve_server",
+    "mlpserve_trainer",
+    "mlpserve_client",
+    "mlpserve_web",
+]
 
 if __name__ == "__main__":
     name = sys.argv[1]

@@ -158,6 +158,7 @@ WRONG: dict[str, tuple[Any, str | None, int, str]] = {
     "an empty batch": (changed(shape=[0, 3, 4], data=[]), None, 400, "at least 1"),
     "an output that is not there": (request(X, outputs=[{"name": "logits"}]), None, 400, "labels"),
     "an output twice": (request(X, outputs=[{"name": "labels"}] * 2), None, 400, "outputs[1]"),
+    "an output that is a name alone": (request(X, outputs=["labels"]), None, 400, "outputs[0]"),
     "an output that is a number": (request(X, outputs=[1]), None, 400, "outputs[0]"),
     "shared memory": (
         changed(parameters={"shared_memory_region": "r"}), None, 400, "shared_memory_region",

@@ -178,9 +178,10 @@ def _outputs(message: dict[str, Any]) -> dict[str, bool]:
         return dict.fromkeys(OUTPUTS, default)
     outputs: dict[str, bool] = {}
     for place, output in enumerate(wanted):
-        name = output.get("name") if isinstance(output, dict) else output
+        name = output.get("name") if isinstance(output, dict) else None
         if not isinstance(name, str) or name not in OUTPUTS or name in outputs:
-            raise _bad(f"outputs[{place}] is {_shown(name)}, expected one of {', '.join(OUTPUTS)}")
+            expected = f"an object with one of the names {', '.join(OUTPUTS)}"
+            raise _bad(f"outputs[{place}] is {_shown(output)}, expected {expected}, each once")
         parameters = _parameters(output, f"outputs[{place}]")
         outputs[name] = bool(parameters.get("binary_data", default))
     return outputs
