@@ -33,22 +33,7 @@ RESPONSES: dict[Method[Any, Any], Any] = {
 }
 X = np.zeros((3, 4), np.float32)
 CODES = list(grpc.StatusCode)
-DTYPES = (
-    "u1",
-    "i1",
-    ">u2",
-    "<i8",
-    "<u8",
-    "?",
-    "<f2",
-    ">f4",
-    "<f8",
-    "<c8",
-    "S4",
-    "U2",
-    "M8[s]",
-    "O",
-)
+DTYPES = "u1 i1 >u2 <i8 <u8 ? <f2 >f4 <f8 <c8 S4 U2 M8[s] O".split()
 
 
 @target(InvalidInputError, UserWarning)  # it warns of uneven light
@@ -70,7 +55,8 @@ def values(data: bytes) -> None:
     given = json.loads(data)
     if isinstance(given, str):  # the path of an image
         return
-    selector(given, None) if isinstance(given, int) else None
+    if isinstance(given, int):
+        selector(given, None)
     encode(as_array(given))
     encode(as_instances(given))
 
