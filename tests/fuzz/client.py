@@ -33,7 +33,22 @@ RESPONSES: dict[Method[Any, Any], Any] = {
 }
 X = np.zeros((3, 4), np.float32)
 CODES = list(grpc.StatusCode)
-DTYPES = "u1 i1 >u2 <i8 <u8 ? <f2 >f4 <f8 <c8 S4 U2 M8[s] O".split()
+DTYPES = [
+    "u1",
+    "i1",
+    ">u2",
+    "<i8",
+    "<u8",
+    "?",
+    "<f2",
+    ">f4",
+    "<f8",
+    "<c8",
+    "S4",
+    "U2",
+    "M8[s]",
+    "O",
+]
 
 
 @target(InvalidInputError, UserWarning)  # it warns of uneven light
