@@ -18,10 +18,37 @@ from h2.events import (
     StreamReset,
     TrailersReceived,
 )
+from hpack import Encoder
 
-__all__ = ["RawConnection", "frame"]
+__all__ = ["RawConnection", "frame", "rapid_reset"]
 
 Header = tuple[str, str]
+
+
+def rapid_reset(path: str, count: int) -> bytes:
+    """Return the frames of calls that are reset as soon as they are open."""
+    encoder = Encoder()
+    encoder.header_table_size = 0  # so that the same block is right for every call
+    block = encoder.encode([*_headers(path)], huffman=False)
+    frames = []
+    for stream in range(1, 2 * count, 2):
+        frames += [_raw_frame(1, 4, stream, block), _raw_frame(3, 0, stream, struct.pack(">I", 8))]
+    return b"".join(frames)
+
+
+def _headers(path: str) -> list[Header]:
+    return [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "localhost"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+    ]
+
+
+def _raw_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
 def frame(message: bytes, length: int | None = None, compressed: bool = False) -> bytes:
@@ -33,7 +60,8 @@ def frame(message: bytes, length: int | None = None, compressed: bool = False) -
 class RawConnection:
     """A plaintext HTTP/2 connection to a gRPC server at "host:port"."""
 
-    def __init__(self, address: str, **settings: int) -> None:
+    def __init__(self, address: str, window: int | None = None) -> None:
+        """Connect; `window` is how much of an answer the server may send unasked."""
         host, _, port = address.rpartition(":")
         self.socket = socket.create_connection((host, int(port)), timeout=30)
         self.http = H2Connection(H2Configuration(header_encoding="utf-8"))
@@ -41,21 +69,16 @@ class RawConnection:
         self.data: defaultdict[int, bytearray] = defaultdict(bytearray)
         self.ended: dict[int, str] = {}  # how: "ended", or the code of a reset
         self.terminated = False
+        if window is not None:
+            self.http.local_settings.initial_window_size = window
+            self.http.local_settings.acknowledge()
         self.http.initiate_connection()
         self.flush()
 
     def open(self, path: str, *more: Header, end: bool = False) -> int:
         """Send the headers of a call and return its stream."""
         stream: int = self.http.get_next_available_stream_id()
-        headers = [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", path),
-            (":authority", "localhost"),
-            ("te", "trailers"),
-            ("content-type", "application/grpc"),
-            *more,
-        ]
+        headers = [*_headers(path), *more]
         self.http.send_headers(stream, headers, end_stream=end)
         self.flush()
         return stream

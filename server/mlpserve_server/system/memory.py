@@ -3,6 +3,7 @@
 import ctypes
 import ctypes.util
 import os
+import time
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,8 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 _MEBIBYTE = 2**20
 # Memory that an idle process may keep for the next batch.
 _KEPT = 32 * _MEBIBYTE
+# Seconds between two trims under pressure: the allocator stops for one.
+_TRIM_SECONDS = 1.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -54,6 +57,7 @@ class MemoryWatch:
     def __init__(self, maximum: int) -> None:
         self._maximum = maximum
         self._idle = 0
+        self._trimmed = 0.0
 
     def exceeded(self, counted: int) -> bool:
         """Return True if the process has grown by more than the maximum since it was idle.
@@ -64,6 +68,10 @@ class MemoryWatch:
         """
         if not self._is_above(self._maximum + counted):
             return False
+        now = time.monotonic()
+        if now - self._trimmed < _TRIM_SECONDS:
+            return True
+        self._trimmed = now
         release_freed_memory()  # what is freed but kept is not in use
         return self._is_above(self._maximum + counted)
 

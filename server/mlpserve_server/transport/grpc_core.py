@@ -41,11 +41,14 @@ class ServerCall(CallInfo):
     `held` are the bytes of its request that count as in use, for the event loop.
     """
 
-    __slots__ = ("_call", "_on_message", "_on_sent", "_watched", "closed", "deadline", "held")
+    __slots__ = (
+        "_call", "_on_message", "_on_sent", "_queue", "_watched", "closed", "deadline", "held",
+    )  # fmt: skip
 
-    def __init__(self, event: Any, method: str) -> None:
+    def __init__(self, event: Any, method: str, queue: "CompletionQueue") -> None:
         super().__init__(method, event.invocation_metadata)
         self._call = event.call
+        self._queue = queue
         self._on_message: Callable[[ServerCall, bytes | None], None]
         self._on_sent: Callable[[ServerCall], None]
         self.deadline: float = event.call_details.deadline
@@ -68,13 +71,13 @@ class ServerCall(CallInfo):
         if not self._watched:  # gRPC's core allows one such operation
             self._watched = True
             operations = (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),)
-            self._call.start_server_batch(operations, self._closed)
+            self._start(operations, self._closed)
 
     def receive(self, on_message: "Callable[[ServerCall, bytes | None], None]") -> None:
         """Request the message; the callback gets its bytes, or None when none is coming."""
         self._on_message = on_message
         operations = (cygrpc.ReceiveMessageOperation(_NO_FLAGS),)
-        self._call.start_server_batch(operations, self._received)
+        self._start(operations, self._received)
 
     def answer(self, response: bytes, on_sent: "Callable[[ServerCall], None]") -> None:
         """Send the response and end the call; the callback follows when it has been sent."""
@@ -105,7 +108,12 @@ class ServerCall(CallInfo):
             *message,
             cygrpc.SendStatusFromServerOperation(metadata, code, details, _NO_FLAGS),
         )
-        self._call.start_server_batch(operations, self._sent)
+        self._start(operations, self._sent)
+
+    def _start(self, operations: Sequence[Any], on_event: Callable[[Any], None]) -> None:
+        # An operation on a queue that is shut down would end the process.
+        if not self._queue.is_shut_down:
+            self._call.start_server_batch(operations, on_event)
 
     def _received(self, event: Any) -> None:
         self._on_message(self, event.batch_operations[0].message())
@@ -124,7 +132,7 @@ class CompletionQueue:
         # Private since grpcio began, and the same in all versions supported.
         self._core: Any = vars(server)["_state"].server
         self._queue = cygrpc.CompletionQueue()
-        self.ended = False
+        self.is_shut_down = self.ended = False
         self._core.register_completion_queue(self._queue)
         for method in methods:
             self._core.register_method(method)
@@ -141,7 +149,7 @@ class CompletionQueue:
         def arrived(event: Any) -> None:
             if event.success:
                 request_call()
-                on_call(ServerCall(event, method))
+                on_call(ServerCall(event, method, self))
 
         for _ in range(at_once):
             request_call()
@@ -176,5 +184,6 @@ class CompletionQueue:
         return True
 
     def shut_down(self) -> None:
-        """End the queue. Any operation of a call after this would end the process."""
+        """End the queue; calls that are left, reset ones for instance, start nothing more."""
+        self.is_shut_down = True
         self._queue.shutdown()

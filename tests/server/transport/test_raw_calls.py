@@ -1,0 +1,130 @@
+"""Calls that no gRPC client would make are refused alike by both transports."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from mlpserve.v1 import prediction_pb2 as pb
+from mlpserve_server.transport.services import grpcio_version
+from tests.support.publishing import Publish
+from tests.support.raw_http2 import RawConnection, frame, rapid_reset
+from tests.support.server import Serve, Stubs
+from tests.support.waiting import eventually
+
+PREDICT = "/mlpserve.v1.PredictionService/Predict"
+METHODS = [
+    PREDICT,
+    "/mlpserve.v1.PredictionService/BatchPredict",
+    "/mlpserve.v1.ModelService/GetModelVersion",
+    "/inference.GRPCInferenceService/ModelInfer",
+]
+PIXELS = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
+REQUEST = pb.PredictRequest(instance=PIXELS)
+UNIMPLEMENTED, EXHAUSTED = 12, 8
+
+
+@pytest.fixture
+def stubs(publish: Publish, serve: Serve) -> Stubs:
+    publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    return stubs
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\0\0\0", frame(b"abc", length=10)],
+    ids=["no message", "a cut prefix", "a cut message"],
+)
+def test_a_call_without_a_whole_message_is_unimplemented(
+    data: bytes, method: str, stubs: Stubs
+) -> None:
+    with RawConnection(stubs.address) as connection:
+        stream = connection.open(method)
+        if data:
+            connection.send(stream, data)
+        connection.end(stream)
+        assert connection.status(stream) == UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_message_that_claims_to_be_too_long_is_refused_before_it_comes(
+    method: str, stubs: Stubs
+) -> None:
+    with RawConnection(stubs.address) as connection:
+        stream = connection.open(method)
+        connection.send(stream, frame(b"", length=2**31))
+        assert connection.status(stream) == EXHAUSTED
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_metadata_right_behind_the_preface_are_limited(method: str, stubs: Stubs) -> None:
+    with RawConnection(stubs.address) as connection:
+        stream = connection.open(method, ("x-large", "x" * 200_000))
+        assert connection.status(stream) == EXHAUSTED
+
+
+def test_reset_calls_do_not_make_others_fail(stubs: Stubs) -> None:
+    done = threading.Event()
+    codes: set[grpc.StatusCode] = set()
+
+    def call() -> None:
+        while not done.is_set():
+            codes.add(stubs.prediction.Predict.future(REQUEST, timeout=20).code())
+
+    neighbour = threading.Thread(target=call)
+    neighbour.start()
+    try:
+        with RawConnection(stubs.address) as connection:
+            connection.receive(1)  # the server's settings
+            connection.socket.sendall(rapid_reset(PREDICT, 5000))
+            assert stubs.serving()
+    finally:
+        done.set()
+        neighbour.join()
+    assert codes == {grpc.StatusCode.OK}
+
+
+def test_many_calls_on_one_connection_are_queued_and_not_refused(stubs: Stubs) -> None:
+    """A protection from reset calls must not count those of a busy client."""
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    with grpc.insecure_channel(stubs.address, options) as channel:
+        predict: Any = channel.unary_unary(PREDICT)
+        data = REQUEST.SerializeToString()
+        for _ in range(5):
+            calls = [predict.future(data, timeout=20) for _ in range(300)]
+            assert {call.code() for call in calls} == {grpc.StatusCode.OK}
+
+
+@pytest.mark.parametrize("method", ["ListModelVersions", "ListModels"])
+def test_unread_answers_of_every_method_are_limited(method: str, stubs: Stubs) -> None:
+    connections = [RawConnection(stubs.address, window=0) for _ in range(3)]
+    path = f"/mlpserve.v1.ModelService/{method}"
+    streams = []
+    for connection in connections:
+        connection.receive(1)
+        for _ in range(90):
+            stream = connection.open(path)
+            connection.send(stream, frame(b""), end=True)
+            streams.append((connection, stream))
+    refused = [c.status(s) for c, s in streams[-50:]]
+    assert refused == [EXHAUSTED] * 50
+    assert stubs.prediction.Predict(REQUEST, timeout=10).model.version == 1
+    for connection in connections:
+        connection.close()
+
+
+@pytest.mark.skipif(grpcio_version() < (1, 82), reason="compressed requests are refused at all")
+def test_a_message_that_inflates_beyond_the_limit_is_refused(stubs: Stubs) -> None:
+    tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[1, 12], data=bytes(100 << 20))
+    options = [("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(stubs.address, options) as channel:
+        call: Callable[..., Any] = channel.unary_unary(PREDICT)
+        data = pb.PredictRequest(instance=tensor).SerializeToString()
+        with pytest.raises(grpc.RpcError) as caught:
+            call(data, timeout=20, compression=grpc.Compression.Gzip)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -1,0 +1,123 @@
+"""Nothing but a call that is being computed delays a stop."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from grpc_health.v1 import health_pb2
+
+from mlpserve.v1 import prediction_pb2 as pb
+from mlpserve_model import Store, StoredModel
+from mlpserve_server.server import Server
+from mlpserve_server.settings import Settings
+from tests.support.publishing import Publish
+from tests.support.raw_http2 import RawConnection, frame
+from tests.support.server import Stubs
+from tests.support.waiting import eventually
+
+FOR_EVER = 3600.0
+REQUEST = pb.PredictRequest(
+    instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
+)
+METHODS = [
+    "/mlpserve.v1.PredictionService/Predict",
+    "/mlpserve.v1.PredictionService/BatchPredict",
+    "/mlpserve.v1.ModelService/ListModelVersions",
+    "/inference.GRPCInferenceService/ModelInfer",
+]
+
+
+@pytest.fixture
+def server(store: Store, publish: Publish, transport: str) -> Iterator[Server]:
+    """A server that waits for an hour for what it has to wait for."""
+    publish()
+    settings = Settings(
+        store=store.folder.parent,
+        listen=("127.0.0.1:0",),
+        poll_seconds=0.02,
+        drain_seconds=0,
+        grace_seconds=FOR_EVER,
+        transport=transport,
+    )
+    server = Server(settings)
+    server.start()
+    yield server
+    server.stop()
+
+
+def ends(server: Server) -> bool:
+    """Stop the server; returns whether that has an end."""
+    stopping = threading.Thread(target=server.stop, daemon=True)
+    stopping.start()
+    stopping.join(30)
+    return not stopping.is_alive()
+
+
+@pytest.fixture
+def stubs(server: Server) -> Iterator[Stubs]:
+    stubs = Stubs(server.address)
+    eventually(stubs.serving)
+    yield stubs
+    stubs.channel.close()
+
+
+def test_a_watch_is_told_and_ended(server: Server, stubs: Stubs) -> None:
+    name = "mlpserve.v1.PredictionService"
+    watch = stubs.health.Watch(health_pb2.HealthCheckRequest(service=name), timeout=60)
+    first = next(watch)
+    assert ends(server)
+    told = [first.status, *(answer.status for answer in watch)]
+    assert told == [
+        health_pb2.HealthCheckResponse.SERVING,
+        health_pb2.HealthCheckResponse.NOT_SERVING,
+    ]
+
+
+def test_a_connection_that_does_not_answer_is_closed(server: Server, stubs: Stubs) -> None:
+    with RawConnection(server.address) as connection:
+        connection.receive(1)
+        assert ends(server)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_half_sent_request_is_cut_off(method: str, server: Server, stubs: Stubs) -> None:
+    with RawConnection(server.address) as connection:
+        connection.send(connection.open(method), frame(b"abc", length=10))
+        assert stubs.serving()
+        assert ends(server)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_unread_answer_is_cut_off(method: str, server: Server, stubs: Stubs) -> None:
+    with RawConnection(server.address, window=0) as connection:
+        connection.receive(1)
+        connection.send(connection.open(method), frame(REQUEST.SerializeToString()), end=True)
+        assert stubs.serving()
+        assert ends(server)
+
+
+def test_a_call_that_is_computed_is_answered(
+    server: Server, stubs: Stubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, opened = threading.Event(), threading.Event()
+    original = StoredModel.predict
+
+    def waiting(model: StoredModel, x: Any) -> Any:
+        entered.set()
+        assert opened.wait(20)
+        return original(model, x)
+
+    monkeypatch.setattr(StoredModel, "predict", waiting)
+    call = stubs.prediction.Predict.future(REQUEST, timeout=60)
+    assert entered.wait(20)
+    with ExitStack() as stack:
+        stack.callback(opened.set)
+        stopping = threading.Thread(target=server.stop, daemon=True)
+        stopping.start()
+        stopping.join(2)  # longer than anything but this call may delay it
+        assert stopping.is_alive()
+    assert call.result(timeout=20).model.version == 1
+    stopping.join(30)
+    assert not stopping.is_alive()
