@@ -157,7 +157,7 @@ def test_a_champion_on_other_inputs_is_not_replaced(settings: TrainSettings) -> 
     other = replace(settings, recipe=load_recipe("vanilla"))
     outcome = train(other)
     assert outcome.verdict == "REJECTED"
-    assert "4×4 up to 255 in 3 classes became 8×8 up to 16 in 10 classes" in outcome.reasons[0]
+    assert "shape 4×4 became 8×8; maximum 255 became 16; 3 classes became 10" in outcome.reasons[0]
     assert champion(settings) == 1
 
 
