@@ -177,8 +177,8 @@ dist: install  ## build wheel and source archive into dist/, and check that the 
 	rm -rf dist build/wheel-check
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(PYTHON) -m venv build/wheel-check
-	build/wheel-check/bin/python -m pip install $(PIP_FLAGS) "$$(ls dist/*.whl)[server,trainer]"
-	for program in mlpserve mlpserve-client mlpserve-models mlpserve-server mlpserve-trainer; do \
+	build/wheel-check/bin/python -m pip install $(PIP_FLAGS) "$$(ls dist/*.whl)[server,trainer,web]"
+	for program in mlpserve mlpserve-client mlpserve-models mlpserve-server mlpserve-trainer mlpserve-web; do \
 		build/wheel-check/bin/$$program --version || exit 1; done
 	rm -rf build/wheel-check
 

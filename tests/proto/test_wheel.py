@@ -45,9 +45,22 @@ def test_every_package_is_typed(names: list[str]) -> None:
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
 
 
-def test_every_module_is_in_the_wheel(names: list[str]) -> None:
-    modules = {p.relative_to(source).as_posix() for source in SOURCES for p in source.rglob("*.py")}
-    assert {m for m in modules if "/" in m} <= set(names)
+def test_every_file_of_a_package_is_in_the_wheel(names: list[str]) -> None:
+    packages = [source / name for source in SOURCES for name in PACKAGES]
+    files = {
+        path.relative_to(package.parent).as_posix()
+        for package in packages
+        for path in package.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {"mlpserve_web/static/index.html", "mlpserve_model/__init__.py"} <= files
+    assert files <= set(names)
+
+
+def test_images_are_built_from_every_package() -> None:
+    # A build without one makes a wheel without it, and does not fail.
+    admitted = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {f"!{source.name}" for source in SOURCES} <= set(admitted)
 
 
 def test_the_wheel_holds_the_contract_and_its_stubs(names: list[str]) -> None:

@@ -81,9 +81,10 @@ def load_on(images: dict[str, str]) -> type[Load]:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """A copy of what images are built from, to be changed."""
-    names = ["Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE", "deploy"]
-    names += ["client", "model", "proto", "server", "trainer"]
-    for name in names:
+    admitted = [
+        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"
+    ]
+    for name in ("Dockerfile", ".dockerignore", *admitted):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
     return tmp_path
