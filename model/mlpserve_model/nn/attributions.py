@@ -59,7 +59,7 @@ def attributions(
     """
     if label is not None and not 0 <= label < network.classes:
         raise ValueError(f"label {label}, expected 0 to {network.classes - 1}")
-    baseline = np.broadcast_to(baseline, x.shape)
+    baseline = np.atleast_2d(baseline)  # one row is enough where it is the same for all
     hidden = HIDDEN[network.hidden_activation]
     a, a0, activations, slopes = x, baseline, [], []
     for layer in weights[:-1]:
@@ -67,7 +67,8 @@ def attributions(
         a, a0 = hidden.forward(z), hidden.forward(z0)
         activations.append(a)
         slopes.append(_slope(hidden, z - z0, a, a0))
-    logits, logits0 = pre_activation(weights[-1], a), pre_activation(weights[-1], a0)
+    logits = pre_activation(weights[-1], a)
+    logits0 = np.broadcast_to(pre_activation(weights[-1], a0), logits.shape)
     labels = _labels(network, logits, label)
 
     grad = weights[-1].w.T[labels]  # of the label's logit with respect to the last activation

@@ -27,7 +27,6 @@ if _version_not_supported:
 
 class ExplanationServiceStub(object):
     """Attributes a score to the values of an input. Read-only, so every call may be retried.
-    Not offered by any server yet.
     """
 
     def __init__(self, channel):
@@ -45,7 +44,6 @@ class ExplanationServiceStub(object):
 
 class ExplanationServiceServicer(object):
     """Attributes a score to the values of an input. Read-only, so every call may be retried.
-    Not offered by any server yet.
     """
 
     def Explain(self, request, context):
@@ -74,7 +72,6 @@ def add_ExplanationServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ExplanationService(object):
     """Attributes a score to the values of an input. Read-only, so every call may be retried.
-    Not offered by any server yet.
     """
 
     @staticmethod

@@ -18,9 +18,7 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class ExplanationServiceStub:
-    """Attributes a score to the values of an input. Read-only, so every call may be retried.
-    Not offered by any server yet.
-    """
+    """Attributes a score to the values of an input. Read-only, so every call may be retried."""
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     Explain: grpc.UnaryUnaryMultiCallable[
@@ -32,9 +30,7 @@ class ExplanationServiceStub:
     """
 
 class ExplanationServiceAsyncStub:
-    """Attributes a score to the values of an input. Read-only, so every call may be retried.
-    Not offered by any server yet.
-    """
+    """Attributes a score to the values of an input. Read-only, so every call may be retried."""
 
     Explain: grpc.aio.UnaryUnaryMultiCallable[
         mlpserve.v1.explanation_pb2.ExplainRequest,
@@ -45,9 +41,7 @@ class ExplanationServiceAsyncStub:
     """
 
 class ExplanationServiceServicer(metaclass=abc.ABCMeta):
-    """Attributes a score to the values of an input. Read-only, so every call may be retried.
-    Not offered by any server yet.
-    """
+    """Attributes a score to the values of an input. Read-only, so every call may be retried."""
 
     @abc.abstractmethod
     def Explain(

@@ -1,15 +1,17 @@
 """The messages of `mlpserve.v1`: Predict's and BatchPredict's codecs, and what others share."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 from google.protobuf.message import DecodeError, Message
+from numpy.typing import NDArray
 
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_model import Manifest
 from mlpserve_server.dataplane import tensors
 from mlpserve_server.dataplane.frames import frame_of
-from mlpserve_server.dataplane.query import Float32, Selection
+from mlpserve_server.dataplane.query import Computed, Selection
 from mlpserve_server.errors import InvalidInput, ModelNotFound
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "numbered",
     "parse",
     "selection",
+    "tensor",
 ]
 
 M = TypeVar("M", bound=Message)
@@ -40,6 +43,11 @@ class PredictQuery(NamedTuple):
     data: bytes
     known_names: int | None
 
+    @property
+    def explains(self) -> bool:
+        """False: the messages have no attributions."""
+        return False
+
 
 class SingleCodec:
     """PredictRequest and PredictResponse."""
@@ -56,9 +64,10 @@ class SingleCodec:
         tensors.check_instance(query, manifest, self.field)
 
     def encode(
-        self, probabilities: Float32, manifest: Manifest, queries: Sequence[PredictQuery]
+        self, computed: Computed, manifest: Manifest, queries: Sequence[PredictQuery]
     ) -> list[bytes]:
         """Return a PredictResponse for each row, put together from the version's frame."""
+        probabilities = computed.probabilities
         frame = frame_of(manifest)
         packed = probabilities.astype("<f4", copy=False).tobytes()
         size = len(packed) // len(probabilities)
@@ -86,17 +95,14 @@ class BatchCodec:
         tensors.check_batch(query, manifest, self.field, max_batch)
 
     def encode(
-        self, probabilities: Float32, manifest: Manifest, queries: Sequence[PredictQuery]
+        self, computed: Computed, manifest: Manifest, queries: Sequence[PredictQuery]
     ) -> list[bytes]:
         """Return the BatchPredictResponse of the one query."""
         (query,) = queries
+        probabilities = computed.probabilities
         response = prediction_pb2.BatchPredictResponse(
             labels=probabilities.argmax(axis=1).tolist(),
-            probabilities=prediction_pb2.Tensor(
-                dtype=prediction_pb2.DATA_TYPE_FLOAT32,
-                shape=probabilities.shape,
-                data=probabilities.astype("<f4", copy=False).tobytes(),
-            ),
+            probabilities=tensor(probabilities),
             model=model_ref(manifest),
         ).SerializeToString()
         # The field has the same number in both responses.
@@ -142,6 +148,15 @@ def model_ref(manifest: Manifest) -> model_pb2.ModelRef:
     return model_pb2.ModelRef(name=manifest.model, version=manifest.version, digest=manifest.digest)
 
 
-def _query(message: _Request, tensor: prediction_pb2.Tensor) -> PredictQuery:
+def tensor(values: NDArray[np.floating[Any]]) -> prediction_pb2.Tensor:
+    """Return an array as a message, in float32."""
+    return prediction_pb2.Tensor(
+        dtype=prediction_pb2.DATA_TYPE_FLOAT32,
+        shape=values.shape,
+        data=values.astype("<f4", copy=False).tobytes(),
+    )
+
+
+def _query(message: _Request, x: prediction_pb2.Tensor) -> PredictQuery:
     known = message.known_class_names if message.HasField("known_class_names") else None
-    return PredictQuery(selection(message.model), tensor.dtype, tensor.shape, tensor.data, known)
+    return PredictQuery(selection(message.model), x.dtype, x.shape, x.data, known)

@@ -4,8 +4,6 @@ import json
 from collections.abc import Callable
 from importlib import metadata
 
-import numpy as np
-
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2
 from mlpserve_server.dataplane import codec
@@ -72,7 +70,7 @@ class OpenCatalog:
             versions=map(str, versions),
             platform=PLATFORM,
             inputs=[_tensor(open_inference.INPUT, INPUT_DATATYPE, *described.input_shape)],
-            outputs=_outputs(len(described.class_names)),
+            outputs=_outputs(described),
             properties={
                 "digest": described.ref.digest,
                 "class_names": json.dumps(list(described.class_names)),
@@ -85,11 +83,12 @@ class OpenCatalog:
         return self._catalog.describe(open_inference.selection(version, "version"))
 
 
-def _outputs(classes: int) -> list[_Tensor]:
-    nothing = np.zeros((1, classes), np.float32)
+def _outputs(described: model_pb2.ModelVersion) -> list[_Tensor]:
+    classes, input_shape = len(described.class_names), tuple(described.input_shape)
+    outputs = {name: open_inference.OUTPUTS[name] for name in open_inference.DEFAULT_OUTPUTS}
     return [
-        _tensor(name, output.datatype, *output.values(nothing).shape[1:])
-        for name, output in open_inference.OUTPUTS.items()
+        _tensor(name, output.datatype, *output.shape(classes, input_shape))
+        for name, output in outputs.items()
     ]
 
 

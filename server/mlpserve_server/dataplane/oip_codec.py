@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import prediction_pb2
 from mlpserve_model import Manifest
-from mlpserve_server.dataplane import codec, tensors
-from mlpserve_server.dataplane.query import Float32, Selection
+from mlpserve_server.dataplane import codec, explanations, tensors
+from mlpserve_server.dataplane.query import Computed, Selection
 from mlpserve_server.errors import InvalidInput
 
 __all__ = [
     "DATATYPES",
+    "DEFAULT_OUTPUTS",
     "FIELD",
     "INPUT",
     "OUTPUTS",
@@ -26,6 +27,7 @@ __all__ = [
 
 INPUT = "instances"
 FIELD = "inputs[0]"
+ATTRIBUTIONS = "attributions"
 
 _Response = inference_pb2.ModelInferResponse
 
@@ -38,11 +40,33 @@ class Datatype(NamedTuple):
 
 
 class Output(NamedTuple):
-    """An output: its datatype, the field of its typed contents, and how to compute it."""
+    """A tensor that can be asked for.
+
+    Attributes:
+        datatype: the protocol's name of its dtype.
+        contents: the field of its typed contents.
+        values: gives its values out of what a model computed.
+        shape: the shape of one row, given the number of classes and the shape of an input.
+    """
 
     datatype: str
     contents: str
-    values: Callable[[NDArray[np.float32]], NDArray[Any]]
+    values: Callable[[Computed], NDArray[Any]]
+    shape: Callable[[int, tuple[int, ...]], tuple[int, ...]]
+
+
+def _labels(computed: Computed) -> NDArray[Any]:
+    labels: NDArray[np.int64] = computed.probabilities.argmax(axis=1).astype("<i8")
+    return labels
+
+
+def _probabilities(computed: Computed) -> NDArray[Any]:
+    return computed.probabilities.astype("<f4", copy=False)
+
+
+def _attributions(computed: Computed) -> NDArray[Any]:
+    assert computed.attributions is not None  # since the query explains
+    return computed.attributions.astype("<f4", copy=False)
 
 
 DATATYPES = {
@@ -50,10 +74,12 @@ DATATYPES = {
     "UINT8": Datatype(prediction_pb2.DATA_TYPE_UINT8, "uint_contents"),
 }
 OUTPUTS = {
-    "labels": Output("INT64", "int64_contents", lambda p: p.argmax(axis=1).astype("<i8")),
-    "probabilities": Output("FP32", "fp32_contents", lambda p: p.astype("<f4", copy=False)),
+    "labels": Output("INT64", "int64_contents", _labels, lambda classes, _: ()),
+    "probabilities": Output("FP32", "fp32_contents", _probabilities, lambda classes, _: (classes,)),
+    ATTRIBUTIONS: Output("FP32", "fp32_contents", _attributions, lambda _, shape: shape),
 }
-_ALL_OUTPUTS = tuple(OUTPUTS)
+# What a request gets that names none, and what the metadata have: clients ask for all of these.
+DEFAULT_OUTPUTS = ("labels", "probabilities")
 
 
 class InferQuery(NamedTuple):
@@ -72,6 +98,11 @@ class InferQuery(NamedTuple):
     id: str
     raw: bool
     outputs: tuple[str, ...]
+
+    @property
+    def explains(self) -> bool:
+        """Whether the attributions are asked for."""
+        return ATTRIBUTIONS in self.outputs
 
 
 class InferCodec:
@@ -105,21 +136,22 @@ class InferCodec:
             _raw(message) if raw else _typed(tensor.contents, datatype),
             message.id,
             raw,
-            _wanted(message) if message.outputs else _ALL_OUTPUTS,
+            _wanted(message) if message.outputs else DEFAULT_OUTPUTS,
         )
 
     def check(self, query: InferQuery, manifest: Manifest, max_batch: int) -> None:
         """Raise InvalidInput unless the array is an instance or a batch."""
-        tensors.check_rows(query, manifest, FIELD, max_batch)
+        maximum = explanations.max_rows(manifest, max_batch) if query.explains else max_batch
+        tensors.check_rows(query, manifest, FIELD, maximum)
 
     def encode(
-        self, probabilities: Float32, manifest: Manifest, queries: Sequence[InferQuery]
+        self, computed: Computed, manifest: Manifest, queries: Sequence[InferQuery]
     ) -> list[bytes]:
         """Return a ModelInferResponse for each query."""
         responses, first = [], 0
         for query in queries:
             rows = tensors.row_count(query, manifest)
-            responses.append(_response(probabilities[first : first + rows], manifest, query))
+            responses.append(_response(computed.rows(first, first + rows), manifest, query))
             first += rows
         return responses
 
@@ -133,9 +165,11 @@ def selection(version: str, field: str) -> Selection:
     return Selection(alias=version)
 
 
-def _response(probabilities: Float32, manifest: Manifest, query: InferQuery) -> bytes:
-    values = [OUTPUTS[name].values(probabilities) for name in query.outputs]
-    head = _head(manifest.model, manifest.version, probabilities.shape, query.outputs)
+def _response(computed: Computed, manifest: Manifest, query: InferQuery) -> bytes:
+    values = [OUTPUTS[name].values(computed) for name in query.outputs]
+    input_shape = manifest.signature.input_shape
+    shape = computed.probabilities.shape
+    head = _head(manifest.model, manifest.version, shape, input_shape, query.outputs)
     if not query.raw:
         return _typed_response(head, query, values)
     # Messages put end to end are one message, by the definition of the encoding.
@@ -144,15 +178,20 @@ def _response(probabilities: Float32, manifest: Manifest, query: InferQuery) -> 
 
 
 @lru_cache(maxsize=256)  # a few sizes of batches, for versions that answer by turns
-def _head(model: str, version: int, shape: tuple[int, int], outputs: tuple[str, ...]) -> bytes:
+def _head(
+    model: str,
+    version: int,
+    shape: tuple[int, int],
+    input_shape: tuple[int, ...],
+    outputs: tuple[str, ...],
+) -> bytes:
     """A response but for its id and values: what is the same for many is encoded once."""
     rows, classes = shape
-    one = np.zeros((1, classes), np.float32)
     described = [
         _Response.InferOutputTensor(
             name=name,
             datatype=OUTPUTS[name].datatype,
-            shape=[rows, *OUTPUTS[name].values(one).shape[1:]],
+            shape=[rows, *OUTPUTS[name].shape(classes, input_shape)],
         )
         for name in outputs
     ]

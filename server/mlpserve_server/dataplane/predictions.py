@@ -6,16 +6,18 @@ runner can stop, or turn to something else, in between.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Generic, NamedTuple, TypeAlias
+from functools import partial
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from mlpserve_model import StoredModel
-from mlpserve_server.dataplane import tensors
+from mlpserve_model import Manifest, StoredModel
+from mlpserve_server.dataplane import explanations, tensors
 from mlpserve_server.dataplane.admission import RowLimiter
 from mlpserve_server.dataplane.codec import BatchCodec, SingleCodec, check_name
+from mlpserve_server.dataplane.explanations import ExplainCodec
 from mlpserve_server.dataplane.oip_codec import InferCodec
-from mlpserve_server.dataplane.query import Codec, Float32, Q, Result
+from mlpserve_server.dataplane.query import Codec, Computed, Decoder, Float32, Q, Query, Result
 from mlpserve_server.errors import Abandoned, as_value
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.shadow import Shadow
@@ -26,13 +28,16 @@ __all__ = ["Answer", "DataPlane", "Steps", "complete"]
 # Rows of one matrix product: small enough for single calls to get their turn in between and
 # for an abandoned batch to end soon, large enough that cutting it up costs nothing.
 CHUNK_ROWS = 512
+# Explaining a row costs about four times as much as classifying it.
+EXPLAINED_CHUNK_ROWS = 128
 
 # The answer to one call: a result, or the reason why there is none.
 Answer: TypeAlias = Result | Exception
 # Work in steps of about a millisecond; its value is the result.
 Steps: TypeAlias = Generator[None, None, Result]
+Part = TypeVar("Part")
 
-_SINGLE, _BATCH, _INFER = SingleCodec(), BatchCodec(), InferCodec()
+_SINGLE, _BATCH, _INFER, _EXPLAIN = SingleCodec(), BatchCodec(), InferCodec(), ExplainCodec()
 
 
 def complete(steps: Steps, active: Callable[[], bool]) -> Result:
@@ -91,33 +96,43 @@ class DataPlane:
         """Answer a ModelInferRequest with a ModelInferResponse; raise ServingError."""
         return self._in_steps(_INFER, request, may_load)
 
+    def explain(self, request: bytes) -> Steps:
+        """Answer an ExplainRequest with an ExplainResponse; raise ServingError."""
+        query, model = self._decode(_EXPLAIN, request, may_load=True)
+        compute = partial(explanations.explain, model, query=query)
+        parts = yield from self._in_chunks(_EXPLAIN.field, query, model.manifest, compute)
+        response = _EXPLAIN.encode(parts, model.manifest, query)
+        rows = tensors.row_count(query, model.manifest)
+        return Result(response, rows, model.manifest.version)
+
     def _answer(self, codec: Codec[Q], requests: Sequence[bytes], may_load: bool) -> list[Answer]:
-        """Answer requests with one matrix product for each model and dtype."""
+        """Answer requests with one matrix product for each model and dtype, and explained ones."""
         if len(requests) == 1:  # nothing to share, and the caller sees every microsecond
             return [self._answer_alone(codec, requests[0], may_load)]
         answers: dict[int, Answer] = {}
-        groups: dict[tuple[int, int], dict[int, _Job[Q]]] = {}
+        groups: dict[tuple[int, int, bool], dict[int, _Job[Q]]] = {}
         for place, request in enumerate(requests):
             try:
                 job = self._decode(codec, request, may_load)
             except Exception as error:
                 answers[place] = as_value(error)
             else:
-                groups.setdefault((id(job.model), job.query.dtype), {})[place] = job
+                key = id(job.model), job.query.dtype, job.query.explains
+                groups.setdefault(key, {})[place] = job
         for group in groups.values():
             answers |= zip(group, self._answer_group(codec, [*group.values()]), strict=True)
         return [answers[place] for place in range(len(requests))]
 
     def _answer_alone(self, codec: Codec[Q], request: bytes, may_load: bool) -> Answer:
         try:
-            return self._compute(codec, [self._decode(codec, request, may_load)])[0]
+            return self._answer_jobs(codec, [self._decode(codec, request, may_load)])[0]
         except Exception as error:
             return as_value(error)
 
     def _answer_group(self, codec: Codec[Q], jobs: Sequence[_Job[Q]]) -> Sequence[Answer]:
         """Answer jobs of one model and dtype together; where a value is wrong, each alone."""
         try:
-            return self._compute(codec, jobs)
+            return self._answer_jobs(codec, jobs)
         except Exception as error:
             if len(jobs) == 1:
                 return [as_value(error)]
@@ -125,21 +140,29 @@ class DataPlane:
 
     def _in_steps(self, codec: Codec[Q], request: bytes, may_load: bool) -> Steps:
         query, model = self._decode(codec, request, may_load)
-        manifest, data = model.manifest, memoryview(query.data)
-        rows = tensors.row_count(query, manifest)
-        chunk_bytes = len(data) // rows * CHUNK_ROWS
+        compute = partial(self._compute, model, explains=query.explains)
+        parts = yield from self._in_chunks(codec.field, query, model.manifest, compute)
+        (response,) = codec.encode(_joined(parts), model.manifest, [query])
+        rows = tensors.row_count(query, model.manifest)
+        return Result(response, rows, model.manifest.version)
+
+    def _in_chunks(
+        self, field: str, query: Query, manifest: Manifest, compute: Callable[[Float32], Part]
+    ) -> Generator[None, None, list[Part]]:
+        """Admit a checked query and compute its scaled rows, some in each step."""
+        rows, data = tensors.row_count(query, manifest), memoryview(query.data)
+        chunk_rows = EXPLAINED_CHUNK_ROWS if query.explains else CHUNK_ROWS
+        chunk_bytes = len(data) // rows * chunk_rows
         parts = []
         with self._rows.admitted(rows), self._observer.rows(rows):
-            for chunk in range(-(-rows // CHUNK_ROWS)):
+            for chunk in range(-(-rows // chunk_rows)):
                 yield
                 values = data[chunk * chunk_bytes : (chunk + 1) * chunk_bytes]
-                first = chunk * CHUNK_ROWS
-                x = tensors.scaled(values, query.dtype, manifest, codec.field, first)
-                parts.append(self._classify(model, x))
-        (response,) = codec.encode(np.concatenate(parts), manifest, [query])
-        return Result(response, rows, manifest.version)
+                first = chunk * chunk_rows
+                parts.append(compute(tensors.scaled(values, query.dtype, manifest, field, first)))
+        return parts
 
-    def _decode(self, codec: Codec[Q], request: bytes, may_load: bool) -> _Job[Q]:
+    def _decode(self, codec: Decoder[Q], request: bytes, may_load: bool) -> _Job[Q]:
         """Decode and check a request; raise ServingError."""
         query = codec.decode(request)
         version, alias, name = query.selection
@@ -149,17 +172,21 @@ class DataPlane:
         codec.check(query, model.manifest, self.max_batch)
         return _Job(query, model)
 
-    def _compute(self, codec: Codec[Q], jobs: Sequence[_Job[Q]]) -> list[Result]:
+    def _answer_jobs(self, codec: Codec[Q], jobs: Sequence[_Job[Q]]) -> list[Result]:
         """Answer jobs of one model and dtype; raise InvalidInput if a value is wrong."""
         queries = [job.query for job in jobs]
         model, manifest = jobs[0].model, jobs[0].model.manifest
         data = queries[0].data if len(queries) == 1 else b"".join(q.data for q in queries)
         x = tensors.scaled(data, queries[0].dtype, manifest, codec.field)
-        responses = codec.encode(self._classify(model, x), manifest, queries)
+        responses = codec.encode(self._compute(model, x, queries[0].explains), manifest, queries)
         return [
             Result(response, tensors.row_count(query, manifest), manifest.version)
             for response, query in zip(responses, queries, strict=True)
         ]
+
+    def _compute(self, model: StoredModel, x: Float32, explains: bool) -> Computed:
+        probabilities = self._classify(model, x)
+        return Computed(probabilities, explanations.predicted(model, x) if explains else None)
 
     def _classify(self, model: StoredModel, x: Float32) -> Float32:
         """Return the probabilities (rows, classes) of x (rows, inputs); report them."""
@@ -168,3 +195,9 @@ class DataPlane:
         if self._shadow:
             self._shadow.offer(model, x, probabilities)
         return probabilities
+
+
+def _joined(parts: Sequence[Computed]) -> Computed:
+    probabilities = np.concatenate([part.probabilities for part in parts])
+    why = [part.attributions for part in parts if part.attributions is not None]
+    return Computed(probabilities, np.concatenate(why) if why else None)

@@ -8,7 +8,17 @@ from numpy.typing import NDArray
 
 from mlpserve_model import Manifest
 
-__all__ = ["Codec", "Float32", "Q", "Query", "Result", "Selection"]
+__all__ = [
+    "Codec",
+    "Computed",
+    "Decoder",
+    "Float32",
+    "Q",
+    "Query",
+    "Result",
+    "Selection",
+    "Tensor",
+]
 
 Float32: TypeAlias = NDArray[np.float32]
 
@@ -21,31 +31,60 @@ class Selection(NamedTuple):
     name: str | None = None
 
 
-class Query(Protocol):
-    """A decoded prediction request, whichever contract it came by; its array is unchecked.
+class Tensor(Protocol):
+    """An unchecked array of a request.
 
     Attributes:
-        selection: the model that is to answer.
         dtype: a DataType of `mlpserve.v1`.
         shape: the dimensions of the array.
         data: its values, row-major and little-endian.
     """
 
     @property
-    def selection(self) -> Selection: ...  # noqa: D102  # described above
-    @property
-    def dtype(self) -> int: ...  # noqa: D102
+    def dtype(self) -> int: ...  # noqa: D102  # described above
     @property
     def shape(self) -> Sequence[int]: ...  # noqa: D102
     @property
     def data(self) -> bytes: ...  # noqa: D102
 
 
+class Query(Tensor, Protocol):
+    """A decoded request, whichever contract it came by, with the array of its instances.
+
+    Attributes:
+        selection: the model that is to answer.
+        explains: whether the answer has attributions.
+    """
+
+    @property
+    def selection(self) -> Selection: ...  # noqa: D102  # described above
+    @property
+    def explains(self) -> bool: ...  # noqa: D102
+
+
+class Computed(NamedTuple):
+    """What a model gives for some rows.
+
+    Attributes:
+        probabilities: (rows, classes).
+        attributions: (rows, inputs), of the predicted classes' logits compared with an input of
+            zeros; None unless a query explains.
+    """
+
+    probabilities: Float32
+    attributions: Float32 | None = None
+
+    def rows(self, start: int, stop: int) -> "Computed":
+        """Return what was computed for some of the rows."""
+        chosen, why = slice(start, stop), self.attributions
+        return Computed(self.probabilities[chosen], why if why is None else why[chosen])
+
+
 Q = TypeVar("Q", bound=Query)
 
 
-class Codec(Protocol[Q]):
-    """One request type of a contract: from bytes to queries, and from probabilities to bytes.
+class Decoder(Protocol[Q]):
+    """One request type of a contract: from bytes to queries.
 
     Attributes:
         field: the path of the array in the request, for error messages.
@@ -61,10 +100,12 @@ class Codec(Protocol[Q]):
         """Raise InvalidInput for an array that the model does not take; its values are not read."""
         ...
 
-    def encode(
-        self, probabilities: Float32, manifest: Manifest, queries: Sequence[Q]
-    ) -> list[bytes]:
-        """Return a response for each query; their rows (rows, classes) come in order."""
+
+class Codec(Decoder[Q], Protocol[Q]):
+    """A decoder, and the way back: from what a model gives to bytes."""
+
+    def encode(self, computed: Computed, manifest: Manifest, queries: Sequence[Q]) -> list[bytes]:
+        """Return a response for each query; their rows come in order."""
         ...
 
 

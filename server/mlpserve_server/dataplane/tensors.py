@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mlpserve.v1 import prediction_pb2
 from mlpserve_model import Manifest, scale_pixels
-from mlpserve_server.dataplane.query import Float32, Query
+from mlpserve_server.dataplane.query import Float32, Tensor
 from mlpserve_server.errors import BatchTooLarge, InvalidInput
 
 __all__ = ["check_batch", "check_instance", "check_rows", "row_count", "scaled"]
@@ -21,24 +21,24 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 _MAX_DIMENSIONS = 8
 
 
-def check_instance(query: Query, manifest: Manifest, field: str) -> None:
+def check_instance(tensor: Tensor, manifest: Manifest, field: str) -> None:
     """Raise InvalidInput unless the array is one instance; its values are not read."""
     inputs = manifest.network.inputs
-    shape: Sequence[int] = query.shape
+    shape: Sequence[int] = tensor.shape
     if len(shape) != 1 or shape[0] != inputs:  # the usual shape needs no more
-        shape = _shape(query, field)
+        shape = _shape(tensor, field)
         if not shape or math.prod(shape) != inputs:
             raise InvalidInput(
                 f"{field}.shape",
                 f"shape {_shown(shape)}, expected {_shown(manifest.signature.input_shape)} "
                 f"or another with a product of {inputs}",
             )
-    _check_size(query, field, shape, inputs)
+    _check_size(tensor, field, shape, inputs)
 
 
-def check_batch(query: Query, manifest: Manifest, field: str, max_batch: int) -> None:
+def check_batch(tensor: Tensor, manifest: Manifest, field: str, max_batch: int) -> None:
     """Raise InvalidInput unless the array is a batch of at most `max_batch` instances."""
-    shape, inputs = _shape(query, field), manifest.network.inputs
+    shape, inputs = _shape(tensor, field), manifest.network.inputs
     if len(shape) < 2 or math.prod(shape[1:]) != inputs:
         raise InvalidInput(
             f"{field}.shape",
@@ -49,21 +49,21 @@ def check_batch(query: Query, manifest: Manifest, field: str, max_batch: int) ->
         raise InvalidInput(f"{field}.shape", "an empty batch, expected at least 1 instance")
     if shape[0] > max_batch:
         raise BatchTooLarge(f"{field}.shape", shape[0], max_batch)
-    _check_size(query, field, shape, shape[0] * inputs)
+    _check_size(tensor, field, shape, shape[0] * inputs)
 
 
-def check_rows(query: Query, manifest: Manifest, field: str, max_batch: int) -> None:
+def check_rows(tensor: Tensor, manifest: Manifest, field: str, max_batch: int) -> None:
     """Raise InvalidInput unless the array is an instance or a batch."""
-    shape, inputs = _shape(query, field), manifest.network.inputs
+    shape, inputs = _shape(tensor, field), manifest.network.inputs
     if shape and math.prod(shape) == inputs:
-        _check_size(query, field, shape, inputs)
+        _check_size(tensor, field, shape, inputs)
     else:
-        check_batch(query, manifest, field, max_batch)
+        check_batch(tensor, manifest, field, max_batch)
 
 
-def row_count(query: Query, manifest: Manifest) -> int:
-    """Return the number of instances in a query that passed its check."""
-    return len(query.data) // (manifest.network.inputs * _DTYPES[query.dtype].itemsize)
+def row_count(tensor: Tensor, manifest: Manifest) -> int:
+    """Return the number of instances in an array that passed its check."""
+    return len(tensor.data) // (manifest.network.inputs * _DTYPES[tensor.dtype].itemsize)
 
 
 def scaled(
@@ -83,24 +83,24 @@ def scaled(
     return values.astype(np.float32, copy=False)
 
 
-def _shape(query: Query, field: str) -> tuple[int, ...]:
-    shape = tuple(query.shape[: _MAX_DIMENSIONS + 1])  # of one that may have millions
+def _shape(tensor: Tensor, field: str) -> tuple[int, ...]:
+    shape = tuple(tensor.shape[: _MAX_DIMENSIONS + 1])  # of one that may have millions
     if len(shape) > _MAX_DIMENSIONS or any(d < 0 for d in shape):
         raise InvalidInput(f"{field}.shape", f"shape {_shown(shape)} is not a shape")
     return shape
 
 
-def _check_size(query: Query, field: str, shape: Sequence[int], values: int) -> None:
-    dtype = _DTYPES.get(query.dtype)
+def _check_size(tensor: Tensor, field: str, shape: Sequence[int], values: int) -> None:
+    dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
         raise InvalidInput(
             f"{field}.dtype",
-            f"dtype {query.dtype}, expected DATA_TYPE_UINT8 (1) or DATA_TYPE_FLOAT32 (2)",
+            f"dtype {tensor.dtype}, expected DATA_TYPE_UINT8 (1) or DATA_TYPE_FLOAT32 (2)",
         )
-    if len(query.data) != values * dtype.itemsize:
+    if len(tensor.data) != values * dtype.itemsize:
         raise InvalidInput(
             f"{field}.data",
-            f"{len(query.data)} bytes, expected {values * dtype.itemsize}: "
+            f"{len(tensor.data)} bytes, expected {values * dtype.itemsize}: "
             f"shape {_shown(shape)} of {dtype.name}",
         )
 

@@ -37,8 +37,8 @@ class DirectTransport(StandardTransport):
 
     @property
     def waiting(self) -> int:
-        """Predictions taken on and not yet answered."""
-        return self._loop.open
+        """Predictions and explanations taken on and not yet answered."""
+        return super().waiting + self._loop.open
 
     @property
     def computing(self) -> bool:

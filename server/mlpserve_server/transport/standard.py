@@ -35,6 +35,7 @@ from mlpserve_server.transport.interceptors import (
 from mlpserve_server.transport.reflection import enable_reflection
 from mlpserve_server.transport.services import (
     COPIES,
+    EXPLANATION_SERVICE,
     INFERENCE_SERVICE,
     MAX_REQUEST_BYTES,
     MODEL_SERVICE,
@@ -177,6 +178,7 @@ class StandardTransport:
             PREDICTION_SERVICE: self._prediction_service(),
             MODEL_SERVICE: self._model_service(),
             INFERENCE_SERVICE: self._inference_service(),
+            EXPLANATION_SERVICE: self._explanation_service(),
         }
         for name, methods in services.items():
             self._pools_by_method |= {f"/{name}/{m}": pool for m, (_, pool) in methods.items()}
@@ -220,6 +222,11 @@ class StandardTransport:
             "ModelReady": _plain(catalog.model_ready, self._models),
             "ModelMetadata": _plain(catalog.model_metadata, self._models),
         }
+
+    def _explanation_service(self) -> dict[str, Method]:
+        explain = run_to_end(self._backend.data.explain)
+        handler = unary_handler(explain, self._batches, COPIES * MAX_REQUEST_BYTES)
+        return {"Explain": (handler, self._batches)}
 
     def _is_full(self, method: str) -> bool:
         pool = self._pools_by_method.get(method)

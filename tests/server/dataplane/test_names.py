@@ -10,6 +10,7 @@ import pytest
 
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
+from mlpserve.v1.explanation_pb2 import ExplainRequest
 from mlpserve_model import Network, Signature
 from tests.support.publishing import Publish
 from tests.support.server import Refuse, Serve, Stubs
@@ -95,6 +96,7 @@ def test_a_model_is_selected_by_name(known: str, stubs: Stubs, refusal: Refuse) 
     requests: list[tuple[Callable[..., Any], Any]] = [
         (stubs.prediction.Predict, pb.PredictRequest(instance=PIXELS, model=selector)),
         (stubs.prediction.BatchPredict, pb.BatchPredictRequest(instances=ROWS, model=selector)),
+        (stubs.explanation.Explain, ExplainRequest(instances=ROWS, model=selector)),
         (stubs.models.GetModelVersion, model_pb2.GetModelVersionRequest(model=selector)),
         (
             stubs.models.ListModelVersions,

@@ -11,7 +11,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mlpserve.open_inference import inference_pb2, inference_pb2_grpc
-from mlpserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
+from mlpserve.v1 import (
+    explanation_pb2,
+    explanation_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    prediction_pb2_grpc,
+)
 from mlpserve.v1 import prediction_pb2 as pb
 from tests.support.publishing import Publish
 from tests.support.raw_http2 import RawConnection, frame
@@ -26,6 +32,7 @@ def requests(channel: grpc.Channel) -> list[tuple[Any, Any]]:
     """Calls and requests, each with the mark in something that a caller chooses."""
     predictions = prediction_pb2_grpc.PredictionServiceStub(channel)
     models = model_pb2_grpc.ModelServiceStub(channel)
+    explanations = explanation_pb2_grpc.ExplanationServiceStub(channel)
     inference = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
     raw: Any = channel.unary_unary
     good = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[12], data=bytes(48))
@@ -49,6 +56,7 @@ def requests(channel: grpc.Channel) -> list[tuple[Any, Any]]:
         (predictions.Predict, pb.PredictRequest(instance=too_long)),
         (predictions.Predict, pb.PredictRequest(instance=good, model=selected)),
         (predictions.BatchPredict, pb.BatchPredictRequest(instances=too_large)),
+        (explanations.Explain, explanation_pb2.ExplainRequest(instances=too_large)),
         (models.GetModelVersion, model_pb2.GetModelVersionRequest(model=selected)),
         (models.ListModelVersions, model_pb2.ListModelVersionsRequest(page_token=MARK)),
         (inference.ModelInfer, wrong_name),

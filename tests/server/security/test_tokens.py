@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mlpserve.open_inference import inference_pb2
-from mlpserve.v1 import model_pb2
+from mlpserve.v1 import explanation_pb2, model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from tests.support.publishing import Publish
 from tests.support.server import Refuse, Run, Serve, Stubs
@@ -27,13 +27,19 @@ PREDICT = pb.PredictRequest(instance=PIXELS)
 REQUESTS = {
     "/mlpserve.v1.PredictionService/Predict": PREDICT,
     "/mlpserve.v1.PredictionService/BatchPredict": pb.BatchPredictRequest(instances=ROWS),
+    "/mlpserve.v1.ExplanationService/Explain": explanation_pb2.ExplainRequest(instances=ROWS),
     "/mlpserve.v1.ModelService/GetModelVersion": model_pb2.GetModelVersionRequest(),
     "/mlpserve.v1.ModelService/ListModelVersions": model_pb2.ListModelVersionsRequest(),
     "/mlpserve.v1.ModelService/ListModels": model_pb2.ListModelsRequest(),
 }
 SERVICES = [
     service
-    for file in (pb.DESCRIPTOR, model_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR)
+    for file in (
+        pb.DESCRIPTOR,
+        model_pb2.DESCRIPTOR,
+        explanation_pb2.DESCRIPTOR,
+        inference_pb2.DESCRIPTOR,
+    )
     for service in file.services_by_name.values()
 ]
 METHODS = [f"/{service.full_name}/{m.name}" for service in SERVICES for m in service.methods]

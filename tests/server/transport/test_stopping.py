@@ -24,6 +24,7 @@ REQUEST = pb.PredictRequest(
 METHODS = [
     "/mlpserve.v1.PredictionService/Predict",
     "/mlpserve.v1.PredictionService/BatchPredict",
+    "/mlpserve.v1.ExplanationService/Explain",
     "/mlpserve.v1.ModelService/ListModelVersions",
     "/inference.GRPCInferenceService/ModelInfer",
 ]
