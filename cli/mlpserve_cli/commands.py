@@ -57,6 +57,7 @@ COMMANDS = {
         Command("serve", "serve the accepted version over gRPC", _SERVER, extra="server"),
         Command("web", "serve the same over HTTP and JSON", _WEB, extra="web"),
         _client("predict", "classify images and arrays"),
+        _client("explain", "show which values of an input its answer came from"),
         _client("model", "show the version that a server serves"),
         _client("health", "check whether a server is ready"),
         _client("bench", "measure a server's latency and throughput"),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         SettingsError,
         UnauthenticatedError,
     )
+    from mlpserve_client._explanation import Explanation, ValueAttribution
     from mlpserve_client._results import (
         BatchPrediction,
         ClassProbability,
@@ -50,6 +51,7 @@ __all__ = [
     "ClientClosedError",
     "ConnectionFailedError",
     "DeadlineError",
+    "Explanation",
     "InvalidInputError",
     "MlpserveError",
     "ModelNotFoundError",
@@ -63,13 +65,16 @@ __all__ = [
     "SettingsError",
     "Tls",
     "UnauthenticatedError",
+    "ValueAttribution",
 ]
 
 _RESULTS = ("BatchPrediction", "ClassProbability", "ModelRef", "ModelVersion", "Prediction")
 _HOMES = {
     "AsyncClient": "_async",
     "Client": "_sync",
+    "Explanation": "_explanation",
     "Tls": "_settings",
+    "ValueAttribution": "_explanation",
     **dict.fromkeys(_RESULTS, "_results"),
 }
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Self
 from mlpserve_client._awaited import AwaitedTransport
 from mlpserve_client._batches import Batches
 from mlpserve_client._calls import Calls
+from mlpserve_client._explain import explain
+from mlpserve_client._explanation import Explanation
 from mlpserve_client._messages import selector
 from mlpserve_client._results import BatchPrediction, ModelVersion, Prediction
 from mlpserve_client._settings import Tls, resolve
@@ -85,6 +87,21 @@ class AsyncClient:
         """
         chosen = selector(version, alias)
         return self._batches.predict_stream(instances, chosen, timeout, batch_size)
+
+    async def explain(
+        self,
+        instance: "Instance",
+        *,
+        label: int | None = None,
+        baseline: "Instance | None" = None,
+        activations: bool = False,
+        version: int | None = None,
+        alias: str | None = None,
+        timeout: float | None = None,
+    ) -> Explanation:
+        """Explain why one instance gets the score of a class, as `Client.explain`."""
+        chosen = selector(version, alias)
+        return await explain(self._calls, instance, label, baseline, activations, chosen, timeout)
 
     async def model(
         self,

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from mlpserve.v1 import model_pb2, prediction_pb2
+from mlpserve.v1 import explanation_pb2, model_pb2, prediction_pb2
 from mlpserve_client import _messages
 from mlpserve_client._class_names import ClassNames
 from mlpserve_client._diagnosis import DeadlineDiagnosis
@@ -100,7 +100,10 @@ class Calls:
         return _messages.prediction(response, ref, names)
 
     def answered_by(
-        self, response: prediction_pb2.PredictResponse | prediction_pb2.BatchPredictResponse
+        self,
+        response: prediction_pb2.PredictResponse
+        | prediction_pb2.BatchPredictResponse
+        | explanation_pb2.ExplainResponse,
     ) -> ModelRef:
         """Return the version that answered, and remember that some replica has it."""
         self._answered.add(response.model.version)

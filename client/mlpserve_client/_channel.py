@@ -17,7 +17,10 @@ from mlpserve_client._settings import Settings, Tls
 from mlpserve_client._targets import is_local
 
 READINESS = "mlpserve.v1.PredictionService"
-_CALLS = [{"service": READINESS}, {"service": "mlpserve.v1.ModelService"}]
+_CALLS = [
+    {"service": f"mlpserve.v1.{name}"}
+    for name in ("PredictionService", "ExplanationService", "ModelService")
+]
 _MESSAGE_LIMIT = 64 * 1024 * 1024  # bytes, as the server's
 
 _RETRY_BUFFER = _MESSAGE_LIMIT  # gRPC's default of 256 KiB would send no batch again

@@ -72,6 +72,11 @@ class ClassNames:
             return self._remember(ref, known.names)
         return await self._ask(ref, classes, timeout)
 
+    async def of(self, ref: ModelRef, timeout: float | None) -> Names:
+        """Return the class names of a version; none where it cannot be described."""
+        names = self._by_version.get(ref)
+        return names if names is not None else await self._ask(ref, 0, timeout)
+
     async def _ask(self, ref: ModelRef, classes: int, timeout: float | None) -> Names:
         numbers = tuple(map(str, range(classes)))
         try:

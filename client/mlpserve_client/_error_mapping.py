@@ -88,6 +88,11 @@ def translate(error: grpc.RpcError, target: str) -> MlpserveError:
             return NotReadyError(f"{target}: {text}")
         case grpc.StatusCode.UNAVAILABLE:
             return ConnectionFailedError(f"{target} cannot be reached: {text}", target=target)
+        case grpc.StatusCode.UNIMPLEMENTED if not reason:
+            return ServerError(
+                f"the server does not offer this call ({text}): it is older than this client, "
+                "or not an mlpserve server"
+            )
         case grpc.StatusCode.CANCELLED if "Channel closed" in text:
             return ClientClosedError("the client was closed during the call")
     return _fault(failure.code(), text, details)

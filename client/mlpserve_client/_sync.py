@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Self
 from mlpserve_client._batches import Batches
 from mlpserve_client._blocking import BlockingTransport, run
 from mlpserve_client._calls import Calls
+from mlpserve_client._explain import explain
+from mlpserve_client._explanation import Explanation
 from mlpserve_client._messages import selector
 from mlpserve_client._results import BatchPrediction, ModelVersion, Prediction
 from mlpserve_client._settings import Tls, resolve
@@ -231,6 +233,39 @@ class Client(ServerQueries):
                 yield answer
         finally:
             run(answers.aclose())
+
+    def explain(
+        self,
+        instance: "Instance",
+        *,
+        label: int | None = None,
+        baseline: "Instance | None" = None,
+        activations: bool = False,
+        version: int | None = None,
+        alias: str | None = None,
+        timeout: float | None = None,
+    ) -> Explanation:
+        """Explain why one instance gets the score of a class.
+
+        The score is the class's logit. Each value of the input contributes a part of what it
+        differs from the logit of the baseline (DeepLIFT's Rescale rule).
+
+        Args:
+            instance: as for `predict`.
+            label: the class to explain; None explains the predicted one.
+            baseline: what to compare with, as an instance; None is all zeros.
+            activations: request the hidden layers' activations as well.
+            version: use this version instead of the one being served.
+            alias: use the version that this alias points at.
+            timeout: seconds, instead of the client's timeout.
+
+        Raises:
+            ServerError: the server does not explain, because it is older than this client.
+            MlpserveError: the call failed, as for `predict`.
+
+        """
+        chosen = selector(version, alias)
+        return run(explain(self._calls, instance, label, baseline, activations, chosen, timeout))
 
     def __repr__(self) -> str:
         return f"Client({self._calls.settings.where!r})"

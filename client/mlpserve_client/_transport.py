@@ -6,7 +6,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
-from mlpserve.v1 import model_pb2, prediction_pb2
+from mlpserve.v1 import explanation_pb2, model_pb2, prediction_pb2
+from mlpserve.v1.explanation_pb2_grpc import ExplanationServiceStub
 from mlpserve.v1.model_pb2_grpc import ModelServiceStub
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 
@@ -28,6 +29,9 @@ PREDICT: Method[prediction_pb2.PredictRequest, prediction_pb2.PredictResponse] =
 BATCH_PREDICT: Method[prediction_pb2.BatchPredictRequest, prediction_pb2.BatchPredictResponse] = (
     Method(PredictionServiceStub, "BatchPredict")
 )
+EXPLAIN: Method[explanation_pb2.ExplainRequest, explanation_pb2.ExplainResponse] = Method(
+    ExplanationServiceStub, "Explain"
+)
 GET_MODEL: Method[model_pb2.GetModelVersionRequest, model_pb2.GetModelVersionResponse] = Method(
     ModelServiceStub, "GetModelVersion"
 )
@@ -38,7 +42,13 @@ LIST_MODELS: Method[model_pb2.ListModelVersionsRequest, model_pb2.ListModelVersi
 
 def bind(channel: grpc.Channel | grpc.aio.Channel) -> dict[Method[Any, Any], Any]:
     """Make the stubs of a channel of either kind."""
-    methods: list[Method[Any, Any]] = [PREDICT, BATCH_PREDICT, GET_MODEL, LIST_MODELS]
+    methods: list[Method[Any, Any]] = [
+        PREDICT,
+        BATCH_PREDICT,
+        EXPLAIN,
+        GET_MODEL,
+        LIST_MODELS,
+    ]
     return {method: getattr(method.stub(channel), method.name) for method in methods}
 
 

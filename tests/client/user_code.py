@@ -13,12 +13,14 @@ from mlpserve_client import (
     BatchPrediction,
     ClassProbability,
     Client,
+    Explanation,
     InvalidInputError,
     MlpserveError,
     ModelVersion,
     OverloadedError,
     Prediction,
     Tls,
+    ValueAttribution,
 )
 from mlpserve_client.testing import ModelServer, serve
 
@@ -48,6 +50,12 @@ def blocking(image: npt.NDArray[np.uint8], images: npt.NDArray[np.float64]) -> N
         client.predict_batch([Path("one.png"), Path("two.png")])
 
         assert_type(client.predict_stream(iter(images)), Generator[Prediction, None, None])
+        why = client.explain("seven.png", label=7, baseline=image)
+        assert_type(why, Explanation)
+        assert_type(why.attributions, npt.NDArray[np.float32])
+        assert_type(why.top(3), list[ValueAttribution])
+        assert_type(why.top(3)[0].position, tuple[int, ...])
+
         assert_type(client.model(), ModelVersion)
         assert_type(client.models(), list[ModelVersion])
         assert_type(client.model().input_shape, tuple[int, ...])
@@ -59,6 +67,7 @@ async def awaited(image: npt.NDArray[np.uint8]) -> None:
     async with AsyncClient(["a:1", "b:2"], tls=Tls(server_name="models"), token="t") as client:
         assert_type(await client.predict(image), Prediction)
         assert_type(await client.predict_batch([image]), BatchPrediction)
+        assert_type(await client.explain(image), Explanation)
         assert_type(client.predict_stream([image]), AsyncGenerator[Prediction, None])
         async for answer in client.predict_stream([image]):
             assert_type(answer, Prediction)

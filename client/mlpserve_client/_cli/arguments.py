@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text, add in (
         ("predict", "classify images and arrays", _add_predict),
+        ("explain", "show which values of an input its answer came from", _add_explain),
         ("models", "list the versions in the store", _add_json),
         ("model", "describe one version", _add_model),
         ("health", "exit with 0 if a server is ready, with 1 if not: for probes", _add_health),
@@ -136,20 +137,34 @@ def _add_json(command: argparse._ActionsContainer) -> None:
     command.add_argument("--json", action="store_true", help="print JSON, one object a line")
 
 
-def _add_predict(command: argparse.ArgumentParser) -> None:
+def _add_sources(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "files",
         nargs="*",
         metavar="FILE",
         help="PNG, JPEG, .npy, .npz (array X or the only one) or IDX, gzipped too; - is stdin",
     )
-    command.add_argument("--demo", action="store_true", help="classify a few drawn digits")
-    command.add_argument(
-        "--index", metavar="I", help="rows to classify: 7, or 0:10 [default all of them]"
-    )
+    command.add_argument("--demo", action="store_true", help="use a few drawn digits")
+    command.add_argument("--index", metavar="I", help="rows to use: 7, or 0:10 [default all]")
+
+
+def _add_predict(command: argparse.ArgumentParser) -> None:
+    _add_sources(command)
     output = command.add_mutually_exclusive_group()
     _add_json(output)
     output.add_argument("--csv", action="store_true", help="print CSV, one row an instance")
+    _add_selector(command)
+
+
+def _add_explain(command: argparse.ArgumentParser) -> None:
+    _add_sources(command)
+    command.add_argument(
+        "--label",
+        type=_between(0, 2**31 - 1, int),
+        metavar="N",
+        help="number of the class to explain [default the predicted one]",
+    )
+    _add_json(command)
     _add_selector(command)
 
 

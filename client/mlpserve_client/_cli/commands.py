@@ -1,4 +1,4 @@
-"""The commands of mlpserve-client other than predict and bench."""
+"""The commands of mlpserve-client other than predict, explain and bench."""
 
 import json
 import sys
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlpserve_client._cli import bench as _bench
+from mlpserve_client._cli import explain as _explaining
 from mlpserve_client._cli import predict as _predicting
 from mlpserve_client._cli.terminal import table
 from mlpserve_client._cli.text import printable
@@ -50,6 +51,7 @@ def health(client: Client, arguments: Namespace) -> int:
 
 COMMANDS: dict[str, Command] = {
     "predict": _predicting.predict,
+    "explain": _explaining.explain,
     "models": models,
     "model": model,
     "health": health,

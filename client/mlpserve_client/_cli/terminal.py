@@ -1,5 +1,6 @@
 """Pictures, bars, tables and progress in a terminal."""
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -9,21 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_client._cli.text import printable
+from mlpserve_client._cli.text import encodable, printable
 from mlpserve_client._results import Prediction
 
 _SHADES = " .:-=+*#%@"
 _BAR = 24  # characters
 _BLOCK = "█"
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # which take no room
 
 
 def bar(share: float) -> str:
     """Draw a share of 1 as a bar, in characters that standard output can encode."""
-    try:
-        _BLOCK.encode(getattr(sys.stdout, "encoding", None) or "ascii")
-    except UnicodeEncodeError:
-        return "#" * round(share * _BAR)
-    return _BLOCK * round(share * _BAR)
+    return (_BLOCK if encodable(_BLOCK) else "#") * round(share * _BAR)
 
 
 def picture(values: npt.NDArray[Any]) -> list[str]:
@@ -49,9 +47,11 @@ def bars(prediction: Prediction, limit: int = 10) -> list[str]:
 
 def beside(left: Sequence[str], right: Sequence[str]) -> str:
     """Put two blocks of lines side by side."""
-    width = max(map(len, left), default=0)
-    lines = zip_longest(left, right, fillvalue="")
-    return "\n".join(f"{a:{width}}   {b}".rstrip() for a, b in lines)
+    widths = [len(_COLOURS.sub("", line)) for line in left]
+    width = max(widths, default=0)
+    padded = [line + " " * (width - own) for line, own in zip(left, widths, strict=True)]
+    lines = zip_longest(padded, right, fillvalue=None)
+    return "\n".join(f"{a or ' ' * width}   {b or ''}".rstrip() for a, b in lines)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

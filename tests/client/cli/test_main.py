@@ -29,7 +29,7 @@ from tests.support.authority import Authority
 from tests.support.client import Expected, Pixels, StartServer
 
 COMMAND = [sys.executable, "-m", "mlpserve_client"]
-COMMANDS = ("predict", "models", "model", "health", "bench")
+COMMANDS = ("predict", "explain", "models", "model", "health", "bench")
 VARIABLES = (
     "MLPSERVE_TARGET",
     "MLPSERVE_TIMEOUT",
@@ -96,6 +96,8 @@ def test_help_names_every_setting(command: str, capsys: pytest.CaptureFixture[st
         ["predict"],
         ["predict", "--demo", "file.npy"],
         ["predict", "--demo", "--json", "--csv"],
+        ["explain"],
+        ["explain", "--demo", "--label", "-1"],
         ["model", "--version", "1", "--alias", "champion"],
         ["models", "--timeout", "0"],
         ["models", "--timeout", "soon"],
@@ -368,7 +370,7 @@ def test_ctrl_c_ends_quietly_with_130() -> None:
     [
         (["models", "--timeout", "soon"], "--timeout: invalid value 'soon': expected a number"),
         (["models", "--target", "gateway:x"], "'gateway:x' has port 'x'"),
-        (["predict"], "expected files to classify"),
+        (["predict"], "expected files (- for stdin), or --demo"),
         (["bench", "--threads", "1.5"], "expected an integer from 1 to 1024"),
         (["health", "--targ", "gateway"], "--targ"),
     ],

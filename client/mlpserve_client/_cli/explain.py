@@ -1,0 +1,93 @@
+"""The command `mlpserve-client explain`: which values of an input its answer came from."""
+
+import json
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from mlpserve_client import _images
+from mlpserve_client._cli.heat_map import heat_map, legend
+from mlpserve_client._cli.sources import MAX_PICTURES, Source, read_sources
+from mlpserve_client._cli.terminal import beside
+from mlpserve_client._cli.text import printable
+from mlpserve_client._errors import InvalidInputError
+from mlpserve_client._explanation import Explanation
+from mlpserve_client._sync import Client
+
+_TOP = 6  # values listed beside a picture
+
+
+class _Answer(NamedTuple):
+    source: str
+    number: int
+    explanation: Explanation
+
+
+def explain(client: Client, arguments: Namespace) -> int:
+    """Explain the answers for the given files, or for a few drawn digits."""
+    model = client.model(version=arguments.version, alias=arguments.alias)
+    sources, failed = read_sources(arguments, model)
+    write = _writer(arguments, sum(len(source.rows) for source in sources))
+    for answer in _answers(client, sources, arguments):
+        write(answer)
+    return 1 if failed else 0
+
+
+def _answers(client: Client, sources: list[Source], arguments: Namespace) -> Iterator[_Answer]:
+    version, alias = arguments.version, arguments.alias
+    for source in sources:
+        for number, values in zip(source.numbers, source.rows, strict=True):
+            found = client.explain(values, label=arguments.label, version=version, alias=alias)
+            # Every answer by the version of the first, whatever is published meanwhile.
+            version, alias = found.model.version, None
+            yield _Answer(source.name, number, found)
+
+
+def _writer(arguments: Namespace, total: int) -> Callable[[_Answer], None]:
+    if arguments.json:
+        return _write_json
+    return _write_picture if total <= MAX_PICTURES else _write_line
+
+
+def _write_json(answer: _Answer) -> None:
+    found = answer.explanation
+    row = {
+        "input": answer.source,
+        "row": answer.number,
+        "label": found.label,
+        "name": found.name,
+        "score": found.score,
+        "baseline_score": found.baseline_score,
+        "attributions": found.attributions.tolist(),
+        "model": found.model.name,
+        "version": found.model.version,
+    }
+    print(json.dumps(row))
+
+
+def _write_line(answer: _Answer) -> None:
+    found = answer.explanation
+    named = printable(f"{answer.source}[{answer.number}]  {found.name}")
+    print(f"{named}  score {found.score:.2f}, baseline {found.baseline_score:.2f}")
+
+
+def _write_picture(answer: _Answer) -> None:
+    found = answer.explanation
+    named = printable(f"{answer.source}[{answer.number}]: why {found.name}")
+    print(f"{named} ({found.model.name} version {found.model.version})")
+    print(beside(*_blocks(found)), end="\n\n")
+
+
+def _blocks(found: Explanation) -> tuple[list[str], list[str]]:
+    """Return the picture, if the input is one, and the figures beside it."""
+    figures = [
+        f"score {found.score:.2f}, of the baseline {found.baseline_score:.2f}",
+        "",
+        "what counted most:",
+        *(f"  {value.attribution:+8.3f}  at {list(value.position)}" for value in found.top(_TOP)),
+    ]
+    try:
+        shape = _images.plane(found.attributions.shape)
+    except InvalidInputError:
+        return [], figures
+    return heat_map(found.attributions.reshape(shape)), [*figures, "", legend()]

@@ -1,0 +1,94 @@
+"""The instances that `predict` and `explain` are given: files, a pipe, or a few drawn digits."""
+
+import math
+import sys
+from argparse import Namespace
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve_client import _images
+from mlpserve_client._cli import demo as _demo
+from mlpserve_client._cli import files as _files
+from mlpserve_client._cli.text import printable
+from mlpserve_client._errors import InvalidInputError, SettingsError
+from mlpserve_client._results import ModelVersion
+
+Array: TypeAlias = npt.NDArray[Any]
+
+MAX_PICTURES = 12  # more instances than this are listed, a line each
+
+
+class Source(NamedTuple):
+    """Instances of one input, `[n, ...]`."""
+
+    name: str
+    rows: Array
+    numbers: range  # the rows' numbers in the input
+
+
+def read_sources(arguments: Namespace, model: ModelVersion) -> tuple[list[Source], bool]:
+    """Read every input that can be read; report the others, and whether there were any.
+
+    Raises:
+        SettingsError: neither files nor --demo were given, or both.
+
+    """
+    if bool(arguments.files) == arguments.demo:
+        raise SettingsError("expected files (- for stdin), or --demo")
+    if arguments.demo:
+        return [_rows_of(*_drawn(model), arguments.index)], False
+    sources: list[Source] = []
+    for name in arguments.files:
+        try:
+            sources.append(_rows_of(name, _read(name, model), arguments.index))
+        except InvalidInputError as error:
+            text = str(error) if name in str(error) else f"{name}: {error}"
+            print(f"mlpserve-client: {printable(text)}", file=sys.stderr)
+    return sources, len(sources) < len(arguments.files)
+
+
+def _drawn(model: ModelVersion) -> tuple[str, Array]:
+    try:
+        height, width = _images.plane(model.input_shape)
+    except InvalidInputError:
+        # The model takes no images: any numbers show that the server answers.
+        rows = np.random.default_rng(0).random((3, *model.input_shape), dtype=np.float32)
+        return "random", rows
+    drawn = [_demo.digit(label, height, width) for label in _demo.DIGITS]
+    return "drawn", np.stack(drawn).reshape(-1, *model.input_shape)
+
+
+def _read(name: str, model: ModelVersion) -> Array:
+    content = _files.read(name)
+    if not isinstance(content, np.ndarray):
+        return _images.fit(content, model.input_shape)[np.newaxis]
+    if content.size == math.prod(model.input_shape) and content.shape[0] != 1:
+        return content[np.newaxis]  # one instance, not as many as its first dimension
+    if content.ndim < 2:
+        raise InvalidInputError(
+            f"{name} holds {content.size} numbers, the model takes {math.prod(model.input_shape)}"
+        )
+    return content
+
+
+def _rows_of(name: str, rows: Array, index: str | None) -> Source:
+    numbers = range(len(rows))
+    if index is not None:
+        numbers = _chosen(index, numbers, name)
+    return Source(name, rows[numbers.start : numbers.stop], numbers)
+
+
+def _chosen(index: str, numbers: range, name: str) -> range:
+    first, colon, last = index.partition(":")
+    try:
+        start = int(first or 0)
+        stop = int(last or len(numbers)) if colon else start + 1
+    except ValueError as error:
+        raise SettingsError(
+            f"invalid --index {index!r}: expected a row, 7, or rows, 0:10"
+        ) from error
+    if not 0 <= start < stop <= len(numbers):
+        raise SettingsError(f"{name} has rows 0 to {len(numbers) - 1}; --index {index} is outside")
+    return range(start, stop)
