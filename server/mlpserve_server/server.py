@@ -27,7 +27,12 @@ from mlpserve_server.system.memory import MemoryWatch
 from mlpserve_server.transport.direct import DirectTransport
 from mlpserve_server.transport.grpc_core import unsupported
 from mlpserve_server.transport.health import NOT_SERVING, SERVING, Health
-from mlpserve_server.transport.services import PREDICTION_SERVICE, Backend, TransportError
+from mlpserve_server.transport.services import (
+    PREDICTION_SERVICE,
+    Backend,
+    TransportError,
+    channel_options,
+)
 from mlpserve_server.transport.standard import StandardTransport
 
 __all__ = ["Server"]
@@ -76,8 +81,8 @@ class Server:
             Backend(data, Catalog(self._manager), self._health),
             self._limits,
             self._access,
-            share_port=settings.worker > 0,
-            observer=observer,
+            channel_options(settings.worker > 0, settings.connection_age_seconds),
+            observer,
         )
         register_gauges(observer, self._manager, self._transport, lambda: self._ready)
         self._followers = self._make_followers()

@@ -128,6 +128,12 @@ class Settings(LogSettings, StoreSettings):
         "at once; 0 takes what the memory of the container or machine allows",
         type=between(0, 1 << 50, int),
     )
+    connection_age_seconds: float = setting(
+        300.0,
+        "age at which clients are asked to reconnect, so that replicas and workers that came later "
+        "get calls; those in flight are finished; 0 is never",
+        type=between(0, _DAY),
+    )
     drain_seconds: float = setting(
         1.0,
         "seconds to continue answering after SIGTERM while reporting not ready",

@@ -6,6 +6,8 @@ matrix product, and never waits for more. Everything else stays on the standard 
 server, on the same port.
 """
 
+from collections.abc import Sequence
+
 from mlpserve_server.dataplane.admission import Limits
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.security.credentials import Credentials
@@ -26,11 +28,11 @@ class DirectTransport(StandardTransport):
         backend: Backend,
         limits: Limits,
         credentials: Credentials,
-        share_port: bool = False,
+        options: Sequence[tuple[str, int]],
         observer: Observer | None = None,
     ) -> None:
         """Make a transport that does not listen yet, from what the standard one is made of."""
-        super().__init__(backend, limits, credentials, share_port, observer)
+        super().__init__(backend, limits, credentials, options, observer)
         self._loop = EventLoop(
             self._server, backend.data, limits, credentials.admits, observer or Observer()
         )

@@ -54,6 +54,7 @@ SMALL_BYTES = 16 << 10
 # 1.5 MB become 1.6 GiB with 1.74), and cannot limit the streams that are being taken down.
 _CHECKS_INFLATED_SIZE = (1, 82)
 _IDENTITY_ONLY = 1
+_NEVER_MS = 2**31 - 1  # gRPC's infinity
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -67,8 +68,6 @@ _OPTIONS = [
     # 20 calls of 60 MiB, read one by one, took 600 MiB instead of 240. What is read gets a window
     # of its size either way.
     ("grpc.http2.bdp_probe", 0),
-    # Now and then a client reconnects, so that replicas and workers that came later get calls.
-    ("grpc.max_connection_age_ms", 300_000),
     # Clients that keep idle connections alive are welcome, ten seconds apart.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     # Room for tokens and traces. With both limits alike, what passes does so always: between
@@ -109,14 +108,26 @@ def grpcio_version() -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", grpc.__version__)[:2]))
 
 
-def channel_options(share_port: bool) -> list[tuple[str, int]]:
-    """Return the options of a server; with `share_port` other processes may listen on its port."""
+def channel_options(
+    share_port: bool = False, connection_age_seconds: float = 0
+) -> list[tuple[str, int]]:
+    """Return the options of a server.
+
+    Args:
+        share_port: Whether other processes may listen on its port.
+        connection_age_seconds: Age at which a client is asked to reconnect; 0 is never. There is no
+            limit to the time that calls in flight may take then, so that none of them is lost.
+
+    """
+    age_ms = max(round(connection_age_seconds * 1000), 1) if connection_age_seconds else _NEVER_MS
     checks_size = grpcio_version() >= _CHECKS_INFLATED_SIZE
     # Shared by default in gRPC: then a taken port is not an error but a share of its calls.
     return [
         *_OPTIONS,
         *(_OVERLOAD_PROTECTION if checks_size else _WITHOUT_CHECK_OF_SIZE),
         ("grpc.so_reuseport", int(share_port)),
+        ("grpc.max_connection_age_ms", age_ms),
+        ("grpc.max_connection_age_grace_ms", _NEVER_MS),
     ]
 
 

@@ -6,7 +6,7 @@ them can keep another from answering. Calls beyond the limit of each are refused
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 
 import grpc
@@ -42,7 +42,6 @@ from mlpserve_server.transport.services import (
     PREDICTION_SERVICE,
     Backend,
     TransportError,
-    channel_options,
 )
 
 __all__ = ["StandardTransport"]
@@ -79,7 +78,7 @@ class StandardTransport:
         backend: Backend,
         limits: Limits,
         credentials: Credentials,
-        share_port: bool = False,
+        options: Sequence[tuple[str, int]],
         observer: Observer | None = None,
     ) -> None:
         """Make a transport that does not listen yet.
@@ -88,7 +87,7 @@ class StandardTransport:
             backend: What answers calls.
             limits: What is admitted.
             credentials: Who may call.
-            share_port: Whether other processes may listen on its port.
+            options: The options of the gRPC server, from `channel_options`.
             observer: What calls are reported to.
 
         """
@@ -104,7 +103,7 @@ class StandardTransport:
         self._rest = futures.ThreadPoolExecutor(REFLECTION_THREADS, thread_name_prefix="reflect")
         self._refusals = futures.ThreadPoolExecutor(REFUSAL_THREADS, thread_name_prefix="refuse")
         self._pools_by_method: dict[str, CallPool] = {}
-        self._server = self._make_server(share_port, observer or Observer())
+        self._server = self._make_server(options, observer or Observer())
         self._stopped = threading.Event()
 
     @property
@@ -165,15 +164,13 @@ class StandardTransport:
     def _pools(self) -> tuple[CallPool, ...]:
         return self._predictions, self._batches, self._models, self._probes
 
-    def _make_server(self, share_port: bool, observer: Observer) -> grpc.Server:
+    def _make_server(self, options: Sequence[tuple[str, int]], observer: Observer) -> grpc.Server:
         admits = self._credentials.admits
         interceptors: list[grpc.ServerInterceptor] = [ObservingInterceptor(observer)]
         if admits:
             interceptors.append(TokenAuthInterceptor(admits, self._refusals))
         interceptors.append(AdmissionInterceptor(self._is_full, too_many(), self._refusals))
-        server = grpc.server(
-            self._rest, interceptors=interceptors, options=channel_options(share_port)
-        )
+        server = grpc.server(self._rest, interceptors=interceptors, options=options)
         services = {
             PREDICTION_SERVICE: self._prediction_service(),
             MODEL_SERVICE: self._model_service(),

@@ -80,6 +80,17 @@ def test_a_host_folder_is_the_trainers_data(new_stack: NewStack, tmp_path: Path)
     assert "1797 rows from /data/mine.npz" in trained
 
 
+def test_a_data_folder_that_is_not_there_is_refused_and_not_made(
+    new_stack: NewStack, tmp_path: Path
+) -> None:
+    stack = new_stack(MLPSERVE_DATA_DIR=str(tmp_path / "typo"))
+
+    said = stack.run("trainer", "train", expect=1)
+
+    assert f"source path does not exist: {tmp_path}/typo" in said
+    assert not (tmp_path / "typo").exists()
+
+
 def test_a_rejected_first_training_leaves_a_server_that_waits_for_a_better_one(
     new_stack: NewStack,
 ) -> None:
