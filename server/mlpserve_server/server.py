@@ -24,6 +24,7 @@ from mlpserve_server.observability.telemetry import Telemetry
 from mlpserve_server.security.credentials import Credentials
 from mlpserve_server.settings import Settings, default_max_bytes
 from mlpserve_server.system.memory import MemoryWatch
+from mlpserve_server.system.ports import require_free
 from mlpserve_server.transport.direct import DirectTransport
 from mlpserve_server.transport.grpc_core import unsupported
 from mlpserve_server.transport.health import NOT_SERVING, SERVING, Health
@@ -106,6 +107,9 @@ class Server:
             PortTaken: another program listens on an address.
 
         """
+        if not self.settings.worker:  # of a worker, the supervisor holds the addresses
+            for address in self.settings.listen:
+                require_free(address)
         self.addresses = tuple(map(self._transport.listen, self.settings.listen))
         self._telemetry.start()
         self._transport.start()

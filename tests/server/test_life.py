@@ -2,6 +2,7 @@
 
 import ctypes
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,10 @@ from tests.support.waiting import eventually
 
 REQUEST = pb.PredictRequest(
     instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
+)
+INTERFACES = Path("/proc/net/if_inet6")
+NEEDS_IPV6 = pytest.mark.skipif(
+    INTERFACES.exists() and "lo" not in INTERFACES.read_text().split(), reason="no IPv6 loopback"
 )
 
 
@@ -105,6 +110,30 @@ def test_a_taken_port_is_an_error(publish: Publish, run: Run) -> None:
     second = run("--listen", address)
     assert f"{address}: Address already in use" in second.event("cannot start")["reason"]
     assert second.process.wait(timeout=20) == 1
+
+
+@NEEDS_IPV6
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+)
+def test_a_host_of_two_addresses_is_taken_if_one_of_them_is(
+    run: Run, family: socket.AddressFamily, host: str, workers: str
+) -> None:
+    with socket.create_server((host, 0), family=family) as taken:
+        address = f"localhost:{taken.getsockname()[1]}"
+        server = run("--listen", address, "--workers", workers)
+        said = server.event("cannot start")["reason"]
+        assert said == f"cannot listen on {address}: Address already in use on {host}"
+        assert server.process.wait(timeout=20) == 1
+
+
+@NEEDS_IPV6
+def test_all_addresses_of_a_host_get_the_same_port(publish: Publish, run: Run) -> None:
+    publish()
+    port = run("--listen", "localhost:0", "--workers", "2").event("listening")["address"][10:]
+    for host in ("127.0.0.1", "::1"):
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @pytest.mark.parametrize(

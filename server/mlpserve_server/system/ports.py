@@ -1,19 +1,25 @@
 """Addresses to listen on: whether one is free, and what is in the way when it is not."""
 
+import errno
 import fcntl
 import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-__all__ = ["PortTaken", "exclusive", "obstacle", "reserved", "unshareable"]
+__all__ = ["PortTaken", "exclusive", "obstacle", "require_free", "reserved", "unshareable"]
 
 # What the system keeps a socket's path in, without the zero at its end.
 _MAX_PATH = 107
 _LOCK_SECONDS = 5.0
+# A machine without IPv6, or without this address.
+_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+# A family of addresses, and what its sockets are bound to.
+Place: TypeAlias = tuple[int, Any]
 
 
 class PortTaken(Exception):
@@ -23,16 +29,25 @@ class PortTaken(Exception):
 def obstacle(address: str) -> str | None:
     """Return what prevents listening on `host:port` or `unix:path`, None when nothing does.
 
-    gRPC itself does not say.
+    gRPC itself does not say. Of a host with several addresses, it is content with any of them: a
+    server on the rest of `localhost` would share its callers with the program on 127.0.0.1.
     """
     if address.startswith("unix:"):
         return _obstacle_of_path(_path(address))
     try:
-        family, place = _resolve(address)
-        _bind_alone(family, place)
+        places = _places(address)
     except OSError as error:
         return error.strerror or str(error)
-    return None
+    failures = [
+        (place[0], failure)
+        for family, place in places
+        if (failure := _bind_error(family, place)) is not None
+    ]
+    decisive = [each for each in failures if each[1].errno not in _ABSENT]
+    if not decisive and len(failures) < len(places):
+        return None
+    host, failure = (decisive or failures)[0]
+    return f"{failure.strerror} on {host}" if len(places) > 1 else failure.strerror
 
 
 def unshareable(addresses: Sequence[str]) -> str | None:
@@ -42,6 +57,12 @@ def unshareable(addresses: Sequence[str]) -> str | None:
     if not hasattr(socket, "SO_REUSEPORT"):
         return "this system cannot share ports"
     return None
+
+
+def require_free(address: str) -> None:
+    """Raise PortTaken if something prevents listening on an address that is not ours to share."""
+    if reason := obstacle(address):
+        raise PortTaken(f"cannot listen on {address}: {reason}")
 
 
 @contextmanager
@@ -57,17 +78,17 @@ def reserved(address: str) -> Iterator[str]:
             pass  # the worker that binds it looks again
         yield address
         return
-    try:
-        family, place = _resolve(address)
-        # Without SO_REUSEPORT this fails when anyone listens there, a twin of ours too.
-        _bind_alone(family, place)
-        shared = socket.socket(family)
-        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        shared.bind(place)
-    except OSError as error:
-        raise PortTaken(f"cannot listen on {address}: {error.strerror}") from error
-    with shared:
-        yield f"{address.rpartition(':')[0]}:{shared.getsockname()[1]}"
+    # It finds whoever listens there, a twin of ours too, which shares the port.
+    require_free(address)
+    host, _, port = address.rpartition(":")
+    with ExitStack() as stack:
+        for family, place in _places(address):
+            if _bind_error(family, place) is None:
+                shared = stack.enter_context(socket.socket(family))
+                shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                shared.bind((place[0], int(port), *place[2:]))
+                port = shared.getsockname()[1]
+        yield f"{host}:{port}"
 
 
 @contextmanager
@@ -100,21 +121,31 @@ def _path(address: str) -> Path:
     return Path(address.removeprefix("unix:"))
 
 
-def _resolve(address: str) -> tuple[int, Any]:
+def _places(address: str) -> list[Place]:
+    """Return the addresses of a host as gRPC finds them, of which one may be absent here."""
     host, _, port = address.rpartition(":")
-    found = socket.getaddrinfo(
-        host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    family, _, _, _, place = found[0]
-    return family, place
+    # Both loopback addresses, whatever the system's list of hosts says.
+    names = ("127.0.0.1", "::1") if host == "localhost" else (host.strip("[]"),)
+    return [
+        (family, place)
+        for name in names
+        for family, _, _, _, place in socket.getaddrinfo(
+            name, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    ]
 
 
-def _bind_alone(family: int, place: Any) -> None:
-    with socket.socket(family) as alone:
-        # As servers do, which may follow each other on a port at once.
-        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        alone.bind(place)
-        alone.listen()
+def _bind_error(family: int, place: Any) -> OSError | None:
+    """Listen for a moment; return the error if that fails."""
+    try:
+        with socket.socket(family) as alone:
+            # As servers do, which may follow each other on a port at once.
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            alone.bind(place)
+            alone.listen()
+    except OSError as error:
+        return error
+    return None
 
 
 def _obstacle_of_path(path: Path) -> str | None:
