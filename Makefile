@@ -96,6 +96,16 @@ test-triton: install .venv-triton/stamp  ## the server with the clients of Trito
 	$(BIN)/python -m pytest tests/server/transport/test_tritonclient.py \
 		tests/server/transport/test_kserve.py tests/web/test_rest_clients.py tests/web/test_openapi.py
 
+# Captum, and the PyTorch that it needs; nothing of ours.
+.venv-captum/stamp: tests/model/nn/captum.txt
+	$(PYTHON) -m venv .venv-captum
+	@.venv-captum/bin/python -m pip install $(PIP_FLAGS) -r tests/model/nn/captum.txt
+	@touch $@
+
+.PHONY: test-captum
+test-captum: install .venv-captum/stamp  ## attributions beside Captum's DeepLift
+	$(BIN)/python -m pytest tests/model/nn/test_captum.py -s
+
 .node/stamp:
 	npm install --silent --no-audit --no-fund --prefix .node \
 		@grpc/grpc-js@1.14 @grpc/proto-loader@0.8 grpc-health-check@2.1

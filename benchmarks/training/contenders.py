@@ -147,7 +147,7 @@ def torch_eager(
     threads: int, sprint: bool = False, compiled: bool = False
 ) -> Callable[[Data], Callable[[int, int], Training]]:
     def prepare(data: Data) -> Callable[[int, int], Training]:
-        import torch  # type: ignore[import-not-found]
+        import torch
 
         torch.set_num_threads(threads)
         x, y = torch.from_numpy(data.x), torch.from_numpy(data.labels)

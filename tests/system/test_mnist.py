@@ -1,7 +1,6 @@
 """The real MNIST, through the whole loop."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,25 +10,20 @@ import pytest
 
 from mlpserve_client import Client
 from mlpserve_model import Store
-from mlpserve_trainer.datasets import DataLocations, load
-from mlpserve_trainer.datasets.split import split
-
-FOLDER = Path(
-    os.environ.get("MLPSERVE_DATA_DIR") or Path(__file__).parents[3] / "shared" / "data" / "mnist"
-)
+from tests.support.mnist import MNIST, load_mnist, needs_mnist
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no MNIST in {FOLDER}: set MLPSERVE_DATA_DIR")
+@needs_mnist
 def test_mnist_reaches_98_percent_and_the_same_over_grpc(store: Store, server: str) -> None:
     program = str(Path(sys.executable).with_name("mlpserve-trainer"))
-    command = [program, "train", "--dataset", "mnist", "--data-dir", str(FOLDER), "--json"]
+    command = [program, "train", "--dataset", "mnist", "--data-dir", str(MNIST), "--json"]
     run = subprocess.run(
         [*command, "--store", str(store.folder.parent)], capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
     outcome = json.loads(run.stdout)
-    holdout = split(load("mnist", DataLocations(FOLDER, FOLDER)), 0.05).holdout
+    holdout = load_mnist().holdout
     with Client(server) as client:
         client.wait_until_ready(timeout=10)
         answers = client.predict_batch(holdout.inputs)
