@@ -1,6 +1,7 @@
 """The arguments of mlpserve-client."""
 
 import argparse
+import os
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -144,7 +145,17 @@ def _add_sources(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="PNG, JPEG, .npy, .npz (array X or the only one) or IDX, gzipped too; - is stdin",
     )
-    command.add_argument("--demo", action="store_true", help="use a few drawn digits")
+    command.add_argument(
+        "--demo",
+        action="store_true",
+        help="use a few drawn digits or, if the model is not of digits, its golden inputs",
+    )
+    command.add_argument(
+        "--store",
+        metavar="FOLDER",
+        default=os.environ.get("MLPSERVE_STORE") or "models",
+        help="the store, for the golden inputs of --demo [default models; MLPSERVE_STORE]",
+    )
     command.add_argument("--index", metavar="I", help="rows to use: 7, or 0:10 [default all]")
 
 

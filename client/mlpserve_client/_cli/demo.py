@@ -1,11 +1,21 @@
-"""A few digits, drawn with a broad pen: inputs for `predict --demo`."""
+"""Inputs for `--demo`: digits drawn with a broad pen, or the golden inputs of a version."""
 
+import hashlib
+import math
 from itertools import pairwise
+from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve_client import _images
+from mlpserve_client._errors import InvalidInputError
+from mlpserve_client._results import ModelVersion
+
 Drawing = npt.NDArray[np.float32]  # [height, width], 0 to 1
+
+_MAX_ROWS = 5
 
 # Each digit as strokes through points (x, y) of a unit square, y downwards.
 _STROKES = {
@@ -24,6 +34,36 @@ _STROKES = {
 
 
 DIGITS = tuple(_STROKES)
+
+
+def digits(model: ModelVersion) -> Drawing | None:
+    """Draw DIGITS as the inputs of a model of digits; None for another model."""
+    try:
+        height, width = _images.plane(model.input_shape)
+    except InvalidInputError:
+        return None
+    if model.class_names != tuple("0123456789"):
+        return None
+    drawn = [digit(label, height, width) for label in DIGITS]
+    return np.stack(drawn).reshape(-1, *model.input_shape)
+
+
+def golden_inputs(model: ModelVersion, store: Path) -> npt.NDArray[np.float32] | None:
+    """Return the first inputs of a version's self-test; None if the store does not hold it."""
+    ref = model.ref
+    folder = store / Path(ref.name).name / str(ref.version)
+    try:
+        weights = (folder / "model.npz").read_bytes()
+        if ref.digest != f"sha256:{hashlib.sha256(weights).hexdigest()}":
+            return None
+        with np.load(folder / "golden.npz") as arrays:
+            rows = arrays["inputs"]
+    except (OSError, KeyError, ValueError, BadZipFile):
+        return None
+    if rows.ndim != 2 or rows.dtype != np.float32 or rows.shape[1] != math.prod(model.input_shape):
+        return None
+    inputs: npt.NDArray[np.float32] = rows[:_MAX_ROWS].reshape(-1, *model.input_shape)
+    return inputs
 
 
 def digit(label: int, height: int, width: int) -> Drawing:

@@ -1,8 +1,9 @@
-"""The instances that `predict` and `explain` are given: files, a pipe, or a few drawn digits."""
+"""The instances that `predict` and `explain` are given: files, a pipe, or a demonstration."""
 
 import math
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -38,7 +39,7 @@ def read_sources(arguments: Namespace, model: ModelVersion) -> tuple[list[Source
     if bool(arguments.files) == arguments.demo:
         raise SettingsError("expected files (- for stdin), or --demo")
     if arguments.demo:
-        return [_rows_of(*_drawn(model), arguments.index)], False
+        return [_rows_of(*_demo_rows(model, arguments.store), arguments.index)], False
     sources: list[Source] = []
     for name in arguments.files:
         try:
@@ -49,15 +50,21 @@ def read_sources(arguments: Namespace, model: ModelVersion) -> tuple[list[Source
     return sources, len(sources) < len(arguments.files)
 
 
-def _drawn(model: ModelVersion) -> tuple[str, Array]:
-    try:
-        height, width = _images.plane(model.input_shape)
-    except InvalidInputError:
-        # The model takes no images: any numbers show that the server answers.
-        rows = np.random.default_rng(0).random((3, *model.input_shape), dtype=np.float32)
-        return "random", rows
-    drawn = [_demo.digit(label, height, width) for label in _demo.DIGITS]
-    return "drawn", np.stack(drawn).reshape(-1, *model.input_shape)
+def _demo_rows(model: ModelVersion, store: str) -> tuple[str, Array]:
+    """Return drawn digits for a model of digits, golden inputs of the version for another."""
+    drawn = _demo.digits(model)
+    if drawn is not None:
+        return "drawn", drawn
+    golden = _demo.golden_inputs(model, Path(store))
+    if golden is not None:
+        return "golden", golden
+    ref = model.ref
+    print(
+        f"mlpserve-client: {printable(f'{ref.name} version {ref.version} is not in {store}')}: "
+        "these are random numbers, not the version's golden inputs; --store says where it is",
+        file=sys.stderr,
+    )
+    return "random", np.random.default_rng(0).random((3, *model.input_shape), dtype=np.float32)
 
 
 def _read(name: str, model: ModelVersion) -> Array:

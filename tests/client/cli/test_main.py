@@ -191,13 +191,39 @@ def test_the_demo_shows_pictures_beside_probabilities() -> None:
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (64,), (5,), (3, 4, 5)])
-def test_the_demo_works_for_every_input_shape(
+def test_the_demo_shows_golden_inputs_to_a_model_that_is_not_of_digits(
     shape: tuple[int, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with serve(input_shape=shape, class_names=("yes", "no")) as server:
-        assert main(["predict", "--demo", "--target", server.target]) == 0
+        command = ["predict", "--demo", "--json", "--target", server.target]
+        command += ["--store", str(server.store)]
+        with np.load(server.store / "mnist" / "1" / "golden.npz") as golden:
+            expected = golden["probabilities"]
 
-    assert "yes" in capsys.readouterr().out
+        assert main(command) == 0
+        answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert main([*command, "--index", "1:3"]) == 0
+        chosen = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    np.testing.assert_allclose([a["probabilities"] for a in answers], expected, atol=1e-4)
+    assert {each["input"] for each in answers} == {"golden"}
+    assert chosen == answers[1:3]
+
+
+def test_the_demo_says_that_its_numbers_are_random_where_the_store_holds_another_version(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = ("yes", "no")
+    with (
+        serve(input_shape=(5,), class_names=names) as server,
+        serve(input_shape=(6,), class_names=names) as other,
+    ):
+        command = ["predict", "--demo", "--target", server.target, "--store", str(other.store)]
+        assert main(command) == 0
+
+    shown = capsys.readouterr()
+    assert "random[0]" in shown.out
+    assert "not the version's golden inputs" in shown.err
 
 
 @pytest.mark.parametrize(
@@ -406,7 +432,8 @@ def test_rows_of_the_demo_can_be_chosen_too(capsys: pytest.CaptureFixture[str]) 
 def test_any_encoding_of_the_output_will_do(command: list[str], encoding: str) -> None:
     names = [f"七{number}" for number in range(10)]
     with serve(class_names=names) as server:
-        environment = os.environ | {"PYTHONIOENCODING": encoding, "MLPSERVE_TARGET": server.target}
+        own = {"MLPSERVE_TARGET": server.target, "MLPSERVE_STORE": str(server.store)}
+        environment = os.environ | own | {"PYTHONIOENCODING": encoding}
         done = subprocess.run(
             [*COMMAND, *command], env=environment, capture_output=True, timeout=60, check=False
         )
