@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     """
     settings = read_settings(arguments)
+    keep_freed_memory()  # before the first thread starts
     set_up(settings.log_format, settings.log_level)
     # gRPC's core has a log of its own in another format. It is switched off before the import of
     # grpc; errors that matter are raised as exceptions as well.
@@ -74,7 +75,6 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
     except ModuleNotFoundError as error:
         return _incomplete(error)
 
-    keep_freed_memory()
     if settings.worker:
         threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True).start()
     # Calls run concurrently: a matrix product on all cores would slow the others down.

@@ -14,13 +14,17 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 _MEBIBYTE = 2**20
 # Memory that an idle process may keep for the next batch.
 _KEPT = 32 * _MEBIBYTE
-# Seconds between two trims under pressure: the allocator stops for one.
+# All threads that allocate wait while the heap is trimmed. Trimming it at every look, ten
+# milliseconds apart, kept 200 calls of 60 MiB from being refused: 2.7 GiB instead of 0.3.
 _TRIM_SECONDS = 1.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def keep_freed_memory() -> None:
     """Let the allocator keep what a batch has freed for the next one; does nothing off glibc.
+
+    To be called before the first thread starts: a thread that allocates earlier gets an arena of
+    its own for good, whose end is never returned to the system (50 MiB after requests of 24 MiB).
 
     Otherwise the system maps each batch's buffers again, page by page. Measured with 1,000 images,
     a batch then takes 6.8 ms of CPU time instead of 4.2.
@@ -76,10 +80,15 @@ class MemoryWatch:
         return self._is_above(self._maximum + counted)
 
     def settle(self) -> None:
-        """Give back what was freed, and remember what an idle process has."""
-        if not self._idle or self._is_above(_KEPT):
+        """Return what was freed, and remember what an idle process has once no more goes back."""
+        if self._idle and not self._is_above(_KEPT):
+            return
+        now, before = time.monotonic(), resident_bytes()
+        if now - self._trimmed >= _TRIM_SECONDS:
+            self._trimmed = now
             release_freed_memory()
-            self._idle = resident_bytes()
+            if not self._idle or before - resident_bytes() < _MEBIBYTE:
+                self._idle = resident_bytes()
 
     def _is_above(self, growth: int) -> bool:
         return resident_bytes() - self._idle > growth

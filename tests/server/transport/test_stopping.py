@@ -13,8 +13,8 @@ from mlpserve_model import Store, StoredModel
 from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
 from tests.support.publishing import Publish
-from tests.support.raw_http2 import RawConnection, frame
-from tests.support.server import Stubs
+from tests.support.raw_http2 import RawConnection, frame, rapid_reset
+from tests.support.server import Run, Stubs
 from tests.support.waiting import eventually
 
 FOR_EVER = 3600.0
@@ -122,3 +122,13 @@ def test_a_call_that_is_computed_is_answered(
     assert call.result(timeout=20).model.version == 1
     stopping.join(30)
     assert not stopping.is_alive()
+
+
+def test_a_stop_amid_calls_that_are_reset_is_a_clean_end(publish: Publish, run: Run) -> None:
+    publish()
+    process = run("--drain-seconds", "0")
+    address = process.event("listening")["address"]
+    with RawConnection(address) as connection:
+        connection.receive(1)
+        connection.socket.sendall(rapid_reset(METHODS[0], 2000))
+        assert process.end() == 0

@@ -1,0 +1,143 @@
+"""Requests take no more memory than the server may, however many come at once."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc
+import pytest
+
+from mlpserve.open_inference import inference_pb2 as oip
+from mlpserve.v1 import prediction_pb2 as pb
+from mlpserve_model import Network, Signature
+from mlpserve_server.settings import default_max_bytes
+from tests.support.publishing import Publish
+from tests.support.server import Process, Run, Stubs
+from tests.support.waiting import eventually
+
+MEBIBYTE = 2**20
+PREDICT = "/mlpserve.v1.PredictionService/Predict"
+BATCH_PREDICT = "/mlpserve.v1.PredictionService/BatchPredict"
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+METHODS = [PREDICT, BATCH_PREDICT, INFER]
+PIXELS = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
+SMALL = pb.PredictRequest(instance=PIXELS)
+CONTAINER = 512 * MEBIBYTE
+REFUSALS = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT}
+
+
+def request_of(method: str, size: int) -> bytes:
+    """A request of about so many bytes that no model answers."""
+    message: Any
+    if method == INFER:
+        infer = oip.ModelInferRequest.InferInputTensor(
+            name="instances", datatype="UINT8", shape=[size // 12, 12]
+        )
+        message = oip.ModelInferRequest(
+            model_name="mnist", inputs=[infer], raw_input_contents=[bytes(size // 12 * 12)]
+        )
+    elif method == PREDICT:
+        tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[3], data=bytes(size))
+        message = pb.PredictRequest(instance=tensor)
+    else:
+        tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[3], data=bytes(size))
+        message = pb.BatchPredictRequest(instances=tensor)
+    data: bytes = message.SerializeToString()
+    return data
+
+
+def memory(pid: int, name: str) -> int:
+    """A figure of a process, in bytes: VmRSS, or VmHWM, the most that it ever had."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"no {name} of {pid}")
+
+
+def call_at_once(
+    address: str, method: str, request: bytes, count: int
+) -> Counter[grpc.StatusCode]:
+    """Send requests over eight connections; returns how often each code came."""
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
+    with ExitStack() as stack:
+        channels = [stack.enter_context(grpc.insecure_channel(address, options)) for _ in range(8)]
+        calls: list[Any] = [channel.unary_unary(method) for channel in channels]
+        futures = [calls[i % 8].future(request, timeout=300) for i in range(count)]
+        return Counter(future.code() for future in futures)
+
+
+class Served(Protocol):
+    """Starts a server with this maximum of bytes."""
+
+    def __call__(self, max_bytes: int) -> tuple[Process, Stubs]:
+        """Return the process and what calls it."""
+        ...
+
+
+@pytest.fixture
+def served(publish: Publish, run: Run) -> Iterator[Served]:
+    """Start a server with this maximum of bytes; gives the process and its stubs."""
+    publish()
+    opened: list[Stubs] = []
+
+    def served(max_bytes: int) -> tuple[Process, Stubs]:
+        process = run("--max-bytes", str(max_bytes))
+        stubs = Stubs(process.event("listening")["address"])
+        opened.append(stubs)
+        eventually(stubs.serving)
+        return process, stubs
+
+    yield served
+    for stubs in opened:
+        stubs.channel.close()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_large_requests_are_read_few_at_a_time_and_their_memory_goes_back(
+    method: str, served: Served
+) -> None:
+    process, stubs = served(8 * MEBIBYTE)
+    pid = process.process.pid
+    idle = memory(pid, "VmRSS")
+    codes = call_at_once(stubs.address, method, request_of(method, 24 * MEBIBYTE), 24)
+    assert set(codes) <= REFUSALS
+    # Alone, each takes 72 MiB while it is parsed, together they would take 1.7 GiB.
+    assert memory(pid, "VmHWM") - idle < 400 * MEBIBYTE
+    assert stubs.prediction.Predict(SMALL, timeout=20).model.version == 1
+    eventually(lambda: memory(pid, "VmRSS") - idle < 48 * MEBIBYTE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_two_hundred_requests_of_60_mib_fit_into_a_container_of_512_mib(
+    method: str, served: Served
+) -> None:
+    process, stubs = served(default_max_bytes(CONTAINER, workers=1))
+    codes = call_at_once(stubs.address, method, request_of(method, 60 * MEBIBYTE), 200)
+    peak = memory(process.process.pid, "VmHWM")
+    print(f"\n{method}: peak {peak / MEBIBYTE:.0f} MiB, {codes}")
+    assert peak < CONTAINER
+    assert set(codes) <= REFUSALS
+    assert stubs.prediction.Predict(SMALL, timeout=20).model.version == 1
+
+
+@pytest.mark.slow
+def test_the_largest_batches_of_64_callers_are_answered_by_the_default_container(
+    publish: Publish, run: Run
+) -> None:
+    names = tuple("0123456789")
+    publish(network=Network((784, 128, 10)), signature=Signature((28, 28), 255, names))
+    container = 2048 * MEBIBYTE  # of docker-compose.yml, with two workers
+    limit = default_max_bytes(container, workers=2)
+    process = run("--max-bytes", str(limit))
+    address = process.event("listening")["address"]
+    stubs = Stubs(address)
+    eventually(stubs.serving)
+    rows = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[8192, 784], data=bytes(8192 * 784 * 4))
+    request = pb.BatchPredictRequest(instances=rows).SerializeToString()
+    codes = call_at_once(address, BATCH_PREDICT, request, 64)
+    stubs.channel.close()
+    assert codes == {grpc.StatusCode.OK: 64}
+    assert memory(process.process.pid, "VmHWM") < container / 2
