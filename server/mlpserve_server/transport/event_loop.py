@@ -17,7 +17,6 @@ from mlpserve_server.errors import (
     MetadataTooLarge,
     NoRequest,
     NotInMemory,
-    TooSlow,
     Unauthenticated,
     as_value,
 )
@@ -25,8 +24,8 @@ from mlpserve_server.observability.observer import Observer
 from mlpserve_server.security.credentials import Admits
 from mlpserve_server.transport.answers import Answers
 from mlpserve_server.transport.grpc_core import CompletionQueue, ServerCall
-from mlpserve_server.transport.handlers import no_memory, too_many
-from mlpserve_server.transport.request_reader import TOO_SLOW_SECONDS, RequestReader
+from mlpserve_server.transport.handlers import too_many
+from mlpserve_server.transport.request_reader import RequestReader, no_memory
 from mlpserve_server.transport.services import (
     COPIES,
     HOT_METHODS,
@@ -174,8 +173,8 @@ class EventLoop:
         pressed = self.busy and self._limits.memory_is_short()
         self._shed_long_reads(pressed)
         for reader in self._readers.values():
-            for call in reader.take_overdue():
-                self._finish(call, TooSlow(f"no request in {TOO_SLOW_SECONDS:g} s"))
+            for call, error in reader.take_overdue():
+                self._finish(call, error)
             reader.read()
         self._answers.give_up_unread(pressed or self._limits.bytes.is_full)
 

@@ -14,7 +14,7 @@ import grpc
 from mlpserve_server.observability.observer import CallInfo
 from mlpserve_server.transport.services import grpcio_version
 
-__all__ = ["SUPPORTED", "CompletionQueue", "ServerCall", "unsupported"]
+__all__ = ["SUPPORTED", "CompletionQueue", "ServerCall", "end_call", "unsupported"]
 
 # Imported by name: it has no types.
 cygrpc: Any = import_module("grpc._cython.cygrpc")
@@ -33,6 +33,12 @@ def unsupported() -> str | None:
         return None
     low, high = (".".join(map(str, version)) for version in SUPPORTED)
     return f"it is made for grpcio from {low} and below {high}, this is {grpc.__version__}"
+
+
+def end_call(context: grpc.ServicerContext, code: int, details: str) -> None:
+    """End a call of grpcio's own server with a status; from any thread, while it is read too."""
+    # Private as well: what is public cancels without a status, or ends with what a handler returns.
+    vars(context)["_rpc_event"].call.cancel(code, details)
 
 
 class ServerCall(CallInfo):

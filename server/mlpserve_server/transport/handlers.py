@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 from grpc_status import rpc_status
@@ -17,17 +17,24 @@ from grpc_status import rpc_status
 from mlpserve_server.dataplane.admission import Limits
 from mlpserve_server.dataplane.predictions import DataPlane, Steps, complete
 from mlpserve_server.dataplane.query import Result
-from mlpserve_server.errors import Abandoned, NoRequest, Overloaded
+from mlpserve_server.errors import Abandoned, NoRequest, Overloaded, ServingError
 from mlpserve_server.transport.answers import PRESSED_SECONDS, UNREAD_SECONDS
+from mlpserve_server.transport.grpc_core import end_call
 from mlpserve_server.transport.interceptors import current_call
+from mlpserve_server.transport.request_reader import (
+    MAX_WAIT_SECONDS,
+    SLOW_SECONDS,
+    TOO_SLOW_SECONDS,
+    no_memory,
+    too_slow,
+)
 from mlpserve_server.transport.services import COPIES, SMALL_BYTES
-from mlpserve_server.transport.status import status_of
+from mlpserve_server.transport.status import refusal_of, status_of
 
 __all__ = [
     "Behaviour",
     "CallPool",
     "Handler",
-    "no_memory",
     "predict",
     "run_to_end",
     "too_many",
@@ -40,8 +47,6 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 # A request that has been on its way for longer is not a small one.
 _LONG_READ_SECONDS = 0.05
-# How long a thread waits for the memory of a large request.
-_MAX_WAIT_SECONDS = 10.0
 
 
 def too_many() -> Overloaded:
@@ -49,9 +54,18 @@ def too_many() -> Overloaded:
     return Overloaded("too many calls are waiting")
 
 
-def no_memory() -> Overloaded:
-    """Return the refusal of a call for which there is no memory."""
-    return Overloaded("the requests in progress take all the memory that they may")
+class _Read(NamedTuple):
+    """A request that is being read.
+
+    Attributes:
+        since: by time.monotonic.
+        is_small: whether it should be a small one, for which nothing is reserved.
+        reserved: the bytes that it reserves.
+    """
+
+    since: float
+    is_small: bool
+    reserved: int
 
 
 class CallPool(futures.ThreadPoolExecutor):
@@ -64,11 +78,14 @@ class CallPool(futures.ThreadPoolExecutor):
     def __init__(self, name: str, threads: int, limits: Limits, limit: Callable[[], int]) -> None:
         super().__init__(threads, name)
         self.open_calls = 0
+        self._thread_count = threads
         self._computing = 0
         self._limits = limits
         self._limit = limit
-        self._reading: dict[grpc.ServicerContext, float] = {}  # since when
-        self._sending: dict[grpc.ServicerContext, float] = {}
+        # What is taken out of either is ended by the one who took it.
+        self._reading: dict[grpc.ServicerContext, _Read] = {}
+        self._sending: dict[grpc.ServicerContext, float] = {}  # since when
+        self._given_up: dict[grpc.ServicerContext, ServingError] = {}
         self._lock = threading.Lock()
 
     @property
@@ -95,30 +112,42 @@ class CallPool(futures.ThreadPoolExecutor):
         return future
 
     def read(
-        self, requests: Iterator[bytes], context: grpc.ServicerContext, can_be_given_up: bool
+        self, requests: Iterator[bytes], context: grpc.ServicerContext, reserved: int
     ) -> bytes:
-        """Return the request of a call; raises NoRequest or Abandoned when none comes."""
-        if can_be_given_up:
-            self._reading[context] = time.monotonic()
+        """Return the request of a call.
+
+        Args:
+            requests: An iterator that gives it.
+            context: The call.
+            reserved: Bytes to reserve meanwhile; 0 for a request that should be small.
+
+        Raises:
+            ServingError: The bytes are not free in time, no request comes, or it is given up.
+
+        """
+        if reserved and not self._limits.bytes.take(reserved, _wait_seconds()):
+            raise no_memory()
+        self._reading[context] = _Read(time.monotonic(), not reserved, reserved)
         try:
             request = next(requests, None)
-        except grpc.RpcError:
+        except grpc.RpcError as error:
+            # The call keeps it, and its frames keep the call: a cycle that would hold a request
+            # that still arrives until garbage is collected.
+            error.__traceback__ = None
             request = None
-        finally:
-            self._reading.pop(context, None)
+        with self._lock:
+            read = self._reading.pop(context, None)
+        if read is None:
+            raise self._given_up.pop(context)
+        self._limits.bytes.release(read.reserved)
         if request is None:
             raise NoRequest if context.is_active() else Abandoned("the caller is gone")
         return request
 
     @contextmanager
-    def holding(self, size: int, seconds: float = 0) -> Iterator[None]:
-        """Return a context in which these bytes count as in use.
-
-        Raises:
-            Overloaded: they are not free within this time.
-
-        """
-        if size and not self._limits.bytes.take(size, seconds):
+    def holding(self, size: int) -> Iterator[None]:
+        """Return a context in which these bytes count as in use; raise Overloaded if not free."""
+        if size and not self._limits.bytes.take(size):
             raise no_memory()
         try:
             yield
@@ -150,15 +179,39 @@ class CallPool(futures.ThreadPoolExecutor):
             sent()
 
     def give_up(self, pressed: bool) -> None:
-        """Cancel calls whose answers are not read, and under pressure those that are being read."""
+        """End calls whose requests do not come or whose answers are not read.
+
+        Under pressure, also those whose requests should be small and are not.
+        """
         now = time.monotonic()
+        with self._lock:
+            for context, read in list(self._reading.items()):
+                self._look_at(context, read, now - read.since, pressed)
         unread = PRESSED_SECONDS if pressed or self.full else UNREAD_SECONDS
-        late = [c for c, since in list(self._sending.items()) if now - since > unread]
-        if pressed:
-            reading = list(self._reading.items())
-            late += [c for c, since in reading if now - since > _LONG_READ_SECONDS]
-        for context in late:
-            context.cancel()
+        for context, since in list(self._sending.items()):
+            if now - since > unread:
+                context.cancel()
+
+    def _look_at(
+        self, context: grpc.ServicerContext, read: _Read, seconds: float, pressed: bool
+    ) -> None:
+        """Give up a request that has been read for this long, or what it reserves, if need be."""
+        others_wait = self.open_calls > self._thread_count
+        if pressed and not read.reserved and seconds > _LONG_READ_SECONDS:
+            self._stop_reading(context, no_memory())
+        elif read.is_small and others_wait and seconds > SLOW_SECONDS:
+            self._stop_reading(context, too_slow(SLOW_SECONDS))
+        elif seconds > TOO_SLOW_SECONDS:
+            self._stop_reading(context, too_slow(TOO_SLOW_SECONDS))
+        elif read.reserved and seconds > SLOW_SECONDS:
+            self._limits.bytes.release(read.reserved)
+            self._reading[context] = read._replace(reserved=0)
+
+    def _stop_reading(self, context: grpc.ServicerContext, error: ServingError) -> None:
+        self._given_up[context] = error
+        self._limits.bytes.release(self._reading.pop(context).reserved)
+        code, details, _ = refusal_of(error)
+        end_call(context, code, details)
 
     def _done(self, _: futures.Future[Any]) -> None:
         with self._lock:
@@ -176,8 +229,7 @@ def unary_handler(answer: Behaviour, pool: CallPool, reserved: int = 0) -> Handl
     """
 
     def run(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        with pool.holding(reserved, _MAX_WAIT_SECONDS):
-            request = pool.read(requests, context, can_be_given_up=not reserved)
+        request = pool.read(requests, context, reserved)
         held = COPIES * len(request) if len(request) > SMALL_BYTES else 0
         with pool.holding(held), pool.computes():
             response = answer(request, context)
@@ -230,6 +282,12 @@ def predict(data: DataPlane, limits: Limits) -> Behaviour:
             del answer  # a cycle with the frame, which holds the request
 
     return behaviour
+
+
+def _wait_seconds() -> float:
+    """Return how long this thread's call may still wait for memory, counted from its arrival."""
+    call = current_call()
+    return max(0.0, call.started + MAX_WAIT_SECONDS - time.monotonic()) if call else 0.0
 
 
 def _noted(result: Result) -> bytes:

@@ -47,7 +47,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc_heal
         with self._lock:
             watchers = list(self._watchers)
         for watcher in watchers:
-            self._pool.submit(watcher.end)
+            self._pool.submit(watcher.end, self._status_of)
 
     def serving(self, service: str) -> bool:
         """Whether the service's status is SERVING."""
@@ -93,18 +93,25 @@ class _Watcher:
         self.service = service
         self._send = send
         self._told: Any = None
+        self._ended = False
         self._turn = threading.Lock()  # one message at a time, in order
 
     def tell(self, status_of: Callable[[str], Any]) -> None:
         with self._turn:
-            status = status_of(self.service)
-            if status != self._told:
-                self._told = status
-                self._send(health_pb2.HealthCheckResponse(status=status))
+            self._tell(status_of(self.service))
 
-    def end(self) -> None:
+    def end(self, status_of: Callable[[str], Any]) -> None:
+        """End the Watch; what was to be told runs on another thread, perhaps later."""
         with self._turn:
-            self._send(None)
+            self._tell(status_of(self.service))
+            if not self._ended:
+                self._ended = True
+                self._send(None)
+
+    def _tell(self, status: Any) -> None:
+        if status != self._told and not self._ended:
+            self._told = status
+            self._send(health_pb2.HealthCheckResponse(status=status))
 
 
 def _on(pool: futures.ThreadPoolExecutor, method: Any, **attributes: Any) -> Any:

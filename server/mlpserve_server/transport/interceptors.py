@@ -129,7 +129,9 @@ def _observed(behaviour: Callable[..., Any], call: _Call, observer: Observer) ->
 
     @wraps(behaviour)  # with its attributes: the pool that it runs on
     def observed(request: Any, context: Any) -> Any:  # the types know no code() of a context
-        _CALL.set(call)
+        # Reset at the end: grpcio keeps the variables with the call, and that would be a cycle that
+        # holds the request, which arrives even when it was given up, until garbage is collected.
+        token = _CALL.set(call)
         call.context = context
         try:
             response = behaviour(request, context)
@@ -137,6 +139,8 @@ def _observed(behaviour: Callable[..., Any], call: _Call, observer: Observer) ->
             code = context.code() or grpc.StatusCode.UNKNOWN
             observer.ended(call, code.value[0])
             raise
+        finally:
+            _CALL.reset(token)
         observer.ended(call, grpc.StatusCode.OK.value[0])
         return response
 

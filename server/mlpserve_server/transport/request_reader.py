@@ -6,20 +6,41 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from mlpserve_server.dataplane.admission import ByteLimiter
+from mlpserve_server.errors import Overloaded, ServingError, TooSlow
 from mlpserve_server.transport.grpc_core import ServerCall
 
-__all__ = ["TOO_SLOW_SECONDS", "RequestReader"]
+__all__ = [
+    "MAX_WAIT_SECONDS",
+    "SLOW_SECONDS",
+    "TOO_SLOW_SECONDS",
+    "RequestReader",
+    "no_memory",
+    "too_slow",
+]
 
 # A request that is not here by then no longer keeps others waiting; later, it is given up.
 SLOW_SECONDS, TOO_SLOW_SECONDS = 1.0, 30.0
+# How long a call may wait, from its arrival, for the memory that reading its request may take.
+MAX_WAIT_SECONDS = 10.0
+
+
+def no_memory() -> Overloaded:
+    """Return the refusal of a call for which there is no memory."""
+    return Overloaded("the requests in progress take all the memory that they may")
+
+
+def too_slow(seconds: float) -> TooSlow:
+    """Return the refusal of a call whose request does not come in this time."""
+    return TooSlow(f"no request in {seconds:g} s")
 
 
 class RequestReader:
     """Reads the requests of calls, `at_once` at most; the others wait unread.
 
-    How large a request is shows when it is here. So each read reserves the memory of the largest
-    one until then, and waits unread while it is not free; or, of a method whose requests are
-    small, reserves nothing, and is given up when memory is short.
+    How large a request is shows when it is here: gRPC has one maximum for all methods of a
+    server. So each read reserves the memory of the largest one until then, and waits unread while
+    it is not free; or, of a method whose requests are small, reserves nothing, and is given up
+    when memory is short.
     """
 
     def __init__(
@@ -69,15 +90,17 @@ class RequestReader:
             self._reading[call] = time.monotonic()
             call.receive(self._received)
 
-    def take_overdue(self) -> Iterator[ServerCall]:
-        """Yield the calls whose requests have not come in time; what still comes is ignored."""
+    def take_overdue(self) -> Iterator[tuple[ServerCall, ServingError]]:
+        """Yield the calls that have waited for too long, and why; what still comes is ignored."""
         now = time.monotonic()
+        while self._unread and self._unread[0].started <= now - MAX_WAIT_SECONDS:
+            yield self._unread.popleft(), no_memory()
         for call in _older(self._reading, now - SLOW_SECONDS):
             self._slow[call] = self._reading.pop(call)
             self._free(call)
         for call in _older(self._slow, now - TOO_SLOW_SECONDS):
             del self._slow[call]
-            yield call
+            yield call, too_slow(TOO_SLOW_SECONDS)
 
     def take_unreserved(self, seconds: float) -> Iterator[ServerCall]:
         """Yield the calls that have been read for longer than this without a reservation."""

@@ -1,5 +1,6 @@
 """Callers that send half a request, watch and leave, or ask for too much harm nobody else."""
 
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model.store.reader import StoreReader
+from mlpserve_server.transport.grpc_core import ServerCall
 from tests.support.publishing import Publish
+from tests.support.raw_http2 import RawConnection, frame
 from tests.support.server import Refuse, Serve, Stubs
 from tests.support.waiting import eventually
 
@@ -101,24 +104,57 @@ def test_idle_reflection_and_half_open_calls_do_not_stop_health(stubs: Stubs) ->
     go.set()
 
 
-# grpcio's own server waits for a request as long as its caller does.
-@pytest.mark.parametrize("transport", ["direct"], indirect=True)
+@pytest.mark.parametrize("method", ["Predict", "BatchPredict"])
 def test_a_request_that_never_comes_is_refused_in_the_end(
-    stubs: Stubs, monkeypatch: pytest.MonkeyPatch
+    method: str, stubs: Stubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlpserve_server.transport.request_reader.TOO_SLOW_SECONDS", 0.5)
-    monkeypatch.setattr("mlpserve_server.transport.request_reader.SLOW_SECONDS", 0.1)
+    for module in ("request_reader", "handlers"):
+        monkeypatch.setattr(f"mlpserve_server.transport.{module}.TOO_SLOW_SECONDS", 0.5)
+        monkeypatch.setattr(f"mlpserve_server.transport.{module}.SLOW_SECONDS", 0.1)
     go = threading.Event()
 
     def nothing() -> Iterator[bytes]:
         go.wait(60)
         yield from ()
 
-    start: Any = stubs.channel.stream_unary("/mlpserve.v1.PredictionService/Predict")
+    start: Any = stubs.channel.stream_unary(f"/mlpserve.v1.PredictionService/{method}")
     call = start.future(nothing(), timeout=30)
     assert call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     assert "no request in" in call.details()
     go.set()
+
+
+def test_half_open_calls_do_not_keep_single_calls_waiting(stubs: Stubs) -> None:
+    half_open = HalfOpen(stubs.channel, "/mlpserve.v1.PredictionService/Predict", 50)
+    assert stubs.prediction.Predict(REQUEST, timeout=20).model.version == 1
+    half_open.end()
+
+
+@pytest.mark.parametrize("method", ["Predict", "BatchPredict"])
+def test_a_call_that_has_ended_holds_no_memory(method: str, stubs: Stubs) -> None:
+    """However it ended: a cycle would keep its request until garbage is collected."""
+    path = f"/mlpserve.v1.PredictionService/{method}"
+    call: Any = stubs.channel.unary_unary(path)
+
+    def open_calls() -> list[object]:
+        kinds = (grpc.ServicerContext, ServerCall)
+        return [each for each in gc.get_objects() if isinstance(each, kinds)]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert stubs.prediction.Predict(REQUEST, timeout=20).model.version == 1
+        with pytest.raises(grpc.RpcError):
+            call(b"", timeout=20)  # an array without a shape
+        with RawConnection(stubs.address) as connection:
+            for _ in range(3):  # ended by the server, reset, and left
+                connection.send(connection.open(path), frame(b"abc", length=10))
+            connection.end(1)
+            connection.reset(3)
+            connection.status(1)
+        eventually(lambda: not open_calls())
+    finally:
+        gc.enable()
 
 
 def test_a_flood_of_single_calls_does_not_starve_a_batch(stubs: Stubs) -> None:

@@ -56,9 +56,7 @@ def memory(pid: int, name: str) -> int:
     raise AssertionError(f"no {name} of {pid}")
 
 
-def call_at_once(
-    address: str, method: str, request: bytes, count: int
-) -> Counter[grpc.StatusCode]:
+def call_at_once(address: str, method: str, request: bytes, count: int) -> Counter[grpc.StatusCode]:
     """Send requests over eight connections; returns how often each code came."""
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
     with ExitStack() as stack:
