@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from mlpserve_client import Client
 from mlpserve_client.testing import serve
+from mlpserve_model import Store
+from mlpserve_server.server import Server
+from mlpserve_server.settings import Settings
+from tests.support.publishing import publish_to
 from tests.web.conftest import StartWeb, Web
 
 CHROMIUM = shutil.which("chromium")
@@ -112,8 +118,73 @@ def test_two_versions_answer_the_same_input(digits: Web, open_page: Callable[...
     page.get_by_label("compared with").select_option("1")
 
     expect(page.locator("#second .hint").first).to_contain_text("version 1")
+    expect(page.locator("#agreement")).to_contain_text(re.compile("Both versions|Version 2 says"))
+    expect(page.locator("#map-list figcaption").nth(1)).to_contain_text("version 1")
     page.get_by_label("Version").first.select_option("1")
     expect(page.locator("#answer .hint").first).to_contain_text("version 1")
+    page.get_by_label("compared with").select_option("")
+    expect(page.locator("#agreement")).to_be_hidden()
+
+
+def test_an_answer_is_explained_by_a_map_and_hidden_units(
+    digits: Web, open_page: Callable[..., Page]
+) -> None:
+    page = open_page(digits)
+
+    page.get_by_role("button", name="8", exact=True).click()
+
+    expect(page.locator("#map-list figcaption")).to_contain_text("more than blank")
+    answer = page.locator("#answer .name").inner_text()
+    expect(page.get_by_role("img", name=f"what speaks for {answer}")).to_be_visible()
+    expect(page.get_by_role("img", name="looks for").first).to_be_visible()
+    colours = page.evaluate(
+        """() => {
+            const canvas = document.querySelector("#map-list canvas");
+            const drawn = canvas.getContext("2d");
+            const { data } = drawn.getImageData(0, 0, canvas.width, canvas.height);
+            let coloured = 0;
+            for (let i = 0; i < data.length; i += 4) coloured += data[i] !== data[i + 2];
+            return [canvas.width, coloured > 20 && coloured < 500];
+        }"""
+    )
+    assert colours == [28, True]  # the strokes are coloured, the ground is not
+
+
+def test_live_traffic_is_shown_where_there_are_metrics(
+    start_web: StartWeb, open_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    publish_to(Store(tmp_path, "mnist"))
+    settings = Settings(
+        store=tmp_path, listen=("127.0.0.1:0",), metrics_listen="127.0.0.1:0", poll_seconds=0.02,
+        drain_seconds=0,
+    )  # fmt: skip
+    with Server(settings) as running, Client(running.address) as client:
+        client.wait_until_ready(10)
+        client.predict_batch(np.full((5, 12), 0.5, np.float32))
+        metrics = f"http://{running.metrics_address}/metrics"
+        page = open_page(start_web("--target", running.address, "--metrics", metrics))
+
+        expect(page.locator("#traffic")).to_be_visible()
+        expect(page.locator("#traffic-figures")).to_contain_text(re.compile("median≤ .* ms"))
+        expect(page.locator("#traffic-classes")).to_contain_text("5")
+
+
+def test_without_metrics_there_is_no_live_traffic(
+    digits: Web, open_page: Callable[..., Page]
+) -> None:
+    expect(open_page(digits).locator("#traffic")).to_be_hidden()
+
+
+def test_a_server_without_a_model_is_said_to_have_none(
+    start_web: StartWeb, open_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    settings = Settings(store=tmp_path, listen=("127.0.0.1:0",), drain_seconds=0)
+    (tmp_path / "mnist").mkdir()
+    with Server(settings) as running:
+        page = open_page(start_web("--target", running.address, "--timeout", "1"))
+
+        expect(page.locator("#served")).to_contain_text("No model answers")
+        expect(page.locator("#problem")).to_contain_text("no model")
 
 
 def test_the_versions_are_listed(digits: Web, open_page: Callable[..., Page]) -> None:

@@ -2,15 +2,25 @@
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from mlpserve_client import Client
+import mlpserve_web
+from mlpserve_client import Client, InvalidInputError
 from mlpserve_client.testing import ModelServer
+from mlpserve_model import Store
+from mlpserve_server.server import Server
+from mlpserve_server.settings import Settings
+from tests.support.client import Scripted
+from tests.support.publishing import publish_to
+from tests.support.waiting import eventually
 from tests.web.conftest import SHAPE, StartWeb, Web
+
+STATIC = Path(mlpserve_web.__path__[0]) / "static"
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +34,7 @@ def png(pixels: Any) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("path", ["/", "/page/main.js", "/page/style.css", "/page/icon.svg"])
+@pytest.mark.parametrize("path", ["/", *(f"/page/{file.name}" for file in STATIC.iterdir())])
 def test_the_page_loads_nothing_from_elsewhere(page: Web, path: str) -> None:
     answer = page.call(path)
 
@@ -73,6 +83,57 @@ def test_a_picture_is_fitted_and_comes_back_as_the_network_sees_it(page: Web) ->
     assert len(answer["probabilities"]) == 3
 
 
+def test_an_answer_comes_with_its_explanation(page: Web, server: ModelServer) -> None:
+    x = np.random.default_rng(3).random(12, np.float32)
+    body = json.dumps(x.tolist()).encode()
+
+    why = page.call("/api/classify", body, Content_Type="application/json").json["explanation"]
+
+    with Client(server.target) as client:
+        found = client.explain(x, activations=True)
+    np.testing.assert_allclose(why["attributions"], found.attributions.ravel(), atol=1e-6)
+    assert why["score"] == pytest.approx(found.score)
+    fired = found.activations[0]
+    numbers = [unit["number"] for unit in why["units"]]
+    assert numbers == [n for n in np.argsort(-fired, kind="stable")[:6] if fired[n] > 0]
+    w = Store(server.store, "mnist").load(1).weights[0].w
+    for unit in why["units"]:
+        assert unit["activation"] == pytest.approx(float(fired[unit["number"]]))
+        np.testing.assert_allclose(unit["weights"], w[:, unit["number"]])
+
+
+def test_without_the_store_nothing_is_said_of_units(web: Web) -> None:
+    body = json.dumps([0.5] * 12).encode()
+
+    why = web.call("/api/classify", body, Content_Type="application/json").json["explanation"]
+
+    assert len(why["attributions"]) == 12
+    assert why["units"] == []
+
+
+def test_of_weights_that_did_not_answer_nothing_is_shown(
+    server: ModelServer, start_web: StartWeb, tmp_path: Path
+) -> None:
+    publish_to(Store(tmp_path, "mnist"), seed=9)  # another version 1
+    web = start_web("--target", server.target, "--store", str(tmp_path))
+    body = json.dumps([0.5] * 12).encode()
+
+    answer = web.call("/api/classify", body, Content_Type="application/json").json
+
+    assert answer["explanation"]["units"] == []
+
+
+def test_a_server_that_does_not_explain_answers_all_the_same(start_web: StartWeb) -> None:
+    server = Scripted()
+    try:
+        web = start_web("--target", server.target)
+        answer = web.call("/api/classify", b"[0.5, 0.5]", Content_Type="application/json").json
+    finally:
+        server.close()
+
+    assert (answer["name"], answer["explanation"]) == ("yes", None)
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "message"),
     [
@@ -99,6 +160,60 @@ def test_a_version_is_chosen(page: Web, query: str, status: int) -> None:
 
     path = f"/api/classify?version={query}"
     assert page.call(path, body, Content_Type="application/json").status == status
+
+
+def test_live_traffic_is_that_of_the_metrics(start_web: StartWeb, tmp_path: Path) -> None:
+    store = Store(tmp_path, "mnist")
+    publish_to(store)
+    publish_to(store, seed=1, promote=False)
+    settings = Settings(
+        store=tmp_path,
+        listen=("127.0.0.1:0",),
+        metrics_listen="127.0.0.1:0",
+        shadow="2",
+        poll_seconds=0.02,
+        drain_seconds=0,
+    )
+    with Server(settings) as running, Client(running.address) as client:
+        client.wait_until_ready(10)
+        web = start_web(
+            "--target", running.address, "--metrics", f"http://{running.metrics_address}/metrics"
+        )
+        assert web.call("/api/models").json["traffic"] is True
+        client.predict_batch(np.full((5, 12), 0.5, np.float32))
+        with pytest.raises(InvalidInputError):
+            client.predict([0.5])
+
+        def rows() -> int:
+            classes = web.call("/api/traffic").json["classes"]
+            return sum(one["rows"] for one in classes)
+
+        eventually(lambda: rows() == 5)
+        seen = web.call("/api/traffic").json
+        assert seen["calls"] >= 2
+        assert seen["failed"] == 1
+        assert seen["seconds"]["counts"] == sorted(seen["seconds"]["counts"])
+        assert len(seen["seconds"]["counts"]) == len(seen["seconds"]["bounds"]) + 1
+        assert seen["seconds"]["counts"][-1] == seen["calls"]
+        eventually(lambda: bool(web.call("/api/traffic").json["shadows"]))
+        (shadow,) = web.call("/api/traffic").json["shadows"]
+        assert (shadow["version"], shadow["agreed"] + shadow["differed"]) == ("2", 5)
+
+
+def test_metrics_that_cannot_be_read_are_said_to_be(
+    server: ModelServer, start_web: StartWeb
+) -> None:
+    web = start_web("--target", server.target, "--metrics", "http://127.0.0.1:1/metrics")
+
+    answer = web.call("/api/traffic")
+
+    assert (answer.status, list(answer.json)) == (503, ["error"])
+    assert "the metrics cannot be read" in answer.json["error"]
+
+
+def test_without_metrics_there_is_no_live_traffic(page: Web) -> None:
+    assert page.call("/api/models").json["traffic"] is False
+    assert page.call("/api/traffic").status == 404
 
 
 def test_a_report_that_is_not_there_is_not_found(page: Web, web: Web) -> None:

@@ -1,6 +1,6 @@
 """The HTTP routes: the Open Inference Protocol over REST, on top of the client library."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import NamedTuple, TypedDict
@@ -47,12 +47,14 @@ class Page(NamedTuple):
     """What the page shows beside the answers.
 
     Attributes:
-        store: where the versions' reports are; None leaves them out.
+        store: where the versions' reports and weights are; None leaves them out.
         target: the model servers, as the examples of calls name them.
+        metrics: where the model servers' metrics are; without any, live traffic is left out.
     """
 
     store: Store | None
     target: str
+    metrics: Sequence[str] = ()
 
 
 def application(upstream: Upstream, limits: Limits, policy: OriginPolicy, page: Page) -> Starlette:

@@ -57,7 +57,11 @@ def _serve(settings: Namespace) -> int:
             Upstream(connect),
             Limits(settings.max_body_bytes, settings.request_seconds),
             OriginPolicy(settings.allow_origin, is_loopback(settings.listen[0])),
-            Page(settings.store and Store(settings.store, settings.model), settings.target),
+            Page(
+                settings.store and Store(settings.store, settings.model),
+                settings.target,
+                settings.metrics,
+            ),
         )
         serve(app, settings)
     except (MlpserveError, ListenError) as error:

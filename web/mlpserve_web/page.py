@@ -8,6 +8,7 @@ import asyncio
 import io
 import math
 import time
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -25,6 +26,8 @@ from mlpserve_client._images import fit, read
 from mlpserve_model import Store, StoreError, VersionNotFound
 from mlpserve_web.errors import HttpError
 from mlpserve_web.requests import Body, Calling
+from mlpserve_web.traffic import read_traffic
+from mlpserve_web.why import Explainer
 
 __all__ = ["SecurityHeaders", "page_routes"]
 
@@ -35,22 +38,35 @@ _POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancest
 _REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 
 
-def page_routes(calling: Calling, body: Body, store: Store | None, target: str) -> list[BaseRoute]:
+def page_routes(
+    calling: Calling, body: Body, store: Store | None, target: str, metrics: Sequence[str]
+) -> list[BaseRoute]:
     """Return the routes of the page and of what it asks for.
 
     Args:
         calling: makes an endpoint of a function that gets the caller's client.
         body: reads a request's body within the limits.
-        store: where the reports are; None leaves them out.
+        store: where the reports and weights are; None leaves them out.
         target: the model servers, as the page's examples of calls name them.
+        metrics: where the model servers' metrics are; none leaves live traffic out.
+
     """
 
     async def models(_: Request, client: AsyncClient) -> Response:
         versions = [_described(version, store is not None) for version in await client.models()]
-        return JSONResponse({"target": target, "versions": versions})
+        traffic = bool(metrics)
+        return JSONResponse({"target": target, "versions": versions, "traffic": traffic})
+
+    explainer = Explainer(store)
 
     async def classify(request: Request, client: AsyncClient) -> Response:
-        return await _classify(request, client, body)
+        return await _classify(request, client, body, explainer)
+
+    async def traffic(_: Request, client: AsyncClient) -> Response:
+        if not metrics:
+            raise HttpError(404, "no --metrics was given: there is no live traffic")
+        await client.model()  # who may not call the servers may not see what they do either
+        return JSONResponse(await read_traffic(metrics))
 
     async def report(request: Request, client: AsyncClient) -> Response:
         await client.model()  # who may not call the servers may not read their reports either
@@ -59,6 +75,7 @@ def page_routes(calling: Calling, body: Body, store: Store | None, target: str) 
     return [
         Route("/api/models", calling(models)),
         Route("/api/classify", calling(classify), methods=["POST"]),
+        Route("/api/traffic", calling(traffic)),
         Route("/api/reports/{version:int}", calling(report)),
         Route("/", _index),
         Mount("/page", StaticFiles(directory=_FOLDER)),
@@ -105,7 +122,9 @@ def _described(version: ModelVersion, reports: bool) -> dict[str, Any]:
     }
 
 
-async def _classify(request: Request, client: AsyncClient, body: Body) -> Response:
+async def _classify(
+    request: Request, client: AsyncClient, body: Body, explainer: Explainer
+) -> Response:
     model = await client.model(version=_version(request))
     data = await body(request)
     if request.headers.get("Content-Type", "").startswith("application/json"):
@@ -126,6 +145,7 @@ async def _classify(request: Request, client: AsyncClient, body: Body) -> Respon
             "probabilities": answer.probabilities.tolist(),
             "milliseconds": milliseconds,
             "instance": {"shape": model.input_shape, "values": instance.ravel().tolist()},
+            "explanation": await explainer.explain(client, instance, answer),
         }
     )
 

@@ -31,6 +31,13 @@ def settings_parser() -> SettingsParser:
         "--store", type=_location, help="the store, for the versions' reports: a folder or s3://..."
     )
     add("--model", default="mnist", help="the model's name in the store")
+    add(
+        "--metrics",
+        type=_pages,
+        default="",
+        help="where the model servers' metrics are, for the page: http://HOST:PORT/metrics, "
+        "with commas",
+    )
     add("--target-tls", action="store_true", help="encrypt calls of the model servers")
     add("--target-tls-ca", type=Path, help="PEM file: authorities to trust for model servers")
     add("--target-tls-cert", type=Path, help="PEM file: certificate to show to model servers")
@@ -90,6 +97,14 @@ def _origins(text: str) -> tuple[str, ...]:
         if not found or scheme not in ("http", "https") or not host or "/" in host:
             raise ArgumentTypeError(f"{origin} is not an origin, expected https://NAME[:PORT]")
     return origins
+
+
+def _pages(text: str) -> tuple[str, ...]:
+    pages = tuple(part.strip() for part in text.split(",") if part.strip())
+    for page in pages:
+        if not page.startswith(("http://", "https://")):
+            raise ArgumentTypeError(f"{page} is not an address, expected http://HOST:PORT/metrics")
+    return pages
 
 
 def _location(text: str) -> Location:

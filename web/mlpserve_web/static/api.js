@@ -21,6 +21,7 @@ async function answer(path, options) {
 const query = (version) => (version ? `?version=${version}` : "");
 
 export const models = () => answer("api/models");
+export const traffic = () => answer("api/traffic");
 
 /** Classify a picture (a Blob) or a nested array of numbers; both come back as the network sees them. */
 export function classify(input, version) {

@@ -1,16 +1,15 @@
 // The page: what is put in, what comes out, and why.
 
 import * as api from "./api.js";
-import * as draw from "./draw.js";
 import { DIGITS } from "./examples.js";
 import { Pad } from "./pad.js";
+import { at, bar, imageWidth, made, percent } from "./page.js";
 import * as snippets from "./snippets.js";
+import * as traffic from "./traffic.js";
+import { showWhy } from "./why.js";
 
 const REFRESH_MS = 5000;
 const BARS = 10;
-
-const at = (id) => document.getElementById(id);
-const made = (tag, text = "", properties = {}) => Object.assign(document.createElement(tag), { textContent: text, ...properties });
 
 const state = { models: null, input: null, answer: null, language: "curl" };
 
@@ -49,8 +48,14 @@ function show(answer, second) {
   state.answer = answer;
   at("answer").replaceChildren(...described(answer));
   at("second").replaceChildren(...(second ? described(second) : []));
-  showSeen(answer);
+  at("agreement").textContent = second ? agreement(answer, second) : "";
+  showWhy(second ? [answer, second] : [answer]);
   showSnippet();
+}
+
+function agreement(answer, second) {
+  if (answer.name === second.name) return `Both versions say ${answer.name}.`;
+  return `Version ${answer.version} says ${answer.name}, version ${second.version} says ${second.name}.`;
 }
 
 function described(answer) {
@@ -61,58 +66,8 @@ function described(answer) {
   return [
     made("p", answer.name, { className: "name" }),
     made("p", `${percent(answer.probabilities[answer.label])}, version ${answer.version}, ${answer.milliseconds.toFixed(1)} ms`, { className: "hint" }),
-    ...(answer.warning ? [made("p", answer.warning, { className: "hint" })] : []),
     list,
   ];
-}
-
-const percent = (probability) => `${(probability * 100).toFixed(1)} %`;
-
-function bar(name, probability) {
-  const line = made("li");
-  const space = "http://www.w3.org/2000/svg";
-  const drawing = document.createElementNS(space, "svg");
-  drawing.setAttribute("viewBox", "0 0 100 1");
-  drawing.setAttribute("preserveAspectRatio", "none");
-  drawing.setAttribute("aria-hidden", "true");
-  const filled = document.createElementNS(space, "rect");
-  filled.setAttribute("width", String(probability * 100));
-  filled.setAttribute("height", "1");
-  drawing.append(filled);
-  const track = made("span", "", { className: "bar" });
-  track.append(drawing);
-  line.append(made("span", name, { title: name }), track, made("span", percent(probability)));
-  return line;
-}
-
-function showSeen(answer) {
-  const width = imageWidth(answer.instance.shape);
-  at("why").hidden = !width;
-  if (!width) return;
-  draw.grey(at("seen"), answer.instance.values, width);
-  const { explanation } = answer;
-  at("map-figure").hidden = at("units").hidden = !explanation;
-  if (!explanation) return;
-  draw.signed(at("map"), explanation.attributions, width);
-  at("map-caption").textContent = `blue speaks for ${answer.name}, red against it`;
-  at("unit-list").replaceChildren(
-    ...explanation.units.map((unit) => {
-      const item = made("li", "");
-      const canvas = made("canvas", "", { role: "img" });
-      canvas.setAttribute("aria-label", `what unit ${unit.number} looks for`);
-      draw.signed(canvas, unit.weights, width);
-      item.append(canvas, made("span", `${unit.number}: ${unit.activation.toFixed(2)}`, { className: "hint" }));
-      return item;
-    }),
-  );
-}
-
-/** The width of the images that a model takes; 0 where it takes none. */
-function imageWidth(shape) {
-  const sides = shape.filter((side) => side !== 1);
-  if (sides.length === 2) return sides[1];
-  const root = Math.round(Math.sqrt(sides[0] ?? 0));
-  return sides.length === 1 && root * root === sides[0] && root > 3 ? root : 0;
 }
 
 function showSnippet() {
@@ -132,7 +87,7 @@ async function refresh() {
     if (changed) showModels(models);
     if (!state.answer) say("");
   } catch (error) {
-    at("served").textContent = "No model server answers.";
+    at("served").textContent = "No model answers.";
     say(error.message);
   }
 }
@@ -171,10 +126,13 @@ function row(version) {
 }
 
 const pad = new Pad(at("pad"), async () => {
-  if (!pad.empty) return classify(await pad.blob());
+  const picture = pad.empty ? null : await pad.blob();
+  if (!pad.empty) return picture && classify(picture); // it may have been wiped meanwhile
   state.input = next = null;
   at("answer").replaceChildren(made("p", "Draw something, or choose an example.", { className: "hint" }));
   at("second").replaceChildren();
+  at("agreement").textContent = "";
+  at("why").hidden = true;
 });
 
 for (const [digit, strokes] of Object.entries(DIGITS)) {
@@ -222,3 +180,7 @@ at("copy").addEventListener("click", async () => {
 
 await refresh();
 setInterval(refresh, REFRESH_MS);
+if (state.models?.traffic) {
+  at("traffic").hidden = false;
+  traffic.follow();
+}

@@ -1,0 +1,77 @@
+"""Live traffic for the page: the few of the model servers' metrics that a person looks at."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from mlpserve_web.errors import HttpError
+
+__all__ = ["read_traffic", "summary"]
+
+_TIMEOUT = 2.0  # seconds for one page of metrics
+_MAX_BYTES = 16 << 20
+
+
+async def read_traffic(addresses: Sequence[str]) -> dict[str, Any]:
+    """Return what the servers have done since their start, all together.
+
+    Raises:
+        HttpError: 503, one of the pages cannot be read.
+
+    """
+    try:
+        pages = await asyncio.gather(*(asyncio.to_thread(_read, page) for page in addresses))
+    except (OSError, ValueError) as error:
+        reason = error.reason if isinstance(error, URLError) else error
+        raise HttpError(503, f"the metrics cannot be read: {reason}") from error
+    return summary(sample for page in pages for sample in _samples(page))
+
+
+def summary(samples: Iterable[Sample]) -> dict[str, Any]:
+    """Return the totals that the page makes rates of: calls, errors, durations, rows, shadow."""
+    calls: Counter[str] = Counter()
+    durations: Counter[float] = Counter()
+    classes: Counter[str] = Counter()
+    shadows: dict[str, Counter[str]] = {}
+    for sample in samples:
+        labels = sample.labels
+        match sample.name:
+            case "mlpserve_calls_total":
+                calls["all"] += int(sample.value)
+                calls["failed"] += int(sample.value) if labels["code"] != "OK" else 0
+            case "mlpserve_call_seconds_bucket":
+                durations[float(labels["le"])] += int(sample.value)
+            case "mlpserve_predictions_total":
+                classes[labels["class"]] += int(sample.value)
+            case "mlpserve_shadow_rows_total":
+                rows = shadows.setdefault(labels["version"], Counter())
+                rows[labels["result"]] += int(sample.value)
+    bounds = sorted(durations)
+    return {
+        "calls": calls["all"],
+        "failed": calls["failed"],
+        # Without the last, which is infinite and not a number in JSON.
+        "seconds": {"bounds": bounds[:-1], "counts": [durations[bound] for bound in bounds]},
+        "classes": [{"name": name, "rows": rows} for name, rows in classes.most_common(10)],
+        "shadows": [
+            {"version": version, "agreed": rows["agreed"], "differed": rows["differed"]}
+            for version, rows in shadows.items()
+        ],
+    }
+
+
+def _read(address: str) -> str:
+    with urlopen(address, timeout=_TIMEOUT) as response:
+        content: bytes = response.read(_MAX_BYTES)
+    return content.decode()
+
+
+def _samples(page: str) -> Iterator[Sample]:
+    for family in text_string_to_metric_families(page):
+        yield from family.samples
