@@ -87,7 +87,29 @@ def test_people_get_the_report_and_the_verdict(capsys: pytest.CaptureFixture[str
     out = capsys.readouterr().out
     assert "class  precision  recall" in out
     assert "version 1: PROMOTED" in out
-    assert "there is no champion yet" in out
+    assert out.count("there is no champion yet") == 1
+    assert "trained on digits: 1,797 rows from scikit-learn" in out
+
+
+def test_people_are_told_where_the_version_is_and_what_is_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "my store"
+    assert run("--store", str(place), "--model", "letters") == 0
+    out = capsys.readouterr().out
+    assert (place / "letters/1/report.html").is_file()
+    assert f"{place}/letters/1/report.html\n" in out
+    assert f"mlpserve serve --store '{place}' --model letters\n" in out
+    assert "mlpserve predict --demo\n" in out
+
+
+def test_people_are_told_how_to_promote_what_the_gate_rejected(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("--min-accuracy", "0.999") == 3
+    out = capsys.readouterr().out
+    assert "mlpserve models promote 1 --force --reason TEXT --store " in out
+    assert "mlpserve serve" not in out
 
 
 def test_output_that_is_no_terminal_gets_a_plain_line_an_epoch(
@@ -146,6 +168,9 @@ def test_a_wrong_flag_ends_with_2_and_a_hint(
         (("--batch-size", "0"), "recipe key batch_size: expected a whole number above 0"),
         (("--optimizer", "lion"), "expected one of adam, adamw, nesterov, sgd"),
         (("--dataset", "idx"), "needs --data-dir"),
+        (("--data-dir", "letters.npz"), "--data-dir letters.npz is not used by data set digits"),
+        (("--dataset", "idx:a", "--data-dir", "b"), "--data-dir b is not used by data set idx:a"),
+        (("--momentum", "0.9"), "--momentum has no effect on the optimizer adam"),
     ],
 )
 def test_a_wrong_value_ends_with_2_and_publishes_nothing(
@@ -179,12 +204,12 @@ def test_a_diverging_learning_rate_ends_with_1(
     assert store.versions() == []
 
 
-def test_a_store_that_cannot_be_written_ends_with_1(
+def test_a_store_that_cannot_be_written_ends_with_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    assert run("--store", str(tmp_path / "file")) == 1
-    assert "mlpserve-trainer: cannot write" in capsys.readouterr().err
+    assert run("--store", str(tmp_path / "file")) == 2
+    assert "nothing was trained: cannot write" in capsys.readouterr().err
 
 
 def test_datasets_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
@@ -272,7 +297,7 @@ def test_ctrl_c_during_publication_waits_for_its_end(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.parametrize("dataset", ["auto", "digits", "mnist", "npz"])
+@pytest.mark.parametrize("dataset", ["auto", "mnist", "npz"])
 def test_a_data_folder_that_is_not_there_ends_with_1(
     dataset: str, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

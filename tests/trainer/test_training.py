@@ -13,7 +13,6 @@ from mlpserve_model import (
     CHAMPION,
     Signature,
     Store,
-    StoreError,
 )
 from mlpserve_trainer import (
     DataError,
@@ -21,6 +20,7 @@ from mlpserve_trainer import (
     Rules,
     TrainingDiverged,
     TrainSettings,
+    UsageError,
     load_recipe,
     train,
 )
@@ -154,10 +154,11 @@ def test_a_worse_version_can_be_forced_with_a_reason(settings: TrainSettings) ->
 
 def test_a_champion_on_other_inputs_is_not_replaced(settings: TrainSettings) -> None:
     train(settings)
-    other = replace(settings, recipe=load_recipe("vanilla"))
-    outcome = train(other)
-    assert outcome.verdict == "REJECTED"
-    assert "shape 4×4 became 8×8; maximum 255 became 16; 3 classes became 10" in outcome.reasons[0]
+    other = replace(settings, recipe=load_recipe("vanilla"), data_dir=None)
+    with pytest.raises(UsageError) as refusal:
+        train(other)
+    assert "shape 4×4 became 8×8; maximum 255 became 16; 3 classes" in str(refusal.value)
+    assert Store(settings.store, "mnist").versions() == [1]
     assert champion(settings) == 1
 
 
@@ -166,7 +167,8 @@ def test_a_champion_on_other_inputs_is_replaced_when_that_is_allowed(
 ) -> None:
     train(settings)
     rules = Rules(allow_signature_change=True)
-    outcome = train(replace(settings, recipe=load_recipe("vanilla"), rules=rules))
+    other = replace(settings, recipe=load_recipe("vanilla"), rules=rules, data_dir=None)
+    outcome = train(other)
     assert outcome.verdict == "PROMOTED"
     assert champion(settings) == 2
 
@@ -223,7 +225,7 @@ def test_a_store_that_cannot_be_written_says_so_before_the_training(
     settings: TrainSettings, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="cannot write"):
+    with pytest.raises(UsageError, match="cannot write"):
         train(replace(settings, store=tmp_path / "file", data_dir=tmp_path / "nowhere"))
 
 

@@ -19,17 +19,26 @@ from mlpserve_trainer.datasets.idx import has_images
 from mlpserve_trainer.errors import TrainerError, UsageError
 from mlpserve_trainer.fitting.progress import Watch, log_epochs, show_bar
 from mlpserve_trainer.flags import (
+    add_cache,
     add_places,
     add_schedule_flags,
     add_train_flags,
     flag,
+    schedule_settings,
     train_settings,
 )
 from mlpserve_trainer.interrupts import sigterm_as_sigint
 from mlpserve_trainer.recipe import load_recipe, recipe_names
 from mlpserve_trainer.reproduction import reproduce
+from mlpserve_trainer.summary import summary
 from mlpserve_trainer.sweep import BACKENDS, load_sweep, run_sweep, table
-from mlpserve_trainer.training import Outcome, TrainSettings, champion_of, train
+from mlpserve_trainer.training import (
+    Outcome,
+    TrainSettings,
+    champion_of,
+    check_publishable,
+    train,
+)
 
 __all__ = ["main", "parser"]
 
@@ -82,7 +91,7 @@ def parser() -> SettingsParser:
     add_schedule_flags(command("schedule", _schedule, "train by a timetable, until stopped"))
     _add_reproduce_flags(command("reproduce", _reproduce, "train a version again and compare"))
     _add_sweep_flags(command("sweep", _sweep, "compare recipes on validation data"))
-    add_places(command("datasets", _list_datasets, "list the data sets"))
+    add_cache(command("datasets", _list_datasets, "list the data sets"))
     command("recipes", _list_recipes, "list the recipes")
     return program
 
@@ -133,7 +142,7 @@ def _train(options: argparse.Namespace) -> int:
         logger.info("nothing to do: there is a champion", extra={"version": champion})
         return DONE
     outcome = train(settings, _watch(options))
-    _show(outcome, as_json=options.json)
+    _show(settings, outcome, as_json=options.json)
     return REJECTED if outcome.verdict == "REJECTED" else DONE
 
 
@@ -145,7 +154,7 @@ def _schedule(options: argparse.Namespace) -> int:
     from mlpserve_trainer.schedule.triggers import timetable
     from mlpserve_trainer.schedule.worker import Job
 
-    settings = replace(train_settings(options), unless_unchanged=not options.always)
+    settings = schedule_settings(options)
     trigger = timetable(options.cron, options.every, options.time_zone, options.jitter)
     set_up(options.log_format, options.log_level)
     job = Job(settings, options.log_format, options.log_level, as_json=options.json)
@@ -179,20 +188,22 @@ def _sweep(options: argparse.Namespace) -> int:
     sweep, places = load_sweep(options.file), DataLocations(options.data_dir, options.cache_dir)
     results = options.results or options.file.with_suffix(".jsonl")
     cluster = (options.jobs, options.backend, options.scheduler)
-    scores = run_sweep(sweep, places, results, *cluster)
-    print(table(sweep, scores))
-    if not options.publish:
-        return DONE
     settings = TrainSettings(
         store=options.store,
         model=options.model,
-        recipe=scores[0].recipe,
+        recipe=sweep.recipes[0],
         seed=sweep.seeds[0],
         data_dir=options.data_dir,
         cache_dir=options.cache_dir,
     )
-    outcome = train(settings, _watch(options))
-    _show(outcome, as_json=False)
+    if options.publish:
+        check_publishable(settings)
+    scores = run_sweep(sweep, places, results, *cluster)
+    print(table(sweep, scores))
+    if not options.publish:
+        return DONE
+    outcome = train(replace(settings, recipe=scores[0].recipe), _watch(options))
+    _show(settings, outcome, as_json=False)
     return REJECTED if outcome.verdict == "REJECTED" else DONE
 
 
@@ -201,20 +212,12 @@ def _watch(options: argparse.Namespace) -> Watch:
     return show_bar if for_people else log_epochs
 
 
-def _show(outcome: Outcome, as_json: bool) -> None:
+def _show(settings: TrainSettings, outcome: Outcome, as_json: bool) -> None:
     if as_json:
         print(outcome.report, file=sys.stderr)
         print(json.dumps(outcome.facts()))
-        return
-    if outcome.verdict == "UNCHANGED":
-        print(f"nothing to train: {outcome.reasons[0]}")
-        return
-    print(outcome.report)
-    for name in ("accuracy", "validation_accuracy", "training_accuracy"):
-        print(f"{name.replace('_', ' ')} {outcome.metrics[name]:.4f}")
-    print(f"\nversion {outcome.version}: {outcome.verdict}, in {outcome.seconds:.1f} s")
-    for reason in outcome.reasons:
-        print(f"  {reason}")
+    else:
+        print(summary(settings, outcome))
 
 
 def _list_datasets(options: argparse.Namespace) -> int:

@@ -3,19 +3,30 @@
 import argparse
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from mlpserve_model.process.arguments import SettingsParser, between
 from mlpserve_model.process.folders import cache_folder
-from mlpserve_trainer.datasets import parts_of
+from mlpserve_trainer.datasets import DataLocations
+from mlpserve_trainer.datasets.sources import check_used
 from mlpserve_trainer.errors import UsageError
 from mlpserve_trainer.recipe import load_recipe, recipe_keys
 from mlpserve_trainer.release.gate import Rules
 from mlpserve_trainer.training import TrainSettings
 
-__all__ = ["add_places", "add_schedule_flags", "add_train_flags", "flag", "train_settings"]
+__all__ = [
+    "add_cache",
+    "add_places",
+    "add_schedule_flags",
+    "add_train_flags",
+    "flag",
+    "schedule_settings",
+    "train_settings",
+]
 
 DAY = 86400
+WITH_MOMENTUM = ("sgd", "nesterov")
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": DAY}
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
@@ -92,7 +103,7 @@ def add_schedule_flags(parser: SettingsParser) -> None:
         help="interval instead of a cron expression, such as 90s, 5m, 6h, 1d",
     )
     parser.add_argument(
-        "--time-zone", default="UTC", help="time zone of --cron, such as Europe/Berlin"
+        "--time-zone", shown="UTC", help="time zone of --cron, such as Europe/Berlin"
     )
     parser.add_argument(
         "--jitter",
@@ -140,7 +151,16 @@ def _duration(low: float, high: float) -> Callable[[str], float]:
 
 def add_places(parser: SettingsParser) -> None:
     """Add where data is looked for."""
-    parser.add_argument("--data-dir", type=Path, help="folder of IDX files, or an .npz file")
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        help="the data: a .npz or .csv file, a folder of IDX files or images",
+    )
+    add_cache(parser)
+
+
+def add_cache(parser: SettingsParser) -> None:
+    """Add where fetched data is kept."""
     parser.add_argument(
         "--cache-dir",
         type=Path,
@@ -157,7 +177,12 @@ def train_settings(options: argparse.Namespace) -> TrainSettings:
     given = {key.name: getattr(options, key.name) for key in recipe_keys()}
     changes = {name: value for name, value in given.items() if value is not None}
     recipe = load_recipe(options.recipe, **changes)
-    parts_of(recipe.dataset)  # says now what is misspelt
+    if options.momentum is not None and recipe.optimizer not in WITH_MOMENTUM:
+        raise UsageError(
+            f"--momentum has no effect on the optimizer {recipe.optimizer}: leave it out, or set "
+            f"--optimizer {' or '.join(WITH_MOMENTUM)}"
+        )
+    check_used(recipe.dataset, DataLocations(options.data_dir, options.cache_dir))
     return TrainSettings(
         store=options.store,
         model=options.model,
@@ -175,6 +200,15 @@ def train_settings(options: argparse.Namespace) -> TrainSettings:
         resume=options.resume,
         unless_unchanged=options.unless_unchanged,
     )
+
+
+def schedule_settings(options: argparse.Namespace) -> TrainSettings:
+    """Return the settings of each run of a schedule; raises UsageError as `train_settings`."""
+    if options.unless_published:
+        raise UsageError("--unless-published is for `train`: a schedule trains beside a champion")
+    if options.always and options.unless_unchanged:
+        raise UsageError("give one of --always and --unless-unchanged: they contradict each other")
+    return replace(train_settings(options), unless_unchanged=not options.always)
 
 
 def flag(key: str) -> str:

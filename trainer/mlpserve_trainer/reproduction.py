@@ -10,6 +10,7 @@ from mlpserve_model import Manifest, Store, Weights
 from mlpserve_model.format.arrays import encode_weights
 from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.combined import used_files
+from mlpserve_trainer.datasets.sources import uses_data_dir
 from mlpserve_trainer.datasets.split import split
 from mlpserve_trainer.errors import DataError
 from mlpserve_trainer.fitting.progress import Watch, log_epochs
@@ -69,7 +70,9 @@ def reproduce(
 def _places(places: DataLocations, manifest: Manifest) -> DataLocations:
     """Return the given place of the data, or else the one it was read from, if that exists."""
     recorded = manifest.extra.get("data_dir")
-    if places.data_dir is None and isinstance(recorded, str) and Path(recorded).exists():
+    if places.data_dir is not None or not uses_data_dir(manifest.dataset.name):
+        return places
+    if isinstance(recorded, str) and Path(recorded).exists():
         return replace(places, data_dir=Path(recorded))
     return places
 

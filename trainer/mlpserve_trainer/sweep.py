@@ -31,6 +31,7 @@ from threadpoolctl import threadpool_limits
 
 from mlpserve_model.process.children import safe_path
 from mlpserve_trainer.datasets import DataLocations, Dataset, load
+from mlpserve_trainer.datasets.sources import check_used
 from mlpserve_trainer.datasets.split import split
 from mlpserve_trainer.errors import TrainingDiverged, UsageError
 from mlpserve_trainer.fitting.fit import fit
@@ -114,6 +115,11 @@ def run_sweep(
     be used, and UsageError when the backend is not installed.
     """
     from joblib import Parallel, delayed  # type: ignore[import-untyped]
+
+    if scheduler and backend == "local":
+        raise UsageError(f"--scheduler {scheduler} has no effect without --backend dask or ray")
+    for dataset in {recipe.dataset for recipe in sweep.recipes}:
+        check_used(dataset, places)
 
     wanted = [(recipe, seed) for recipe in sweep.recipes for seed in sweep.seeds]
     done = _read(results)

@@ -21,7 +21,11 @@ from mlpserve_trainer.fitting.run import fitted, network_for
 from mlpserve_trainer.recipe import Recipe, load_recipe
 from mlpserve_trainer.release.fingerprint import trained_before
 from mlpserve_trainer.release.gate import Rules
-from mlpserve_trainer.release.limits import check_limits
+from mlpserve_trainer.release.preconditions import (
+    check_limits,
+    check_signature,
+    check_writable,
+)
 from mlpserve_trainer.release.publish import Challenger, publish
 from mlpserve_trainer.report.analysis import analyse
 from mlpserve_trainer.report.html import HtmlReport
@@ -30,6 +34,7 @@ __all__ = [
     "Outcome",
     "TrainSettings",
     "champion_of",
+    "check_publishable",
     "library_versions",
     "train",
 ]
@@ -79,6 +84,8 @@ class Outcome:
         digest: "sha256:<hex>" of the weights.
         seconds: Duration of the whole run.
         report: Table of precision, recall and F1 of each class on the holdout.
+        place: Folder or address of the version.
+        trained_on: The data, in words.
     """
 
     version: int
@@ -88,6 +95,8 @@ class Outcome:
     digest: str
     seconds: float
     report: str
+    place: str
+    trained_on: str
 
     def facts(self) -> dict[str, Any]:
         """Return all fields but the report, as `--json` prints them."""
@@ -105,19 +114,16 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
     Nothing is printed: `watch` receives every epoch, and milestones are logged.
 
     Raises TrainerError when no version was published, and StoreError when the store cannot be
-    read or written.
+    read or written. What would keep the version from being published or promoted, whatever it
+    learns, is a UsageError before the first epoch.
     """
     started = time.perf_counter()
     store = Store(settings.store, settings.model)
-    # Fails now, rather than after the training, if the store is not writable.
-    with store.lock():
-        store.aliases()
-    data = load(settings.recipe.dataset, DataLocations(settings.data_dir, settings.cache_dir))
-    parts = split(data, settings.recipe.validation_fraction)
-    draft = _draft(settings, network_for(settings.recipe, data), data, parts)
+    check_writable(store)
+    data, parts, draft = _prepared(settings)
     if settings.unless_unchanged and (before := trained_before(store, draft)):
-        return _unchanged(before, time.perf_counter() - started)
-    check_limits(draft, parts.holdout.labels)
+        return _unchanged(store, before, data, time.perf_counter() - started)
+    _check_draft(store, draft, parts, settings.rules)
     if settings.recipe.augments and not parts.training.is_image:
         logger.info("training without augmentation: the inputs are not uint8 images")
     challenger = _fit_challenger(settings, draft, parts, watch, data.source)
@@ -130,16 +136,38 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
             "version %d was trained on the digits of scikit-learn, not on MNIST", manifest.version
         )
     table = report(challenger.evaluation, data.class_names)
-    return _outcome(manifest, time.perf_counter() - started, table)
+    return _outcome(store, manifest, data, time.perf_counter() - started, table)
 
 
-def _unchanged(before: Manifest, seconds: float) -> Outcome:
+def check_publishable(settings: TrainSettings) -> None:
+    """Raise what `train` would raise before its first epoch."""
+    store = Store(settings.store, settings.model)
+    check_writable(store)
+    _, parts, draft = _prepared(settings)
+    _check_draft(store, draft, parts, settings.rules)
+
+
+def _prepared(settings: TrainSettings) -> tuple[Dataset, Split, Draft]:
+    data = load(settings.recipe.dataset, DataLocations(settings.data_dir, settings.cache_dir))
+    parts = split(data, settings.recipe.validation_fraction)
+    return data, parts, _draft(settings, network_for(settings.recipe, data), data, parts)
+
+
+def _check_draft(store: Store, draft: Draft, parts: Split, rules: Rules) -> None:
+    check_limits(draft, parts.holdout.labels)
+    check_signature(store, draft, rules)
+
+
+def _unchanged(store: Store, before: Manifest, data: Dataset, seconds: float) -> Outcome:
     reason = f"data and recipe are those of version {before.version}"
     logger.info("nothing to train: %s", reason)
-    return replace(_outcome(before, seconds), verdict="UNCHANGED", reasons=(reason,))
+    outcome = _outcome(store, before, data, seconds)
+    return replace(outcome, verdict="UNCHANGED", reasons=(reason,))
 
 
-def _outcome(manifest: Manifest, seconds: float, table: str = "") -> Outcome:
+def _outcome(
+    store: Store, manifest: Manifest, data: Dataset, seconds: float, table: str = ""
+) -> Outcome:
     return Outcome(
         version=manifest.version,
         verdict=manifest.gate.verdict,
@@ -148,6 +176,8 @@ def _outcome(manifest: Manifest, seconds: float, table: str = "") -> Outcome:
         digest=manifest.digest,
         seconds=seconds,
         report=table,
+        place=f"{store}/{manifest.version}",
+        trained_on=f"{data.name}: {len(data.labels):,} rows from {data.source}",
     )
 
 
@@ -207,8 +237,11 @@ def _extra(settings: TrainSettings, data: Dataset) -> dict[str, Any]:
 
 
 def _log_published(manifest: Manifest) -> None:
-    facts = {
-        "accuracy": round(manifest.metrics["accuracy"], 5),
-        "reasons": "; ".join(manifest.gate.reasons),
-    }
-    logger.info("published version %d: %s", manifest.version, manifest.gate.verdict, extra=facts)
+    logger.info(
+        "published",
+        extra={
+            "version": manifest.version,
+            "verdict": manifest.gate.verdict,
+            "accuracy": round(manifest.metrics["accuracy"], 5),
+        },
+    )

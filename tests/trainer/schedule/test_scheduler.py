@@ -344,7 +344,7 @@ def test_a_fault_of_the_schedule_is_counted_and_logged_and_the_next_run_comes(
     monkeypatch.setattr("mlpserve_trainer.schedule.scheduler.Run", no_process)
     settings = TrainSettings(store=tmp_path / "store")
     metrics = Metrics()
-    schedule = Schedule(Job(settings), timetable(None, 3600, "UTC", 0), 60, metrics)
+    schedule = Schedule(Job(settings), timetable(None, 3600), 60, metrics)
     for _ in range(2):
         schedule._entry.func()  # as the scheduler's thread does
     failures = "mlpserve_trainer_schedule_failures_total"

@@ -95,8 +95,8 @@ def test_every_hour_means_both_of_them() -> None:
 @pytest.mark.parametrize(("cron", "every"), [("0 0 * * *", None), (None, 3600.0)])
 def test_jitter_is_added_up_to_its_limit(cron: str | None, every: float | None) -> None:
     now = datetime(2026, 11, 20, 23, tzinfo=UTC)
-    trigger = timetable(cron, every, "UTC", 100)
-    plain = timetable(cron, every, "UTC", 0).get_next_fire_time(None, now)
+    trigger = timetable(cron, every, jitter=100)
+    plain = timetable(cron, every).get_next_fire_time(None, now)
     delays = [trigger.get_next_fire_time(None, now) - plain for _ in range(50)]
     # An interval counts from when it was made: a moment between the two.
     assert all(timedelta(seconds=-5) <= delay <= timedelta(seconds=101) for delay in delays)
@@ -117,6 +117,9 @@ def test_jitter_is_added_up_to_its_limit(cron: str | None, every: float | None) 
         (("--every", "1d", "--health-listen", "9101"), "expected HOST:PORT"),
         (("--every", "1d", "--force"), "--force and --reason go together"),
         (("--every", "1d", "--recipe", "qick"), "did you mean 'quick'"),
+        (("--every", "1d", "--time-zone", "Asia/Tokyo"), "--time-zone is for --cron"),
+        (("--every", "1d", "--unless-published"), "--unless-published is for `train`"),
+        (("--every", "1d", "--always", "--unless-unchanged"), "they contradict each other"),
     ],
 )
 def test_what_makes_no_sense_is_wrong_usage_at_once(

@@ -17,7 +17,7 @@ from mlpserve_trainer.datasets.idx import IdxFolder, has_images, read_folder
 from mlpserve_trainer.datasets.npz import LabelledRows
 from mlpserve_trainer.errors import DataError, DatasetUnavailable, UsageError
 
-__all__ = ["DATASETS", "DataLocations", "Source", "load", "parts_of"]
+__all__ = ["DATASETS", "DataLocations", "Source", "check_used", "load", "parts_of", "uses_data_dir"]
 
 CLASS_NAMES_FILE = "class-names.txt"
 TEN_DIGITS = tuple("0123456789")
@@ -57,6 +57,7 @@ def load(
     Raises UsageError when there is no data set of that name, DataError when the data cannot be
     used, and DatasetUnavailable when it is not there and cannot be fetched.
     """
+    check_used(name, places)
     parts = parts_of(name)
     first = _load_part(places, parts[0])
     # What `auto` turned out to be.
@@ -80,6 +81,21 @@ def parts_of(name: str) -> tuple[SourceSpec, ...]:
         if part.name == "digits" and part.place:
             raise UsageError(f"data set {part}: the digits come with scikit-learn, from no place")
     return parts
+
+
+def uses_data_dir(name: str) -> bool:
+    """Return True if some source of this data set is read from --data-dir."""
+    return any(part.place is None and part.name != "digits" for part in parts_of(name))
+
+
+def check_used(name: str, places: DataLocations) -> None:
+    """Raise UsageError for an unknown data set, or a --data-dir that it is not read from."""
+    used = uses_data_dir(name)
+    if places.data_dir is not None and not used:
+        raise UsageError(
+            f"--data-dir {places.data_dir} is not used by data set {name}: leave it out, or name "
+            "the data set that is there, as --dataset auto"
+        )
 
 
 def _load_part(places: DataLocations, part: SourceSpec) -> Dataset:

@@ -35,19 +35,27 @@ _WEEKDAY = "|".join(("[0-7]", *WEEKDAYS))
 _WEEKDAYS = re.compile(rf"(?:\*|({_WEEKDAY})(?:-({_WEEKDAY}))?)(?:/([1-7]))?")
 
 
-def timetable(cron: str | None, every: float | None, zone_name: str, jitter: float) -> Any:
+def timetable(
+    cron: str | None, every: float | None, zone_name: str | None = None, jitter: float = 0
+) -> Any:
     """Return APScheduler's trigger for a cron expression, or for an interval in seconds.
 
-    * `cron`: five fields (minute, hour, day, month, weekday), six with seconds first, or a macro
-      such as @daily, in the time zone `zone_name`.
-    * `jitter`: each run starts up to so many seconds later, at random.
+    Args:
+        cron: Five fields (minute, hour, day, month, weekday), six with seconds first, or a macro
+            such as @daily.
+        every: The interval in seconds, instead of `cron`.
+        zone_name: The time zone of `cron`, UTC if it is None.
+        jitter: The maximum random delay of each run, in seconds.
 
-    Raises UsageError for anything else, and for a time that never comes.
+    Raises:
+        UsageError: Anything else, or a time that never comes.
     """
-    zone = _zone(zone_name)
+    zone = _zone(zone_name or "UTC")
     if (cron is None) == (every is None):
         raise UsageError('give one of --cron, as --cron "0 3 * * *", and --every, as --every 6h')
     if every is not None:
+        if zone_name is not None:
+            raise UsageError("--time-zone is for --cron: an interval is the same in every zone")
         every = cast(int, every)  # a part of a second is fine as well, which nobody says
         return IntervalTrigger(seconds=every, timezone=zone, jitter=jitter or None)
     assert cron is not None

@@ -20,7 +20,7 @@ from typing import Any
 from mlpserve_model import StoreError
 from mlpserve_model.process.children import safe_path
 from mlpserve_model.process.log import set_up
-from mlpserve_trainer.errors import CheckpointDamaged, TrainerError
+from mlpserve_trainer.errors import CheckpointDamaged, TrainerError, UsageError
 from mlpserve_trainer.interrupts import STOP_SIGNALS, block_signals, interruptible_once
 from mlpserve_trainer.training import Outcome, TrainSettings, train
 
@@ -141,6 +141,8 @@ def _end_with_parent() -> None:
 def _train(job: Job) -> tuple[int, dict[str, Any]]:
     try:
         outcome = _resumed(job.settings)
+    except UsageError as error:
+        return 2, _failed(str(error))
     except (TrainerError, StoreError, MemoryError) as error:
         return 1, _failed(str(error) or type(error).__name__)
     except Exception as error:  # a fault of ours ends this run, not the schedule

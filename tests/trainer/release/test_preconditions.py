@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from mlpserve_model import Store
-from mlpserve_trainer import TrainSettings, UsageError, load_recipe, train
+from mlpserve_trainer import Rules, TrainSettings, UsageError, load_recipe, train
+from mlpserve_trainer.cli import main
 from mlpserve_trainer.datasets import Dataset
 from mlpserve_trainer.fitting.fit import Epoch
-
-Change = Callable[[TrainSettings], TrainSettings]
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def write(folder: Path, data: Dataset, names: list[str]) -> None:
     np.savez(folder / "stripes.npz", X=data.inputs, y=np.array(names)[data.labels])
 
 
-def refused(settings: TrainSettings) -> str:
+def refused(settings: TrainSettings, published: Sequence[int] = ()) -> str:
     """Return the message of a training that ends before its first epoch."""
 
     def watch(epochs: object, total: int) -> list[Epoch]:
@@ -32,7 +31,7 @@ def refused(settings: TrainSettings) -> str:
 
     with pytest.raises(UsageError) as refusal:
         train(settings, watch)  # type: ignore[arg-type]
-    assert Store(settings.store, settings.model).versions() == []
+    assert Store(settings.store, settings.model).versions() == [*published]
     return str(refusal.value)
 
 
@@ -63,3 +62,47 @@ def test_class_names_beyond_the_manifest_are_refused_before_the_training(
 def test_a_network_just_within_the_format_is_trained(settings: TrainSettings) -> None:
     recipe = replace(settings.recipe, hidden=(2,) * 62)
     assert train(replace(settings, recipe=recipe)).version == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", "b", "d"], "class 2 'c' became 'd'"),
+        (["a", "b", "b"], "3 classes became 2"),
+    ],
+)
+def test_other_classes_than_the_champions_are_refused_before_the_training(
+    settings: TrainSettings, stripes: Dataset, tmp_path: Path, names: list[str], message: str
+) -> None:
+    settings = replace(settings, rules=Rules(min_accuracy=0))
+    train(settings)
+    write(tmp_path, stripes, names)
+    assert message in refused(settings, published=[1])
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        Rules(min_accuracy=0, allow_signature_change=True),
+        Rules(min_accuracy=0, force_reason="a drill"),
+    ],
+)
+def test_other_classes_are_trained_on_if_that_is_wanted(
+    settings: TrainSettings, stripes: Dataset, tmp_path: Path, rules: Rules
+) -> None:
+    train(replace(settings, rules=Rules(min_accuracy=0)))
+    write(tmp_path, stripes, ["a", "b", "d"])
+    assert train(replace(settings, rules=rules)).version == 2
+
+
+def test_a_sweep_that_publishes_is_refused_before_its_first_training(
+    settings: TrainSettings, stripes: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(replace(settings, rules=Rules(min_accuracy=0)))
+    write(tmp_path, stripes, ["a", "b", "d"])
+    sweep = tmp_path / "sweep.toml"
+    sweep.write_text("[grid]\nhidden = [[8]]\nepochs = [1]\ndataset = ['npz']\n")
+    place = ["--store", str(settings.store), "--data-dir", str(settings.data_dir)]
+    assert main(["sweep", str(sweep), "--publish", *place]) == 2
+    assert "class 2 'c' became 'd'" in capsys.readouterr().err
+    assert not sweep.with_suffix(".jsonl").exists()
