@@ -81,7 +81,16 @@ class DataPlane:
         self._shadow = shadow
 
     def predict(self, requests: Sequence[bytes], may_load: bool = True) -> list[Answer]:
-        """Answer PredictRequests with PredictResponses or errors, in order; raise nothing."""
+        """Answer PredictRequests with PredictResponses or errors, in order; raise nothing.
+
+        A request that is larger than any model in memory takes is refused unread. Large requests
+        are to come alone.
+        """
+        size = len(requests[0]) if len(requests) == 1 else 0
+        if size > tensors.ANY_INSTANCE_BYTES and (
+            error := tensors.too_long(size, self.manager.max_inputs, _SINGLE.field)
+        ):
+            return [error]
         return self._answer(_SINGLE, requests, may_load)
 
     def infer(self, requests: Sequence[bytes], may_load: bool = True) -> list[Answer]:

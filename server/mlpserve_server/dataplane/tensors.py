@@ -12,13 +12,37 @@ from mlpserve_model import Manifest, scale_pixels
 from mlpserve_server.dataplane.query import Float32, Tensor
 from mlpserve_server.errors import BatchTooLarge, InvalidInput
 
-__all__ = ["check_batch", "check_instance", "check_rows", "row_count", "scaled"]
+__all__ = [
+    "ANY_INSTANCE_BYTES",
+    "check_batch",
+    "check_instance",
+    "check_rows",
+    "row_count",
+    "scaled",
+    "too_long",
+]
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     prediction_pb2.DATA_TYPE_UINT8: np.dtype(np.uint8),
     prediction_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
 }
 _MAX_DIMENSIONS = 8
+# Requests of one instance up to this size are looked into, whatever the models in memory take:
+# they may select a version that is not in memory.
+ANY_INSTANCE_BYTES = 1 << 20
+
+
+def too_long(size: int, inputs: int, field: str) -> InvalidInput | None:
+    """Return the refusal of a request of one instance that is too large for so many inputs.
+
+    float32 takes four bytes for each, so twice that has room for everything else. None if the
+    request is not too large, or if there are no inputs to compare with.
+    """
+    maximum = max(ANY_INSTANCE_BYTES, 8 * inputs)
+    if not inputs or size <= maximum:
+        return None
+    message = f"a request of {size} bytes, expected at most {maximum}: one instance of the model"
+    return InvalidInput(field, message)
 
 
 def check_instance(tensor: Tensor, manifest: Manifest, field: str) -> None:

@@ -57,6 +57,11 @@ class ModelManager:
         """The versions in memory, in order."""
         return sorted({model.manifest.version for model in self._in_memory()})
 
+    @property
+    def max_inputs(self) -> int:
+        """The inputs of the model in memory that has most of them; 0 without models."""
+        return max((model.manifest.network.inputs for model in self._in_memory()), default=0)
+
     def poll(self) -> bool:
         """Look at the store once; return True when another version answers from now on.
 

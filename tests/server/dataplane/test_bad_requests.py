@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlpserve.v1 import model_pb2, prediction_pb2
-from mlpserve_model import StoredModel
+from mlpserve_model import Network, Signature, StoredModel
 from tests.support.publishing import Publish
 from tests.support.server import Refuse, Serve
 from tests.support.waiting import eventually
@@ -243,3 +243,27 @@ def test_no_request_whatever_is_answered_with_a_fault(publish: Publish, serve: S
 
     attack()
     assert seen == ALLOWED  # the attack reached good answers and both kinds of refusal
+
+
+def test_a_single_request_larger_than_any_model_takes_is_not_looked_into(
+    publish: Publish, serve: Serve, refusal: Refuse
+) -> None:
+    publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    tensor = prediction_pb2.Tensor(dtype=UINT8, shape=[12], data=bytes(2 << 20))
+    request = prediction_pb2.PredictRequest(instance=tensor)
+    refused = refusal(stubs.prediction.Predict, request)
+    assert (refused.code, refused.fields) == (INVALID, ["instance"])
+    assert f"{request.ByteSize()} bytes, expected at most {1 << 20}" in refused.message
+
+
+def test_the_largest_single_request_follows_the_model(publish: Publish, serve: Serve) -> None:
+    inputs = 1 << 19  # two MiB of float32
+    names = ("no", "yes")
+    publish(network=Network((inputs, 1, 2)), signature=Signature((inputs,), 1, names))
+    stubs = serve()
+    eventually(stubs.serving)
+    tensor = prediction_pb2.Tensor(dtype=FLOAT32, shape=[inputs], data=bytes(4 * inputs))
+    request = prediction_pb2.PredictRequest(instance=tensor)
+    assert stubs.prediction.Predict(request, timeout=20).model.version == 1
