@@ -169,6 +169,10 @@ bench-overload: install  ## five times the capacity, and the largest batches bes
 bench-costs: install  ## what TLS, tokens and the like cost a call
 	$(BIN)/python benchmarks/costs.py
 
+.PHONY: bench-memory
+bench-memory: install  ## what the largest requests of many callers take in a container of 512 MiB
+	$(BIN)/python benchmarks/memory.py
+
 .PHONY: bench-client
 bench-client: install  ## what the client costs a large batch
 	$(BIN)/python benchmarks/client.py

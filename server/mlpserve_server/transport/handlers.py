@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import grpc
 from grpc_status import rpc_status
@@ -45,8 +46,9 @@ __all__ = [
 Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
-# A request that has been on its way for longer is not a small one.
-_LONG_READ_SECONDS = 0.05
+# A request that has been on its way for more looks is not a small one. Not seconds: what keeps the
+# process from taking in a request that has come keeps it from looking too.
+_LONG_READ_LOOKS = 5
 
 
 def too_many() -> Overloaded:
@@ -54,18 +56,21 @@ def too_many() -> Overloaded:
     return Overloaded("too many calls are waiting")
 
 
-class _Read(NamedTuple):
+@dataclass(slots=True)
+class _Read:
     """A request that is being read.
 
     Attributes:
         since: by time.monotonic.
         is_small: whether it should be a small one, for which nothing is reserved.
         reserved: the bytes that it reserves.
+        looks: how often it was looked at.
     """
 
     since: float
     is_small: bool
     reserved: int
+    looks: int = 0
 
 
 class CallPool(futures.ThreadPoolExecutor):
@@ -196,8 +201,9 @@ class CallPool(futures.ThreadPoolExecutor):
         self, context: grpc.ServicerContext, read: _Read, seconds: float, pressed: bool
     ) -> None:
         """Give up a request that has been read for this long, or what it reserves, if need be."""
+        read.looks += 1
         others_wait = self.open_calls > self._thread_count
-        if pressed and not read.reserved and seconds > _LONG_READ_SECONDS:
+        if pressed and not read.reserved and read.looks > _LONG_READ_LOOKS:
             self._stop_reading(context, no_memory())
         elif read.is_small and others_wait and seconds > SLOW_SECONDS:
             self._stop_reading(context, too_slow(SLOW_SECONDS))
@@ -205,7 +211,7 @@ class CallPool(futures.ThreadPoolExecutor):
             self._stop_reading(context, too_slow(TOO_SLOW_SECONDS))
         elif read.reserved and seconds > SLOW_SECONDS:
             self._limits.bytes.release(read.reserved)
-            self._reading[context] = read._replace(reserved=0)
+            read.reserved = 0
 
     def _stop_reading(self, context: grpc.ServicerContext, error: ServingError) -> None:
         self._given_up[context] = error
