@@ -5,9 +5,15 @@ import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import SECP521R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 __all__ = ["Authority", "NewAuthority", "Pair", "fingerprint", "shown"]
 
@@ -36,6 +42,23 @@ class Authority:
         self._issued += 1
         cert = self._write(f"{self._issued}.pem", *issued.cert_chain_pems)
         return cert, self._write(f"{self._issued}.key", issued.private_key_pem)
+
+    def issue_unusable(self, kind: str) -> tuple[Path, Path]:
+        """Issue a certificate with a key that OpenSSL takes: P-521 or Ed25519."""
+        is_curve = kind == "P-521"
+        key: Any = generate_private_key(SECP521R1()) if is_curve else Ed25519PrivateKey.generate()
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+        now = datetime.now(UTC)
+        built = (
+            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .sign(key, SHA256() if is_curve else None)
+        )
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        self._issued += 1
+        cert = self._write(f"{self._issued}.pem", trustme.Blob(built.public_bytes(Encoding.PEM)))
+        return cert, self._write(f"{self._issued}.key", trustme.Blob(pem))
 
     def _write(self, name: str, *parts: trustme.Blob) -> Path:
         path = self._folder / name

@@ -19,7 +19,14 @@ from mlpserve_server.security.files import (
     read_public,
 )
 
-__all__ = ["Certificates", "Files"]
+__all__ = ["USABLE_KEYS", "Certificates", "Files"]
+
+USABLE_KEYS = "RSA, or ECDSA on P-256 or P-384"
+# The identifiers of these in a certificate, as DER encodes them. gRPC takes others without a word,
+# and no caller that uses its library can connect.
+_KEY_IDENTIFIERS = tuple(
+    map(bytes.fromhex, ("06092a864886f70d010101", "06082a8648ce3d030107", "06052b81040022"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +80,19 @@ class Certificates:
 def _read(files: Files) -> _Checked:
     """Read each file once, and check those bytes; raises CredentialsError."""
     chain, key = read_public(files.cert), read_private(files.key)
-    context = _load_pair(files, chain, key)
+    certificate = _shown_by(_load_pair(files, chain, key))
+    if not any(identifier in certificate for identifier in _KEY_IDENTIFIERS):
+        raise CredentialsError(
+            f"the key of {files.cert} is of a kind that callers with gRPC's library refuse: "
+            f"expected {USABLE_KEYS}"
+        )
     roots = None
     if files.client_ca:
         roots = read_public(files.client_ca)
         _check_authorities(files.client_ca, roots)
     configuration = grpc.ssl_server_certificate_configuration([(key, chain)], roots)
-    return _Checked(configuration, {"sha256": _fingerprint(context), "mutual": roots is not None})
+    fingerprint = hashlib.sha256(certificate).hexdigest()
+    return _Checked(configuration, {"sha256": fingerprint, "mutual": roots is not None})
 
 
 def _load_pair(files: Files, chain: bytes, key: bytes) -> ssl.SSLContext:
@@ -130,8 +143,8 @@ def _reason(error: ssl.SSLError) -> str:
     return (error.reason or "not readable as PEM").lower().replace("_", " ")
 
 
-def _fingerprint(context: ssl.SSLContext) -> str:
-    """Return the SHA-256 of the certificate that callers get, in hexadecimal.
+def _shown_by(context: ssl.SSLContext) -> bytes:
+    """Return the certificate that callers get, in DER.
 
     It comes from a handshake in memory. A PEM file may have comments, any encoding and several
     kinds of blocks; a second parser could find another certificate than OpenSSL's, or none.
@@ -146,7 +159,7 @@ def _fingerprint(context: ssl.SSLContext) -> str:
             _shake_hands(side)
     except ssl.SSLError as error:
         raise CredentialsError(f"no TLS with this certificate: {_reason(error)}") from error
-    return hashlib.sha256(caller_side.getpeercert(binary_form=True) or b"").hexdigest()
+    return caller_side.getpeercert(binary_form=True) or b""
 
 
 def _shake_hands(side: ssl.SSLObject) -> None:

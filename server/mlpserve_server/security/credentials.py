@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import grpc
 
-from mlpserve_server.security.certificates import Certificates, Files
+from mlpserve_server.security.certificates import USABLE_KEYS, Certificates, Files
 from mlpserve_server.security.files import ReloadingFiles
 from mlpserve_server.security.tokens import read_tokens
 from mlpserve_server.settings import Settings
@@ -62,4 +62,4 @@ class Credentials:
         """The likely reason when gRPC cannot listen on an address that is free."""
         if self._certificates is None:
             return "is the port taken?"
-        return "gRPC supports certificates with RSA, and with ECDSA on P-256 or P-384, alone"
+        return f"is the port taken? gRPC supports certificates with {USABLE_KEYS}, alone"

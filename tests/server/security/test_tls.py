@@ -305,13 +305,39 @@ def test_files_that_vanish_keep_what_was_in_them(
     assert call(address) == 1
 
 
-@pytest.mark.parametrize("damage", ["missing", "garbage", "other key", "open", "encrypted", "ca"])
+@pytest.mark.parametrize("kind", ["P-521", "Ed25519"])
+def test_a_key_that_grpc_clients_refuse_is_not_put_in_force(
+    kind: str,
+    started: Started,
+    authority: Authority,
+    pair: Pair,
+    call: Call,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    address = started(**pair.fields)
+    old = fingerprint(pair.cert)
+    pair.put(*authority.issue_unusable(kind))
+    eventually(lambda: len(refusals(caplog)) == 1)
+    assert "expected RSA, or ECDSA on P-256 or P-384" in refusals(caplog)[0]
+    assert shown(address) == old
+    assert call(address) == 1
+    pair.put(*authority.issue(rsa=True))
+    eventually(lambda: shown(address) == fingerprint(pair.cert))
+    assert call(address) == 1
+
+
+@pytest.mark.parametrize(
+    "damage", ["unusable", "missing", "garbage", "other key", "open", "encrypted", "ca"]
+)
 def test_a_server_with_wrong_files_does_not_start_and_says_why(
     run: Run, authority: Authority, pair: Pair, tmp_path: Path, damage: str
 ) -> None:
     ca = authority.ca
     expected = "are not a certificate and its key"
-    if damage == "missing":
+    if damage == "unusable":
+        pair.put(*authority.issue_unusable("P-521"))
+        expected = "expected RSA, or ECDSA on P-256 or P-384"
+    elif damage == "missing":
         pair.cert.unlink()
         expected = f"cannot read {pair.cert}: No such file or directory"
     elif damage == "garbage":

@@ -1,8 +1,6 @@
 """Requests take no more memory than the server may, however many come at once."""
 
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,14 +11,12 @@ from mlpserve.open_inference import inference_pb2 as oip
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Network, Signature
 from mlpserve_server.settings import default_max_bytes
+from tests.support.bursts import BATCH_PREDICT, INFER, PREDICT, call_at_once
 from tests.support.publishing import Publish
 from tests.support.server import Process, Run, Stubs
 from tests.support.waiting import eventually
 
 MEBIBYTE = 2**20
-PREDICT = "/mlpserve.v1.PredictionService/Predict"
-BATCH_PREDICT = "/mlpserve.v1.PredictionService/BatchPredict"
-INFER = "/inference.GRPCInferenceService/ModelInfer"
 METHODS = [PREDICT, BATCH_PREDICT, INFER]
 PIXELS = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
 SMALL = pb.PredictRequest(instance=PIXELS)
@@ -54,16 +50,6 @@ def memory(pid: int, name: str) -> int:
         if line.startswith(name):
             return int(line.split()[1]) * 1024
     raise AssertionError(f"no {name} of {pid}")
-
-
-def call_at_once(address: str, method: str, request: bytes, count: int) -> Counter[grpc.StatusCode]:
-    """Send requests over eight connections; returns how often each code came."""
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
-    with ExitStack() as stack:
-        channels = [stack.enter_context(grpc.insecure_channel(address, options)) for _ in range(8)]
-        calls: list[Any] = [channel.unary_unary(method) for channel in channels]
-        futures = [calls[i % 8].future(request, timeout=300) for i in range(count)]
-        return Counter(future.code() for future in futures)
 
 
 class Served(Protocol):

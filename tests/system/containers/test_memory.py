@@ -1,0 +1,68 @@
+"""Compose's defaults of memory survive the largest requests of many callers."""
+
+import grpc
+import pytest
+
+from mlpserve.v1 import prediction_pb2 as pb
+from tests.support.bursts import BATCH_PREDICT, PREDICT, call_at_once
+from tests.support.containers import NewStack, Stack
+
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(600)]
+
+PUBLISH = """
+import numpy as np
+from mlpserve_model import *
+network = Network((784, 128, 10))
+signature = Signature((28, 28), 255, tuple("0123456789"))
+dataset = DatasetInfo("made up", "sha256:0", "none")
+draft = Draft("mnist", network, signature, dataset, {}, 0, {}, {"accuracy": 0.9})
+weights = initialise(network, np.random.default_rng(0))
+store = Store("/models", "mnist")
+version = store.publish(draft, Verdict("PROMOTED"), weights, np.zeros((4, 784), np.float32)).version
+with store.lock():
+    store.move_alias(CHAMPION, version, expected=None, event="promote", reason="test")
+"""
+ANSWERED = {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+@pytest.fixture
+def large(new_stack: NewStack) -> Stack:
+    """Compose's defaults with two workers, and a model of MNIST's size."""
+    stack = new_stack(MLPSERVE_WORKERS="2")
+    entry = ("--entrypoint", "python", "trainer", "-c", PUBLISH)
+    stack.compose("run", "--rm", "--no-deps", "--no-TTY", *entry)
+    stack.compose("up", "--wait", "--no-deps", "server")
+    return stack
+
+
+@pytest.mark.parametrize("callers", [32, 64])
+def test_the_largest_batches_of_many_callers_end_no_worker(callers: int, large: Stack) -> None:
+    rows = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[8192, 784], data=bytes(8192 * 784 * 4))
+    request = pb.BatchPredictRequest(instances=rows).SerializeToString()
+    rounds = 3  # of calls of each caller
+
+    codes = call_at_once(large.target, BATCH_PREDICT, request, callers * rounds, callers)
+
+    print(f"\n{callers} callers: {codes}")
+    assert set(codes) <= ANSWERED
+    assert codes[grpc.StatusCode.OK] >= callers
+    _is_unharmed(large)
+
+
+def test_single_calls_of_60_mib_end_no_worker(large: Stack) -> None:
+    tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[3], data=bytes(60 << 20))
+    request = pb.PredictRequest(instance=tensor).SerializeToString()
+
+    codes = call_at_once(large.target, PREDICT, request, 100, 8)
+
+    print(f"\n{codes}")
+    refusals = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT}
+    assert set(codes) <= refusals
+    _is_unharmed(large)
+
+
+def _is_unharmed(stack: Stack) -> None:
+    assert "a worker ended" not in stack.events("server")
+    assert stack.inspect("server")["RestartCount"] == 0
+    assert not stack.inspect("server")["State"]["OOMKilled"]
+    assert stack.served() == 1
