@@ -40,6 +40,7 @@ def main() -> None:
     compile_lock("fuzz", "pyproject.toml", "--all-extras", "--group", "fuzz", *like_dev)
     oldest = ("--all-extras", "--group", "build", "--group", "test")
     compile_lock("oldest", "pyproject.toml", *oldest, "--resolution", "lowest-direct")
+    compile_lock("oldest-client", "--group", "oldest-client")
 
 
 if __name__ == "__main__":

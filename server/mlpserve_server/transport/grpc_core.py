@@ -12,7 +12,6 @@ from typing import Any
 import grpc
 
 from mlpserve_server.observability.observer import CallInfo
-from mlpserve_server.transport.services import grpcio_version
 
 __all__ = ["SUPPORTED", "CompletionQueue", "ServerCall", "end_call", "unsupported"]
 
@@ -20,7 +19,7 @@ __all__ = ["SUPPORTED", "CompletionQueue", "ServerCall", "end_call", "unsupporte
 cygrpc: Any = import_module("grpc._cython.cygrpc")
 
 # The grpcio versions that the server's tests pass with: from, and below.
-SUPPORTED = ((1, 74), (1, 86))
+SUPPORTED = ((1, 82), (1, 86))
 
 _NO_FLAGS = 0
 _TIMEOUT = cygrpc.CompletionType.queue_timeout
@@ -29,7 +28,8 @@ _SHUTDOWN = cygrpc.CompletionType.queue_shutdown
 
 def unsupported() -> str | None:
     """Return why this grpcio cannot be used this way, None when it can."""
-    if SUPPORTED[0] <= grpcio_version() < SUPPORTED[1]:
+    major, minor = map(int, grpc.__version__.split(".")[:2])
+    if SUPPORTED[0] <= (major, minor) < SUPPORTED[1]:
         return None
     low, high = (".".join(map(str, version)) for version in SUPPORTED)
     return f"it is made for grpcio from {low} and below {high}, this is {grpc.__version__}"

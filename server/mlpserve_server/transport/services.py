@@ -1,10 +1,7 @@
 """The services of a server, which of their methods are hot, and the options of channels."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-import grpc
 
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import explanation_pb2, model_pb2, prediction_pb2
@@ -25,7 +22,6 @@ __all__ = [
     "Backend",
     "TransportError",
     "channel_options",
-    "grpcio_version",
     "metadata_is_too_large",
 ]
 
@@ -50,10 +46,6 @@ MAX_METADATA_BYTES = 16 << 10
 # Requests and answers up to this size are bounded by their number, larger ones by their bytes.
 SMALL_BYTES = 16 << 10
 
-# Before this version gRPC inflates a compressed message before it looks at its size (measured:
-# 1.5 MB become 1.6 GiB with 1.74), and cannot limit the streams that are being taken down.
-_CHECKS_INFLATED_SIZE = (1, 82)
-_IDENTITY_ONLY = 1
 _NEVER_MS = 2**31 - 1  # gRPC's infinity
 
 _OPTIONS = [
@@ -75,18 +67,13 @@ _OPTIONS = [
     # settings; metadata_is_too_large holds before.
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
-]
-# 20,000 calls that are reset at once on one connection made others wait for up to 2.2 s and took
-# 440 MiB; with this 0.15 s and 100 MiB. The protection alone counts streams that have ended but
-# are not taken down yet: 14 % of the calls of a client with 100 in flight were refused. With room
-# for 500 of these the standard transport still refused some, with 2,000 none.
-_OVERLOAD_PROTECTION = [
+    # 20,000 calls that are reset at once on one connection made others wait for up to 2.2 s and
+    # took 440 MiB; with this 0.15 s and 100 MiB. The protection alone counts streams that have
+    # ended but are not taken down yet: 14 % of the calls of a client with 100 in flight were
+    # refused. With room for 500 of these the standard transport still refused some, with 2,000
+    # none.
     ("grpc.http.overload_protection", 1),
     ("grpc.http2.max_deallocating_streams", 2000),
-]
-_WITHOUT_CHECK_OF_SIZE = [
-    ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
-    ("grpc.http.overload_protection", 0),
 ]
 
 
@@ -103,11 +90,6 @@ class Backend:
     health: Health
 
 
-def grpcio_version() -> tuple[int, ...]:
-    """Return the major and minor version of the grpcio in use."""
-    return tuple(map(int, re.findall(r"\d+", grpc.__version__)[:2]))
-
-
 def channel_options(
     share_port: bool = False, connection_age_seconds: float = 0
 ) -> list[tuple[str, int]]:
@@ -120,11 +102,9 @@ def channel_options(
 
     """
     age_ms = max(round(connection_age_seconds * 1000), 1) if connection_age_seconds else _NEVER_MS
-    checks_size = grpcio_version() >= _CHECKS_INFLATED_SIZE
     # Shared by default in gRPC: then a taken port is not an error but a share of its calls.
     return [
         *_OPTIONS,
-        *(_OVERLOAD_PROTECTION if checks_size else _WITHOUT_CHECK_OF_SIZE),
         ("grpc.so_reuseport", int(share_port)),
         ("grpc.max_connection_age_ms", age_ms),
         ("grpc.max_connection_age_grace_ms", _NEVER_MS),

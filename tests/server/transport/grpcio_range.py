@@ -14,7 +14,12 @@ from pathlib import Path
 from mlpserve_server.transport.grpc_core import SUPPORTED
 
 PACKAGES = ("grpcio", "grpcio-health-checking", "grpcio-reflection", "grpcio-status")
-TESTS = [f"tests/server/test_{name}.py" for name in ("calls", "predictions", "life")]
+TESTS = [
+    "tests/server/dataplane",
+    "tests/server/test_life.py",
+    "tests/server/transport/test_calls.py",
+    "tests/server/transport/test_raw_calls.py",
+]
 
 
 def main() -> int:

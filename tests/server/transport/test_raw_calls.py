@@ -8,7 +8,6 @@ import grpc
 import pytest
 
 from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_server.transport.services import grpcio_version
 from tests.support.publishing import Publish
 from tests.support.raw_http2 import RawConnection, frame, rapid_reset
 from tests.support.server import Serve, Stubs
@@ -118,7 +117,6 @@ def test_unread_answers_of_every_method_are_limited(method: str, stubs: Stubs) -
         connection.close()
 
 
-@pytest.mark.skipif(grpcio_version() < (1, 82), reason="compressed requests are refused at all")
 def test_a_message_that_inflates_beyond_the_limit_is_refused(stubs: Stubs) -> None:
     tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[1, 12], data=bytes(100 << 20))
     options = [("grpc.max_send_message_length", -1)]
