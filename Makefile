@@ -216,6 +216,10 @@ docs: install  ## build the documentation site into build/site
 	$(MKDOCS) build
 	@echo "open build/site/index.html"
 
+.PHONY: notebook
+notebook: install  ## execute examples/from_scratch.ipynb and store its output, for the site too
+	$(BIN)/python docs/tools/notebook.py
+
 .PHONY: pictures
 pictures: install  ## renew the screenshots in docs/images; the report's needs chromium
 	$(BIN)/python docs/tools/pictures.py
