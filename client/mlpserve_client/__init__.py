@@ -52,6 +52,7 @@ __all__ = [
     "ConnectionFailedError",
     "DeadlineError",
     "Explanation",
+    "InputValues",
     "InvalidInputError",
     "MlpserveError",
     "ModelNotFoundError",
@@ -68,7 +69,14 @@ __all__ = [
     "ValueAttribution",
 ]
 
-_RESULTS = ("BatchPrediction", "ClassProbability", "ModelRef", "ModelVersion", "Prediction")
+_RESULTS = (
+    "BatchPrediction",
+    "ClassProbability",
+    "InputValues",
+    "ModelRef",
+    "ModelVersion",
+    "Prediction",
+)
 _HOMES = {
     "AsyncClient": "_async",
     "Client": "_sync",

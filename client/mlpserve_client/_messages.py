@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_client._errors import InvalidInputError, ServerError
 from mlpserve_client._inputs import as_wire_values
-from mlpserve_client._results import ModelRef, ModelVersion, Prediction
+from mlpserve_client._results import InputValues, ModelRef, ModelVersion, Prediction
 
 _MAX_INPUTS = 2**26  # values of one instance; far above what a server takes
 
@@ -113,7 +113,17 @@ def model_version(message: model_pb2.ModelVersion) -> ModelVersion:
         created=created,
         metrics=dict(message.metrics),
         input_maximum=message.input_maximum or None,
+        input_values=_input_values(message),
     )
+
+
+def _input_values(message: model_pb2.ModelVersion) -> InputValues | None:
+    if not message.HasField("input_values"):
+        return None
+    values = message.input_values
+    kind = model_pb2.InputValues.Kind.DESCRIPTOR.values_by_number.get(values.kind)
+    name = kind.name.removeprefix("KIND_").lower() if kind and kind.number else "unknown"
+    return InputValues(name, values.low, values.high)
 
 
 def _state(number: int) -> str:

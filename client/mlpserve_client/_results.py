@@ -26,6 +26,23 @@ class ModelRef:
 
 
 @dataclass(frozen=True)
+class InputValues:
+    """The kind of values that a version was trained on.
+
+    Attributes:
+        kind: `binary` (the two ends of the scale alone, such as booleans), `raw` (uint8, 0 to the
+            maximum), `scaled` (floats from 0 to 1), or `unknown` to this client.
+        low: the smallest value, in the scale of the training data.
+        high: the largest value.
+
+    """
+
+    kind: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class ModelVersion:
     """A version of the model, in the state that the server has it in.
 
@@ -41,6 +58,7 @@ class ModelVersion:
         metrics: measured when it was trained, `accuracy` among them.
         input_maximum: the raw value that stands for 1.0, 255 for MNIST; None from a server
             that does not say it.
+        input_values: the values that it was trained on; None where that is not known.
 
     """
 
@@ -53,6 +71,7 @@ class ModelVersion:
     created: datetime
     metrics: Mapping[str, float] = field(hash=False)
     input_maximum: float | None = None
+    input_values: InputValues | None = None
 
     @property
     def version(self) -> int:

@@ -1,6 +1,7 @@
 """One instance: whatever form it comes in, the answer is the model's."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 
 from mlpserve_client import Client, InvalidInputError, ModelNotFoundError, Prediction
 from mlpserve_client.testing import serve
-from tests.support.client import Connect, Expected, Pixels, StartScripted
+from mlpserve_model import InputValues, Store
+from tests.support.client import Connect, Expected, Pixels, StartScripted, StartServer
+from tests.support.publishing import publish_to
+from tests.support.waiting import wait_for
 
 FORMS: dict[str, Callable[[Pixels], Any]] = {
     "uint8": lambda x: x,
@@ -24,6 +28,12 @@ FORMS: dict[str, Callable[[Pixels], Any]] = {
     "big-endian": lambda x: (x / 255).astype(">f4"),
     "lists of floats": lambda x: (x / 255).tolist(),
 }
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """The store of the servers that `start` starts."""
+    return Store(tmp_path / "store", "mnist")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -115,6 +125,45 @@ def test_scaled_values_as_integers_are_warned_of(client: Client, call: str) -> N
         classify(binary)
     for meant in (binary.astype(bool), binary.astype(float), binary.astype(np.uint8), binary * 9):
         classify(meant)  # a warning would be an error
+
+
+@pytest.mark.parametrize("kind", ["binary", "scaled"])
+@pytest.mark.parametrize("dtype", [int, np.uint8])
+@pytest.mark.parametrize("call", ["predict", "predict_batch", "predict_stream"])
+def test_integers_of_0_and_1_are_refused_where_scaled_values_were_trained_on(
+    start: StartServer, store: Store, connect: Connect, kind: str, dtype: type, call: str
+) -> None:
+    publish_to(store, input_values=InputValues(kind, 0, 1))
+    client = connect(start().address)
+    binary = (np.arange(24).reshape(2, 3, 4) % 3 == 0).astype(dtype)
+
+    def classify(values: npt.NDArray[Any]) -> object:
+        if call == "predict":
+            return client.predict(values[0])
+        return list(getattr(client, call)(values))
+
+    with pytest.raises(InvalidInputError, match="the model was trained on scaled ones"):
+        classify(binary)
+    for meant in (binary.astype(bool), binary.astype(float), binary * 9, binary * 0):
+        classify(meant)
+    publish_to(store, seed=1, input_values=InputValues("raw", 0, 1))
+    wait_for(lambda: client.model().version == 2, 20)
+    classify(binary)  # neither refused nor warned of: 1 is as high as the training data reached
+
+
+def test_a_model_says_what_values_it_was_trained_on(
+    start: StartServer, store: Store, connect: Connect
+) -> None:
+    publish_to(store, input_values=InputValues("scaled", 0.25, 0.5))
+    client = connect(start().address)
+    values = client.model().input_values
+    assert values is not None
+    assert (values.kind, values.low, values.high) == ("scaled", 0.25, 0.5)
+    publish_to(store, seed=1, input_values=InputValues("fractal", 0, 1))  # of a later release
+    wait_for(lambda: client.model().version == 2, 20)
+    values = client.model().input_values
+    assert values is not None
+    assert values.kind == "unknown"
 
 
 def test_an_old_server_does_not_say_the_maximum_and_nothing_is_warned_of(

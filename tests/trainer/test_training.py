@@ -1,16 +1,19 @@
 import json
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from sklearn.datasets import load_iris
 
 from mlpserve_model import (
     CHAMPION,
+    InputValues,
     Signature,
     Store,
 )
@@ -80,6 +83,32 @@ def test_the_manifest_says_what_the_version_was_made_of(settings: TrainSettings)
     assert manifest.recipe == json.loads(json.dumps(settings.recipe.as_dict()))
     assert manifest.libraries["numpy"] == np.__version__
     assert manifest.gate.verdict == "PROMOTED"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "values"),
+    [
+        (lambda x: x, InputValues("raw", 0, 219)),
+        (lambda x: x / 255, InputValues("scaled", 0, 219 / 255)),
+        (lambda x: x > 110, InputValues("binary", 0, 1)),
+        (lambda x: (x > 110) * np.uint8(255), InputValues("binary", 0, 255)),
+        (lambda x: (x > 110) * np.uint8(1), InputValues("raw", 0, 1)),
+    ],
+    ids=["raw", "scaled", "booleans", "black and white", "as 0 and 1 of 255"],
+)
+def test_the_manifest_says_what_values_were_trained_on(
+    settings: TrainSettings,
+    stripes: Dataset,
+    inputs: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
+    values: InputValues,
+) -> None:
+    assert settings.data_dir is not None
+    np.savez(settings.data_dir, X=inputs(stripes.inputs), y=stripes.labels)
+    train(replace(settings, rules=Rules(min_accuracy=0)))
+    found = Store(settings.store, "mnist").manifest(1).input_values
+    assert found is not None
+    assert found.kind == values.kind
+    assert (found.low, found.high) == pytest.approx((values.low, values.high))
 
 
 def test_the_card_lies_beside_the_weights(settings: TrainSettings) -> None:

@@ -223,6 +223,7 @@ def _draft(settings: TrainSettings, network: Network, data: Dataset, parts: Spli
         seed=settings.seed,
         libraries=library_versions(),
         metrics={},
+        input_values=data.values(),
         extra=_extra(settings, data),
     )
 

@@ -4,6 +4,7 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from mlpserve_client._cli import bench as _bench
@@ -71,6 +72,7 @@ def _as_json(version: ModelVersion) -> dict[str, Any]:
         "class_names": version.class_names,
         "created": version.created.isoformat(),
         "input_maximum": version.input_maximum,
+        "input_values": version.input_values and asdict(version.input_values),
         "metrics": version.metrics,
     }
 
@@ -93,5 +95,5 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {number:g}" for key, number in sorted(value.items()))
+        return ", ".join(f"{key} {_text(item)}" for key, item in sorted(value.items()))
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -24,6 +24,7 @@ __all__ = [
     "DatasetInfo",
     "Draft",
     "FileInfo",
+    "InputValues",
     "Manifest",
     "Signature",
     "Verdict",
@@ -86,6 +87,23 @@ class Signature:
     class_names: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class InputValues:
+    """The kind of values that a version was trained on.
+
+    Attributes:
+        kind: "binary" (the two ends of the scale alone), "raw" (uint8, from 0 to the maximum) or
+            "scaled" (floats from 0 to 1). A later release may know others.
+        low: The smallest value, in the scale of the training data.
+        high: The largest value.
+
+    """
+
+    kind: str
+    low: float
+    high: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """The description of a version that is not published yet.
@@ -99,6 +117,7 @@ class Draft:
         seed: The seed of the training, at least 0.
         libraries: Names and versions of what trained it.
         metrics: Finite numbers, such as `accuracy` on the holdout.
+        input_values: The values that it was trained on, None if it is not known.
         extra: More fields, as JSON has them: those that this release does not know.
 
     """
@@ -111,6 +130,7 @@ class Draft:
     seed: int
     libraries: Mapping[str, str]
     metrics: Mapping[str, float]
+    input_values: InputValues | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -172,6 +192,7 @@ def encode_manifest(
         "input": {
             "shape": draft.signature.input_shape,
             "maximum": draft.signature.input_maximum,
+            **({"values": asdict(draft.input_values)} if draft.input_values else {}),
         },
         "class_names": draft.signature.class_names,
         "files": {name: asdict(info) for name, info in files.items()},

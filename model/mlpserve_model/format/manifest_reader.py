@@ -21,6 +21,7 @@ from mlpserve_model.format.manifest import (
     VERDICTS,
     DatasetInfo,
     FileInfo,
+    InputValues,
     Manifest,
     Signature,
     Verdict,
@@ -74,6 +75,7 @@ def read_manifest(data: bytes) -> Manifest:
             for name, value in _take(document, "metrics", dict).items()
         },
         gate=Verdict(_text(document, "gate.verdict"), _texts(document, "gate.reasons")),
+        input_values=_input_values(document),
         extra={k: v for k, v in document.items() if k not in _KNOWN},
         document=data,
     )
@@ -158,6 +160,16 @@ def _network(document: object) -> Network:
     if network.parameters > MAX_PARAMETERS:
         raise _wrong("layer_sizes", sizes, f"at most {MAX_PARAMETERS} parameters")
     return network
+
+
+def _input_values(document: object) -> InputValues | None:
+    if "values" not in _take(document, "input", dict):  # older releases did not write it
+        return None
+    low, high = (
+        _number(_take(document, f"input.values.{end}"), f"input.values.{end}")
+        for end in ("low", "high")
+    )
+    return InputValues(_text(document, "input.values.kind"), low, high)
 
 
 def _files(document: object) -> dict[str, FileInfo]:

@@ -136,6 +136,7 @@ class ModelVersion(google.protobuf.message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     METRICS_FIELD_NUMBER: builtins.int
     INPUT_MAXIMUM_FIELD_NUMBER: builtins.int
+    INPUT_VALUES_FIELD_NUMBER: builtins.int
     state: global___ModelVersion.State.ValueType
     state_reason: builtins.str
     """Why the version is in this state, as text for people."""
@@ -161,6 +162,10 @@ class ModelVersion(google.protobuf.message.Message):
     def metrics(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """Metrics measured when the version was trained, "accuracy" among them."""
 
+    @property
+    def input_values(self) -> global___InputValues:
+        """The values that the version was trained on. Unset where that is not known."""
+
     def __init__(
         self,
         *,
@@ -173,11 +178,60 @@ class ModelVersion(google.protobuf.message.Message):
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         metrics: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
         input_maximum: builtins.float = ...,
+        input_values: global___InputValues | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "ref", b"ref"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "class_names", b"class_names", "create_time", b"create_time", "input_maximum", b"input_maximum", "input_shape", b"input_shape", "metrics", b"metrics", "ref", b"ref", "state", b"state", "state_reason", b"state_reason"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "input_values", b"input_values", "ref", b"ref"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "class_names", b"class_names", "create_time", b"create_time", "input_maximum", b"input_maximum", "input_shape", b"input_shape", "input_values", b"input_values", "metrics", b"metrics", "ref", b"ref", "state", b"state", "state_reason", b"state_reason"]) -> None: ...
 
 global___ModelVersion = ModelVersion
+
+@typing.final
+class InputValues(google.protobuf.message.Message):
+    """What kind of values a version was trained on, in the scale of its training data."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Kind:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _KindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[InputValues._Kind.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: InputValues._Kind.ValueType  # 0
+        KIND_BINARY: InputValues._Kind.ValueType  # 1
+        """The two ends of the scale alone, such as booleans."""
+        KIND_RAW: InputValues._Kind.ValueType  # 2
+        """uint8, 0 to the input maximum."""
+        KIND_SCALED: InputValues._Kind.ValueType  # 3
+        """Floats from 0 to 1."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    KIND_UNSPECIFIED: InputValues.Kind.ValueType  # 0
+    KIND_BINARY: InputValues.Kind.ValueType  # 1
+    """The two ends of the scale alone, such as booleans."""
+    KIND_RAW: InputValues.Kind.ValueType  # 2
+    """uint8, 0 to the input maximum."""
+    KIND_SCALED: InputValues.Kind.ValueType  # 3
+    """Floats from 0 to 1."""
+
+    KIND_FIELD_NUMBER: builtins.int
+    LOW_FIELD_NUMBER: builtins.int
+    HIGH_FIELD_NUMBER: builtins.int
+    kind: global___InputValues.Kind.ValueType
+    low: builtins.float
+    """The smallest value."""
+    high: builtins.float
+    """The largest value."""
+    def __init__(
+        self,
+        *,
+        kind: global___InputValues.Kind.ValueType = ...,
+        low: builtins.float = ...,
+        high: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["high", b"high", "kind", b"kind", "low", b"low"]) -> None: ...
+
+global___InputValues = InputValues
 
 @typing.final
 class GetModelVersionRequest(google.protobuf.message.Message):

@@ -17,6 +17,11 @@ __all__ = ["Catalog"]
 DEFAULT_PAGE, MAX_PAGE = 50, 200
 
 VersionState = model_pb2.ModelVersion.State
+_KINDS = {
+    "binary": model_pb2.InputValues.KIND_BINARY,
+    "raw": model_pb2.InputValues.KIND_RAW,
+    "scaled": model_pb2.InputValues.KIND_SCALED,
+}
 
 
 class Catalog:
@@ -134,6 +139,11 @@ class Catalog:
             input_maximum=manifest.signature.input_maximum,
         )
         message.create_time.FromDatetime(manifest.created)
+        if values := manifest.input_values:
+            kind = _KINDS.get(values.kind, model_pb2.InputValues.KIND_UNSPECIFIED)
+            message.input_values.CopyFrom(
+                model_pb2.InputValues(kind=kind, low=values.low, high=values.high)
+            )
         return message
 
     def _state(self, manifest: Manifest) -> tuple[VersionState.ValueType, str]:

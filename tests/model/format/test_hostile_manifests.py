@@ -62,6 +62,12 @@ LIES: dict[str, tuple[Callable[[Document], object], str]] = {
     "a class without a name": (_set("class_names", ["a", "b", ""]), "expected 3 different names"),
     "a class too few": (_set("class_names", ["a", "b"]), "expected 3 different names"),
     "a class that is a number": (_set("class_names", ["a", "b", 3]), "expected a list of strings"),
+    "values without a kind": (_set("input/values", {"low": 0, "high": 1}), "no input.values.kind"),
+    "values without an end": (
+        _set("input/values", {"kind": "raw", "low": 0}),
+        "no input.values.hi",
+    ),
+    "values of no kind": (_set("input/values", [0, 1]), "no input.values"),
     "half a character": (_set("class_names", ["a", "b", "\ud800"]), "surrogates not allowed"),
     "huge layers": (_set("layer_sizes", [2**20, 2**20]), "expected at most 67108864 parameters"),
     "layers without end": (_set("layer_sizes", [10**4000, 3]), "at most 67108864 parameters"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve_model import InputValues
 from mlpserve_trainer.errors import DataError
 
 __all__ = [
@@ -78,6 +79,16 @@ class Dataset:
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input."""
         return tuple(self.inputs.shape[1:])
+
+    def values(self) -> InputValues:
+        """Return the kind and the range of the inputs."""
+        is_raw = self.inputs.dtype == np.uint8
+        low, high = float(self.inputs.min()), float(self.inputs.max())
+        one = self.input_maximum if is_raw else 1
+        # The first row settles most data.
+        if all(bool(((x == 0) | (x == one)).all()) for x in (self.inputs[0], self.inputs)):
+            return InputValues("binary", low, high)
+        return InputValues("raw" if is_raw else "scaled", low, high)
 
     def digest(self) -> str:
         """Return "sha256:<hex>" over dtype, shape and bytes of both arrays and the class names."""

@@ -186,9 +186,17 @@ def _facts(draft: Draft) -> dict[str, Any]:
         "parameters": f"{network.parameters:,}",
         "data": f"{draft.dataset.name}, split: {draft.dataset.split}",
         "input": f"{'×'.join(map(str, signature.input_shape))}, 0 to {signature.input_maximum:g}",
+        **_values(draft),
         "seed": draft.seed,
         **draft.libraries,
     }
+
+
+def _values(draft: Draft) -> dict[str, str]:
+    values = draft.input_values
+    if values is None:
+        return {}
+    return {"training values": f"{values.kind}, {values.low:g} to {values.high:g}"}
 
 
 def _numbers(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
