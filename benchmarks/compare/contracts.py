@@ -1,7 +1,7 @@
 """How the servers are asked: each contract's requests as bytes, and its answers as arrays.
 
-Three contracts: mlpserve's own and the Open Inference Protocol v2 over gRPC, and JSON over
-HTTP/1.1 for the frameworks whose own way that is.
+Four contracts: mlpserve's own and the Open Inference Protocol v2 over gRPC, that protocol's JSON
+over HTTP/1.1, and another JSON for the frameworks whose own way that is.
 """
 
 import http.client
@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from benchmarks.compare.workload import Workload
 from mlpserve.v1 import prediction_pb2 as pb
 
-__all__ = ["Call", "Calls", "ask", "json_over_http", "open_inference", "own_contract"]
+__all__ = [
+    "Call",
+    "Calls",
+    "ask",
+    "json_over_http",
+    "open_inference",
+    "open_inference_over_http",
+    "own_contract",
+]
 
 ANSWER_SECONDS = 20.0
 
@@ -109,18 +117,42 @@ def open_inference(workload: Workload, floats: str, pixels: str, name: str = "ro
     )
 
 
+def open_inference_over_http(workload: Workload, model: str, name: str) -> Calls:
+    """POST /v2/models/MODEL/infer, tensors as JSON; `name` is the input's."""
+    path = f"/v2/models/{model}/infer"
+    single, batch = _rest(name, workload.row[None]), _rest(name, workload.pixels)
+    return Calls(
+        Call(path, single, _rest_answer, grpc=False), Call(path, batch, _rest_answer, grpc=False)
+    )
+
+
 def json_over_http(workload: Workload, single: str, batch: str) -> Calls:
     """{"rows": [[...], ...]} and {"pixels": [[...], ...]}, the two paths.
 
     Answered by the probabilities or {"probabilities": ...}.
     """
     # Floats as short as they can be without a change of the float32 value.
-    row = "[" + ",".join(str(value) for value in workload.row) + "]"
+    row = _short(workload.row)
     pixels = json.dumps(workload.pixels.tolist(), separators=(",", ":"))
     return Calls(
         Call(single, f'{{"rows":[{row}]}}'.encode(), _json_answer, grpc=False),
         Call(batch, f'{{"pixels":{pixels}}}'.encode(), _json_answer, grpc=False),
     )
+
+
+def _short(values: NDArray[Any]) -> str:
+    return "[" + ",".join(str(value) for value in values.ravel()) + "]"
+
+
+def _rest(name: str, x: NDArray[Any]) -> bytes:
+    datatype = {"float32": "FP32", "uint8": "UINT8"}[x.dtype.name]
+    tensor = f'"name":"{name}","datatype":"{datatype}","shape":{list(x.shape)},"data":{_short(x)}'
+    return f'{{"inputs":[{{{tensor}}}],"outputs":[{{"name":"probabilities"}}]}}'.encode()
+
+
+def _rest_answer(answer: bytes) -> NDArray[np.float32]:
+    (output,) = json.loads(answer)["outputs"]
+    return np.array(output["data"], np.float32)
 
 
 def _tensor(dtype: Any, values: NDArray[Any]) -> pb.Tensor:

@@ -10,7 +10,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.compare.contracts import Calls, json_over_http, open_inference, own_contract
+from benchmarks.compare.contracts import (
+    Calls,
+    json_over_http,
+    open_inference,
+    open_inference_over_http,
+    own_contract,
+)
 from benchmarks.compare.environments import (
     Absent,
     cpp_server,
@@ -26,6 +32,7 @@ from benchmarks.compare.workload import Workload
 __all__ = ["SERVERS", "Here", "Server", "ours"]
 
 PEERS = "benchmarks.compare.peers"
+INPUT = "instances"  # of every model that mlpserve serves
 
 
 class Here(NamedTuple):
@@ -68,6 +75,14 @@ def cpp(workload: Workload, port: int) -> Here:
     return Here(command, f"gRPC {version.strip()}", linked_bytes(program))
 
 
+def rest(workload: Workload, port: int) -> Here:
+    if not Path(_beside_python("mlpserve-web")).exists():
+        raise Absent("no mlpserve-web here: install the extra web")
+    command = [sys.executable, "-m", f"{PEERS}.mlpserve_rest", str(workload.store)]
+    weight = distribution_bytes("mlpserve[server,web]")
+    return Here(command, f"mlpserve {metadata.version('mlpserve')}", weight)
+
+
 def echo(workload: Workload, port: int) -> Here:
     command = [sys.executable, "-m", f"{PEERS}.echo_server"]
     return Here(command, _grpcio(), distribution_bytes("grpcio", "protobuf", "numpy"))
@@ -91,12 +106,12 @@ def python_peer(
     return Here([str(folder / "bin" / program), *rest], version, environment_bytes(folder))
 
 
-def mlserver_settings(workload: Workload, port: int) -> None:
-    """Its leanest form: the model in the server's own process."""
+def mlserver_settings(workload: Workload, port: int, *, measured: str) -> None:
+    """Its leanest form: the model in the server's own process; `measured` is grpc or http."""
     folder = workload.folder / "mlserver"
     folder.mkdir(exist_ok=True)
-    ports = {"grpc_port": port, "http_port": free_port(), "metrics_port": free_port()}
-    settings = {"host": "127.0.0.1", "parallel_workers": 0, **ports}
+    ports = {f"{name}_port": free_port() for name in ("grpc", "http", "metrics")}
+    settings = {"host": "127.0.0.1", "parallel_workers": 0, **ports, f"{measured}_port": port}
     (folder / "settings.json").write_text(json.dumps(settings))
     model = {"name": "mlp", "implementation": f"{PEERS}.mlserver_model.Classifier"}
     (folder / "model-settings.json").write_text(json.dumps(model))
@@ -151,7 +166,16 @@ SERVERS = [
         "mlserver",
         partial(open_inference, floats="mlp", pixels="mlp"),
         "mlserver start {folder}/mlserver",
-        mlserver_settings,
+        partial(mlserver_settings, measured="grpc"),
+    ),
+    Server("mlpserve, REST", rest, partial(open_inference_over_http, model="mnist", name=INPUT)),
+    _peer(
+        "MLServer, REST",
+        "mlserver",
+        "mlserver",
+        partial(open_inference_over_http, model="mlp", name="rows"),
+        "mlserver start {folder}/mlserver",
+        partial(mlserver_settings, measured="http"),
     ),
     _peer("Ray Serve, gRPC", "ray", "ray", own_contract, f"python -m {PEERS}.ray_server"),
     _peer(

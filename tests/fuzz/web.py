@@ -21,7 +21,8 @@ def infer(data: bytes) -> None:
     except HttpError:
         return
     assert request.instances.dtype in (np.uint8, np.float32)
-    body, size = codec.encode(request, np.full((2, 3), 0.5, np.float32), "mnist", 1)
+    arrays = {name: np.full((2, 3), 0.5, np.float32) for name in codec.OUTPUTS}
+    body, size = codec.encode(request, arrays, "mnist", 1)
     assert orjson.loads(body[:size])["model_name"] == "mnist"
 
 

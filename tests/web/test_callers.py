@@ -17,6 +17,7 @@ from mlpserve_model import Store
 from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
 from mlpserve_web.cli import main
+from mlpserve_web.listener import _listen
 from tests.web.conftest import StartWeb, Web
 
 TOKEN = "a-token-that-is-long-enough-0123456789"
@@ -160,6 +161,15 @@ def test_a_taken_port_is_an_error(web: Web) -> None:
 
     assert run.returncode == 1
     assert "cannot listen on" in run.stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_answers_are_not_held_back_for_larger_packets(host: str) -> None:
+    with _listen(host, 0) as listening, socket.create_connection(listening.getsockname()[:2]):
+        accepted, _ = listening.accept()
+        # What asyncio asks before it turns Nagle's algorithm off.
+        assert accepted.proto == socket.IPPROTO_TCP
+        accepted.close()
 
 
 def test_it_serves_https(server: ModelServer, start_web: StartWeb, authority: Any) -> None:

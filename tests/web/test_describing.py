@@ -7,9 +7,11 @@ import pytest
 from tests.web.conftest import StartWeb, Web
 
 
-def test_the_server_is_described(web: Web) -> None:
-    answer = web.call("/v2")
+@pytest.mark.parametrize("path", ["/v2", "/v2/"])
+def test_the_server_is_described(web: Web, path: str) -> None:
+    answer = web.call(path)
 
+    assert answer.status == 200
     assert answer.json["name"] == "mlpserve"
     assert answer.json["extensions"] == ["binary_tensor_data"]
 

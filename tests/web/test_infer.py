@@ -116,6 +116,36 @@ def test_the_path_selects_a_version_by_number_or_alias(web: Web, version: str) -
     assert (answer.status, answer.json["model_version"]) == (200, "1")
 
 
+@pytest.mark.parametrize("binary", [True, False])
+def test_attributions_come_when_they_are_asked_for(
+    web: Web, server: ModelServer, binary: bool
+) -> None:
+    parameters = {"binary_data": binary}
+    outputs = [{"name": "attributions", "parameters": parameters}, {"name": "labels"}]
+
+    answer = web.call(PATH, request(X, outputs=outputs))
+
+    length = answer.headers.get("inference-header-content-length")
+    end = int(length) if length else None
+    why, labels = json.loads(answer.body[:end])["outputs"]
+    assert (why["name"], why["datatype"], why["shape"]) == ("attributions", "FP32", [5, 3, 4])
+    values = np.frombuffer(answer.body[end:], "<f4") if binary else np.array(why["data"])
+    with Client(server.target) as client:
+        found = [client.explain(row) for row in X]
+    assert labels["data"] == [one.label for one in found]
+    expected = [one.attributions for one in found]
+    np.testing.assert_allclose(values.reshape(5, 3, 4), expected, atol=1e-6)
+
+
+def test_more_attributions_than_a_request_may_have_are_refused(web: Web) -> None:
+    many = np.zeros((257, 3, 4), np.float32)
+
+    answer = web.call(PATH, request(many, outputs=[{"name": "attributions"}]))
+
+    assert (answer.status, list(answer.json)) == (400, ["error"])
+    assert "at most 256" in answer.json["error"]
+
+
 def test_hints_of_other_servers_are_ignored(web: Web) -> None:
     hinted = request(X, parameters={"priority": 1})
     hinted["inputs"][0]["parameters"] = {"content_type": "np"}
@@ -165,6 +195,7 @@ WRONG: dict[str, tuple[Any, str | None, int, str]] = {
     ),
     "an id that is a number": (request(X, id=1), None, 400, "expected a JSON string"),
     "a header longer than the body": (SHORT, "100000", 400, "Inference-Header-Content-Length"),
+    "values without JSON": (X.tobytes(), "0", 400, "Inference-Header-Content-Length is 0"),
     "a header that is a word": (SHORT, "many", 400, "expected a number of bytes"),
     "binary data that are cut": (SHORT[:-1], LENGTH, 400, "239 bytes"),
     "binary data without the header": (

@@ -22,13 +22,22 @@ from mlpserve_client import (
     OverloadedError,
 )
 from mlpserve_model import Store
-from mlpserve_web.codec import INPUT, OUTPUTS, InferRequest, decode, encode
+from mlpserve_web.codec import (
+    ATTRIBUTIONS,
+    DEFAULT_OUTPUTS,
+    INPUT,
+    OUTPUTS,
+    InferRequest,
+    decode,
+    encode,
+)
 from mlpserve_web.errors import HttpError, http_status
 from mlpserve_web.openapi import DOCUMENT
 from mlpserve_web.origins import OriginPolicy
 from mlpserve_web.page import SecurityHeaders, page_routes
 from mlpserve_web.requests import Body, Calling, Limits, body_reader, calling_by
 from mlpserve_web.upstream import Upstream
+from mlpserve_web.why import attributions
 
 __all__ = ["Page", "application"]
 
@@ -97,6 +106,7 @@ def _protocol_routes(calling: Calling, body: Body) -> list[BaseRoute]:
     return [
         Route("/openapi.json", _document),
         Route("/v2", _server_metadata),
+        Route("/v2/", _server_metadata),  # as the protocol's own OpenAPI description has it
         Route("/v2/health/live", calling(_live)),
         Route("/v2/health/ready", calling(_ready)),
         *of_a_model,
@@ -130,11 +140,10 @@ async def _health(client: AsyncClient, live: bool) -> Response:
 
 async def _model_metadata(request: Request, client: AsyncClient) -> Response:
     served = await _described(request, client)
-    classes = len(served.class_names)
+    shapes = {"labels": [-1], "probabilities": [-1, len(served.class_names)]}
     inputs = [{"name": INPUT, "datatype": "FP32", "shape": [-1, *served.input_shape]}]
     outputs = [
-        {"name": name, "datatype": output.datatype, "shape": [-1, classes][: output.dimensions]}
-        for name, output in OUTPUTS.items()
+        {"name": name, "datatype": OUTPUTS[name], "shape": shapes[name]} for name in DEFAULT_OUTPUTS
     ]
     return JSONResponse(
         {
@@ -160,9 +169,13 @@ async def _infer(request: Request, client: AsyncClient, body: Body) -> Response:
     asked = decode(await body(request), _header_length(request))
     answer = await _predicted(asked, client, _selection(request))
     _check_name(request, answer.model.name)
-    response, header_length = encode(
-        asked, answer.probabilities, answer.model.name, answer.model.version
-    )
+    arrays = {
+        "labels": answer.labels.astype("<i8"),
+        "probabilities": answer.probabilities.astype("<f4", copy=False),
+    }
+    if ATTRIBUTIONS in asked.outputs:
+        arrays[ATTRIBUTIONS] = await attributions(client, asked.instances, answer)
+    response, header_length = encode(asked, arrays, answer.model.name, answer.model.version)
     if header_length is None:
         return Response(response, media_type="application/json")
     headers = {HEADER_LENGTH: str(header_length)}

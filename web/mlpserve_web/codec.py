@@ -6,7 +6,7 @@ uncompressed: https://github.com/kserve/open-inference-protocol and Triton's
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from mlpserve_web.errors import HttpError
 
-__all__ = ["INPUT", "OUTPUTS", "InferRequest", "Output", "decode", "encode"]
+__all__ = [
+    "ATTRIBUTIONS",
+    "DEFAULT_OUTPUTS",
+    "INPUT",
+    "OUTPUTS",
+    "InferRequest",
+    "decode",
+    "encode",
+]
 
 INPUT = "instances"
 MAX_DIMENSIONS = 8
@@ -24,18 +32,11 @@ _DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype(
 _REFUSED = ("shared_memory_", "classification")
 
 
-class Output(NamedTuple):
-    """A tensor that can be asked for: its datatype, dimensions, and how probabilities give it."""
-
-    datatype: str
-    dimensions: int
-    values: Callable[[NDArray[np.float32]], NDArray[Any]]
-
-
-OUTPUTS = {
-    "labels": Output("INT64", 1, lambda p: p.argmax(axis=1).astype("<i8")),
-    "probabilities": Output("FP32", 2, lambda p: p.astype("<f4", copy=False)),
-}
+ATTRIBUTIONS = "attributions"
+# What can be asked for, and of which datatype it is.
+OUTPUTS = {"labels": "INT64", "probabilities": "FP32", ATTRIBUTIONS: "FP32"}
+# What a request gets that names none, and what the metadata have: clients ask for all of these.
+DEFAULT_OUTPUTS = ("labels", "probabilities")
 
 
 class InferRequest(NamedTuple):
@@ -75,18 +76,18 @@ def decode(body: bytes, header_length: int | None) -> InferRequest:
 
 
 def encode(
-    request: InferRequest, probabilities: NDArray[np.float32], name: str, version: int
+    request: InferRequest, arrays: Mapping[str, NDArray[Any]], name: str, version: int
 ) -> tuple[bytes, int | None]:
     """Return the response's body, and the bytes of its JSON if binary data follow.
 
-    `probabilities` is (rows, classes); `name` and `version` are of the model that answered.
+    `arrays` has the outputs asked for; `name` and `version` are of the model that answered.
     """
     described, data = [], []
     for output, binary in request.outputs.items():
-        values = np.ascontiguousarray(OUTPUTS[output].values(probabilities))
+        values = np.ascontiguousarray(arrays[output])
         tensor: dict[str, Any] = {
             "name": output,
-            "datatype": OUTPUTS[output].datatype,
+            "datatype": OUTPUTS[output],
             "shape": list(values.shape),
         }
         if binary:
@@ -175,7 +176,7 @@ def _outputs(message: dict[str, Any]) -> dict[str, bool]:
     default = bool(_parameters(message, "the request").get("binary_data_output", False))
     wanted = _typed(message, "outputs", list, [])
     if not wanted:
-        return dict.fromkeys(OUTPUTS, default)
+        return dict.fromkeys(DEFAULT_OUTPUTS, default)
     outputs: dict[str, bool] = {}
     for place, output in enumerate(wanted):
         name = output.get("name") if isinstance(output, dict) else None

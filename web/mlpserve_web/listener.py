@@ -62,8 +62,10 @@ def serve(app: ASGIApp, settings: Namespace) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        listening = socket.socket(family)
+        family, kind, protocol, _, address = found[0]
+        # With the protocol by its number: asyncio turns Nagle's algorithm off for TCP alone, and
+        # with it on, the second packet of an answer waits 40 ms for the first one to be confirmed.
+        listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Why the page's answer came out as it did: a heat map, and the hidden units that fired most."""
+"""Why answers came out as they did: the output `attributions`, and what the page shows."""
 
 import asyncio
 from functools import lru_cache, partial
@@ -7,13 +7,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpserve_client import AsyncClient, Explanation, MlpserveError, Prediction
+from mlpserve_client import (
+    AsyncClient,
+    BatchPrediction,
+    Explanation,
+    MlpserveError,
+    Prediction,
+)
 from mlpserve_model import Store, StoreError
+from mlpserve_web.errors import HttpError
 
-__all__ = ["Explainer"]
+__all__ = ["Explainer", "attributions"]
+
+MAX_ROWS = 256  # explained in one request: each is a call of a model server
+_AT_ONCE = 8
 
 UNITS = 6  # shown, of the first hidden layer
 _KEPT = 8  # versions whose weights are in memory
+
+
+async def attributions(
+    client: AsyncClient, instances: NDArray[Any], answer: BatchPrediction
+) -> NDArray[np.float32]:
+    """Return the attributions of the predicted classes, (rows, *input shape).
+
+    Raises:
+        HttpError: 400, there are too many rows.
+
+    """
+    rows = instances.reshape(len(answer), -1)
+    if len(rows) > MAX_ROWS:
+        raise HttpError(400, f"attributions of {len(rows)} instances, expected at most {MAX_ROWS}")
+    labels, version = answer.labels.tolist(), answer.model.version
+    found: list[Explanation] = []
+    for start in range(0, len(rows), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        calls = [
+            client.explain(row, label=label, version=version)
+            for row, label in zip(rows[part], labels[part], strict=True)
+        ]
+        found += await asyncio.gather(*calls)
+    return np.stack([one.attributions for one in found])
 
 
 class Explainer:

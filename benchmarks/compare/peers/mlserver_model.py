@@ -1,4 +1,4 @@
-"""MLServer: a custom runtime for the Open Inference Protocol over gRPC, raw tensors."""
+"""MLServer: a custom runtime for the Open Inference Protocol, over gRPC and REST."""
 # mypy: disable-error-code="import-not-found,misc"
 
 from mlserver import MLModel

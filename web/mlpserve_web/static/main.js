@@ -21,6 +21,7 @@ function say(problem) {
 // One request at a time: while one is under way the newest input waits, and older ones are dropped.
 let busy = false;
 let next = null;
+let encoding = 0; // drawings that are being made into pictures
 
 async function classify(input) {
   state.input = input;
@@ -42,6 +43,7 @@ async function classify(input) {
     }
   }
   busy = false;
+  at("answers").ariaBusy = String(encoding > 0);
 }
 
 function show(answer, second) {
@@ -126,12 +128,16 @@ function row(version) {
 }
 
 const pad = new Pad(at("pad"), async () => {
+  at("answers").ariaBusy = "true";
+  encoding += 1;
   const picture = pad.empty ? null : await pad.blob();
-  if (!pad.empty) return picture && classify(picture); // it may have been wiped meanwhile
+  encoding -= 1;
+  if (picture && !pad.empty) return classify(picture); // it may have been wiped meanwhile
   state.input = next = null;
   at("answer").replaceChildren(made("p", "Draw something, or choose an example.", { className: "hint" }));
   at("second").replaceChildren();
   at("agreement").textContent = "";
+  at("answers").ariaBusy = String(busy || encoding > 0);
   at("why").hidden = true;
 });
 
