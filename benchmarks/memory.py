@@ -52,6 +52,7 @@ SETTLE_SECONDS, CALL_SECONDS = 3.0, 120.0
 PREDICT = "/mlpserve.v1.PredictionService/Predict"
 BATCH_PREDICT = "/mlpserve.v1.PredictionService/BatchPredict"
 TRANSPORTS = ("direct", "standard")
+CODES = ("OK", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")
 
 Started = AbstractContextManager[tuple[str, int]]  # a server's address and process
 
@@ -174,17 +175,24 @@ def measure(
 
 
 def table(figures: Mapping[tuple[str, str, int], Figures]) -> str:
-    """Return a row of Markdown for each method and number of callers."""
+    """Return a row of Markdown for each method and number of callers, both transports in each."""
     lines = [
-        "| method | callers | transport | peak MiB | settled MiB | codes | all done after s "
-        "| neighbour p99 ms | neighbour's codes |",
-        "|---|---:|---|---:|---:|---|---:|---:|---|",
+        "| method | callers | peak MiB | settled MiB | answered | refused for memory "
+        "| refused as invalid | neighbour p99 ms | neighbour refused |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for (method, transport, callers), f in figures.items():
+    for method, callers in dict.fromkeys((method, callers) for method, _, callers in figures):
+        both = [figures[key] for t in TRANSPORTS if (key := (method, t, callers)) in figures]
+        cells = [
+            [f"{each.peak:.0f}" for each in both],
+            [f"{each.settled:.0f}" for each in both],
+            *([str(each.codes.get(code, 0)) for each in both] for code in CODES),
+            [f"{each.neighbour_p99 * 1000:.0f}" for each in both],
+            [_refused(each.neighbour_codes) for each in both],
+        ]
         lines.append(
-            f"| `{method.rpartition('/')[2]}` | {callers} | {transport} | {f.peak:.0f} "
-            f"| {f.settled:.0f} | {_shown(f.codes)} | {f.seconds:.1f} "
-            f"| {f.neighbour_p99 * 1000:.0f} | {_shown(f.neighbour_codes)} |"
+            f"| `{method.rpartition('/')[2].partition(',')[0]}`{method.partition(',')[2]} "
+            f"| {callers} | {' | '.join(map(' / '.join, cells))} |"
         )
     return "\n".join(lines)
 
@@ -211,8 +219,9 @@ def _memory(pid: int, name: str) -> float:
     raise RuntimeError(f"there is no {name} of process {pid}: it has ended")
 
 
-def _shown(codes: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {code}" for code, count in sorted(codes.items()))
+def _refused(codes: Mapping[str, int]) -> str:
+    total = sum(codes.values())
+    return f"{total - codes.get('OK', 0)} of {total}"
 
 
 def _output(command: Sequence[str]) -> str:
@@ -249,6 +258,7 @@ def main() -> None:
             for transport, callers in product(TRANSPORTS, options.callers):
                 server = partial(start, workload.store, transport)
                 figures[method, transport, callers] = measure(server, workload, method, callers)
+                print("measured", method, transport, callers, file=sys.stderr)
     print(table(figures))
     rows = [
         {"method": method, "transport": transport, "callers": callers, **vars(each)}

@@ -12,6 +12,7 @@ from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.explanation_pb2 import ExplainRequest
 from mlpserve_model import Network, Signature
+from mlpserve_server.dataplane import frames
 from tests.support.publishing import Publish
 from tests.support.server import Refuse, Serve, Stubs
 from tests.support.waiting import eventually
@@ -131,3 +132,18 @@ def test_a_model_of_which_nothing_is_served_is_listed_with_the_reason(serve: Ser
 def test_a_negative_page_of_models_is_refused(serve: Serve, refusal: Refuse) -> None:
     refused = refusal(serve().models.ListModels, model_pb2.ListModelsRequest(page_size=-1))
     assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["page_size"])
+
+
+def test_what_answers_have_in_common_is_encoded_when_a_version_is_loaded(
+    publish: Publish, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes long for many classes, and the first call would keep all others waiting."""
+    publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    monkeypatch.setattr(frames, "_make", None)  # a call that needs it fails
+    for _ in range(2):
+        answer = stubs.prediction.Predict(pb.PredictRequest(instance=PIXELS), timeout=10)
+        assert answer.model.version == 1
+    batch = pb.BatchPredictRequest(instances=ROWS, known_class_names=0)
+    assert tuple(stubs.prediction.BatchPredict(batch, timeout=10).class_names) == NAMES
