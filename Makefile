@@ -57,6 +57,11 @@ test: install  ## the test suite: real servers and processes, about five minutes
 	@echo "running the tests: about five minutes on two cores"
 	$(BIN)/python -m pytest -m "$(NO_ENGINE)" $(SPREAD)
 
+.PHONY: coverage
+coverage: install  ## branch coverage of the tests; what runs in processes of its own is not seen
+	$(BIN)/python -m pytest -m "$(NO_ENGINE)" $(SPREAD) --cov server --cov trainer --cov model \
+		--cov client --cov web --cov cli --cov-branch --cov-report term:skip-covered
+
 .PHONY: test-slow
 test-slow: install  ## the longer tests: kills, soaks, the real MNIST
 	$(BIN)/python -m pytest -m slow -s --timeout 900
@@ -234,6 +239,6 @@ down:  ## stop and remove every container of the compose file; the models stay i
 
 .PHONY: clean
 clean:  ## remove environments, caches and what was built; the models in ./models stay
-	rm -rf .venv .venv-proto .venv-oldest .venv-triton .node build dist .coverage
+	rm -rf .venv .venv-proto .venv-oldest .venv-triton .venv-fuzz .node build dist .coverage
 	rm -rf .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

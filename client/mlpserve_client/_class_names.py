@@ -1,4 +1,4 @@
-"""Class names: they come with the answer; labels' numbers replace those that are unknown."""
+"""Class names: they come with the answer; unknown ones are replaced by the labels' numbers."""
 
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence

@@ -13,7 +13,7 @@ from mlpserve_client._targets import DEFAULT_PORT, is_local, parse_targets
 DEFAULT_TARGET = f"localhost:{DEFAULT_PORT}"
 DEFAULT_TIMEOUT = 10.0
 
-MAX_TIMEOUT = 1e9  # seconds; gRPC takes what is beyond its own range for the past
+MAX_TIMEOUT = 1e9  # seconds; gRPC treats a deadline beyond its range as already passed
 _TRUE, _FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
 
 

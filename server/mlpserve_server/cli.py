@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT.
 
     Returns:
-        The exit code: 0 stopped on request, 1 failed, 2 wrong usage.
+        The exit code: 0 stopped on request, 1 failed, 2 wrong usage. A process that serves by
+        itself ends with it instead, since a stuck thread must not keep it alive.
 
     """
     settings = read_settings(arguments)

@@ -76,7 +76,7 @@ class NotReady(ServingError):
 class Overloaded(ServingError):
     """More work than is admitted; `retry_seconds` is when to try again.
 
-    Who has another replica is better off there.
+    A client that knows another replica should try that one.
     """
 
     reason = "OVERLOADED"
@@ -108,7 +108,7 @@ class MetadataTooLarge(ServingError):
 
 
 class Unauthenticated(ServingError):
-    """The call shows no token or a wrong one; which of it is nobody's business."""
+    """The call shows no token or a wrong one; the answer does not say which."""
 
     reason = "UNAUTHENTICATED"
 

@@ -223,7 +223,7 @@ def default_max_bytes(memory: int, workers: int) -> int:
 
 
 def _insecure(settings: Settings) -> str | None:
-    """Return what is unprotected contrary to appearance, None if nothing is."""
+    """Return what is less protected than the settings suggest, None if nothing is."""
     if (settings.tls_cert is None) != (settings.tls_key is None):
         return "--tls-cert and --tls-key go together: one is missing"
     if settings.tls_client_ca and not settings.tls_cert:

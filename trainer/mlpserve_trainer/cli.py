@@ -48,7 +48,12 @@ DONE, FAILED, WRONG_USAGE, REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code (0 done, 1 failed, 2 wrong usage, 3 rejected)."""
+    """Run the command.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong usage, 3 rejected, 130 interrupted.
+
+    """
     program = parser()
     options, unknown = program.parse_known_args(arguments)
     if unknown:

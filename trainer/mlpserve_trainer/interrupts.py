@@ -11,7 +11,7 @@ from typing import NoReturn
 __all__ = [
     "STOP_SIGNALS",
     "block_signals",
-    "defer_sigint",
+    "ignore_sigint",
     "interruptible_once",
     "sigterm_as_sigint",
 ]
@@ -69,7 +69,7 @@ def block_signals() -> Iterator[None]:
 
 
 @contextmanager
-def defer_sigint() -> Iterator[None]:
+def ignore_sigint() -> Iterator[None]:
     """Ignore Ctrl-C for the milliseconds in which a version is published and promoted."""
     # Only the main thread is ever interrupted, and only it may set handlers.
     if threading.current_thread() is not threading.main_thread():

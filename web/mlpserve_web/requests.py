@@ -28,7 +28,7 @@ class Limits(NamedTuple):
 
 
 def calling_by(upstream: Upstream) -> Calling:
-    """Return what makes an endpoint of a function that needs the caller's client."""
+    """Return a decorator that makes an endpoint of a function that needs the caller's client."""
 
     def calling(answer: Answer) -> Endpoint:
         async def endpoint(request: Request) -> Response:
@@ -41,7 +41,7 @@ def calling_by(upstream: Upstream) -> Calling:
 
 
 def body_reader(limits: Limits) -> Body:
-    """Return what reads a body, and raises HttpError where it is too large, late or compressed."""
+    """Return a function that reads a body; HttpError if it is too large, late or compressed."""
 
     async def body(request: Request) -> bytes:
         if request.headers.get("Content-Encoding", "identity") != "identity":

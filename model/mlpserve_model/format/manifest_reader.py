@@ -39,7 +39,7 @@ _KNOWN = frozenset({"format", "model", "version", "created", "layer_sizes", "hid
 
 
 def read_manifest(data: bytes) -> Manifest:
-    """Return the manifest that these bytes are.
+    """Parse these bytes as a manifest.
 
     Raises:
         CorruptVersion: It is wrong; the message says what.

@@ -62,8 +62,8 @@ class DataPlane:
     """Answers prediction requests with whatever the manager serves.
 
     `may_load` tells whether a selected version may be read from the store on the way; where it
-    may not, such a call is answered with NotInMemory and is to be put again where waiting
-    harms nobody. Batches beyond `max_rows` rows in flight are refused with Overloaded.
+    may not, such a call is answered with NotInMemory and must be repeated on a thread that may
+    block. Batches beyond `max_rows` rows in flight are refused with Overloaded.
     """
 
     def __init__(

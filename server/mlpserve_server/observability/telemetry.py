@@ -69,7 +69,7 @@ class Telemetry:
             self._send = reporter(socket.socket(fileno=line))
         elif self._settings.metrics_listen:
             from mlpserve_server.observability.endpoint import (
-                Endpoint,  # only who wants it waits for it
+                Endpoint,  # imported only where it is used
             )
 
             endpoint = self._endpoint = Endpoint(self._settings.metrics_listen)

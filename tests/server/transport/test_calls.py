@@ -113,7 +113,7 @@ def test_a_call_that_was_cancelled_is_not_computed(
     for call in calls:
         call.cancel()
     assert stubs.serving()
-    time.sleep(0.05)  # as long as it takes before anyone looks: see loop.py
+    time.sleep(0.05)  # as long as it takes before anyone looks: see event_loop.py
     gate.opened.set()
     assert all(call.result(timeout=20) for call in busy)
     stubs.prediction.Predict(predict_request(0))

@@ -20,7 +20,7 @@ from mlpserve_model import (
 from mlpserve_trainer.datasets.dataset import Labels
 from mlpserve_trainer.datasets.split import Examples
 from mlpserve_trainer.evaluation.scores import Evaluation, evaluate, report
-from mlpserve_trainer.interrupts import defer_sigint
+from mlpserve_trainer.interrupts import ignore_sigint
 from mlpserve_trainer.release.gate import (
     Check,
     Rules,
@@ -80,7 +80,7 @@ def publish(store: Store, challenger: Challenger, rules: Rules) -> Manifest:
             "model_card.md": card,
             "report.html": page.render(verdict, comparison),
         }
-        with defer_sigint():
+        with ignore_sigint():
             manifest = store.publish(draft, verdict, challenger.weights, golden, files)
             _settle(store, manifest, champion)
     return manifest
