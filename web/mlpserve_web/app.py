@@ -35,7 +35,7 @@ from mlpserve_web.errors import HttpError, http_status
 from mlpserve_web.openapi import DOCUMENT
 from mlpserve_web.origins import OriginPolicy
 from mlpserve_web.page import SecurityHeaders, page_routes
-from mlpserve_web.requests import Body, Calling, Limits, body_reader, calling_by
+from mlpserve_web.requests import Body, Calling, Limits, body_reader, calling_by, number
 from mlpserve_web.upstream import Upstream
 from mlpserve_web.why import attributions
 
@@ -216,18 +216,18 @@ def _check_name(request: Request, served: str) -> None:
 def _selection(request: Request) -> Selection:
     """Return what the path's version selects: a number, an alias, or the served version."""
     version = request.path_params.get("version")
-    if version is not None and version.isascii() and version.isdecimal() and len(version) < 19:
-        return {"version": int(version), "alias": None}
-    return {"version": None, "alias": version}
+    found = None if version is None else number(version)
+    return {"version": found, "alias": version if found is None else None}
 
 
 def _header_length(request: Request) -> int | None:
     text = request.headers.get(HEADER_LENGTH)
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+    length = number(text)
+    if length is None:
         raise HttpError(400, f"{HEADER_LENGTH} is {text[:63]!r}, expected a number of bytes")
-    return int(text)
+    return length
 
 
 async def _refusal(_: Request, error: HttpError) -> Response:

@@ -6,6 +6,7 @@ and may change with it; programs use the Open Inference Protocol beside it.
 
 import asyncio
 import io
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -25,11 +26,13 @@ from mlpserve_client import AsyncClient, ModelVersion
 from mlpserve_client._images import fit, read
 from mlpserve_model import Store, StoreError, VersionNotFound
 from mlpserve_web.errors import HttpError
-from mlpserve_web.requests import Body, Calling
+from mlpserve_web.requests import Body, Calling, number
 from mlpserve_web.traffic import read_traffic
 from mlpserve_web.why import Explainer
 
 __all__ = ["SecurityHeaders", "page_routes"]
+
+log = logging.getLogger(__name__)
 
 _FOLDER = str(files("mlpserve_web") / "static")
 MAX_REPORT_BYTES = 64 << 20
@@ -76,7 +79,7 @@ def page_routes(
         Route("/api/models", calling(models)),
         Route("/api/classify", calling(classify), methods=["POST"]),
         Route("/api/traffic", calling(traffic)),
-        Route("/api/reports/{version:int}", calling(report)),
+        Route("/api/reports/{version}", calling(report)),
         Route("/", _index),
         Mount("/page", StaticFiles(directory=_FOLDER)),
     ]
@@ -154,9 +157,10 @@ def _version(request: Request) -> int | None:
     text = request.query_params.get("version")
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+    version = number(text)
+    if version is None:
         raise HttpError(400, f"version {text[:63]!r}, expected a number")
-    return int(text)
+    return version
 
 
 def _numbers(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -174,14 +178,18 @@ def _picture(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return fit(read(io.BytesIO(data), "the picture"), shape)
 
 
-async def _report(store: Store | None, version: int) -> Response:
+async def _report(store: Store | None, text: str) -> Response:
     if store is None:
         raise HttpError(404, "no --store was given: there are no reports")
+    version = number(text)
+    if version is None:
+        raise HttpError(404, f"there is no version {text[:63]!r}")
     try:
         document = await asyncio.to_thread(store.document, version, "report.html", MAX_REPORT_BYTES)
     except VersionNotFound as error:
         raise HttpError(404, str(error)) from error
-    except StoreError as error:
-        raise HttpError(500, str(error)) from error
+    except StoreError as error:  # its text names places that are not the caller's business
+        log.warning("cannot read a report", extra={"version": version, "reason": str(error)})
+        raise HttpError(500, "the report cannot be read: see the log") from error
     headers = {"Content-Security-Policy": _REPORT_POLICY}
     return Response(document, media_type="text/html; charset=utf-8", headers=headers)

@@ -1,6 +1,7 @@
 """Reading requests: the caller's client, and the body within its limits."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeAlias
 
@@ -11,13 +12,18 @@ from mlpserve_client import AsyncClient
 from mlpserve_web.errors import HttpError
 from mlpserve_web.upstream import Upstream
 
-__all__ = ["Answer", "Body", "Calling", "Endpoint", "Limits", "body_reader", "calling_by"]
+__all__ = [
+    "Answer", "Body", "Calling", "Endpoint", "Limits", "body_reader", "calling_by", "number",
+]  # fmt: skip
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 # An endpoint that gets the client which calls the model servers as the caller.
 Answer: TypeAlias = Callable[[Request, AsyncClient], Awaitable[Response]]
 Calling: TypeAlias = Callable[[Answer], Endpoint]
 Body: TypeAlias = Callable[[Request], Awaitable[bytes]]
+
+# What a header of a call to the model servers can carry; these take 16 KiB of headers in all.
+_TOKEN = re.compile(r"[!-~]{1,8192}")
 
 
 class Limits(NamedTuple):
@@ -66,11 +72,21 @@ async def _joined(request: Request, limit: int) -> bytes:
     return b"".join(parts)
 
 
+def number(text: str) -> int | None:
+    """Return what plain digits say, or None if the text is anything else or has 19 and more."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
+
+
 def _token(request: Request) -> str | None:
     header = request.headers.get("Authorization")
     if header is None:
         return None
-    scheme, _, token = header.partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    scheme, _, rest = header.partition(" ")
+    token = rest.strip()
+    if scheme.lower() != "bearer" or not token:
         raise HttpError(401, "expected Authorization: Bearer TOKEN")
-    return token.strip()
+    if not _TOKEN.fullmatch(token):
+        raise HttpError(
+            401, "the token is not one: expected up to 8192 characters of ASCII without spaces"
+        )
+    return token
