@@ -15,6 +15,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from mlpserve_model.process.addresses import is_host_and_port
+
 __all__ = ["Finding", "main"]
 
 # The first Python that the project supports; pyproject.toml says the same.
@@ -156,8 +158,8 @@ def _writable(store: str) -> str:
 def _server(options: argparse.Namespace) -> Finding:
     client = import_module("mlpserve_client")
     target = options.target.split(",")[0]
-    host, _, port = target.rpartition(":")
-    if port.isdecimal():
+    if is_host_and_port(target):
+        host, _, port = target.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
         except OSError:

@@ -57,7 +57,7 @@ def _with_port(target: str) -> str:
         host, port = address, str(DEFAULT_PORT)  # gRPC would take 443
     if not re.fullmatch(r"\[.+\]|[^][:]+", host):
         raise SettingsError(f"{target!r} has no host: expected host:port, [IPv6]:port or a name")
-    if not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) <= 65535):
+    if not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) <= 65535):
         raise SettingsError(f"{target!r} has port {port!r}: expected 1 to 65535")
     return f"{scheme}{host}:{port}"
 

@@ -1,6 +1,5 @@
 """The server's settings, read once in main."""
 
-import re
 from argparse import SUPPRESS, ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from mlpserve_model.format.records import ALIAS
+from mlpserve_model.process.addresses import is_host_and_port
 from mlpserve_model.process.arguments import (
     MAX_VERSION,
     LogSettings,
@@ -24,7 +24,6 @@ __all__ = ["TRANSPORTS", "Settings", "default_max_bytes", "read_settings", "sett
 TRANSPORTS = ("auto", "direct", "standard")
 # What a worker takes by itself, with a small model; and the bounds of what requests get.
 _WORKER_BYTES, _MIN_REQUEST_BYTES, _MAX_REQUEST_BYTES = 128 << 20, 64 << 20, 2 << 30
-_HOST_AND_PORT = re.compile(r"(\[[0-9A-Za-z:.%]+\]|[^\[\]:]+):([0-9]{1,5})")
 
 
 def _addresses(text: str) -> tuple[str, ...]:
@@ -32,31 +31,19 @@ def _addresses(text: str) -> tuple[str, ...]:
     if not addresses:
         raise ArgumentTypeError("no address to listen on")
     for address in addresses:
-        if not (_is_socket_file(address) or _is_host_and_port(address)):
+        if not (_is_socket_file(address) or is_host_and_port(address)):
             raise ArgumentTypeError(f"{address!r} is neither host:port nor unix:path")
     return addresses
 
 
 def _address(text: str) -> str:
-    if not _is_host_and_port(text):
+    if not is_host_and_port(text):
         raise ArgumentTypeError(f"{text!r} is not host:port")
     return text
 
 
 def _is_socket_file(address: str) -> bool:
     return address.startswith("unix:") and address != "unix:"
-
-
-def _is_host_and_port(address: str) -> bool:
-    match = _HOST_AND_PORT.fullmatch(address)
-    if not match:
-        return False
-    host, port = match.groups()
-    try:
-        host.encode("idna")  # as its resolution will; fails for empty and overlong labels
-    except UnicodeError:
-        return False
-    return int(port) < 65536
 
 
 def _selection(text: str) -> str:

@@ -5,6 +5,7 @@ command, which takes precedence.
 """
 
 import difflib
+import reprlib
 import tomllib
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpserve_trainer.errors import UsageError
+from mlpserve_trainer.input_files import read_toml
 
 __all__ = ["Recipe", "RecipeKey", "load_recipe", "recipe_keys", "recipe_names"]
 
@@ -229,20 +231,17 @@ def load_recipe(name: str = "quick", **changes: Any) -> Recipe:
     Raises UsageError for an unknown recipe, a file that is not TOML, an unknown key or an invalid
     value.
     """
-    try:
-        values = tomllib.loads(_read(name))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"recipe {name}: {error}") from error
     short = Path(name).stem
-    return Recipe(name=short).override(values).override(changes)
+    return Recipe(name=short).override(_read(name)).override(changes)
 
 
-def _read(name: str) -> str:
+def _read(name: str) -> dict[str, Any]:
     if name.endswith(".toml"):
-        return Path(name).read_text("utf-8")
+        return read_toml("recipe", Path(name))
     if name not in recipe_names():
         raise UsageError(f"unknown recipe {name!r}: {_suggest(name, recipe_names())}, or a file")
-    return resources.files("mlpserve_trainer").joinpath(f"recipes/{name}.toml").read_text("utf-8")
+    file = resources.files("mlpserve_trainer").joinpath(f"recipes/{name}.toml")
+    return tomllib.loads(file.read_text("utf-8"))
 
 
 def _suggest(word: str, known: Iterable[str]) -> str:
@@ -266,7 +265,9 @@ def _typed(key: Field[Any], value: Any) -> Any:
         value = float(value)
     sizes = value if kind is tuple and isinstance(value, tuple) else ()
     if type(value) is not kind or any(type(size) is not int for size in sizes):
-        raise UsageError(f"recipe key {key.name}: expected {kind.__name__}, got {value!r}")
+        # Cut: repr() fails at what is nested too deep.
+        got = reprlib.repr(value)
+        raise UsageError(f"recipe key {key.name}: expected {kind.__name__}, got {got}")
     return value
 
 

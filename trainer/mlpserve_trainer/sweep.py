@@ -16,7 +16,6 @@ import itertools
 import json
 import logging
 import time
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,10 +32,11 @@ from mlpserve_model.process.children import safe_path
 from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.sources import check_used
 from mlpserve_trainer.datasets.split import split
-from mlpserve_trainer.errors import TrainingDiverged, UsageError
+from mlpserve_trainer.errors import DataError, TrainingDiverged, UsageError
 from mlpserve_trainer.fitting.fit import fit
 from mlpserve_trainer.fitting.parallel.engine import interleaved_engine
 from mlpserve_trainer.fitting.run import network_for
+from mlpserve_trainer.input_files import read_text, read_toml
 from mlpserve_trainer.recipe import Recipe, load_recipe
 
 __all__ = ["BACKENDS", "Score", "Sweep", "load_sweep", "run_sweep", "table"]
@@ -76,10 +76,7 @@ class Score:
 
 def load_sweep(path: Path) -> Sweep:
     """Read a sweep's file; raises UsageError when it is none, or has a value that does not fit."""
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"sweep {path}: {error}") from error
+    values = read_toml("sweep", path)
     if not _makes_sense(values):
         raise UsageError(
             f"sweep {path}: expected recipe, seeds (whole numbers), trials (a whole number above "
@@ -203,14 +200,13 @@ def _scores(sweep: Sweep, done: Mapping[str, float]) -> list[Score]:
 
 
 def _read(results: Path) -> dict[str, float]:
-    try:
-        lines = results.read_text("utf-8").splitlines()
-    except FileNotFoundError:
+    if not results.exists():
         return {}
     try:
-        return {_key_of(line): line["validation_accuracy"] for line in map(json.loads, lines)}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{results} has no results of a sweep: {error!r}") from error
+        lines = map(json.loads, read_text(results).splitlines())
+        return {_key_of(line): line["validation_accuracy"] for line in lines}
+    except (DataError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"{results} has no results of a sweep: {error}") from error
 
 
 def _key(recipe: Recipe, seed: int) -> str:
@@ -229,6 +225,7 @@ def _makes_sense(values: Mapping[str, Any]) -> bool:
     grid, seeds, trials = values.get("grid"), values.get("seeds", [0]), values.get("trials", 1)
     return (
         values.keys() <= {"recipe", "seeds", "trials", "grid"}
+        and isinstance(values.get("recipe", ""), str)
         and isinstance(grid, dict)
         and all(isinstance(choices, list) and choices for choices in grid.values())
         and isinstance(seeds, list)

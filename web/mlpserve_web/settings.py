@@ -1,5 +1,6 @@
 """The settings of `mlpserve-web`, from flags and environment."""
 
+import re
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -85,7 +86,7 @@ def is_loopback(host: str) -> bool:
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not host or not (port.isascii() and port.isdecimal() and int(port) < 1 << 16):
+    if not (host and re.fullmatch("[0-9]{1,5}", port) and int(port) < 1 << 16):
         raise ArgumentTypeError(f"{text} is not an address, expected host:port")
     return host.strip("[]"), int(port)
 

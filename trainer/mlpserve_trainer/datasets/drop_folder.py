@@ -21,10 +21,11 @@ import numpy as np
 from mlpserve_model.process.tables import plain
 from mlpserve_model.store.atomic_files import Directory, UnusableFile
 from mlpserve_trainer.datasets.dataset import Dataset, Inputs, Labels, known_labels
-from mlpserve_trainer.datasets.files import memory_limit, open_data
+from mlpserve_trainer.datasets.files import memory_limit
 from mlpserve_trainer.datasets.npz import LabelledRows, check_size, read_rows
 from mlpserve_trainer.datasets.npz_reader import NotAnArchive, NpzReader
 from mlpserve_trainer.errors import DataError
+from mlpserve_trainer.input_files import open_data
 
 __all__ = ["DroppedFile", "read_drop", "read_drops"]
 

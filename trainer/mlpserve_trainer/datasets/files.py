@@ -1,14 +1,12 @@
-"""Opening the files that data is read from, and how much of them fits into memory."""
+"""What a place holds that data is read from, and how much of it fits into memory."""
 
-import io
 import stat
 from pathlib import Path
 
 from mlpserve_model.process.memory import usable_memory
-from mlpserve_model.store.atomic_files import UnusableFile, open_regular
 from mlpserve_trainer.errors import DataError
 
-__all__ = ["is_folder", "memory_limit", "open_data"]
+__all__ = ["is_folder", "memory_limit"]
 
 # The rows are held once as they were read, and about twice as they are split and joined.
 SHARE_OF_MEMORY = 4
@@ -30,20 +28,5 @@ def is_folder(path: Path) -> bool:
         return stat.S_ISDIR(path.stat().st_mode)
     except FileNotFoundError as error:
         raise DataError(f"the data folder {path.absolute()} does not exist") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def open_data(path: Path) -> io.BufferedReader:
-    """Open a file that the user named.
-
-    Raises:
-        DataError: it is not there, cannot be read, or is a FIFO or a device.
-
-    """
-    try:
-        return open_regular(path)
-    except UnusableFile as error:
-        raise DataError(f"{path.parent / str(error)}") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -16,8 +16,9 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_trainer.datasets.files import memory_limit, open_data
+from mlpserve_trainer.datasets.files import memory_limit
 from mlpserve_trainer.errors import DataError
+from mlpserve_trainer.input_files import open_data
 
 __all__ = ["IdxFolder", "has_images", "read_folder", "read_idx", "write_idx"]
 

@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model.process.tables import plain
-from mlpserve_trainer.datasets.files import memory_limit, open_data
+from mlpserve_trainer.datasets.files import memory_limit
 from mlpserve_trainer.datasets.npz import PIXEL_MAXIMUM, LabelledRows
 from mlpserve_trainer.errors import DataError, UsageError
+from mlpserve_trainer.input_files import open_data
 
 __all__ = ["has_classes", "read_images"]
 
@@ -46,7 +47,7 @@ def read_images(folder: Path) -> LabelledRows:
             )
         inputs[row] = image
     labels = [_class_name(name) for _, name in files]
-    return LabelledRows(inputs, np.array(labels), PIXEL_MAXIMUM, says_maximum=True)
+    return LabelledRows(inputs, np.array(labels, object), PIXEL_MAXIMUM, says_maximum=True)
 
 
 def _children(folder: Path) -> list[Path]:

@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from mlpserve_model.process.tables import plain
 from mlpserve_trainer.datasets.dataset import Inputs
-from mlpserve_trainer.datasets.files import memory_limit, open_data
+from mlpserve_trainer.datasets.files import memory_limit
 from mlpserve_trainer.datasets.npz_reader import NpzReader
 from mlpserve_trainer.errors import DataError
+from mlpserve_trainer.input_files import open_data
 
 __all__ = ["PIXEL_MAXIMUM", "LabelledRows", "check_size", "find_npz", "read_npz", "read_rows"]
 
@@ -26,7 +27,8 @@ class LabelledRows:
 
     Attributes:
         inputs: (n, ...); uint8 from 0 to `maximum`, or float32.
-        labels: (n,) integers, booleans or strings.
+        labels: (n,) integers, booleans or strings; those of a text file as objects, for an array
+            of strings has the length of the longest for each.
         maximum: what stands for 1.0 in uint8 inputs.
         says_maximum: whether the file gave the maximum itself.
 

@@ -12,10 +12,11 @@ import numpy as np
 from mlpserve_trainer.datasets import csv_file, image_folder, npz, openml
 from mlpserve_trainer.datasets.combined import SourceSpec, join, parse_parts
 from mlpserve_trainer.datasets.dataset import Dataset, encode_labels
-from mlpserve_trainer.datasets.files import is_folder, open_data
+from mlpserve_trainer.datasets.files import is_folder
 from mlpserve_trainer.datasets.idx import IdxFolder, has_images, read_folder
 from mlpserve_trainer.datasets.npz import LabelledRows
 from mlpserve_trainer.errors import DataError, DatasetUnavailable, UsageError
+from mlpserve_trainer.input_files import open_data, read_text
 
 __all__ = ["DATASETS", "DataLocations", "Source", "check_used", "load", "parts_of", "uses_data_dir"]
 
@@ -231,11 +232,12 @@ def _required(places: DataLocations, name: str, what: str) -> Path:
 def _named_classes(folder: Path) -> tuple[str, ...] | None:
     path = folder / CLASS_NAMES_FILE
     try:
-        return tuple(path.read_text("utf-8").splitlines())
+        path.stat()
     except FileNotFoundError:
         return None
     except OSError as error:  # which does not mean that there are no names
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    return tuple(read_text(path).splitlines())
 
 
 def _from_folder(name: str, folder: Path, class_names: tuple[str, ...] | None) -> Dataset:

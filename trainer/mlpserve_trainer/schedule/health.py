@@ -9,6 +9,7 @@ from http import HTTPStatus
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from mlpserve_model.process.addresses import is_host_and_port
 from mlpserve_model.process.pages import Page, PageServer
 from mlpserve_trainer.errors import TrainerError, UsageError
 from mlpserve_trainer.schedule.scheduler import Health
@@ -50,6 +51,6 @@ def listening(
 
 
 def _check(address: str) -> None:
-    _, colon, port = address.rpartition(":")
-    if not (colon and port.isdecimal() and int(port) < 2**16):
+    # Without a host it is every address of the machine.
+    if not is_host_and_port(f"0.0.0.0{address}" if address.startswith(":") else address):
         raise UsageError(f"--health-listen {address!r}: expected HOST:PORT, as 127.0.0.1:9101")
