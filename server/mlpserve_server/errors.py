@@ -14,6 +14,7 @@ __all__ = [
     "ServingError",
     "TooSlow",
     "Unauthenticated",
+    "UnknownService",
     "as_value",
 ]
 
@@ -61,6 +62,15 @@ class ModelUnavailable(ServingError):
     """The version exists but must not answer: the gate rejected it, or it is damaged."""
 
     reason = "MODEL_REJECTED"
+
+
+class UnknownService(ServingError):
+    """Health knows no service of this name."""
+
+    reason = "UNKNOWN_SERVICE"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such service")
 
 
 class NotInMemory(ServingError):

@@ -131,8 +131,13 @@ class EventLoop:
             self._runner.refuse(call, self._metadata_too_large)
         elif self._admits and not self._admits(call.metadata):
             self._runner.refuse(call, self._unauthenticated)
-        elif self.open >= self._limits.queue.limit:
+        elif self._is_full(reader):
             self._runner.refuse(call, self._too_many)
         else:
             self._runner.open += 1
             reader.add(call)
+
+    def _is_full(self, reader: RequestReader) -> bool:
+        """Return True if as many calls wait as may; calls without a request make nobody wait."""
+        waiting = self.open - self._reading.idle
+        return max(waiting, reader.unread) >= self._limits.queue.limit

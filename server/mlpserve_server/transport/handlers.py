@@ -7,10 +7,9 @@ and sent is known: what holds too much memory is given up, and what is computed 
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 from grpc_status import rpc_status
@@ -21,7 +20,9 @@ from mlpserve_server.dataplane.query import Result
 from mlpserve_server.errors import Abandoned, NoRequest, Overloaded, ServingError
 from mlpserve_server.transport.answers import PRESSED_SECONDS, UNREAD_SECONDS
 from mlpserve_server.transport.grpc_core import end_call
+from mlpserve_server.transport.health import Health
 from mlpserve_server.transport.interceptors import current_call
+from mlpserve_server.transport.pools import PatientPool
 from mlpserve_server.transport.request_reader import (
     MAX_WAIT_SECONDS,
     SLOW_SECONDS,
@@ -40,12 +41,16 @@ __all__ = [
     "run_to_end",
     "too_many",
     "unary_handler",
+    "watch_handler",
     "without_context",
 ]
 
+T = TypeVar("T")
 Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
+# More would take the interpreter's lock from each other, and memory.
+_COMPUTED_AT_ONCE = 8
 # A request that has been on its way for more looks is not a small one. Not seconds: what keeps the
 # process from taking in a request that has come keeps it from looking too.
 _LONG_READ_LOOKS = 5
@@ -73,17 +78,16 @@ class _Read:
     looks: int = 0
 
 
-class CallPool(futures.ThreadPoolExecutor):
-    """A thread pool that knows what has become of its calls.
+class CallPool(PatientPool):
+    """A pool that knows what has become of its calls.
 
     `limit` gives the number of calls that it may hold: running, waiting for a thread, or with an
     answer that their callers have not read.
     """
 
-    def __init__(self, name: str, threads: int, limits: Limits, limit: Callable[[], int]) -> None:
-        super().__init__(threads, name)
-        self.open_calls = 0
-        self._thread_count = threads
+    def __init__(self, name: str, limits: Limits, limit: Callable[[], int]) -> None:
+        super().__init__(name)
+        self._turns = threading.Semaphore(_COMPUTED_AT_ONCE)
         self._computing = 0
         self._limits = limits
         self._limit = limit
@@ -91,7 +95,6 @@ class CallPool(futures.ThreadPoolExecutor):
         self._reading: dict[grpc.ServicerContext, _Read] = {}
         self._sending: dict[grpc.ServicerContext, float] = {}  # since when
         self._given_up: dict[grpc.ServicerContext, ServingError] = {}
-        self._lock = threading.Lock()
 
     @property
     def full(self) -> bool:
@@ -107,14 +110,6 @@ class CallPool(futures.ThreadPoolExecutor):
     def busy(self) -> bool:
         """Whether it holds any call."""
         return bool(self.open_calls or self._sending)
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> futures.Future[Any]:
-        """Run a call on one of the threads."""
-        with self._lock:
-            self.open_calls += 1
-        future = super().submit(fn, *args, **kwargs)
-        future.add_done_callback(self._done)
-        return future
 
     def read(
         self, requests: Iterator[bytes], context: grpc.ServicerContext, reserved: int
@@ -160,12 +155,21 @@ class CallPool(futures.ThreadPoolExecutor):
             self._limits.bytes.release(size)
 
     @contextmanager
-    def computes(self) -> Iterator[None]:
-        """Return a context in which a call delays a stop."""
+    def computes(self, context: grpc.ServicerContext) -> Iterator[None]:
+        """Return a context in which a call is computed, and delays a stop; waits for its turn.
+
+        Raises:
+            Abandoned: its caller has not waited.
+
+        """
         with self._lock:
             self._computing += 1
         try:
-            yield
+            with self._turns:
+                # By the clock too: that a deadline has passed is told a moment later.
+                if not (context.is_active() and context.time_remaining()):
+                    raise Abandoned("the caller no longer waits")
+                yield
         finally:
             with self._lock:
                 self._computing -= 1
@@ -202,10 +206,9 @@ class CallPool(futures.ThreadPoolExecutor):
     ) -> None:
         """Give up a request that has been read for this long, or what it reserves, if need be."""
         read.looks += 1
-        others_wait = self.open_calls > self._thread_count
         if pressed and not read.reserved and read.looks > _LONG_READ_LOOKS:
             self._stop_reading(context, no_memory())
-        elif read.is_small and others_wait and seconds > SLOW_SECONDS:
+        elif read.is_small and self.crowded and seconds > SLOW_SECONDS:
             self._stop_reading(context, too_slow(SLOW_SECONDS))
         elif seconds > TOO_SLOW_SECONDS:
             self._stop_reading(context, too_slow(TOO_SLOW_SECONDS))
@@ -218,10 +221,6 @@ class CallPool(futures.ThreadPoolExecutor):
         self._limits.bytes.release(self._reading.pop(context).reserved)
         code, details, _ = refusal_of(error)
         end_call(context, code, details)
-
-    def _done(self, _: futures.Future[Any]) -> None:
-        with self._lock:
-            self.open_calls -= 1
 
 
 def unary_handler(answer: Behaviour, pool: CallPool, reserved: int = 0) -> Handler:
@@ -237,7 +236,7 @@ def unary_handler(answer: Behaviour, pool: CallPool, reserved: int = 0) -> Handl
     def run(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         request = pool.read(requests, context, reserved)
         held = COPIES * len(request) if len(request) > SMALL_BYTES else 0
-        with pool.holding(held), pool.computes():
+        with pool.holding(held), pool.computes(context):
             response = answer(request, context)
         pool.watch_sending(context, response)
         return response
@@ -249,12 +248,35 @@ def unary_handler(answer: Behaviour, pool: CallPool, reserved: int = 0) -> Handl
     return handler
 
 
-def map_errors(answer: Callable[..., bytes]) -> Callable[..., bytes]:
+def watch_handler(health: Health) -> Handler:
+    """Return the handler of Health.Watch."""
+
+    def run(
+        requests: Iterator[bytes], context: grpc.ServicerContext, send: Callable[..., None]
+    ) -> None:
+        with health.watch_pool.waits_for(context):
+            try:
+                request = next(requests, None)
+            except grpc.RpcError:
+                request = None
+        if request is None:
+            raise NoRequest if context.is_active() else Abandoned("the caller is gone")
+        health.watch(request, context, send)
+
+    behaviour = map_errors(run)
+    # With these grpcio passes `send`, and keeps no thread until the call ends.
+    attributes = {"experimental_thread_pool": health.watch_pool, "experimental_non_blocking": True}
+    vars(behaviour).update(attributes)
+    handler: Handler = grpc.stream_stream_rpc_method_handler(behaviour)
+    return handler
+
+
+def map_errors(answer: Callable[..., T]) -> Callable[..., T]:
     """Return the behaviour with every error turned into a status."""
 
-    def behaviour(requests: Any, context: grpc.ServicerContext) -> bytes:
+    def behaviour(requests: Any, context: grpc.ServicerContext, *more: Any) -> T:
         try:
-            return answer(requests, context)
+            return answer(requests, context, *more)
         except Exception as error:
             status = rpc_status.to_status(status_of(error, current_call()))
         context.abort_with_status(status)

@@ -7,11 +7,15 @@ a Watch that is cancelled at the wrong moment stops the whole server for good.
 
 import threading
 from collections.abc import Callable
-from concurrent import futures
+from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
+
+from mlpserve_server.dataplane import codec
+from mlpserve_server.errors import UnknownService
+from mlpserve_server.transport.pools import PatientPool
 
 __all__ = ["NOT_SERVING", "SERVING", "Health"]
 
@@ -19,20 +23,16 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
-# Checks and changes of status; a watcher that only waits takes no thread.
-_THREADS = 32
 
-
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc_health has no types
+class Health:
     """The status of each service; "" is this server's own, and SERVING from the start."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # held for look-ups only
         self._status: dict[str, Any] = {"": SERVING}
         self._watchers: set[_Watcher] = set()
-        self._pool = futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="health")
-        self.Check = _on(self._pool, self._check)
-        self.Watch = _on(self._pool, self._watch, experimental_non_blocking=True)
+        # For new watches and changes of status; a watcher that only waits takes no thread.
+        self.watch_pool = PatientPool("watch")
 
     def set(self, service: str, status: Any) -> None:
         """Change a service's status and tell its watchers, without waiting for them."""
@@ -40,14 +40,14 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc_heal
             self._status[service] = status
             watchers = [w for w in self._watchers if w.service == service]
         for watcher in watchers:
-            self._pool.submit(watcher.tell, self._status_of)
+            self.watch_pool.submit(watcher.tell, self._status_of)
 
     def end_watches(self) -> None:
         """End every Watch: clients ask again where calls are answered."""
         with self._lock:
             watchers = list(self._watchers)
         for watcher in watchers:
-            self._pool.submit(watcher.end, self._status_of)
+            self.watch_pool.submit(watcher.end, self._status_of)
 
     def serving(self, service: str) -> bool:
         """Whether the service's status is SERVING."""
@@ -55,21 +55,20 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc_heal
 
     def close(self) -> None:
         """End the threads; the server must have stopped."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.watch_pool.shutdown(wait=False, cancel_futures=True)
 
-    def _check(self, request: Any, context: grpc.ServicerContext) -> Any:
-        status = self._status_of(request.service)
+    def check(self, request: bytes) -> bytes:
+        """Answer a HealthCheckRequest, both as bytes; raises UnknownService."""
+        status = self._status_of(_service(request))
         if status == _UNKNOWN:
-            context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
-        return health_pb2.HealthCheckResponse(status=status)
+            raise UnknownService
+        return _response(status)
 
-    def _watch(
-        self,
-        request: Any,
-        context: grpc.ServicerContext,
-        send_response_callback: Callable[[Any], None],
+    def watch(
+        self, request: bytes, context: grpc.ServicerContext, send: Callable[[bytes | None], None]
     ) -> None:
-        watcher = _Watcher(request.service, send_response_callback)
+        """Send the status now and whenever it changes, until the call ends; `send` may block."""
+        watcher = _Watcher(_service(request), send, lambda: self.watch_pool.waits_for(context))
         with self._lock:
             self._watchers.add(watcher)
         if context.add_callback(lambda: self._forget(watcher)):
@@ -89,20 +88,27 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc_heal
 class _Watcher:
     """One Watch: it is told what has changed since it was told last."""
 
-    def __init__(self, service: str, send: Callable[[Any], None]) -> None:
+    def __init__(
+        self,
+        service: str,
+        send: Callable[[bytes | None], None],
+        waits: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self.service = service
         self._send = send
+        self._waits = waits
         self._told: Any = None
         self._ended = False
         self._turn = threading.Lock()  # one message at a time, in order
 
     def tell(self, status_of: Callable[[str], Any]) -> None:
-        with self._turn:
+        # The turn is waited for too: a message before may not have been read.
+        with self._waits(), self._turn:
             self._tell(status_of(self.service))
 
     def end(self, status_of: Callable[[str], Any]) -> None:
         """End the Watch; what was to be told runs on another thread, perhaps later."""
-        with self._turn:
+        with self._waits(), self._turn:
             self._tell(status_of(self.service))
             if not self._ended:
                 self._ended = True
@@ -111,14 +117,12 @@ class _Watcher:
     def _tell(self, status: Any) -> None:
         if status != self._told and not self._ended:
             self._told = status
-            self._send(health_pb2.HealthCheckResponse(status=status))
+            self._send(_response(status))
 
 
-def _on(pool: futures.ThreadPoolExecutor, method: Any, **attributes: Any) -> Any:
-    """The method as a behaviour that grpcio runs on this pool, with these attributes."""
+def _service(request: bytes) -> str:
+    return str(codec.parse(health_pb2.HealthCheckRequest, request).service)
 
-    def behaviour(*arguments: Any, **keywords: Any) -> Any:
-        return method(*arguments, **keywords)
 
-    vars(behaviour).update(experimental_thread_pool=pool, **attributes)
-    return behaviour
+def _response(status: Any) -> bytes:
+    return bytes(health_pb2.HealthCheckResponse(status=status).SerializeToString())

@@ -54,6 +54,11 @@ class Reading:
         """The number of calls whose requests are being read."""
         return sum(reader.pending for reader in self.readers.values())
 
+    @property
+    def idle(self) -> int:
+        """The number of calls that nobody else waits behind: slow ones, and those not read yet."""
+        return sum(reader.idle for reader in self.readers.values())
+
     def look(
         self, memory_is_short: bool, poll: Callable[[], object]
     ) -> Iterator[tuple[ServerCall, ServingError]]:

@@ -20,6 +20,10 @@ __all__ = [
 
 # A request that is not here by then no longer keeps others waiting; later, it is given up.
 SLOW_SECONDS, TOO_SLOW_SECONDS = 1.0, 30.0
+# The same for requests that should be small.
+SMALL_SLOW_SECONDS = 0.05
+# Calls whose requests are slow; the oldest beyond that are given up earlier.
+MAX_SLOW = 1024
 # How long a call may wait, from its arrival, for the memory that reading its request may take.
 MAX_WAIT_SECONDS = 10.0
 
@@ -75,6 +79,16 @@ class RequestReader:
         """The number of calls whose requests are being read."""
         return len(self._reading) + len(self._slow)
 
+    @property
+    def idle(self) -> int:
+        """The number of calls that nobody else waits behind: slow ones, and those not read yet."""
+        return len(self._slow) + self.unread
+
+    @property
+    def unread(self) -> int:
+        """The number of calls that wait to be read."""
+        return len(self._unread)
+
     def add(self, call: ServerCall) -> None:
         """Read the request of a call, now or when its turn has come."""
         self._unread.append(call)
@@ -95,10 +109,12 @@ class RequestReader:
         now = time.monotonic()
         while self._unread and self._unread[0].started <= now - MAX_WAIT_SECONDS:
             yield self._unread.popleft(), no_memory()
-        for call in _older(self._reading, now - SLOW_SECONDS):
+        slow_seconds = SLOW_SECONDS if self._reserved else SMALL_SLOW_SECONDS
+        for call in _older(self._reading, now - slow_seconds):
             self._slow[call] = self._reading.pop(call)
             self._free(call)
-        for call in _older(self._slow, now - TOO_SLOW_SECONDS):
+        too_many = list(self._slow)[:-MAX_SLOW]
+        for call in too_many or _older(self._slow, now - TOO_SLOW_SECONDS):
             del self._slow[call]
             yield call, too_slow(TOO_SLOW_SECONDS)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from concurrent import futures
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 
 from mlpserve_server.dataplane.admission import Limits
@@ -25,6 +24,7 @@ from mlpserve_server.transport.handlers import (
     run_to_end,
     too_many,
     unary_handler,
+    watch_handler,
     without_context,
 )
 from mlpserve_server.transport.interceptors import (
@@ -32,6 +32,7 @@ from mlpserve_server.transport.interceptors import (
     ObservingInterceptor,
     TokenAuthInterceptor,
 )
+from mlpserve_server.transport.pools import MAX_CALLS, PatientPool
 from mlpserve_server.transport.reflection import enable_reflection
 from mlpserve_server.transport.services import (
     COPIES,
@@ -46,13 +47,7 @@ from mlpserve_server.transport.services import (
 
 __all__ = ["StandardTransport"]
 
-# Batches may wait for memory, and single predictions not for them.
-PREDICTION_THREADS = BATCH_THREADS = 8
-# A stream of reflection keeps its thread, a store that hangs keeps those of ModelService.
-MODEL_THREADS = REFLECTION_THREADS = 8
-# Those that say whether the server is live and ready wait for nothing.
-PROBE_THREADS = 2
-# Neither do refusals.
+# Refusals wait for nothing.
 REFUSAL_THREADS = 2
 # Calls of ModelService and probes that are answered or unread, each.
 MAX_OTHER_CALLS = 128
@@ -65,7 +60,7 @@ _LINGER_SECONDS = 1.0
 _STOP_LOOK_SECONDS = 0.05
 
 # A handler, and the pool that it runs on.
-Method = tuple[Handler, CallPool]
+Method = tuple[Handler, PatientPool]
 
 
 class StandardTransport:
@@ -94,15 +89,16 @@ class StandardTransport:
         self._backend = backend
         self._limits = limits
         self._credentials = credentials
-        self._predictions = CallPool(
-            "predict", PREDICTION_THREADS, limits, lambda: limits.queue.limit
-        )
-        self._batches = CallPool("batch", BATCH_THREADS, limits, lambda: limits.queue.limit)
-        self._models = CallPool("models", MODEL_THREADS, limits, lambda: MAX_OTHER_CALLS)
-        self._probes = CallPool("probe", PROBE_THREADS, limits, lambda: MAX_OTHER_CALLS)
-        self._rest = futures.ThreadPoolExecutor(REFLECTION_THREADS, thread_name_prefix="reflect")
+        self._predictions = CallPool("predict", limits, lambda: limits.queue.limit)
+        # Batches may wait for memory, and single predictions not for them.
+        self._batches = CallPool("batch", limits, lambda: limits.queue.limit)
+        # A store that hangs keeps the threads of ModelService.
+        self._models = CallPool("models", limits, lambda: MAX_OTHER_CALLS)
+        self._probes = CallPool("probe", limits, lambda: MAX_OTHER_CALLS)
+        self._checks = CallPool("check", limits, lambda: MAX_CALLS)
+        self._rest = PatientPool("reflect")
         self._refusals = futures.ThreadPoolExecutor(REFUSAL_THREADS, thread_name_prefix="refuse")
-        self._pools_by_method: dict[str, CallPool] = {}
+        self._pools_by_method: dict[str, PatientPool] = {}
         self._server = self._make_server(options, observer or Observer())
         self._stopped = threading.Event()
 
@@ -162,7 +158,7 @@ class StandardTransport:
 
     @property
     def _pools(self) -> tuple[CallPool, ...]:
-        return self._predictions, self._batches, self._models, self._probes
+        return self._predictions, self._batches, self._models, self._probes, self._checks
 
     def _make_server(self, options: Sequence[tuple[str, int]], observer: Observer) -> grpc.Server:
         admits = self._credentials.admits
@@ -176,15 +172,15 @@ class StandardTransport:
             MODEL_SERVICE: self._model_service(),
             INFERENCE_SERVICE: self._inference_service(),
             EXPLANATION_SERVICE: self._explanation_service(),
+            HEALTH_SERVICE: self._health_service(),
         }
         for name, methods in services.items():
             self._pools_by_method |= {f"/{name}/{m}": pool for m, (_, pool) in methods.items()}
             handlers = {method: handler for method, (handler, _) in methods.items()}
             handler = grpc.method_handlers_generic_handler(name, handlers)
             server.add_generic_rpc_handlers([handler])
-        health_pb2_grpc.add_HealthServicer_to_server(self._backend.health, server)
         if self._credentials.reflects:
-            enable_reflection(server, (*services, HEALTH_SERVICE))
+            enable_reflection(server, services, self._rest)
         return server
 
     def _prediction_service(self) -> dict[str, Method]:
@@ -225,6 +221,13 @@ class StandardTransport:
         handler = unary_handler(explain, self._batches, COPIES * MAX_REQUEST_BYTES)
         return {"Explain": (handler, self._batches)}
 
+    def _health_service(self) -> dict[str, Method]:
+        health = self._backend.health
+        return {
+            "Check": _plain(health.check, self._checks),
+            "Watch": (watch_handler(health), health.watch_pool),
+        }
+
     def _is_full(self, method: str) -> bool:
         pool = self._pools_by_method.get(method)
         return pool is not None and pool.full
@@ -232,6 +235,8 @@ class StandardTransport:
     def _look(self) -> None:
         careful_until = 0.0
         while not self._stopped.wait(_LOOK_SECONDS if self.busy else _IDLE_SECONDS):
+            for patient in (self._rest, self._backend.health.watch_pool):
+                patient.give_up_slow()
             if not self.busy:
                 self._limits.memory.settle()
                 continue

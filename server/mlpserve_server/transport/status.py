@@ -20,6 +20,7 @@ from mlpserve_server.errors import (
     ServingError,
     TooSlow,
     Unauthenticated,
+    UnknownService,
 )
 from mlpserve_server.observability.observer import CallInfo
 
@@ -31,6 +32,7 @@ _LONGEST = 500
 CODES: dict[type[ServingError], grpc.StatusCode] = {
     InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    UnknownService: grpc.StatusCode.NOT_FOUND,
     ModelUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
     NotReady: grpc.StatusCode.UNAVAILABLE,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -11,6 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model.store.reader import StoreReader
@@ -74,14 +75,86 @@ def test_a_watch_of_an_unknown_service_says_so_and_a_check_is_not_found(stubs: S
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-def test_half_open_batches_do_not_stop_others(stubs: Stubs, transport: str) -> None:
-    # The standard transport has eight threads for predictions, which half-open calls keep.
-    count = 20 if transport == "direct" else 7
-    half_open = HalfOpen(stubs.channel, "/mlpserve.v1.PredictionService/BatchPredict", count)
+def test_half_open_batches_do_not_stop_others(stubs: Stubs) -> None:
+    half_open = HalfOpen(stubs.channel, "/mlpserve.v1.PredictionService/BatchPredict", 20)
     time.sleep(0.2)
     assert len(stubs.prediction.BatchPredict(BATCH, timeout=20).labels) == 4096
     assert stubs.prediction.Predict(REQUEST, timeout=20).model.version == 1
     half_open.end()
+
+
+# More than any method has threads.
+@pytest.mark.parametrize(
+    "method",
+    [
+        "mlpserve.v1.PredictionService/Predict",
+        "mlpserve.v1.ModelService/GetModelVersion",
+        "inference.GRPCInferenceService/ServerReady",
+        "grpc.health.v1.Health/Check",
+        "grpc.health.v1.Health/Watch",
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ],
+)
+def test_half_open_calls_of_a_method_do_not_stop_it(stubs: Stubs, method: str) -> None:
+    with RawConnection(stubs.address) as hostile:
+        for _ in range(90):
+            hostile.open(f"/{method}")
+        _wait_for_arrival(hostile)
+        _answers(stubs, method)
+
+
+def test_half_open_calls_are_not_those_that_wait(publish: Publish, serve: Serve) -> None:
+    """Where few calls may wait, as for a slow model, calls without a request refuse no others."""
+    publish()
+    stubs = serve(max_waiting=4)
+    eventually(stubs.serving)
+    with RawConnection(stubs.address) as hostile:
+        for _ in range(20):
+            hostile.open("/mlpserve.v1.PredictionService/Predict")
+        _wait_for_arrival(hostile)
+
+        def is_answered() -> bool:
+            try:
+                return bool(stubs.prediction.Predict(REQUEST, timeout=10).model.version == 1)
+            except grpc.RpcError:
+                return False
+
+        eventually(is_answered)
+
+
+def _wait_for_arrival(connection: RawConnection) -> None:
+    """Wait until the server has taken on the calls of a connection: it does so in their order."""
+    assert connection.status(connection.open("/nobody/Nothing", end=True)) == 12
+
+
+def _answers(stubs: Stubs, method: str) -> None:
+    """Call the method, or raise RpcError."""
+    name = method.rpartition("/")[2]
+    if name == "Predict":
+        stubs.prediction.Predict(REQUEST, timeout=20)
+    elif name == "GetModelVersion":
+        stubs.models.GetModelVersion(model_pb2.GetModelVersionRequest(), timeout=20)
+    elif name == "ServerReady":
+        stubs.inference.ServerReady(inference_pb2.ServerReadyRequest(), timeout=20)
+    elif name == "Check":
+        stubs.health.Check(health_pb2.HealthCheckRequest(), timeout=20)
+    elif name == "Watch":
+        next(iter(stubs.health.Watch(health_pb2.HealthCheckRequest(), timeout=20)))
+    else:
+        reflection = reflection_pb2_grpc.ServerReflectionStub(stubs.channel)
+        asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+        next(iter(reflection.ServerReflectionInfo(asked, timeout=20)))
+
+
+def test_watches_that_are_not_read_do_not_stop_health(stubs: Stubs) -> None:
+    request = frame(health_pb2.HealthCheckRequest().SerializeToString())
+    with RawConnection(stubs.address, window=0) as hostile:
+        for _ in range(90):
+            hostile.send(hostile.open("/grpc.health.v1.Health/Watch"), request)
+        _wait_for_arrival(hostile)
+        _answers(stubs, "grpc.health.v1.Health/Watch")
+        _answers(stubs, "grpc.health.v1.Health/Check")
+        assert stubs.serving()
 
 
 def test_idle_reflection_and_half_open_calls_do_not_stop_health(stubs: Stubs) -> None:
