@@ -144,10 +144,12 @@ class Batches:
             return _Answer([self._checked(response, len(request.rows))], known)
         except BatchTooLargeError as error:
             # The server's limit of rows; 0 if a message was too long for gRPC.
-            limit = error.max_batch or len(request.rows) // 2
-            if not 0 < limit < len(request.rows):
+            most = error.max_batch or len(request.rows) // 2
+            if not 0 < most < len(request.rows):
                 raise
-            self._max_batch = limit
+            self._max_batch = most
+            # At most half: a server that names one row less each time is not followed row by row.
+            limit = min(most, -(-len(request.rows) // 2))
         responses: list[Response] = []
         for start in range(0, len(request.rows), limit):
             part = _request(request.rows[start : start + limit], selector, request.known)
@@ -158,17 +160,29 @@ class Batches:
     def _checked(self, response: Response, rows: int) -> Response:
         if len(response.labels) != rows:
             raise ServerError(f"the server answered {rows} rows with {len(response.labels)} labels")
+        classes = _classes(response)
+        _messages.decode_rows(response.probabilities, rows, classes)  # raises ServerError
+        if rows and not (min(response.labels) >= 0 and max(response.labels) < classes):
+            raise ServerError(f"the server answered labels beyond its {classes} classes")
         self._calls.answered_by(response)
-        self._classes = max(1, _classes(response))
+        self._classes = max(1, classes)
         return response
 
     async def _builder(self, rows: int, answer: _Answer, timeout: float | None) -> "_BatchBuilder":
         first = answer.responses[0]
-        ref = _messages.ref(first.model)
+        ref, classes = _messages.ref(first.model), _classes(first)
         names = await self._calls.class_names.resolve(
-            ref, first.class_names, answer.known, _classes(first), timeout
+            ref, first.class_names, answer.known, classes, timeout
         )
-        return _BatchBuilder(rows, ref, names)
+        if len(names) != classes:
+            raise ServerError(f"the server sent {classes} probabilities a row, {len(names)} names")
+        try:
+            return _BatchBuilder(rows, ref, names)
+        except MemoryError as error:
+            raise InvalidInputError(
+                f"no memory for the answers to {rows} rows of {classes} classes: "
+                "predict_stream holds a few at a time"
+            ) from error
 
 
 class _BatchBuilder:

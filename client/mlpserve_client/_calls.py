@@ -41,6 +41,7 @@ from mlpserve_client._transport import (
     Transport,
 )
 
+_MAX_VERSIONS = 1_000_000  # of a list; more come from a server that does not end it
 _OVERLOAD_RETRIES = 5
 _MAX_DELAY = 2.0  # seconds; a server that asks for more gets no retry
 _NOT_FOUND_RETRIES = 8  # each may reach another replica
@@ -118,16 +119,20 @@ class Calls:
     async def models(self, timeout: float | None = None) -> list[ModelVersion]:
         """Describe every version, newest first."""
         found: list[ModelVersion] = []
-        token, tokens = "", set[str]()
-        while token not in tokens:
-            tokens.add(token)
+        token = ""
+        while True:
             request = model_pb2.ListModelVersionsRequest(page_token=token)
             response = await self.call_with_retry(LIST_MODELS, request, timeout)
-            found += map(_messages.model_version, response.model_versions)
+            page = list(map(_messages.model_version, response.model_versions))
+            # The newest comes first, so that a list of few versions cannot go on for ever.
+            if page and found and page[0].version >= found[-1].version:
+                raise ServerError("the server's list has no end: it repeats a page")
+            found += page
             token = response.next_page_token
             if not token:
                 return found
-        raise ServerError("the server's list has no end: it repeats a page")
+            if not page or len(found) > _MAX_VERSIONS:
+                raise ServerError(f"the server's list has no end: {len(found)} versions so far")
 
     async def health(self, live: bool = False, timeout: float | None = None) -> bool:
         """Return True if any target is ready, or merely alive."""

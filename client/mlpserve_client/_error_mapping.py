@@ -54,7 +54,7 @@ class _Details:
             self.field = violations[0].field if violations else ""
         elif kind == "google.rpc.RetryInfo":
             delay = status_pb2.RetryInfo.FromString(value).retry_delay
-            self.retry_after = delay.seconds + delay.nanos / 1e9
+            self.retry_after = max(0.0, delay.seconds + delay.nanos / 1e9)
 
 
 def code_of(error: grpc.RpcError) -> grpc.StatusCode:
@@ -118,4 +118,5 @@ def _status_of(failure: _Failure) -> status_pb2.ErrorStatus:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isdecimal() else 0
+    # By its length too: Python refuses to read very long numbers.
+    return int(text) if text.isdecimal() and len(text) < 19 else 0

@@ -13,6 +13,7 @@ from mlpserve_client._errors import InvalidInputError, ServerError
 from mlpserve_client._inputs import as_wire_values
 from mlpserve_client._results import InputValues, ModelRef, ModelVersion, Prediction
 
+_MAX_PROBABILITY = 1.001  # with what rounding adds
 _MAX_INPUTS = 2**26  # values of one instance; far above what a server takes
 
 
@@ -50,7 +51,7 @@ def decode_rows(tensor: prediction_pb2.Tensor, rows: int, classes: int) -> npt.N
     """Return the probabilities of a batch, `[rows, classes]`, in the message's memory.
 
     Raises:
-        ServerError: the tensor has another dtype, shape or size.
+        ServerError: the tensor has another dtype, shape or size, or is not of probabilities.
 
     """
     whole = tensor.shape == [rows, classes] and len(tensor.data) == 4 * rows * classes
@@ -59,7 +60,7 @@ def decode_rows(tensor: prediction_pb2.Tensor, rows: int, classes: int) -> npt.N
             f"expected float32 probabilities of shape {[rows, classes]}, the server sent "
             f"shape {list(tensor.shape)} in {len(tensor.data)} bytes"
         )
-    return np.frombuffer(tensor.data, dtype="<f4").reshape(rows, classes)
+    return _checked(np.frombuffer(tensor.data, dtype="<f4").reshape(rows, classes))
 
 
 def ref(message: model_pb2.ModelRef) -> ModelRef:
@@ -82,11 +83,21 @@ def prediction(
             f"the server answered label {response.label} and {len(probabilities)} "
             f"probabilities for a model of {len(class_names)} classes"
         )
-    probabilities.flags.writeable = False
+    _checked(probabilities).flags.writeable = False
     label = response.label
     return Prediction(
         label, class_names[label], float(probabilities[label]), probabilities, model, class_names
     )
+
+
+def _checked(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the probabilities; raise ServerError for values that are none, such as NaN."""
+    # NaN makes both comparisons false.
+    if probabilities.size and not (
+        probabilities.min() >= 0 and probabilities.max() <= _MAX_PROBABILITY
+    ):
+        raise ServerError("the server sent probabilities that are not from 0 to 1")
+    return probabilities
 
 
 def model_version(message: model_pb2.ModelVersion) -> ModelVersion:

@@ -81,7 +81,7 @@ def _failed(text: str, code: int = 1) -> int:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"mlpserve-client: warning: {message}", file=sys.stderr)
+    print(f"mlpserve-client: warning: {printable(str(message))}", file=sys.stderr)
 
 
 def _never_fail_to_encode(stream: TextIO | None) -> None:

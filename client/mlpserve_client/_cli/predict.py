@@ -99,7 +99,8 @@ def _write_picture(answer: _Answer) -> None:
     prediction = answer.prediction
     ref = prediction.model
     named = printable(f"{answer.source}[{answer.number}]: {prediction.name}")
-    print(f"{named} with {prediction.probability:.2%} ({ref.name} version {ref.version})")
+    by = printable(f"({ref.name} version {ref.version})")
+    print(f"{named} with {prediction.probability:.2%} {by}")
     try:
         left = picture(answer.values.reshape(_images.plane(answer.values.shape)))
     except InvalidInputError:

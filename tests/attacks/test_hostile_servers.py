@@ -1,0 +1,173 @@
+"""Whatever a server answers, the client returns a result that holds together or its own error."""
+
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from itertools import count
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from mlpserve.v1 import model_pb2
+from mlpserve.v1 import prediction_pb2 as pb
+from mlpserve_client import BatchTooLargeError, Client, MlpserveError, OverloadedError, ServerError
+from tests.support.client import Driven
+
+REF = model_pb2.ModelRef(name="mnist", version=1, digest="sha256:0")
+ROWS = np.zeros((5, 2), np.uint8)
+Answer = Callable[[bytes, grpc.ServicerContext], Any]
+
+
+class Hostile(grpc.GenericRpcHandler):
+    """A gRPC server that gives `answer` to every call but those of health."""
+
+    def __init__(self) -> None:
+        self.answer: Answer = lambda request, context: b""
+        self._server = grpc.server(futures.ThreadPoolExecutor(8), handlers=[self])
+        self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def service(self, handler_call_details: Any) -> Any:
+        if handler_call_details.method.startswith("/grpc.health"):
+            return None  # as of a server without it, which counts as healthy
+
+        def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
+            answer: bytes = self.answer(request, context).SerializeToString()
+            return answer
+
+        return grpc.unary_unary_rpc_method_handler(behaviour)
+
+    def close(self) -> None:
+        self._server.stop(0).wait(5)
+
+
+@pytest.fixture
+def server() -> Iterator[Hostile]:
+    server = Hostile()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=[Client, Driven])
+def client(request: pytest.FixtureRequest, server: Hostile) -> Iterator[Client]:
+    with request.param(server.target, timeout=10) as client:
+        yield client
+
+
+def refusing(code: grpc.StatusCode, *details: Any) -> Answer:
+    status = status_pb2.Status(code=code.value[0], message="refused")
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+
+    def answer(request: bytes, context: grpc.ServicerContext) -> Any:
+        context.abort_with_status(rpc_status.to_status(status))
+
+    return answer
+
+
+def too_large(limit: str) -> Answer:
+    info = error_details_pb2.ErrorInfo(
+        reason="BATCH_TOO_LARGE", domain="mlpserve", metadata={"max_batch": limit}
+    )
+    return refusing(grpc.StatusCode.INVALID_ARGUMENT, info)
+
+
+def batch(labels: list[int], shape: list[int], names: int = 2, value: float = 0.5) -> Answer:
+    probabilities = pb.Tensor(
+        dtype=pb.DATA_TYPE_FLOAT32, shape=shape, data=np.full(10, value, "<f4").tobytes()
+    )
+    response = pb.BatchPredictResponse(
+        labels=labels, probabilities=probabilities, model=REF, class_names=map(str, range(names))
+    )
+    return lambda request, context: response
+
+
+def test_a_time_to_wait_below_0_is_none(server: Hostile, client: Client) -> None:
+    delay = duration_pb2.Duration(seconds=-5)
+    server.answer = refusing(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo(retry_delay=delay)
+    )
+    with pytest.raises(OverloadedError):
+        client.predict(ROWS[0])
+
+
+@pytest.mark.parametrize("limit", ["9" * 5000, "-1", "x", "٣", "0"])
+def test_a_limit_of_rows_that_is_no_number_is_none(
+    server: Hostile, client: Client, limit: str
+) -> None:
+    server.answer = too_large(limit)
+    with pytest.raises(BatchTooLargeError):
+        client.predict_batch(ROWS)
+
+
+def test_a_limit_that_is_one_row_less_each_time_ends(server: Hostile, client: Client) -> None:
+    def answer(request: bytes, context: grpc.ServicerContext) -> Any:
+        rows = pb.BatchPredictRequest.FromString(request).instances.shape[0]
+        return too_large(str(rows - 1))(request, context)
+
+    server.answer = answer
+    with pytest.raises(BatchTooLargeError):
+        list(client.predict_stream(np.zeros((4000, 2), np.uint8), batch_size=4000))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        batch([0] * 5, [5, 2**40]),
+        batch([0] * 5, [5, 2**40], names=0),
+        batch([0] * 5, [5, -2]),
+        batch([0] * 5, [10]),
+        batch([0] * 5, [5, 2], names=3_000_000),
+        batch([-1] * 5, [5, 2]),
+        batch([2] * 5, [5, 2]),
+        batch([2**31 - 1] * 5, [5, 2]),
+        batch([0] * 6, [5, 2]),
+        batch([0] * 5, [5, 2], value=float("nan")),
+        batch([0] * 5, [5, 2], value=1e30),
+        batch([0] * 5, [5, 2], value=-1),
+    ],
+)
+def test_a_batch_that_does_not_hold_together_is_refused(
+    server: Hostile, client: Client, answer: Answer
+) -> None:
+    server.answer = answer
+    with pytest.raises(ServerError):
+        client.predict_batch(ROWS)
+    with pytest.raises(ServerError):
+        list(client.predict_stream(ROWS))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30, -0.5])
+def test_probabilities_that_are_none_are_refused(
+    server: Hostile, client: Client, value: float
+) -> None:
+    response = pb.PredictResponse(probabilities=[value, 0], model=REF, class_names=["a", "b"])
+    server.answer = lambda request, context: response
+    with pytest.raises(ServerError, match="from 0 to 1"):
+        client.predict(ROWS[0])
+
+
+def test_a_list_without_an_end_is_refused(server: Hostile, client: Client) -> None:
+    tokens = count(1)
+    versions = [
+        lambda number: [model_pb2.ModelVersion(ref=REF)],
+        lambda number: [],
+        lambda number: [model_pb2.ModelVersion(ref=model_pb2.ModelRef(version=number))],
+    ]
+    for page in versions:
+
+        def answer(request: bytes, context: grpc.ServicerContext, page: Any = page) -> Any:
+            number = next(tokens)
+            return model_pb2.ListModelVersionsResponse(
+                model_versions=page(number), next_page_token=str(number)
+            )
+
+        server.answer = answer
+        with pytest.raises(MlpserveError, match="no end"):
+            client.models()
