@@ -29,12 +29,12 @@ class Frame(NamedTuple):
     names_hash: int
 
     def names_for(self, known: int | None) -> bytes:
-        """The field `class_names` for a caller that knows names of this hash; None: unset."""
+        """Return the field `class_names` for a caller that has names of this hash, if any."""
         return b"" if known is None or known == self.names_hash else self.names
 
 
 def frame_of(manifest: Manifest) -> Frame:
-    """The frame of a version's answers; the first call for a manifest makes it."""
+    """Return the frame of a version's answers; the first call for a manifest makes it."""
     # By identity: a manifest cannot be hashed, and comparing one costs more than the answer.
     known = _frames.get(id(manifest))
     if known is not None and known[0] is manifest:
@@ -47,7 +47,7 @@ def frame_of(manifest: Manifest) -> Frame:
 
 
 def names_hash(names: tuple[str, ...]) -> int:
-    """The hash by which callers say which class names they have."""
+    """Return the hash by which callers say which class names they have."""
     digest = hashlib.sha256("\n".join(names).encode()).digest()
     return int.from_bytes(digest[:8], "little")
 

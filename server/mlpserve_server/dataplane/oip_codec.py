@@ -185,7 +185,7 @@ def _head(
     input_shape: tuple[int, ...],
     outputs: tuple[str, ...],
 ) -> bytes:
-    """A response but for its id and values: what is the same for many is encoded once."""
+    """Return a response without its id and values: what many share is encoded once."""
     rows, classes = shape
     described = [
         _Response.InferOutputTensor(
@@ -235,7 +235,7 @@ def _typed(contents: inference_pb2.InferTensorContents, datatype: Datatype) -> b
 
 
 def _wanted(message: inference_pb2.ModelInferRequest) -> tuple[str, ...]:
-    """The outputs that were asked for, in that order."""
+    """Return the outputs that were requested, in that order."""
     wanted: list[str] = []
     for place, output in enumerate(message.outputs):
         if output.name not in OUTPUTS or output.name in wanted:

@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 def status_of(error: Exception, call: CallInfo | None = None) -> status_pb2.Status:
-    """The status for an error; for a fault of ours the call's id, under which the log has more."""
+    """Return the status for an error; a fault of ours shows the id that the log has it under."""
     if isinstance(error, ServingError):
         return _status(error)
     request_id = (call or CallInfo("", ())).request_id
@@ -65,7 +65,7 @@ class Refusal(NamedTuple):
 
 
 def refusal_of(error: Exception, call: CallInfo | None = None) -> Refusal:
-    """The same in the form in which it is sent."""
+    """Return the same in the form in which it is sent."""
     status = rpc_status.to_status(status_of(error, call))
     return Refusal(status.code.value[0], status.details, status.trailing_metadata)
 

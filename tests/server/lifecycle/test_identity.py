@@ -13,7 +13,7 @@ import pytest
 
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_model import Store, Verdict
+from mlpserve_model import Store, StoredModel, Verdict
 from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.dataplane.query import Result
 from mlpserve_server.lifecycle import loader as loaders
@@ -27,6 +27,7 @@ from tests.support.server import Refuse, Serve, Stubs
 from tests.support.waiting import eventually
 
 State = model_pb2.ModelVersion
+Twins = tuple[StoredModel, StoredModel]
 INSTANCE = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(range(12)))
 
 
@@ -234,7 +235,7 @@ def test_a_store_away_is_said_at_the_next_poll(
 
 
 @pytest.fixture
-def two_of_one_number(store: Store, publish: Publish, publish_again: PublishAgain) -> Any:
+def two_of_one_number(store: Store, publish: Publish, publish_again: PublishAgain) -> Twins:
     """Two models with the same number and other weights, as a swap may bring them together."""
     publish()
     one = store.load(1)
@@ -243,7 +244,7 @@ def two_of_one_number(store: Store, publish: Publish, publish_again: PublishAgai
 
 
 def test_two_models_of_one_number_in_one_product_answer_each_by_itself(
-    store: Store, two_of_one_number: Any, monkeypatch: pytest.MonkeyPatch
+    store: Store, two_of_one_number: Twins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manager = ModelManager(Loader(store), "champion")
     models = itertools.cycle(two_of_one_number)
@@ -259,7 +260,7 @@ def test_two_models_of_one_number_in_one_product_answer_each_by_itself(
 
 
 def test_predictions_of_two_models_of_one_number_are_counted_by_their_own_class_names(
-    two_of_one_number: Any,
+    two_of_one_number: Twins,
 ) -> None:
     one, other = two_of_one_number
     names = replace(one.manifest.signature, class_names=("a", "b"))
@@ -277,7 +278,7 @@ def test_predictions_of_two_models_of_one_number_are_counted_by_their_own_class_
 
 
 def test_a_shadow_of_the_served_number_with_other_weights_is_compared(
-    store: Store, two_of_one_number: Any, caplog: pytest.LogCaptureFixture
+    store: Store, two_of_one_number: Twins, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     manager = ModelManager(Loader(store), "champion")
