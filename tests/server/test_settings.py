@@ -5,7 +5,8 @@ from importlib.metadata import version
 import pytest
 
 from mlpserve_model.process.cpus import usable_cores
-from mlpserve_server.settings import read_settings
+from mlpserve_server.settings import default_max_bytes, read_settings
+from mlpserve_server.transport.services import COPIES, MAX_REQUEST_BYTES
 
 
 @pytest.mark.parametrize(
@@ -113,3 +114,16 @@ def test_the_command_says_its_version(capsys: pytest.CaptureFixture[str]) -> Non
         read_settings(["--version"])
     assert end.value.code == 0
     assert capsys.readouterr().out == f"mlpserve-server {version('mlpserve')}\n"
+
+
+@pytest.mark.parametrize(("gibibytes", "workers"), [(0.5, 1), (2, 1), (2, 2), (4, 2), (16, 8)])
+def test_what_requests_may_take_fits_the_memory_beside_the_workers_themselves(
+    gibibytes: float, workers: int
+) -> None:
+    """These are containers that the documents name; 2 GiB and two workers are compose's."""
+    memory = int(gibibytes * 2**30)
+    process = 64 * 2**20  # measured, with a small model
+    uncounted = 1 / 4  # of the budget, before calls are given up for it; and once more meanwhile
+    budget = default_max_bytes(memory, workers)
+    assert workers * (process + budget * (1 + 2 * uncounted)) < memory
+    assert budget >= COPIES * MAX_REQUEST_BYTES  # the largest request
