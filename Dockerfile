@@ -1,4 +1,4 @@
-# The images of mlpserve: docker build --target server|trainer|client .
+# The images of mlpserve: docker build --target server|trainer|client|web .
 # Every package is locked and hashed in deploy/locks; no image contains pip, a compiler or tests. A
 # change of the sources makes one small new layer on top of the dependencies.
 ARG PYTHON_VERSION=3.13
@@ -79,6 +79,20 @@ ENTRYPOINT ["mlpserve-client"]
 CMD ["--help"]
 ARG VERSION REVISION=unknown
 LABEL org.opencontainers.image.title="mlpserve client" org.opencontainers.image.licenses=MIT \
+      org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION
+
+# The client's layers and nothing more: 0 MB beside it.
+FROM client AS web
+ENV MLPSERVE_LISTEN=0.0.0.0:8080
+EXPOSE 8080
+# Healthy means that it answers, also while the servers are unreachable, which its page says.
+HEALTHCHECK --start-period=30s --start-interval=1s --interval=30s --timeout=5s --retries=3 \
+    CMD ["python", "-c", "from urllib.request import ProxyHandler, build_opener; \
+build_opener(ProxyHandler({})).open('http://127.0.0.1:8080/v2', timeout=4)"]
+ENTRYPOINT ["mlpserve-web"]
+CMD []
+ARG VERSION REVISION=unknown
+LABEL org.opencontainers.image.title="mlpserve web" org.opencontainers.image.licenses=MIT \
       org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION
 
 # Last, so that a build without --target makes the server.

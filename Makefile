@@ -210,7 +210,7 @@ dist: install  ## build wheel and source archive into dist/, and check that the 
 sbom: install  ## write dist/sbom/: what each image holds, as CycloneDX
 	docker compose build
 	$(BIN)/python deploy/sbom.py dist/sbom \
-		$(foreach image,server trainer client,mlpserve-$(image):$${MLPSERVE_TAG:-latest})
+		$(foreach image,server trainer client web,mlpserve-$(image):$${MLPSERVE_TAG:-latest})
 
 .PHONY: reference
 reference: install  ## write the generated pages of docs/reference

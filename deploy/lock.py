@@ -29,7 +29,8 @@ def main() -> None:
     compile_lock("dev", "--group", "dev", "--all-extras", "pyproject.toml")
     like_dev = ("-c", str(LOCKS / "dev.txt"))
     compile_lock("build", "--group", "build", *like_dev)
-    compile_lock("client", "pyproject.toml", "--extra", "images", *like_dev)
+    # One image for the client and, on top of it, the web gateway, which is a client.
+    compile_lock("client", "pyproject.toml", "--extra", "images", "--extra", "web", *like_dev)
     store = ("--extra", "object-store")
     compile_lock("server", "pyproject.toml", "--extra", "server", *like_dev)
     full = ("--extra", "server", "--extra", "telemetry", *store)

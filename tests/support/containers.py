@@ -113,6 +113,7 @@ class Stack:
             "MLPSERVE_TAG": TAG,
             "MLPSERVE_PORT": ports,
             "MLPSERVE_SERVERS": str(servers),
+            "MLPSERVE_WEB_PORT": "0",  # any free one
             "MLPSERVE_DATASET": "digits",
             **environment,
         }

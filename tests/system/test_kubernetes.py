@@ -13,7 +13,10 @@ import pytest
 import yaml
 
 from mlpserve.v1 import prediction_pb2
+from mlpserve_model.process.arguments import variable_of
 from mlpserve_server.settings import Settings, read_settings
+from mlpserve_web.settings import read_settings as read_web_settings
+from mlpserve_web.settings import settings_parser as web_settings_parser
 
 FOLDER = Path(__file__).parents[2] / "deploy/kubernetes"
 OVERLAYS = sorted(path.name for path in (FOLDER / "overlays").iterdir())
@@ -35,21 +38,22 @@ def render(overlay: str) -> list[Any]:
 
 
 def only(manifests: list[Any], kind: str, name: str = "") -> Any:
-    """The one manifest of a kind."""
+    """The one manifest of a kind, or of a kind and a name."""
     (found,) = [
         each
         for each in manifests
-        if each["kind"] == kind and each["metadata"]["name"].startswith(name)
+        if each["kind"] == kind and name in ("", each["metadata"]["name"])
     ]
     return found
 
 
 def pods(manifests: list[Any]) -> dict[str, Any]:
-    """The pod templates of server and trainer."""
+    """The pod templates of server, trainer and web."""
     job = only(manifests, "CronJob")["spec"]["jobTemplate"]["spec"]
     return {
-        "server": only(manifests, "Deployment")["spec"]["template"],
+        "server": only(manifests, "Deployment", "mlpserve-server")["spec"]["template"],
         "trainer": job["template"],
+        "web": only(manifests, "Deployment", "mlpserve-web")["spec"]["template"],
     }
 
 
@@ -149,7 +153,7 @@ def test_the_trainer_accepts_its_command(overlay: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-@pytest.mark.parametrize("which", ["server", "trainer"])
+@pytest.mark.parametrize("which", ["server", "trainer", "web"])
 def test_pods_are_as_the_restricted_profile_wants_and_more(overlay: str, which: str) -> None:
     manifests = render(overlay)
     pod, program = pods(manifests)[which]["spec"], container(manifests, which)
@@ -169,7 +173,36 @@ def test_pods_are_as_the_restricted_profile_wants_and_more(overlay: str, which: 
     assert pod["enableServiceLinks"] is False
     assert program["resources"]["limits"]["memory"]
     models = [mount for mount in program["volumeMounts"] if mount["mountPath"] == "/models"]
-    assert [mount.get("readOnly", False) for mount in models] == [which == "server"]
+    assert [mount.get("readOnly", False) for mount in models] == [which != "trainer"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_page_accepts_its_settings_and_finds_and_may_reach_the_servers(
+    overlay: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = render(overlay)
+    variables = environment(manifests, "web")
+    known = {variable_of(action) for action in web_settings_parser()._actions}
+    assert set(variables) <= known
+    for name in [name for name in os.environ if name.startswith("MLPSERVE_")]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    settings = read_web_settings(["--listen", "0.0.0.0:8080"])  # as the image does
+
+    service = only(manifests, "Service", "mlpserve")
+    found = "{name}.{namespace}.svc".format(**service["metadata"])
+    assert settings.target == f"{found}:{service['spec']['ports'][0]['port']}"
+    assert settings.target_tls_server_name == (found if overlay == "production" else None)
+    grace = pods(manifests)["web"]["spec"]["terminationGracePeriodSeconds"]
+    assert settings.grace_seconds + 5 <= grace
+    labels = pods(manifests)["web"]["metadata"]["labels"]
+    for policy, direction in (("callers-to-server", "ingress"), ("callers-to-web", "egress")):
+        allowed = only(manifests, "NetworkPolicy", policy)["spec"][direction][0]
+        (peer,) = allowed["from" if direction == "ingress" else "to"]
+        reached = labels if direction == "ingress" else service["spec"]["selector"]
+        assert peer["podSelector"]["matchLabels"].items() <= reached.items()
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -178,7 +211,7 @@ def test_what_selects_the_server_selects_its_pods_and_no_others(overlay: str) ->
     labels = {which: pod["metadata"]["labels"] for which, pod in pods(manifests).items()}
     service = only(manifests, "Service", "mlpserve")["spec"]
     selectors = [
-        only(manifests, "Deployment")["spec"]["selector"]["matchLabels"],
+        only(manifests, "Deployment", "mlpserve-server")["spec"]["selector"]["matchLabels"],
         service["selector"],
         only(manifests, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
         only(manifests, "NetworkPolicy", "callers-to-server")["spec"]["podSelector"]["matchLabels"],
@@ -186,9 +219,10 @@ def test_what_selects_the_server_selects_its_pods_and_no_others(overlay: str) ->
     for selector in selectors:
         assert selector.items() <= labels["server"].items()
         assert not selector.items() <= labels["trainer"].items()
+        assert not selector.items() <= labels["web"].items()
     assert service["clusterIP"] == "None"
     scaled = only(manifests, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
-    assert scaled["name"] == only(manifests, "Deployment")["metadata"]["name"]
+    assert scaled["name"] == only(manifests, "Deployment", "mlpserve-server")["metadata"]["name"]
     assert only(manifests, "CronJob")["spec"]["concurrencyPolicy"] == "Forbid"
 
 

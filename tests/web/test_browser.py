@@ -169,6 +169,17 @@ def test_live_traffic_is_shown_where_there_are_metrics(
         expect(page.locator("#traffic-classes")).to_contain_text("5")
 
 
+def test_a_dashboard_is_linked_to(
+    digits: Web, start_web: StartWeb, open_page: Callable[..., Page]
+) -> None:
+    elsewhere = "http://127.0.0.1:3000/d/mlpserve"
+    with serve() as server:
+        page = open_page(start_web("--target", server.target, "--dashboard", elsewhere))
+
+        expect(page.get_by_role("link", name="Dashboard")).to_have_attribute("href", elsewhere)
+    expect(open_page(digits).locator("#dashboard")).to_be_hidden()
+
+
 def test_without_metrics_there_is_no_live_traffic(
     digits: Web, open_page: Callable[..., Page]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mlpserve_client.testing import ModelServer
 from mlpserve_model import Store
 from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
+from mlpserve_web.traffic import replicas
 from tests.support.client import Scripted
 from tests.support.publishing import publish_to
 from tests.support.waiting import eventually
@@ -198,6 +200,23 @@ def test_live_traffic_is_that_of_the_metrics(start_web: StartWeb, tmp_path: Path
         eventually(lambda: bool(web.call("/api/traffic").json["shadows"]))
         (shadow,) = web.call("/api/traffic").json["shadows"]
         assert (shadow["version"], shadow["agreed"] + shadow["differed"]) == ("2", 5)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "read"),
+    [
+        ("http", ["http://127.0.0.1:9464/metrics", "http://127.0.0.2:9464/metrics"]),
+        ("https", ["https://server:9464/metrics"]),
+    ],
+)
+def test_replicas_that_share_a_name_are_all_read(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, read: list[str]
+) -> None:
+    hosts = ("127.0.0.2", "127.0.0.1")
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 9464)) for host in hosts]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+    assert replicas(f"{scheme}://server:9464/metrics") == read
 
 
 def test_metrics_that_cannot_be_read_are_said_to_be(

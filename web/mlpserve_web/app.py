@@ -59,11 +59,13 @@ class Page(NamedTuple):
         store: where the versions' reports and weights are; None leaves them out.
         target: the model servers, as the examples of calls name them.
         metrics: where the model servers' metrics are; without any, live traffic is left out.
+        dashboard: what shows more of the metrics, linked to; None leaves the link out.
     """
 
     store: Store | None
     target: str
     metrics: Sequence[str] = ()
+    dashboard: str | None = None
 
 
 def application(upstream: Upstream, limits: Limits, policy: OriginPolicy, page: Page) -> Starlette:

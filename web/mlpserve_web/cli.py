@@ -61,6 +61,7 @@ def _serve(settings: Namespace) -> int:
                 settings.store and Store(settings.store, settings.model),
                 settings.target,
                 settings.metrics,
+                settings.dashboard,
             ),
         )
         serve(app, settings)

@@ -42,7 +42,12 @@ _REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; 
 
 
 def page_routes(
-    calling: Calling, body: Body, store: Store | None, target: str, metrics: Sequence[str]
+    calling: Calling,
+    body: Body,
+    store: Store | None,
+    target: str,
+    metrics: Sequence[str],
+    dashboard: str | None,
 ) -> list[BaseRoute]:
     """Return the routes of the page and of what it asks for.
 
@@ -52,13 +57,14 @@ def page_routes(
         store: where the reports and weights are; None leaves them out.
         target: the model servers, as the page's examples of calls name them.
         metrics: where the model servers' metrics are; none leaves live traffic out.
+        dashboard: what shows more of the metrics, for a link; None leaves it out.
 
     """
 
     async def models(_: Request, client: AsyncClient) -> Response:
         versions = [_described(version, store is not None) for version in await client.models()]
-        traffic = bool(metrics)
-        return JSONResponse({"target": target, "versions": versions, "traffic": traffic})
+        shown = {"target": target, "traffic": bool(metrics), "dashboard": dashboard}
+        return JSONResponse({"versions": versions} | shown)
 
     explainer = Explainer(store)
 

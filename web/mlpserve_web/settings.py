@@ -39,6 +39,7 @@ def settings_parser() -> SettingsParser:
         help="where the model servers' metrics are, for the page: http://HOST:PORT/metrics, "
         "with commas",
     )
+    add("--dashboard", type=_page, help="dashboard of the metrics that the page links to, a URL")
     add("--target-tls", action="store_true", help="encrypt calls of the model servers")
     add("--target-tls-ca", type=Path, help="PEM file: authorities to trust for model servers")
     add("--target-tls-cert", type=Path, help="PEM file: certificate to show to model servers")
@@ -101,11 +102,13 @@ def _origins(text: str) -> tuple[str, ...]:
 
 
 def _pages(text: str) -> tuple[str, ...]:
-    pages = tuple(part.strip() for part in text.split(",") if part.strip())
-    for page in pages:
-        if not page.startswith(("http://", "https://")):
-            raise ArgumentTypeError(f"{page} is not an address, expected http://HOST:PORT/metrics")
-    return pages
+    return tuple(_page(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _page(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ArgumentTypeError(f"{text} is not an address, expected http://HOST:PORT/PATH")
+    return text
 
 
 def _location(text: str) -> Location:

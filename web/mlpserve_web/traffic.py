@@ -1,10 +1,13 @@
 """Live traffic for the page: the few of the model servers' metrics that a person looks at."""
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 from urllib.error import URLError
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,7 +15,7 @@ from prometheus_client.samples import Sample
 
 from mlpserve_web.errors import HttpError
 
-__all__ = ["read_traffic", "summary"]
+__all__ = ["read_traffic", "replicas", "summary"]
 
 _TIMEOUT = 2.0  # seconds for one page of metrics
 _MAX_BYTES = 16 << 20
@@ -26,7 +29,9 @@ async def read_traffic(addresses: Sequence[str]) -> dict[str, Any]:
 
     """
     try:
-        pages = await asyncio.gather(*(asyncio.to_thread(_read, page) for page in addresses))
+        found = await asyncio.gather(*(asyncio.to_thread(replicas, each) for each in addresses))
+        reads = (asyncio.to_thread(_read, each) for each in chain.from_iterable(found))
+        pages = await asyncio.gather(*reads)
     except (OSError, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         raise HttpError(503, f"the metrics cannot be read: {reason}") from error
@@ -64,6 +69,20 @@ def summary(samples: Iterable[Sample]) -> dict[str, Any]:
             for version, rows in shadows.items()
         ],
     }
+
+
+def replicas(address: str) -> list[str]:
+    """Return the pages of all servers that share a name, such as the replicas of a service.
+
+    One of them at a time would make the counters fall and rise. HTTPS has certificates for names.
+    """
+    parts = urlsplit(address)
+    port = parts.port or 80
+    found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    hosts = sorted({place[0] for family, *_, place in found if family == socket.AF_INET})
+    if parts.scheme != "http" or len(hosts) < 2:
+        return [address]
+    return [parts._replace(netloc=f"{host}:{port}").geturl() for host in hosts]
 
 
 def _read(address: str) -> str:

@@ -13,6 +13,8 @@ import pytest
 
 from tests.support.containers import ROOT, TAG, Callers, Load, NewStack, Sbom, Stack, docker
 
+TARGETS = ("server", "trainer", "client", "web")
+
 
 @pytest.fixture(scope="session")
 def engine() -> None:
@@ -30,7 +32,7 @@ def images(engine: None) -> dict[str, str]:
     started = time.monotonic()
     Stack().compose("build")
     print(f"\nimages built (cached where nothing changed): {time.monotonic() - started:.1f} s")
-    return {target: f"mlpserve-{target}:{TAG}" for target in ("server", "trainer", "client")}
+    return {target: f"mlpserve-{target}:{TAG}" for target in TARGETS}
 
 
 @pytest.fixture

@@ -104,6 +104,9 @@ def test_grafana_is_given_the_dashboard_and_where_prometheus_is(
     home = grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
     dashboard = json.loads((dashboards / Path(home).name).read_text())
     assert dashboard["title"] == "mlpserve"
+    (page,) = [each for each in dashboard["templating"]["list"] if each["name"] == "web"]
+    assert [link["url"] for link in dashboard["links"]] == ["${web}"]
+    assert page["query"] == "http://localhost:8080"
     assert {"type": "datasource", "query": source["type"]}.items() <= (
         dashboard["templating"]["list"][0].items()
     )

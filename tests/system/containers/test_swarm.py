@@ -61,6 +61,18 @@ class Swarm:
 
         return self.wait_for(settled, seconds)
 
+    def page_is_ready(self) -> bool:
+        """Whether the page runs, and the servers behind it are ready."""
+        label = f"label=com.docker.swarm.service.name={self.name}_web"
+        container = self.docker("ps", "--quiet", "--filter", label).strip()
+        code = (
+            "from urllib.request import urlopen; urlopen('http://127.0.0.1:8080/v2/health/ready')"
+        )
+        told = container and self.docker(
+            *("exec", container, "python", "-c", f"{code}; print('ready')"), expect=None
+        )
+        return told.strip() == "ready"
+
     def remove(self) -> None:
         label = f"label=com.docker.stack.namespace={self.name}"
         self.docker("stack", "rm", self.name)
@@ -121,6 +133,10 @@ def test_a_rolling_update_and_a_rollback_under_load_fail_no_call(
     )
     assert failed == {}
     assert calls >= CALLS
+
+
+def test_the_page_of_the_stack_reaches_the_servers(swarm: Swarm) -> None:
+    swarm.wait_for(swarm.page_is_ready, 180)
 
 
 @pytest.mark.parametrize("extra", ["nfs.yml", "publish.yml", "encrypted.yml"])

@@ -190,3 +190,7 @@ if (state.models?.traffic) {
   at("traffic").hidden = false;
   traffic.follow();
 }
+if (state.models?.dashboard) {
+  at("dashboard").hidden = false;
+  at("dashboard").firstElementChild.href = state.models.dashboard;
+}
