@@ -17,12 +17,14 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from numpy.typing import NDArray
 
 from benchmarks.compare.workload import Workload
+from mlpserve.v1 import explanation_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 
 __all__ = [
     "Call",
     "Calls",
     "ask",
+    "explanation",
     "json_over_http",
     "open_inference",
     "open_inference_over_http",
@@ -108,6 +110,19 @@ def own_contract(workload: Workload) -> Calls:
     )
 
 
+def explanation(workload: Workload) -> Calls:
+    """mlpserve.v1.ExplanationService, of one image and of a batch."""
+    path = "/mlpserve.v1.ExplanationService/Explain"
+    requests = (
+        explanation_pb2.ExplainRequest(instances=tensor)
+        for tensor in (
+            _tensor(pb.DATA_TYPE_FLOAT32, workload.row[None]),
+            _tensor(pb.DATA_TYPE_UINT8, workload.pixels),
+        )
+    )
+    return Calls(*(Call(path, r.SerializeToString(), _scores, grpc=True) for r in requests))
+
+
 def open_inference(workload: Workload, floats: str, pixels: str, name: str = "rows") -> Calls:
     """inference.GRPCInferenceService/ModelInfer, tensors as raw bytes; the models' names."""
     path = "/inference.GRPCInferenceService/ModelInfer"
@@ -161,6 +176,10 @@ def _tensor(dtype: Any, values: NDArray[Any]) -> pb.Tensor:
 
 def _single(answer: bytes) -> NDArray[np.float32]:
     return np.array(pb.PredictResponse.FromString(answer).probabilities, np.float32)
+
+
+def _scores(answer: bytes) -> NDArray[np.float32]:
+    return np.array(explanation_pb2.ExplainResponse.FromString(answer).scores, np.float32)
 
 
 def _batch(answer: bytes) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from benchmarks.compare.contracts import (
     Calls,
+    explanation,
     json_over_http,
     open_inference,
     open_inference_over_http,
@@ -51,7 +52,7 @@ class Server:
     find: Callable[[Workload, int], Here]
     calls: Callable[[Workload], Calls] = own_contract
     environment: str | None = None  # the peer's own, as `install` knows it
-    computes: bool = True  # False for an echo, whose answers mean nothing
+    computes: bool = True  # False where answers are not probabilities: of an echo, of Explain
     quick: bool = False  # part of a --quick run
 
 
@@ -146,11 +147,14 @@ def ours(flags: str = "") -> Server:
     return Server(f"mlpserve {flags}".strip(), partial(mlpserve, flags=flags), quick=True)
 
 
+_one_worker = partial(mlpserve, flags="--workers 1")
+
 # The first that is measured is what the ratios refer to.
 SERVERS = [
     ours(),
     ours("--workers 1"),
     ours("--workers 1 --transport standard"),
+    Server("mlpserve --workers 1, Explain", _one_worker, explanation, computes=False),
     Server("C++ gRPC, callback API", cpp, quick=True),
     Server("grpcio echo, computes nothing", echo, computes=False, quick=True),
     _peer(

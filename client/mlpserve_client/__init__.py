@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mlpserve_client._results import (
         BatchPrediction,
         ClassProbability,
+        InputValues,
         ModelRef,
         ModelVersion,
         Prediction,

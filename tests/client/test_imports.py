@@ -1,8 +1,10 @@
 """Importing the client is cheap and loads nothing of the other rooms."""
 
+import ast
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +45,14 @@ def test_every_public_name_is_there() -> None:
     assert dir(mlpserve_client) == mlpserve_client.__all__
     for name in mlpserve_client.__all__:
         assert getattr(mlpserve_client, name).__doc__
+
+
+def test_every_public_name_is_imported_for_type_checkers_and_documents() -> None:
+    tree = ast.parse(Path(mlpserve_client.__file__).read_text())
+    imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+    imported = {alias.name for node in imports for alias in node.names}
+
+    assert set(mlpserve_client.__all__) <= imported
 
 
 def test_the_package_says_its_version() -> None:

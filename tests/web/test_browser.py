@@ -133,7 +133,7 @@ def test_an_answer_is_explained_by_a_map_and_hidden_units(
 
     page.get_by_role("button", name="8", exact=True).click()
 
-    expect(page.locator("#map-list figcaption")).to_contain_text("more than blank")
+    expect(page.locator("#map-list figcaption")).to_contain_text("by version 2")
     answer = page.locator("#answer .name").inner_text()
     expect(page.get_by_role("img", name=f"what speaks for {answer}")).to_be_visible()
     expect(page.get_by_role("img", name="looks for").first).to_be_visible()

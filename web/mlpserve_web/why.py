@@ -71,8 +71,6 @@ class Explainer:
             return None
         return {
             "attributions": found.attributions.ravel().tolist(),
-            "score": found.score,
-            "baseline_score": found.baseline_score,
             "units": await asyncio.to_thread(self._units, found),
         }
 

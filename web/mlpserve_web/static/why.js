@@ -19,12 +19,10 @@ export function showWhy(answers) {
 }
 
 function map(answer, values, width) {
-  const { attributions, score, baseline_score } = answer.explanation;
   const figure = made("figure");
   const canvas = picture(`Heat map: what speaks for ${answer.name} and what against it`);
-  draw.heat(canvas, attributions, values, width);
-  const gain = (score - baseline_score).toFixed(1);
-  figure.append(canvas, made("figcaption", `why ${answer.name}, version ${answer.version}: ${gain} more than blank`));
+  draw.heat(canvas, answer.explanation.attributions, values, width);
+  figure.append(canvas, made("figcaption", `${answer.name}, by version ${answer.version}`));
   return figure;
 }
 
