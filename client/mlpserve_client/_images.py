@@ -109,12 +109,19 @@ def plane(input_shape: tuple[int, ...]) -> tuple[int, int]:
     raise InvalidInputError(f"the model takes arrays of shape {input_shape}, not images")
 
 
-def read(file: str | Path | IO[bytes], name: str) -> "Image":
-    """Read an image file of any kind that Pillow supports.
+def read(
+    file: str | Path | IO[bytes],
+    name: str,
+    formats: tuple[str, ...] | None = None,
+    max_pixels: float = math.inf,
+) -> "Image":
+    """Read an image file.
 
     Args:
         file: a path or an open file.
         name: its name in messages.
+        formats: the kinds of files that are read, as Pillow names them; None for all.
+        max_pixels: larger images are refused before they are decoded.
 
     Raises:
         InvalidInputError: Pillow is not installed, or cannot read the file.
@@ -127,9 +134,16 @@ def read(file: str | Path | IO[bytes], name: str) -> "Image":
             f"cannot read {name}: image files need Pillow: pip install pillow"
         ) from error
     try:
-        with PIL.Image.open(file) as opened:
+        with PIL.Image.open(file, formats=formats) as opened:
+            if opened.width * opened.height > max_pixels:
+                raise InvalidInputError(
+                    f"{name} has {opened.width} by {opened.height} pixels, expected at most "
+                    f"{max_pixels} in all: scale it down"
+                )
             opened.load()
             return opened
+    except InvalidInputError:
+        raise
     except PIL.UnidentifiedImageError as error:  # its text holds the address of an object
         raise InvalidInputError(f"{name} is not an image that Pillow can read") from error
     except Exception as error:  # Pillow's decoders raise exceptions of many kinds

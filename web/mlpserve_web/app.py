@@ -168,7 +168,8 @@ async def _model_ready(request: Request, client: AsyncClient) -> Response:
 
 
 async def _infer(request: Request, client: AsyncClient, body: Body) -> Response:
-    asked = decode(await body(request), _header_length(request))
+    async with body(request) as data:
+        asked = decode(data, _header_length(request))
     answer = await _predicted(asked, client, _selection(request))
     _check_name(request, answer.model.name)
     arrays = {

@@ -79,11 +79,12 @@ def _bounded(seconds: float) -> type[H11Protocol]:
     """Return uvicorn's protocol with a bound on the time until a request's head is there.
 
     uvicorn bounds idle connections between requests alone: without this, a connection that
-    sends nothing, or half a head, would be held for ever.
+    sends nothing, or half a head, or reads no answer, would be held for ever.
     """
 
     class Bounded(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
+        _unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -98,7 +99,21 @@ def _bounded(seconds: float) -> type[H11Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_expecting()
+            self._stop_waiting()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._unread = self.loop.call_later(seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._stop_waiting()
+
+        def _stop_waiting(self) -> None:
+            if self._unread is not None:
+                self._unread.cancel()
+                self._unread = None
 
         def _expect_head(self) -> None:
             if self._deadline is None:

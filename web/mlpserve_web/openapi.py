@@ -98,7 +98,7 @@ _REFUSED = {
     "415": "the body is compressed",
     "429": "more work than the server admits",
     "500": "a fault of the server",
-    "503": "no model to serve, or no server reached",
+    "503": "no model to serve, no server reached, or no memory for the body",
     "504": "no answer within the deadline",
 }
 

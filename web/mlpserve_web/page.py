@@ -36,6 +36,13 @@ log = logging.getLogger(__name__)
 
 _FOLDER = str(files("mlpserve_web") / "static")
 MAX_REPORT_BYTES = 64 << 20
+# Of pictures; others need further programs, or decoders that few have tried to break.
+PICTURES = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+# A file of 17 KB may have 64 million pixels, which took 1 GiB.
+MAX_PIXELS = 2**24
+# Of each number in JSON, with the space around it.
+MAX_NUMBER_BYTES = 64
+_one_picture = asyncio.Lock()
 _POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 # A report is one file, with its style and pictures inside; it runs no script.
 _REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
@@ -135,12 +142,14 @@ async def _classify(
     request: Request, client: AsyncClient, body: Body, explainer: Explainer
 ) -> Response:
     model = await client.model(version=_version(request))
-    data = await body(request)
-    if request.headers.get("Content-Type", "").startswith("application/json"):
-        instance = _numbers(data, model.input_shape)
-    else:
-        # Decoding a picture takes milliseconds, in which others would wait.
-        instance = await asyncio.to_thread(_picture, data, model.input_shape)
+    async with body(request) as data:
+        if request.headers.get("Content-Type", "").startswith("application/json"):
+            instance = _numbers(data, model.input_shape)
+        else:
+            # Decoding a picture takes milliseconds, in which others would wait; and memory, so one
+            # after the other.
+            async with _one_picture:
+                instance = await asyncio.to_thread(_picture, data, model.input_shape)
     began = time.perf_counter()
     answer = await client.predict(instance, version=model.version)
     milliseconds = (time.perf_counter() - began) * 1000
@@ -170,6 +179,9 @@ def _version(request: Request) -> int | None:
 
 
 def _numbers(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    limit = MAX_NUMBER_BYTES * (math.prod(shape) + 1)
+    if len(data) > limit:
+        raise HttpError(413, f"{len(data)} bytes, expected at most {limit} for {shape}")
     try:
         with np.errstate(over="ignore"):  # infinite, and refused by the server
             values = np.asarray(orjson.loads(data), np.float32)
@@ -181,7 +193,7 @@ def _numbers(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def _picture(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return fit(read(io.BytesIO(data), "the picture"), shape)
+    return fit(read(io.BytesIO(data), "the picture", PICTURES, MAX_PIXELS), shape)
 
 
 async def _report(store: Store | None, text: str) -> Response:

@@ -53,5 +53,7 @@ class Upstream:
 
     async def _close_unused(self) -> None:
         idle = [token for token, shared in self._clients.items() if not shared.calls]
-        for token in idle[: max(0, len(idle) - MAX_IDLE)]:
-            await self._clients.pop(token).client.close()
+        # All taken out before the first is awaited: meanwhile others lend and close too.
+        unused = [self._clients.pop(token) for token in idle[: max(0, len(idle) - MAX_IDLE)]]
+        for shared in unused:
+            await shared.client.close()

@@ -1,0 +1,105 @@
+"""Small requests that would take much: memory, time, or a connection for ever."""
+
+import json
+import socket
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+
+from mlpserve_client.testing import ModelServer
+from mlpserve_web.errors import HttpError
+from mlpserve_web.requests import Memory
+from tests.support.waiting import eventually
+from tests.web.conftest import SHAPE, StartWeb, Web
+
+MIB = 2**20
+
+
+def png(width: int, height: int) -> bytes:
+    """A black picture of one bit a pixel."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    row = bytes(1 + -(-width // 8))
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(row * height)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def resident(web: Web) -> int:
+    """The most memory that the process had, in bytes."""
+    lines = Path(f"/proc/{web.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def test_a_picture_of_many_pixels_is_refused_undecoded(web: Web) -> None:
+    before = resident(web)
+    answer = web.call("/api/classify", png(13_000, 13_000), Content_Type="image/png")
+    assert answer.status == 400
+    assert "13000 by 13000 pixels" in answer.json["error"]
+    assert resident(web) - before < 64 * MIB
+
+
+def test_a_file_of_another_kind_than_pictures_have_is_refused(web: Web) -> None:
+    answer = web.call("/api/classify", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    assert answer.status == 400
+    assert "not an image" in answer.json["error"]
+
+
+@pytest.mark.parametrize("part", [b"[],", b"{},", b'"aa",', b"[[]],"])
+@pytest.mark.parametrize("path", ["/v2/models/mnist/infer", "/api/classify"])
+def test_json_of_many_parts_is_refused_unparsed(web: Web, path: str, part: bytes) -> None:
+    before = resident(web)
+    many = b"[" + (part * (8 * MIB // len(part)))[:-1] + b"]"
+    body = many
+    if path.startswith("/v2"):
+        head = b'{"inputs": [{"name": "instances", "datatype": "FP32", "shape": [1, 12], "data": '
+        body = head + many + b"}]}"
+    answer = web.call(path, body, Content_Type="application/json")
+    assert answer.status in (400, 413)
+    assert resident(web) - before < 64 * MIB
+
+
+def test_bodies_of_many_requests_share_the_memory() -> None:
+    memory = Memory(100)
+    with memory.account() as take:
+        take(60)
+        with memory.account() as take_more:
+            take_more(40)
+            with pytest.raises(HttpError, match="memory"):
+                take_more(1)
+    with memory.account() as take:
+        take(100)
+
+
+def test_a_caller_that_reads_no_answer_loses_its_connection(
+    server: ModelServer, start_web: StartWeb
+) -> None:
+    web = start_web("--target", server.target, "--request-seconds", "0.5")
+    rows = 4096
+    data = [0] * (rows * SHAPE[0] * SHAPE[1])
+    tensor = {"name": "instances", "datatype": "UINT8", "shape": [rows, *SHAPE], "data": data}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    head = f"POST /v2/models/mnist/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    request = head.replace("Host: x", "Host: localhost").encode() + body
+    with socket.socket() as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        silent.connect((web.host, web.port))
+        silent.settimeout(0.5)
+
+        def is_closed() -> bool:
+            """Ask again and again, and read nothing."""
+            try:
+                silent.sendall(request)
+            except TimeoutError:
+                return False
+            except OSError:
+                return True
+            return False
+
+        eventually(is_closed)
+    assert web.call("/v2").status == 200
