@@ -4,11 +4,8 @@ Requests are read by ourselves, as streams of one message, so that what is being
 and sent is known: what holds too much memory is given up, and what is computed delays a stop.
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -17,25 +14,15 @@ from grpc_status import rpc_status
 from mlpserve_server.dataplane.admission import Limits
 from mlpserve_server.dataplane.predictions import DataPlane, Steps, complete
 from mlpserve_server.dataplane.query import Result
-from mlpserve_server.errors import Abandoned, NoRequest, Overloaded, ServingError
-from mlpserve_server.transport.answers import PRESSED_SECONDS, UNREAD_SECONDS
-from mlpserve_server.transport.grpc_core import end_call
+from mlpserve_server.errors import Overloaded
+from mlpserve_server.transport.call_pool import CallPool, next_request, without_request
 from mlpserve_server.transport.health import Health
 from mlpserve_server.transport.interceptors import current_call
-from mlpserve_server.transport.pools import PatientPool
-from mlpserve_server.transport.request_reader import (
-    MAX_WAIT_SECONDS,
-    SLOW_SECONDS,
-    TOO_SLOW_SECONDS,
-    no_memory,
-    too_slow,
-)
 from mlpserve_server.transport.services import COPIES, SMALL_BYTES
-from mlpserve_server.transport.status import refusal_of, status_of
+from mlpserve_server.transport.status import status_of
 
 __all__ = [
     "Behaviour",
-    "CallPool",
     "Handler",
     "predict",
     "run_to_end",
@@ -49,178 +36,10 @@ T = TypeVar("T")
 Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
-# More would take the interpreter's lock from each other, and memory.
-_COMPUTED_AT_ONCE = 8
-# A request that has been on its way for more looks is not a small one. Not seconds: what keeps the
-# process from taking in a request that has come keeps it from looking too.
-_LONG_READ_LOOKS = 5
-
 
 def too_many() -> Overloaded:
     """Return the refusal of a call that would have to wait for too long."""
     return Overloaded("too many calls are waiting")
-
-
-@dataclass(slots=True)
-class _Read:
-    """A request that is being read.
-
-    Attributes:
-        since: by time.monotonic.
-        is_small: whether it should be a small one, for which nothing is reserved.
-        reserved: the bytes that it reserves.
-        looks: how often it was looked at.
-    """
-
-    since: float
-    is_small: bool
-    reserved: int
-    looks: int = 0
-
-
-class CallPool(PatientPool):
-    """A pool that knows what has become of its calls.
-
-    `limit` gives the number of calls that it may hold: running, waiting for a thread, or with an
-    answer that their callers have not read.
-    """
-
-    def __init__(self, name: str, limits: Limits, limit: Callable[[], int]) -> None:
-        super().__init__(name)
-        self._turns = threading.Semaphore(_COMPUTED_AT_ONCE)
-        self._computing = 0
-        self._limits = limits
-        self._limit = limit
-        # What is taken out of either is ended by the one who took it.
-        self._reading: dict[grpc.ServicerContext, _Read] = {}
-        self._sending: dict[grpc.ServicerContext, float] = {}  # since when
-        self._given_up: dict[grpc.ServicerContext, ServingError] = {}
-
-    @property
-    def full(self) -> bool:
-        """Whether another call would be one too many."""
-        return self.open_calls + len(self._sending) >= self._limit()
-
-    @property
-    def computing(self) -> bool:
-        """Whether calls are waited for whose requests are here."""
-        return self._computing > 0
-
-    @property
-    def busy(self) -> bool:
-        """Whether it holds any call."""
-        return bool(self.open_calls or self._sending)
-
-    def read(
-        self, requests: Iterator[bytes], context: grpc.ServicerContext, reserved: int
-    ) -> bytes:
-        """Return the request of a call.
-
-        Args:
-            requests: An iterator that gives it.
-            context: The call.
-            reserved: Bytes to reserve meanwhile; 0 for a request that should be small.
-
-        Raises:
-            ServingError: The bytes are not free in time, no request comes, or it is given up.
-
-        """
-        if reserved and not self._limits.bytes.take(reserved, _wait_seconds()):
-            raise no_memory()
-        self._reading[context] = _Read(time.monotonic(), not reserved, reserved)
-        try:
-            request = next(requests, None)
-        except grpc.RpcError as error:
-            # The call keeps it, and its frames keep the call: a cycle that would hold a request
-            # that still arrives until garbage is collected.
-            error.__traceback__ = None
-            request = None
-        with self._lock:
-            read = self._reading.pop(context, None)
-        if read is None:
-            raise self._given_up.pop(context)
-        self._limits.bytes.release(read.reserved)
-        if request is None:
-            raise NoRequest if context.is_active() else Abandoned("the caller is gone")
-        return request
-
-    @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
-        """Return a context in which these bytes count as in use; raise Overloaded if not free."""
-        if size and not self._limits.bytes.take(size):
-            raise no_memory()
-        try:
-            yield
-        finally:
-            self._limits.bytes.release(size)
-
-    @contextmanager
-    def computes(self, context: grpc.ServicerContext) -> Iterator[None]:
-        """Return a context in which a call is computed, and delays a stop; waits for its turn.
-
-        Raises:
-            Abandoned: its caller has not waited.
-
-        """
-        with self._lock:
-            self._computing += 1
-        try:
-            with self._turns:
-                # By the clock too: that a deadline has passed is told a moment later.
-                if not (context.is_active() and context.time_remaining()):
-                    raise Abandoned("the caller no longer waits")
-                yield
-        finally:
-            with self._lock:
-                self._computing -= 1
-
-    def watch_sending(self, context: grpc.ServicerContext, response: bytes) -> None:
-        """Count the response as in use until its caller has read it or is gone."""
-        size = len(response) if len(response) > SMALL_BYTES else 0
-        self._limits.bytes.add(size)
-        self._sending[context] = time.monotonic()
-
-        def sent() -> None:
-            self._sending.pop(context, None)
-            self._limits.bytes.release(size)
-
-        if not context.add_callback(sent):
-            sent()
-
-    def give_up(self, pressed: bool) -> None:
-        """End calls whose requests do not come or whose answers are not read.
-
-        Under pressure, also those whose requests should be small and are not.
-        """
-        now = time.monotonic()
-        with self._lock:
-            for context, read in list(self._reading.items()):
-                self._look_at(context, read, now - read.since, pressed)
-        unread = PRESSED_SECONDS if pressed or self.full else UNREAD_SECONDS
-        for context, since in list(self._sending.items()):
-            if now - since > unread:
-                context.cancel()
-
-    def _look_at(
-        self, context: grpc.ServicerContext, read: _Read, seconds: float, pressed: bool
-    ) -> None:
-        """Give up a request that has been read for this long, or what it reserves, if need be."""
-        read.looks += 1
-        if pressed and not read.reserved and read.looks > _LONG_READ_LOOKS:
-            self._stop_reading(context, no_memory())
-        elif read.is_small and self.crowded and seconds > SLOW_SECONDS:
-            self._stop_reading(context, too_slow(SLOW_SECONDS))
-        elif seconds > TOO_SLOW_SECONDS:
-            self._stop_reading(context, too_slow(TOO_SLOW_SECONDS))
-        elif read.reserved and seconds > SLOW_SECONDS:
-            self._limits.bytes.release(read.reserved)
-            read.reserved = 0
-
-    def _stop_reading(self, context: grpc.ServicerContext, error: ServingError) -> None:
-        self._given_up[context] = error
-        self._limits.bytes.release(self._reading.pop(context).reserved)
-        code, details, _ = refusal_of(error)
-        end_call(context, code, details)
 
 
 def unary_handler(answer: Behaviour, pool: CallPool, reserved: int = 0) -> Handler:
@@ -255,12 +74,9 @@ def watch_handler(health: Health) -> Handler:
         requests: Iterator[bytes], context: grpc.ServicerContext, send: Callable[..., None]
     ) -> None:
         with health.watch_pool.waits_for(context):
-            try:
-                request = next(requests, None)
-            except grpc.RpcError:
-                request = None
+            request = next_request(requests)
         if request is None:
-            raise NoRequest if context.is_active() else Abandoned("the caller is gone")
+            raise without_request(context)
         health.watch(request, context, send)
 
     behaviour = map_errors(run)
@@ -310,12 +126,6 @@ def predict(data: DataPlane, limits: Limits) -> Behaviour:
             del answer  # a cycle with the frame, which holds the request
 
     return behaviour
-
-
-def _wait_seconds() -> float:
-    """Return how long this thread's call may still wait for memory, counted from its arrival."""
-    call = current_call()
-    return max(0.0, call.started + MAX_WAIT_SECONDS - time.monotonic()) if call else 0.0
 
 
 def _noted(result: Result) -> bytes:

@@ -181,7 +181,7 @@ def test_idle_reflection_and_half_open_calls_do_not_stop_health(stubs: Stubs) ->
 def test_a_request_that_never_comes_is_refused_in_the_end(
     method: str, stubs: Stubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("request_reader", "handlers"):
+    for module in ("request_reader", "call_pool"):
         monkeypatch.setattr(f"mlpserve_server.transport.{module}.TOO_SLOW_SECONDS", 0.5)
         monkeypatch.setattr(f"mlpserve_server.transport.{module}.SLOW_SECONDS", 0.1)
     go = threading.Event()

@@ -1,0 +1,127 @@
+"""The methods of every service: what answers each, and on which pool it runs."""
+
+from collections.abc import Callable, Mapping
+from concurrent import futures
+
+from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
+
+from mlpserve_server.dataplane.admission import Limits
+from mlpserve_server.dataplane.oip_catalog import OpenCatalog
+from mlpserve_server.transport.call_pool import CallPool
+from mlpserve_server.transport.handlers import (
+    Handler,
+    predict,
+    run_to_end,
+    unary_handler,
+    watch_handler,
+    without_context,
+)
+from mlpserve_server.transport.pools import MAX_CALLS, PatientPool
+from mlpserve_server.transport.services import (
+    COPIES,
+    EXPLANATION_SERVICE,
+    INFERENCE_SERVICE,
+    MAX_REQUEST_BYTES,
+    MODEL_SERVICE,
+    PREDICTION_SERVICE,
+    Backend,
+)
+
+__all__ = ["Method", "Pools", "methods_by_service"]
+
+# Refusals wait for nothing.
+REFUSAL_THREADS = 2
+# Calls of ModelService and probes that are answered or unread, each.
+MAX_OTHER_CALLS = 128
+
+# A handler, and the pool that it runs on.
+Method = tuple[Handler, PatientPool]
+
+
+class Pools:
+    """The threads of the standard transport: what waits in one keeps no other from answering."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.predictions = CallPool("predict", limits, lambda: limits.queue.limit)
+        # Batches may wait for memory, and single predictions not for them.
+        self.batches = CallPool("batch", limits, lambda: limits.queue.limit)
+        # A store that hangs keeps the threads of ModelService.
+        self.models = CallPool("models", limits, lambda: MAX_OTHER_CALLS)
+        self.probes = CallPool("probe", limits, lambda: MAX_OTHER_CALLS)
+        self.checks = CallPool("check", limits, lambda: MAX_CALLS)
+        self.reflection = PatientPool("reflect")
+        self.refusals = futures.ThreadPoolExecutor(REFUSAL_THREADS, thread_name_prefix="refuse")
+
+    @property
+    def calls(self) -> tuple[CallPool, ...]:
+        """Those that know what has become of their calls."""
+        return self.predictions, self.batches, self.models, self.probes, self.checks
+
+    def shut_down(self) -> None:
+        """End the threads."""
+        for pool in (*self.calls, self.reflection, self.refusals):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def methods_by_service(backend: Backend, pools: Pools) -> Mapping[str, Mapping[str, Method]]:
+    """Return the methods of each service by their names."""
+    return {
+        PREDICTION_SERVICE: _prediction_service(backend, pools),
+        MODEL_SERVICE: _model_service(backend, pools),
+        INFERENCE_SERVICE: _inference_service(backend, pools),
+        EXPLANATION_SERVICE: _explanation_service(backend, pools),
+        HEALTH_SERVICE: _health_service(backend, pools),
+    }
+
+
+def _prediction_service(backend: Backend, pools: Pools) -> dict[str, Method]:
+    data, pool = backend.data, pools.predictions
+    batch = unary_handler(run_to_end(data.batch_predict), pools.batches, COPIES * MAX_REQUEST_BYTES)
+    return {
+        "Predict": (unary_handler(predict(data, pools.limits), pool), pool),
+        "BatchPredict": (batch, pools.batches),
+    }
+
+
+def _model_service(backend: Backend, pools: Pools) -> dict[str, Method]:
+    catalog = backend.catalog
+    return {
+        "GetModelVersion": _plain(catalog.get_model_version, pools.models),
+        "ListModelVersions": _plain(catalog.list_model_versions, pools.models),
+        "ListModels": _plain(catalog.list_models, pools.models),
+    }
+
+
+def _inference_service(backend: Backend, pools: Pools) -> dict[str, Method]:
+    data, health = backend.data, backend.health
+    catalog = OpenCatalog(backend.catalog, lambda: health.serving(PREDICTION_SERVICE))
+    infer = unary_handler(
+        run_to_end(data.infer_in_steps), pools.batches, COPIES * MAX_REQUEST_BYTES
+    )
+    return {
+        "ModelInfer": (infer, pools.batches),
+        "ServerLive": _plain(catalog.server_live, pools.probes),
+        "ServerReady": _plain(catalog.server_ready, pools.probes),
+        "ServerMetadata": _plain(catalog.server_metadata, pools.probes),
+        "ModelReady": _plain(catalog.model_ready, pools.models),
+        "ModelMetadata": _plain(catalog.model_metadata, pools.models),
+    }
+
+
+def _explanation_service(backend: Backend, pools: Pools) -> dict[str, Method]:
+    explain = run_to_end(backend.data.explain)
+    handler = unary_handler(explain, pools.batches, COPIES * MAX_REQUEST_BYTES)
+    return {"Explain": (handler, pools.batches)}
+
+
+def _health_service(backend: Backend, pools: Pools) -> dict[str, Method]:
+    health = backend.health
+    return {
+        "Check": _plain(health.check, pools.checks),
+        "Watch": (watch_handler(health), health.watch_pool),
+    }
+
+
+def _plain(answer: Callable[[bytes], bytes], pool: CallPool) -> Method:
+    return unary_handler(without_context(answer), pool), pool
