@@ -15,6 +15,7 @@ from mlpserve_client._explanation import Explanation
 from mlpserve_client._transport import EXPLAIN
 
 Response = explanation_pb2.ExplainResponse
+_MAX_DIMENSIONS = 9  # of instances of up to 8
 
 
 async def explain(
@@ -38,8 +39,8 @@ async def explain(
         activations=activations,
     )
     response = await calls.call_with_retry(EXPLAIN, request, timeout)
-    ref = calls.answered_by(response)
-    names = await calls.class_names.of(ref, timeout)
+    _check(response, array.size)
+    names = await calls.class_names.of(calls.answered_by(response), timeout)
     return _explanation(response, names)
 
 
@@ -53,22 +54,25 @@ def _label(label: object) -> int:
     return number
 
 
-def _explanation(response: Response, names: tuple[str, ...]) -> Explanation:
-    """Return the answer for one instance.
-
-    Raises:
-        ServerError: its parts do not fit together.
-
-    """
-    if not len(response.labels) == len(response.scores) == len(response.baseline_scores) == 1:
+def _check(response: Response, values: int) -> None:
+    """Raise ServerError unless the answer explains one instance of this many values."""
+    numbers = [*response.scores, *response.baseline_scores]
+    one = len(response.labels) == 1 and len(response.scores) == len(response.baseline_scores) == 1
+    if not (one and response.labels[0] >= 0 and np.isfinite(numbers).all()):
         raise ServerError(
-            f"the server explained one instance with {len(response.labels)} labels and "
-            f"{len(response.scores)} scores"
+            f"the server explained one instance with labels {response.labels[:8]} and "
+            f"scores {numbers[:8]}"
         )
+    if (found := _only_row(response.attributions).size) != values:
+        raise ServerError(f"the server explained {found} values, the instance has {values}")
+
+
+def _explanation(response: Response, names: tuple[str, ...]) -> Explanation:
+    """Return a checked answer for one instance."""
     (label,) = response.labels
     return Explanation(
         label=label,
-        name=names[label] if 0 <= label < len(names) else str(label),
+        name=names[label] if label < len(names) else str(label),
         score=response.scores[0],
         baseline_score=response.baseline_scores[0],
         attributions=_only_row(response.attributions),
@@ -78,12 +82,21 @@ def _explanation(response: Response, names: tuple[str, ...]) -> Explanation:
 
 
 def _only_row(tensor: prediction_pb2.Tensor) -> npt.NDArray[np.float32]:
-    """Return the first row of a tensor that has one, read-only, in the message's memory."""
-    shape = list(tensor.shape)
+    """Return the first row of a tensor that has one, read-only, in the message's memory.
+
+    Raises:
+        ServerError: it has another dtype, shape or size, or values that are not finite.
+
+    """
+    shape = list(tensor.shape[: _MAX_DIMENSIONS + 1])
     fits = shape[:1] == [1] and min(shape) > 0 and 4 * math.prod(shape) == len(tensor.data)
-    if not fits or tensor.dtype != prediction_pb2.DATA_TYPE_FLOAT32:
+    known = tensor.dtype == prediction_pb2.DATA_TYPE_FLOAT32 and len(shape) <= _MAX_DIMENSIONS
+    if not (fits and known):
         raise ServerError(
-            f"expected float32 values of one instance, the server sent shape {shape[:8]} in "
+            f"expected float32 values of one instance, the server sent shape {shape} in "
             f"{len(tensor.data)} bytes"
         )
-    return np.frombuffer(tensor.data, "<f4").reshape(shape[1:])
+    values = np.frombuffer(tensor.data, "<f4").reshape(shape[1:])
+    if not np.isfinite(values).all():
+        raise ServerError("the server explained an instance with values that are not finite")
+    return values

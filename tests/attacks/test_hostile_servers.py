@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
+from mlpserve.v1.explanation_pb2 import ExplainResponse
 from mlpserve_client import BatchTooLargeError, Client, MlpserveError, OverloadedError, ServerError
 from tests.support.client import Driven
 
@@ -151,6 +152,50 @@ def test_probabilities_that_are_none_are_refused(
     server.answer = lambda request, context: response
     with pytest.raises(ServerError, match="from 0 to 1"):
         client.predict(ROWS[0])
+
+
+def why(
+    shape: list[int], value: float = 0.5, labels: tuple[int, ...] = (1,), score: float = 1
+) -> Answer:
+    attributions = pb.Tensor(
+        dtype=pb.DATA_TYPE_FLOAT32, shape=shape, data=np.full(2, value, "<f4").tobytes()
+    )
+    response = ExplainResponse(
+        attributions=attributions, labels=labels, scores=[score], baseline_scores=[0], model=REF
+    )
+    return lambda request, context: response
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        why([1, 2], labels=()),
+        why([1, 2], labels=(1, 2)),
+        why([1, 2], labels=(-1,)),
+        why([1, 2], score=float("nan")),
+        why([1, 2], value=float("nan")),
+        why([1, 2], value=float("inf")),
+        why([2, 1]),
+        why([1, 2**40]),
+        why([1, -1, -2]),
+        why([2]),
+        why([]),
+        why([1] * 80 + [2]),
+        lambda request, context: ExplainResponse(),
+    ],
+)
+def test_an_explanation_that_does_not_hold_together_is_refused(
+    server: Hostile, client: Client, answer: Answer
+) -> None:
+    server.answer = answer
+    with pytest.raises(ServerError):
+        client.explain(ROWS[0])
+
+
+def test_an_explanation_of_other_values_is_refused(server: Hostile, client: Client) -> None:
+    server.answer = why([1, 2])
+    with pytest.raises(ServerError, match="2 values, the instance has 3"):
+        client.explain([0.0, 0.5, 1.0])
 
 
 def test_a_list_without_an_end_is_refused(server: Hostile, client: Client) -> None:

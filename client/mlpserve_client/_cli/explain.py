@@ -74,7 +74,8 @@ def _write_line(answer: _Answer) -> None:
 def _write_picture(answer: _Answer) -> None:
     found = answer.explanation
     named = printable(f"{answer.source}[{answer.number}]: why {found.name}")
-    print(f"{named} ({found.model.name} version {found.model.version})")
+    by = printable(f"({found.model.name} version {found.model.version})")
+    print(f"{named} {by}")
     print(beside(*_blocks(found)), end="\n\n")
 
 
