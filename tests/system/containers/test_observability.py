@@ -106,7 +106,11 @@ def test_grafana_is_given_the_dashboard_and_where_prometheus_is(
     assert dashboard["title"] == "mlpserve"
     (page,) = [each for each in dashboard["templating"]["list"] if each["name"] == "web"]
     assert [link["url"] for link in dashboard["links"]] == ["${web}"]
-    assert page["query"] == "http://localhost:8080"
+    stack = new_stack()
+    del stack.environment["MLPSERVE_WEB_PORT"]
+    config = json.loads(stack.compose("config", "--format", "json"))
+    (published,) = config["services"]["web"]["ports"]
+    assert page["query"] == f"http://localhost:{published['published']}"
     assert {"type": "datasource", "query": source["type"]}.items() <= (
         dashboard["templating"]["list"][0].items()
     )
