@@ -14,6 +14,7 @@ DOCUMENT = ROOT / "docs" / "reference" / "events.md"
 # The folders whose events stand under each heading.
 CODE = {
     "Server and store": ["server/mlpserve_server", "model/mlpserve_model"],
+    "Training": ["trainer/mlpserve_trainer"],
     "Schedule": ["trainer/mlpserve_trainer/schedule"],
     "Gateway": ["web/mlpserve_web"],
 }
@@ -39,9 +40,19 @@ def quoted(cell: str) -> set[str]:
     return set(re.findall(r"`([^`]+)`", cell))
 
 
+def files_of(heading: str) -> Iterator[Path]:
+    """The source files under a heading; of a folder within another, only its own heading's."""
+    own = [ROOT / folder for folder in CODE[heading]]
+    others = [ROOT / folder for name in CODE if name != heading for folder in CODE[name]]
+    inner = [folder for folder in others if any(outer in folder.parents for outer in own)]
+    for path in chain.from_iterable(folder.rglob("*.py") for folder in own):
+        if not any(folder in path.parents for folder in inner):
+            yield path
+
+
 def calls_of_the_log(heading: str) -> Iterator[tuple[str, str, ast.Call]]:
     """Event, level and call of everything that these folders log."""
-    for path in chain.from_iterable((ROOT / folder).rglob("*.py") for folder in CODE[heading]):
+    for path in files_of(heading):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
                 case ast.Call(

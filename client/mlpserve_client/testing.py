@@ -137,6 +137,6 @@ else:
 
     @pytest.fixture(scope="session", name="mlpserve_server")
     def _mlpserve_server() -> Iterator[ModelServer]:
-        """A server with a tiny model, one for the whole run."""
+        """Serve a tiny model, the same for the whole run."""
         with serve() as server:
             yield server

@@ -27,7 +27,7 @@ from mlpserve_model import (
 from tests.support.forging import EditManifest, Golden, Publish, Rejection, Seal, forget_digests
 
 NETWORK = Network((4, 5, 3))
-MOST_MEMORY = 32 * 2**20
+MAX_MEMORY = 32 * 2**20
 
 
 @pytest.fixture(scope="session")
@@ -128,7 +128,7 @@ def rejection() -> Rejection:
         finally:
             tracemalloc.stop()
         assert caught.type is CorruptVersion
-        assert peak < MOST_MEMORY, f"{peak / 2**20:.1f} MiB"
+        assert peak < MAX_MEMORY, f"{peak / 2**20:.1f} MiB"
         return str(caught.value)
 
     return rejection

@@ -48,7 +48,7 @@ def kill_trainer(folder: Path, seconds: float) -> None:
     command = [COMMAND, *TRAIN, "--store", str(folder)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     assert process.stderr
-    assert any(b"epoch 1 of 1" in line for line in process.stderr)
+    assert any(b"epoch=1 epochs=1 " in line for line in process.stderr)
     time.sleep(seconds)
     process.kill()
     process.communicate()

@@ -117,7 +117,7 @@ def test_output_that_is_no_terminal_gets_a_plain_line_an_epoch(
 ) -> None:
     run()
     err = capsys.readouterr().err
-    assert "epoch 3 of 8 loss=" in err
+    assert "epoch ended epoch=3 epochs=8 loss=" in err
     assert "validation_accuracy=" in err
     assert "seconds_left=0.0" in err
     assert "\x1b" not in err
@@ -126,7 +126,7 @@ def test_output_that_is_no_terminal_gets_a_plain_line_an_epoch(
 def test_logs_can_be_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--log-format", "json", "--json") == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
-    epochs = [event for event in map(json.loads, lines) if event["event"].startswith("epoch")]
+    epochs = [event for event in map(json.loads, lines) if event["event"] == "epoch ended"]
     assert len(epochs) == 8
     assert all(0 < event["validation_accuracy"] <= 1 for event in epochs)
 
@@ -261,7 +261,7 @@ def test_a_signal_to_stop_ends_with_130_and_publishes_nothing(
     with process:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
-        assert any("epoch 2 of" in line for line in lines)
+        assert any("epoch=2 " in line for line in lines)
         os.killpg(process.pid, number)  # as a terminal does
         rest = process.stderr.read()  # to the end, so no other process is left
     assert process.returncode == 130
@@ -355,7 +355,7 @@ def test_sigterm_ends_a_training_as_ctrl_c_does(store: Store) -> None:
     )
     with process:
         assert process.stderr is not None
-        assert any("epoch 2 of" in line for line in process.stderr)
+        assert any("epoch=2 " in line for line in process.stderr)
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
     assert process.returncode == 130

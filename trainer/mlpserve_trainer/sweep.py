@@ -121,7 +121,8 @@ def run_sweep(
     wanted = [(recipe, seed) for recipe in sweep.recipes for seed in sweep.seeds]
     done = _read(results)
     missing = [trial for trial in wanted if _key(*trial) not in done]
-    logger.info("%d trainings, %d of them done before", len(wanted), len(wanted) - len(missing))
+    facts = {"trainings": len(wanted), "done_before": len(wanted) - len(missing)}
+    logger.info("sweep started", extra=facts)
     results.parent.mkdir(parents=True, exist_ok=True)
     with safe_path(), _backend(backend, scheduler), results.open("a", encoding="utf-8") as file:
         parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
@@ -146,7 +147,7 @@ def table(sweep: Sweep, scores: Sequence[Score]) -> str:
 
 @lru_cache(maxsize=1)
 def _loaded(name: str, places: DataLocations) -> Dataset:
-    """The data set, once in each process."""
+    """Load the data set once in each process."""
     return load(name, places)
 
 

@@ -133,7 +133,8 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
     _log_published(manifest)
     if data.is_fallback:
         logger.warning(
-            "version %d was trained on the digits of scikit-learn, not on MNIST", manifest.version
+            "trained on the digits of scikit-learn, not on MNIST",
+            extra={"version": manifest.version},
         )
     table = report(challenger.evaluation, data.class_names)
     return _outcome(store, manifest, data, time.perf_counter() - started, table)
@@ -160,7 +161,7 @@ def _check_draft(store: Store, draft: Draft, parts: Split, rules: Rules) -> None
 
 def _unchanged(store: Store, before: Manifest, data: Dataset, seconds: float) -> Outcome:
     reason = f"data and recipe are those of version {before.version}"
-    logger.info("nothing to train: %s", reason)
+    logger.info("nothing to train", extra={"reason": reason})
     outcome = _outcome(store, before, data, seconds)
     return replace(outcome, verdict="UNCHANGED", reasons=(reason,))
 

@@ -29,7 +29,7 @@ _MAX_ATTEMPTS = 100
 
 
 def open_backend(location: Bucket, model: str) -> "ObjectBackend":
-    """The Backend of a model in an object store, with the environment's credentials.
+    """Return the Backend of a model in an object store, with the environment's credentials.
 
     Raises StoreError when the environment is not sufficient; no request is sent.
     """

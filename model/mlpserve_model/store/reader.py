@@ -55,7 +55,7 @@ class StoreReader:
         return self.root / self.model
 
     def path(self, version: int) -> Path:
-        """The folder of a version, whether or not it exists; raises as `folder`."""
+        """Return the folder of a version, whether or not it exists; raises as `folder`."""
         return self.folder / str(version)
 
     def exists(self) -> bool:

@@ -10,11 +10,12 @@ A Backend knows how this is stored on a shared volume or in an object store.
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mlpserve_model.errors import AliasConflict, StoreError
@@ -48,6 +49,7 @@ from mlpserve_model.store.reader import StoreReader, translated
 __all__ = ["CHAMPION", "Store"]
 
 CHAMPION = "champion"
+_NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
 class Store(StoreReader):
@@ -81,7 +83,7 @@ class Store(StoreReader):
         verdict: Verdict,
         weights: Weights,
         golden_inputs: Array,
-        extra_files: Mapping[str, bytes] | None = None,
+        extra_files: Mapping[str, bytes] | Callable[[int], Mapping[str, bytes]] = _NO_FILES,
     ) -> Manifest:
         """Write a new version, durable and whole, and return its manifest.
 
@@ -92,14 +94,19 @@ class Store(StoreReader):
             verdict: The gate's verdict on it.
             weights: What it answers with, of the draft's network.
             golden_inputs: Scaled instances for the self-test, (rows, inputs).
-            extra_files: More files by name, such as "report.html".
+            extra_files: More files by name, such as "report.html", or a function that makes
+                them from the version's number.
 
         Raises:
             StoreError: The store refuses.
             CorruptVersion: No reader would accept the version.
 
         """
-        contents = {**model_files(draft.network, weights, golden_inputs), **(extra_files or {})}
+        own = model_files(draft.network, weights, golden_inputs)
+
+        def contents(version: int) -> dict[str, bytes]:
+            return {**own, **(extra_files(version) if callable(extra_files) else extra_files)}
+
         return self._publish(draft, verdict, contents, len(golden_inputs))
 
     def republish(self, version: int, verdict: Verdict) -> Manifest:
@@ -116,15 +123,15 @@ class Store(StoreReader):
             name: self.document(version, name, info.size) for name, info in manifest.files.items()
         }
         draft = Draft(**{field.name: getattr(manifest, field.name) for field in fields(Draft)})
-        return self._publish(draft, verdict, contents, manifest.golden_rows)
+        return self._publish(draft, verdict, lambda _: contents, manifest.golden_rows)
 
     def _publish(
-        self, draft: Draft, verdict: Verdict, contents: Mapping[str, bytes], golden_rows: int
+        self,
+        draft: Draft,
+        verdict: Verdict,
+        contents_of: Callable[[int], Mapping[str, bytes]],
+        golden_rows: int,
     ) -> Manifest:
-        infos = {
-            name: FileInfo(hashlib.sha256(data).hexdigest(), len(data))
-            for name, data in contents.items()
-        }
         draft = replace(draft, model=self.model)
         with self.lock(), translated(f"cannot publish to {self._backend}"):
             self._backend.collect_garbage(thorough=False)
@@ -132,6 +139,11 @@ class Store(StoreReader):
             known = max(recorded_digests(self._history()), default=0)
             version = self._backend.claim(above=known)
             try:
+                contents = contents_of(version)
+                infos = {
+                    name: FileInfo(hashlib.sha256(data).hexdigest(), len(data))
+                    for name, data in contents.items()
+                }
                 document = encode_manifest(
                     draft,
                     verdict,

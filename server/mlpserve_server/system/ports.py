@@ -78,7 +78,7 @@ def reserved(address: str) -> Iterator[str]:
             pass  # the worker that binds it looks again
         yield address
         return
-    # It finds whoever listens there, a twin of ours too, which shares the port.
+    # It finds any process that listens there, a twin of ours too, which shares the port.
     require_free(address)
     host, _, port = address.rpartition(":")
     with ExitStack() as stack:

@@ -104,7 +104,7 @@ def swarm(new_stack: NewStack, images: dict[str, str]) -> Iterator[Swarm]:
 
 @pytest.fixture
 def next_image(images: dict[str, str], engine: None, new_stack: NewStack) -> Iterator[str]:
-    """The server's image once more, of another revision."""
+    """A second image of the server, of another revision."""
     docker = new_stack().docker
     arguments = ("--build-arg", "REVISION=next", "--target", "server", "--tag", NEXT)
     docker("build", *arguments, ".")

@@ -15,6 +15,7 @@ from mlpserve_trainer.datasets.idx import write_idx
 from mlpserve_trainer.datasets.split import split
 from mlpserve_trainer.release.gate import Rules
 from mlpserve_trainer.reproduction import reproduce
+from tests.support.logs import fields_of
 
 
 @pytest.fixture
@@ -83,7 +84,8 @@ def test_rows_that_are_test_rows_are_not_trained_on(
     trained_on = {row.tobytes() for p in (parts.training, parts.validation) for row in p.inputs}
     assert not trained_on & {row.tobytes() for row in parts.holdout.inputs}
     assert len(parts.training) + len(parts.validation) == 240 + 5
-    assert "7 added rows are left out: they are test rows" in caplog.text
+    (left_out,) = fields_of(caplog, "added rows left out, since they are test rows")
+    assert left_out == {"rows": 7}
 
 
 def test_an_empty_drop_folder_changes_no_digest(places: DataLocations, name: str) -> None:

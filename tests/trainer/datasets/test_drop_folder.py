@@ -13,6 +13,7 @@ import pytest
 from mlpserve_trainer import DataError
 from mlpserve_trainer.datasets import Dataset
 from mlpserve_trainer.datasets.drop_folder import read_drops
+from tests.support.logs import fields_of
 
 Put = Callable[..., Path]
 
@@ -198,7 +199,8 @@ def test_where_nothing_can_be_moved_it_says_so_and_goes_on(
     put("bad.npz", y=["x"] * 3)
     with read_only(folder):
         assert names(Path(), stripes) == ["good.npz"]
-    assert "bad.npz cannot be moved aside: Permission denied" in caplog.text
+    expected = {"file": "bad.npz", "reason": "Permission denied"}
+    assert fields_of(caplog, "file cannot be moved aside") == [expected]
     assert (folder / "bad.npz").exists()
 
 
@@ -209,8 +211,9 @@ def test_without_a_place_to_move_it_to_it_says_so_and_goes_on(
     put("bad.npz", y=["x"] * 3)
     (folder / ".rejected").write_text("a file")
     assert names(folder, stripes) == ["good.npz"]
-    assert "bad.npz is left out: " in caplog.text
-    assert "bad.npz cannot be moved aside: Not a directory" in caplog.text
+    assert [fields["file"] for fields in fields_of(caplog, "file left out")] == ["bad.npz"]
+    (moved,) = fields_of(caplog, "file cannot be moved aside")
+    assert (Path(moved["file"]).name, moved["reason"]) == ("bad.npz", "Not a directory")
     assert (folder / "bad.npz").exists()
 
 
@@ -232,7 +235,8 @@ def test_half_a_file_is_left_until_it_is_whole(
     path.write_bytes(whole[: len(whole) // 2])
     aged(path, 30)
     assert names(folder, stripes) == []
-    assert "slow.npz is not whole yet: left for the next training" in caplog.text
+    (left,) = fields_of(caplog, "file left for the next training")
+    assert (Path(left["file"]).name, left["reason"]) == ("slow.npz", "is not whole yet")
     path.write_bytes(whole)
     aged(path, 30)
     assert names(folder, stripes) == ["slow.npz"]
@@ -278,7 +282,8 @@ def test_a_file_that_is_still_written_to_is_left_for_the_next_time(
     finally:
         done.set()
         writer.join()
-    assert "growing.npz is being written: left for the next training" in caplog.text
+    (left,) = fields_of(caplog, "file left for the next training")
+    assert (Path(left["file"]).name, left["reason"]) == ("growing.npz", "is being written")
     assert path.exists()
 
 

@@ -12,6 +12,7 @@ from mlpserve_trainer import DatasetUnavailable
 from mlpserve_trainer.datasets import DataLocations, load
 from mlpserve_trainer.datasets import openml as source
 from mlpserve_trainer.datasets.idx import read_folder
+from tests.support.logs import fields_of
 
 Bytes = npt.NDArray[np.uint8]
 OpenML = Callable[[Bytes, Bytes], dict[str, bytes]]
@@ -89,8 +90,8 @@ def test_without_a_network_auto_takes_the_digits_and_says_why(
     with caplog.at_level(logging.WARNING):
         data = load("auto", DataLocations(None, tmp_path))
     assert data.name == "digits"
-    assert "digits of scikit-learn instead of MNIST" in caplog.text
-    assert "Connection refused" in caplog.text
+    (fallback,) = fields_of(caplog, "using the digits of scikit-learn instead of MNIST")
+    assert "Connection refused" in fallback["reason"]
 
 
 def test_a_silent_network_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,11 @@ from mlpserve_trainer import DataError, UsageError
 from mlpserve_trainer.cli import main
 from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.idx import write_idx
+from tests.support.logs import fields_of
 
 Image = pytest.importorskip("PIL.Image")
 PIXELS = np.arange(96, dtype=np.uint8).reshape(6, 4, 4) * 2
+ENDS_EARLY = "the inputs end far below the value that means 1.0; set an array named maximum"
 NAMES = np.array(["cat", "dog"] * 3)
 
 
@@ -108,8 +110,8 @@ def test_inputs_that_end_far_below_their_maximum_are_warned_of(
 ) -> None:
     np.savez(tmp_path / "digits.npz", X=PIXELS // 12, y=NAMES)
     load("npz", DataLocations(tmp_path / "digits.npz", tmp_path))
-    assert "the inputs end at 15, and are divided by 255" in caplog.text
+    assert fields_of(caplog, ENDS_EARLY) == [{"largest": 15, "maximum": 255}]
     caplog.clear()
     np.savez(tmp_path / "digits.npz", X=PIXELS // 12, y=NAMES, maximum=16)
     load("npz", DataLocations(tmp_path / "digits.npz", tmp_path))
-    assert not caplog.text.count("inputs end")
+    assert not fields_of(caplog, ENDS_EARLY)

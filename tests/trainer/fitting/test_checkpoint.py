@@ -15,6 +15,7 @@ from mlpserve_trainer.datasets import Dataset
 from mlpserve_trainer.fitting.checkpoint import Checkpoint
 from mlpserve_trainer.fitting.fit import Epoch
 from mlpserve_trainer.fitting.progress import log_epochs
+from tests.support.logs import fields_of
 
 PROGRAM = "import sys; from mlpserve_trainer.cli import main; sys.exit(main())"
 
@@ -118,12 +119,12 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     with process:
         assert process.stderr is not None
-        assert any("epoch 3 of" in line for line in process.stderr)
+        assert any("epoch=3 " in line for line in process.stderr)
         process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     resumed = [*command[:3], *arguments, "--resume"]
     second = subprocess.run(resumed, env=environment, capture_output=True, text=True, check=True)
-    assert "resuming after epoch" in second.stderr
+    assert "resuming from a checkpoint" in second.stderr
     subprocess.run(command, env=environment, capture_output=True, check=True)
     store = Store(tmp_path / "store", "mnist")
     assert store.manifest(1).digest == store.manifest(2).digest
@@ -135,4 +136,5 @@ def test_progress_is_timed_from_where_the_training_went_on(
     stop_after(4, settings)
     caplog.set_level("INFO")
     train(replace(settings, resume=True), log_epochs)
-    assert "epoch 5 of 5" in caplog.text
+    (epoch,) = fields_of(caplog, "epoch ended")
+    assert (epoch["epoch"], epoch["epochs"]) == (5, 5)

@@ -55,6 +55,17 @@ def test_the_page_needs_nothing_else(pages: tuple[str, str]) -> None:
     assert not re.search(r"url\((?!['\"]?#)|@import", pages[1])
 
 
+def test_its_top_says_which_version_it_is_of_when_and_on_what_data(
+    settings: TrainSettings, pages: tuple[str, str]
+) -> None:
+    for version, text in enumerate(pages, start=1):
+        top = Reader(text.split("<h2")[0]).text
+        manifest = Store(settings.store, settings.model).manifest(version)
+        for words in (f"version{version}", f"{manifest.created:%Y-%m-%d}", manifest.dataset.digest):
+            assert words in top
+        assert str(settings.data_dir) in top
+
+
 def test_it_shows_what_was_measured_and_decided(pages: tuple[str, str]) -> None:
     text = Reader(pages[0]).text
     for words in ("PROMOTED", "there is no champion yet", "validation accuracy", "Expected calib"):

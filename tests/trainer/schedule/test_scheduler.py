@@ -38,12 +38,13 @@ class Scheduled:
         self.process, self.store = process, Store(tmp_path / "store", "mnist")
         self.events: list[Event] = []
 
-    def event(self, start: str) -> Event:
-        """Read the log up to the next event that starts so."""
+    def event(self, start: str, **fields: object) -> Event:
+        """Read the log up to the next event that starts so and has these fields."""
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.events.append(json.loads(line))
-            if self.events[-1]["event"].startswith(start):
+            last = self.events[-1]
+            if last["event"].startswith(start) and fields.items() <= last.items():
                 return self.events[-1]
         raise AssertionError(f"no {start!r} among {self.events}")
 
@@ -194,20 +195,20 @@ def test_a_signal_leaves_a_checkpoint_and_the_next_start_goes_on(
     schedule: Start, number: signal.Signals
 ) -> None:
     with schedule("--every", "9d", "--now", *ENDLESS) as running:
-        running.event("epoch 2 of")
+        running.event("epoch ended", epoch=2)
         assert running.stop(number) == 0
     (run,) = running.history()
     assert (run["status"], run["exit_code"], run["version"]) == ("interrupted", 130, None)
     assert running.store.versions() == []
     with schedule("--every", "9d", *ENDLESS) as running:
         running.event("resuming the interrupted run")
-        assert int(running.event("resuming after epoch")["event"].split()[-1]) >= 2
+        assert running.event("resuming from a checkpoint")["epoch"] >= 2
         assert running.stop(number) == 0
 
 
 def test_a_damaged_checkpoint_ends_no_schedule(schedule: Start, tmp_path: Path) -> None:
     with schedule("--every", "9d", "--now", "--epochs", "300") as running:
-        running.event("epoch 2 of")
+        running.event("epoch ended", epoch=2)
         running.stop()
     (checkpoint,) = (tmp_path / "cache/checkpoints").glob("*.npz")
     checkpoint.write_bytes(b"no checkpoint")
@@ -219,7 +220,7 @@ def test_a_damaged_checkpoint_ends_no_schedule(schedule: Start, tmp_path: Path) 
 
 def test_a_second_signal_ends_it_at_once_with_its_run(schedule: Start) -> None:
     with schedule("--every", "9d", "--now", *ENDLESS) as running:
-        child = running.event("epoch 1 of")["process"]
+        child = running.event("epoch ended", epoch=1)["process"]
         os.kill(child, signal.SIGSTOP)  # it can neither go on nor end
         running.process.send_signal(signal.SIGTERM)
         running.event("stopping")
@@ -230,7 +231,7 @@ def test_a_second_signal_ends_it_at_once_with_its_run(schedule: Start) -> None:
 
 def test_a_run_does_not_outlive_a_killed_schedule(schedule: Start) -> None:
     with schedule("--every", "9d", "--now", *ENDLESS) as running:
-        child = running.event("epoch 1 of")["process"]
+        child = running.event("epoch ended", epoch=1)["process"]
         assert running.stop(signal.SIGKILL) == -signal.SIGKILL
     assert is_gone(child)
 
@@ -256,7 +257,7 @@ def test_a_failing_run_does_not_end_the_schedule(
 
 def test_a_crash_does_not_end_the_schedule(schedule: Start) -> None:
     with schedule("--every", "1s", "--now", "--epochs", "300") as running:
-        os.kill(running.event("epoch 1 of")["process"], signal.SIGKILL)
+        os.kill(running.event("epoch ended", epoch=1)["process"], signal.SIGKILL)
         crashed, next_one = running.event("run ended"), running.event("run ended")
         running.stop()
     assert (crashed["status"], crashed["exit_code"]) == ("failed", 128 + signal.SIGKILL)
@@ -269,7 +270,7 @@ def test_runs_missed_during_a_run_come_once_and_after_it(schedule: Start) -> Non
     first = datetime.fromtimestamp(time.time() + 5, UTC).second
     seconds = ",".join(str((first + i) % 60) for i in range(0, 8, 2))
     with schedule("--cron", f"{seconds} * * * * *", "--epochs", "300") as running:
-        child = running.event("epoch 1 of")["process"]
+        child = running.event("epoch ended", epoch=1)["process"]
         os.kill(child, signal.SIGSTOP)
         time.sleep(8)
         os.kill(child, signal.SIGCONT)
@@ -288,7 +289,7 @@ def test_the_health_endpoint_tells_of_a_run_that_hung_until_one_did_not(schedule
         port = port_of(running)
         status, body = get(port, "/healthz")
         assert (status, json.loads(body)["status"]) == (200, "ok")
-        child = running.event("epoch 1 of")["process"]
+        child = running.event("epoch ended", epoch=1)["process"]
         os.kill(child, signal.SIGSTOP)
         assert json.loads(get(port, "/healthz")[1])["running_seconds"] > 0
         running.event("ending a run that takes too long")

@@ -96,7 +96,7 @@ def read_drops(
             drop = reader.read(name, stamp, room)
             if drop and drop.sha256 in drops:
                 other = drops[drop.sha256].name
-                logger.info("%s has the same contents as %s", plain(name), plain(other))
+                logger.info("file used once", extra={"file": plain(name), "same_as": plain(other)})
             elif drop:
                 drops[drop.sha256] = drop
                 room -= drop.inputs.nbytes + drop.labels.nbytes
@@ -255,12 +255,12 @@ def _check_values(shown: str, first: Dataset, rows: LabelledRows) -> None:
 
 
 def _leave(shown: str, why: str) -> None:
-    logger.warning("%s %s: left for the next training", shown, why)
+    logger.warning("file left for the next training", extra={"file": shown, "reason": why})
 
 
 def _reject(folder: Directory, name: str, reason: str) -> None:
     """Move a file aside with the reason; where that fails, log it and go on without the file."""
-    logger.error("%s is left out: %s", plain(name), reason)
+    logger.error("file left out", extra={"file": plain(name), "reason": reason})
     try:
         with folder.folder(REJECTED, make=True) as rejected:
             target = _free(rejected, name)
@@ -274,7 +274,8 @@ def _reject(folder: Directory, name: str, reason: str) -> None:
                 raise
     except (OSError, UnusableFile) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        logger.warning("%s cannot be moved aside: %s", _shown(folder, name), why)
+        facts = {"file": _shown(folder, name), "reason": str(why)}
+        logger.warning("file cannot be moved aside", extra=facts)
 
 
 def _free(rejected: Directory, name: str) -> str:

@@ -67,7 +67,8 @@ def load(
         data = replace(first, name=str(parts[0]))
     else:
         data = join(first, parts, partial(_load_part, places), used or {})
-    logger.info("data set %s: %d rows from %s", data.name, len(data.inputs), data.source)
+    facts = {"data_set": data.name, "rows": len(data.inputs), "source": data.source}
+    logger.info("data loaded", extra=facts)
     return data
 
 
@@ -156,7 +157,9 @@ def load_auto(places: DataLocations) -> Dataset:
     try:
         return load_mnist(places)
     except DatasetUnavailable as error:
-        logger.warning("using the digits of scikit-learn instead of MNIST: %s", error)
+        logger.warning(
+            "using the digits of scikit-learn instead of MNIST", extra={"reason": str(error)}
+        )
         return replace(load_digits(places), is_fallback=True)
 
 
@@ -203,9 +206,8 @@ def _from_rows(name: str, path: Path, rows: LabelledRows) -> Dataset:
     whole = rows.inputs.dtype == np.uint8 and rows.inputs.size and not rows.says_maximum
     if whole and (highest := int(rows.inputs.max())) < rows.maximum // 2:
         logger.warning(
-            "the inputs end at %d, and are divided by %d: if %d means 1.0, say so with an array "
-            "`maximum` in the .npz file",
-            *(highest, rows.maximum, highest),
+            "the inputs end far below the value that means 1.0; set an array named maximum",
+            extra={"largest": highest, "maximum": rows.maximum},
         )
     return Dataset(name, rows.inputs, labels, class_names, rows.maximum, source=str(path))
 

@@ -109,7 +109,9 @@ def _unseen(added: Examples, holdout: Examples) -> Examples:
     asked = {row.tobytes() for row in holdout.inputs}
     fresh = np.array([row.tobytes() not in asked for row in added.inputs], dtype=bool)
     if not fresh.all():
-        logger.warning("%d added rows are left out: they are test rows", (~fresh).sum())
+        logger.warning(
+            "added rows left out, since they are test rows", extra={"rows": int((~fresh).sum())}
+        )
     return added.select(fresh)
 
 

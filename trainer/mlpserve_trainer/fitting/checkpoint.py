@@ -93,6 +93,6 @@ class Checkpoint:
                 if writable:
                     self.save(epoch.state)
             except OSError as error:
-                logger.warning("training without checkpoints: %s", error)
+                logger.warning("training without checkpoints", extra={"reason": str(error)})
                 writable = False
             yield epoch

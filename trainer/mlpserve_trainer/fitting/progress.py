@@ -22,10 +22,10 @@ def log_epochs(epochs: Iterator[Epoch], total: int) -> Iterator[Epoch]:
     for done, epoch in enumerate(epochs, start=1):
         elapsed = time.monotonic() - started
         logger.info(
-            "epoch %d of %d",
-            epoch.number,
-            total,
+            "epoch ended",
             extra={
+                "epoch": epoch.number,
+                "epochs": total,
                 "loss": round(epoch.loss, 5),
                 "validation_accuracy": round(epoch.validation_accuracy, 5),
                 "seconds_left": round(elapsed / done * (total - epoch.number), 1),

@@ -44,7 +44,7 @@ def fitted(
     """
     state = checkpoint.load() if checkpoint and resume else None
     if state:
-        logger.info("resuming after epoch %d", state.epochs)
+        logger.info("resuming from a checkpoint", extra={"epoch": state.epochs})
     # One BLAS thread in each process is faster, and makes the weights independent of the number of
     # cores (docs/notes/training.md).
     with threadpool_limits(1, user_api="blas"), _resume_hint(checkpoint):

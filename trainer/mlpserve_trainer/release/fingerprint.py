@@ -32,7 +32,7 @@ def trained_before(store: Store, draft: Draft) -> Manifest | None:
 
 
 def _essence(manifest: Draft) -> Any:
-    """What the training depends on: the contents of the data, and the knobs that matter."""
+    """Return what the training depends on: the digest of the data, and the keys that matter."""
     try:
         recipe = Recipe.recorded(manifest.recipe)
     except UsageError:

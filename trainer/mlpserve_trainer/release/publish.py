@@ -76,10 +76,13 @@ def publish(store: Store, challenger: Challenger, rules: Rules) -> Manifest:
         verdict = judge(checks, rules.force_reason)
         scores = report(challenger.evaluation, draft.signature.class_names)
         card = model_card(draft, verdict, scores, page.analysis, comparison)
-        files = {
-            "model_card.md": card,
-            "report.html": page.render(verdict, comparison),
-        }
+
+        def files(version: int) -> dict[str, bytes]:
+            return {
+                "model_card.md": card,
+                "report.html": page.render(version, verdict, comparison),
+            }
+
         with ignore_sigint():
             manifest = store.publish(draft, verdict, challenger.weights, golden, files)
             _settle(store, manifest, champion)

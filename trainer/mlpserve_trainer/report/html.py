@@ -46,13 +46,21 @@ class HtmlReport:
             "units": self._units(),
         }
 
-    def render(self, verdict: Verdict, comparison: Comparison | None) -> bytes:
-        """Return the page, with the gate's verdict and the comparison with the champion if any."""
+    def render(self, version: int, verdict: Verdict, comparison: Comparison | None) -> bytes:
+        """Return the page.
+
+        Args:
+            version: Number of the version.
+            verdict: The gate's verdict.
+            comparison: The champion's predictions, if there was a champion to compare with.
+        """
         draft = self._draft
         sizes = "-".join(map(str, draft.network.layer_sizes))
         values = self._figures | {
-            "title": html.escape(plain(f"{draft.model}: {sizes} on {draft.dataset.name}")),
-            "origin": _table(self._origin()),
+            "title": html.escape(
+                plain(f"{draft.model} {version}: {sizes} on {draft.dataset.name}")
+            ),
+            "origin": _table({"version": version, **self._origin()}),
             "verdict": verdict.verdict,
             "reasons": _list(verdict.reasons),
             "tiles": _tiles(draft.metrics),
