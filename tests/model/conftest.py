@@ -68,7 +68,7 @@ def publish(store: Store, draft: Draft, golden: Golden) -> Publish:
     ) -> Manifest:
         weights = initialise(NETWORK, np.random.default_rng(seed))
         judged = Verdict(verdict, ("as the test says",))
-        return store.publish(draft, judged, weights, golden, files)
+        return store.publish(draft, judged, weights, golden, files or {})
 
     return publish
 
