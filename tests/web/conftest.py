@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -9,10 +10,14 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from mlpserve_client.testing import ModelServer, serve
 
 SHAPE = (3, 4)
+CHROMIUM = shutil.which("chromium")
+
+needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
 
 
 class Answer(NamedTuple):
@@ -56,6 +61,7 @@ class Web:
 
 
 StartWeb = Callable[..., Web]
+OpenPage = Callable[..., Page]  # of a gateway; width in pixels, scheme light or dark
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +98,43 @@ def server() -> Iterator[ModelServer]:
 @pytest.fixture(scope="module")
 def web(server: ModelServer, start_web: StartWeb) -> Web:
     return start_web("--target", server.target)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[OpenPage]:
+    """Open the page of a gateway; whatever the browser complains of fails the test."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(web: Web, width: int = 1200, scheme: str = "light") -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme="dark" if scheme == "dark" else "light",
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith((web.address, "data:", "blob:"))
+                else complaints.append(f"it asked {request.url}")
+            ),
+        )
+        page.goto(web.address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []

@@ -3,36 +3,20 @@
 import json
 import math
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from mlpserve_client import Client
 from mlpserve_client.testing import serve
-from mlpserve_model import Store
-from mlpserve_server.server import Server
-from mlpserve_server.settings import Settings
-from tests.support.publishing import publish_to
-from tests.web.conftest import StartWeb, Web
+from tests.web.conftest import OpenPage, StartWeb, Web, needs_chromium
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
+pytestmark = needs_chromium
 DIGITS = tuple("0123456789")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -41,37 +25,6 @@ def digits(start_web: StartWeb) -> Iterator[Web]:
     with serve(input_shape=(28, 28), class_names=DIGITS) as server:
         server.publish()
         yield start_web("--target", server.target, "--store", str(server.store))
-
-
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Open the page of a gateway; whatever the browser complains of fails the test."""
-    complaints: list[str] = []
-    contexts = []
-
-    def open_page(web: Web, width: int = 1200, scheme: str = "light") -> Page:
-        context = browser.new_context(
-            viewport={"width": width, "height": 900},
-            color_scheme="dark" if scheme == "dark" else "light",
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "request",
-            lambda request: (
-                None
-                if request.url.startswith((web.address, "data:", "blob:"))
-                else complaints.append(f"it asked {request.url}")
-            ),
-        )
-        page.goto(web.address)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
 
 
 def draw(page: Page, points: list[tuple[float, float]]) -> None:
@@ -90,7 +43,7 @@ RING = [(0.5 + 0.2 * math.cos(t / 4), 0.5 + 0.3 * math.sin(t / 4)) for t in rang
 
 
 def test_a_drawing_is_answered_with_bars_version_and_what_the_network_sees(
-    digits: Web, open_page: Callable[..., Page]
+    digits: Web, open_page: OpenPage
 ) -> None:
     page = open_page(digits)
 
@@ -103,7 +56,7 @@ def test_a_drawing_is_answered_with_bars_version_and_what_the_network_sees(
     expect(page.locator("#served")).to_have_text("mnist, version 2")
 
 
-def test_every_example_is_answered(digits: Web, open_page: Callable[..., Page]) -> None:
+def test_every_example_is_answered(digits: Web, open_page: OpenPage) -> None:
     page = open_page(digits)
 
     for digit in DIGITS:
@@ -111,7 +64,7 @@ def test_every_example_is_answered(digits: Web, open_page: Callable[..., Page]) 
         expect(page.locator("#answer .name")).to_be_visible()
 
 
-def test_two_versions_answer_the_same_input(digits: Web, open_page: Callable[..., Page]) -> None:
+def test_two_versions_answer_the_same_input(digits: Web, open_page: OpenPage) -> None:
     page = open_page(digits)
     page.get_by_role("button", name="8", exact=True).click()
 
@@ -126,9 +79,7 @@ def test_two_versions_answer_the_same_input(digits: Web, open_page: Callable[...
     expect(page.locator("#agreement")).to_be_hidden()
 
 
-def test_an_answer_is_explained_by_a_map_and_hidden_units(
-    digits: Web, open_page: Callable[..., Page]
-) -> None:
+def test_an_answer_is_explained_by_a_map_and_hidden_units(digits: Web, open_page: OpenPage) -> None:
     page = open_page(digits)
 
     page.get_by_role("button", name="8", exact=True).click()
@@ -150,28 +101,7 @@ def test_an_answer_is_explained_by_a_map_and_hidden_units(
     assert colours == [28, True]  # the strokes are coloured, the ground is not
 
 
-def test_live_traffic_is_shown_where_there_are_metrics(
-    start_web: StartWeb, open_page: Callable[..., Page], tmp_path: Path
-) -> None:
-    publish_to(Store(tmp_path, "mnist"))
-    settings = Settings(
-        store=tmp_path, listen=("127.0.0.1:0",), metrics_listen="127.0.0.1:0", poll_seconds=0.02,
-        drain_seconds=0,
-    )  # fmt: skip
-    with Server(settings) as running, Client(running.address) as client:
-        client.wait_until_ready(10)
-        client.predict_batch(np.full((5, 12), 0.5, np.float32))
-        metrics = f"http://{running.metrics_address}/metrics"
-        page = open_page(start_web("--target", running.address, "--metrics", metrics))
-
-        expect(page.locator("#traffic")).to_be_visible()
-        expect(page.locator("#traffic-figures")).to_contain_text(re.compile("median≤ .* ms"))
-        expect(page.locator("#traffic-classes")).to_contain_text("5")
-
-
-def test_a_dashboard_is_linked_to(
-    digits: Web, start_web: StartWeb, open_page: Callable[..., Page]
-) -> None:
+def test_a_dashboard_is_linked_to(digits: Web, start_web: StartWeb, open_page: OpenPage) -> None:
     elsewhere = "http://127.0.0.1:3000/d/mlpserve"
     with serve() as server:
         page = open_page(start_web("--target", server.target, "--dashboard", elsewhere))
@@ -180,25 +110,11 @@ def test_a_dashboard_is_linked_to(
     expect(open_page(digits).locator("#dashboard")).to_be_hidden()
 
 
-def test_without_metrics_there_is_no_live_traffic(
-    digits: Web, open_page: Callable[..., Page]
-) -> None:
+def test_without_metrics_there_is_no_live_traffic(digits: Web, open_page: OpenPage) -> None:
     expect(open_page(digits).locator("#traffic")).to_be_hidden()
 
 
-def test_a_server_without_a_model_is_said_to_have_none(
-    start_web: StartWeb, open_page: Callable[..., Page], tmp_path: Path
-) -> None:
-    settings = Settings(store=tmp_path, listen=("127.0.0.1:0",), drain_seconds=0)
-    (tmp_path / "mnist").mkdir()
-    with Server(settings) as running:
-        page = open_page(start_web("--target", running.address, "--timeout", "1"))
-
-        expect(page.locator("#served")).to_contain_text("No model answers")
-        expect(page.locator("#problem")).to_contain_text("no model")
-
-
-def test_the_versions_are_listed(digits: Web, open_page: Callable[..., Page]) -> None:
+def test_the_versions_are_listed(digits: Web, open_page: OpenPage) -> None:
     page = open_page(digits)
 
     expect(page.locator("#versions tr")).to_have_count(2)
@@ -206,7 +122,7 @@ def test_the_versions_are_listed(digits: Web, open_page: Callable[..., Page]) ->
     expect(page.get_by_role("link", name="report").first).to_be_visible()
 
 
-def test_a_file_is_classified(digits: Web, open_page: Callable[..., Page], tmp_path: Path) -> None:
+def test_a_file_is_classified(digits: Web, open_page: OpenPage, tmp_path: Path) -> None:
     pixels = np.zeros((50, 50), np.uint8)
     pixels[10:40, 22:28] = 255
     PIL.Image.fromarray(pixels).save(tmp_path / "one.png")
@@ -218,7 +134,7 @@ def test_a_file_is_classified(digits: Web, open_page: Callable[..., Page], tmp_p
 
 
 def test_a_file_that_is_no_picture_is_refused_in_words(
-    digits: Web, open_page: Callable[..., Page], tmp_path: Path
+    digits: Web, open_page: OpenPage, tmp_path: Path
 ) -> None:
     (tmp_path / "text.png").write_text("no picture")
     page = open_page(digits)
@@ -229,9 +145,7 @@ def test_a_file_that_is_no_picture_is_refused_in_words(
     expect(page.locator("#problem")).to_contain_text("the picture")
 
 
-def test_the_call_shown_for_curl_gives_the_same_answer(
-    digits: Web, open_page: Callable[..., Page]
-) -> None:
+def test_the_call_shown_for_curl_gives_the_same_answer(digits: Web, open_page: OpenPage) -> None:
     page = open_page(digits)
     page.get_by_role("button", name="3", exact=True).click()
     expect(page.locator("#answer .name")).to_be_visible()
@@ -246,7 +160,7 @@ def test_the_call_shown_for_curl_gives_the_same_answer(
     expect(page.locator("#snippet")).to_contain_text("from mlpserve_client import Client")
 
 
-def test_the_keyboard_draws(digits: Web, open_page: Callable[..., Page]) -> None:
+def test_the_keyboard_draws(digits: Web, open_page: OpenPage) -> None:
     page = open_page(digits)
     page.locator("#pad").focus()
 
@@ -259,35 +173,8 @@ def test_the_keyboard_draws(digits: Web, open_page: Callable[..., Page]) -> None
     expect(page.locator("#answer .name")).to_have_count(0)
 
 
-def test_a_model_of_other_inputs_gets_a_form(
-    start_web: StartWeb, open_page: Callable[..., Page]
-) -> None:
-    with serve(input_shape=(3,), class_names=("yes", "no")) as server:
-        page = open_page(start_web("--target", server.target))
-        expect(page.locator("#picture")).to_be_hidden()
-
-        page.get_by_label("3 numbers of 0 to 1").fill("0.1, 0.2 0.3")
-        page.get_by_role("button", name="Classify").click()
-
-        expect(page.locator("#answer .name")).to_be_visible()
-        expect(page.locator("#why")).to_be_hidden()
-        page.get_by_label("3 numbers").fill("1")
-        page.get_by_role("button", name="Classify").click()
-        expect(page.locator("#problem")).to_contain_text("1 numbers, expected 3")
-
-
-def test_without_a_server_the_page_says_so(
-    start_web: StartWeb, open_page: Callable[..., Page]
-) -> None:
-    page = open_page(start_web("--target", "127.0.0.1:1", "--timeout", "0.5"))
-
-    expect(page.locator("#problem")).to_contain_text("127.0.0.1:1")
-
-
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "light")])
-def test_everybody_can_use_it(
-    digits: Web, open_page: Callable[..., Page], width: int, scheme: str
-) -> None:
+def test_everybody_can_use_it(digits: Web, open_page: OpenPage, width: int, scheme: str) -> None:
     page = open_page(digits, width, scheme)
     page.get_by_role("button", name="8", exact=True).click()
     page.get_by_label("compared with").select_option("1")

@@ -1,6 +1,5 @@
 """Digits that are drawn, not scanned: `augmented` reads them, once they fit the model."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,9 +15,8 @@ from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
 from tests.support.drawing import Strokes, distorted, drawn
 from tests.support.mnist import MNIST, needs_mnist
-from tests.web.conftest import StartWeb
+from tests.web.conftest import CHROMIUM, StartWeb, needs_chromium
 
-CHROMIUM = shutil.which("chromium")
 SIDE, PEN = 280, 20  # of the page's pad
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), needs_mnist]
@@ -54,7 +52,7 @@ def test_drawings_are_read_once_they_are_centred_and_scaled(target: str) -> None
     assert before < after - 0.2
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
+@needs_chromium
 def test_digits_drawn_by_mouse_are_answered_right(target: str, start_web: StartWeb) -> None:
     web, rng = start_web("--target", target), np.random.default_rng(1)
     answers = []

@@ -1,9 +1,17 @@
 // Calls of the gateway. Every failure becomes an Error with a sentence for the person who looks.
 
-async function answer(path, options) {
+// Of this tab alone, and gone with it.
+export const token = {
+  get: () => sessionStorage.getItem("token") ?? "",
+  set: (text) => sessionStorage.setItem("token", text),
+};
+
+async function answer(path, options = {}) {
+  const headers = { ...options.headers };
+  if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, { ...options, headers });
   } catch {
     throw new Error("The gateway cannot be reached.");
   }
@@ -14,7 +22,7 @@ async function answer(path, options) {
   } catch {
     body = { error: text || `HTTP ${response.status}` };
   }
-  if (!response.ok) throw new Error(body.error);
+  if (!response.ok) throw Object.assign(new Error(body.error), { status: response.status });
   return body;
 }
 

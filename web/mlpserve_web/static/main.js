@@ -81,15 +81,25 @@ function showSnippet() {
   for (const language of ["curl", "python"]) at(`show-${language}`).setAttribute("aria-pressed", String(language === state.language));
 }
 
+let failing = false;
+
 async function refresh() {
   try {
     const models = await api.models();
-    const changed = JSON.stringify(models) !== JSON.stringify(state.models);
+    const changed = failing || JSON.stringify(models) !== JSON.stringify(state.models);
+    if (failing) say("");
+    failing = false;
     state.models = models;
     if (changed) showModels(models);
-    if (!state.answer) say("");
+    at("token-form").hidden = true;
+    if (models.traffic && at("traffic").hidden) {
+      at("traffic").hidden = false;
+      traffic.follow();
+    }
   } catch (error) {
+    failing = true;
     at("served").textContent = "No model answers.";
+    at("token-form").hidden = error.status !== 401;
     say(error.message);
   }
 }
@@ -122,7 +132,8 @@ function row(version) {
   for (const text of [version.version, version.state.toLowerCase(), version.aliases.join(", "), accuracy === undefined ? "" : accuracy.toFixed(4), version.created.slice(0, 19).replace("T", " "), version.reason])
     line.append(made("td", String(text)));
   const report = made("td");
-  if (version.report) report.append(made("a", "report", { href: version.report, target: "_blank", rel: "noopener" }));
+  // A link carries no token.
+  if (version.report && !api.token.get()) report.append(made("a", "report", { href: version.report, target: "_blank", rel: "noopener" }));
   line.append(report);
   return line;
 }
@@ -147,6 +158,11 @@ for (const [digit, strokes] of Object.entries(DIGITS)) {
   at("examples").append(button);
 }
 
+at("token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  api.token.set(at("token").value.trim());
+  refresh();
+});
 at("clear").addEventListener("click", () => pad.clear());
 at("file").addEventListener("change", ({ target }) => target.files[0] && classify(target.files[0]));
 at("input").addEventListener("dragover", (event) => {
@@ -186,10 +202,6 @@ at("copy").addEventListener("click", async () => {
 
 await refresh();
 setInterval(refresh, REFRESH_MS);
-if (state.models?.traffic) {
-  at("traffic").hidden = false;
-  traffic.follow();
-}
 if (state.models?.dashboard) {
   at("dashboard").hidden = false;
   at("dashboard").firstElementChild.href = state.models.dashboard;
