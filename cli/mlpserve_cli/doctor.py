@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from mlpserve_model.process.addresses import is_host_and_port
+from mlpserve_model.process.tables import plain
 
 __all__ = ["Finding", "main"]
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     findings = list(_findings(options))
     width = max(len(finding.subject) for finding in findings)
     for finding in findings:
-        print(f"{finding.level:<8} {finding.subject:<{width}}  {finding.message}")
+        print(f"{finding.level:<8} {finding.subject:<{width}}  {plain(finding.message)}")
     return int(any(finding.level == "problem" for finding in findings))
 
 

@@ -29,6 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, rest: Sequence[str]) -> int:
+    if name in COMMANDS:
+        return _run_program(COMMANDS[name], rest)
+    from mlpserve_model.process.streams import printing  # only here: it takes NumPy along
+
+    return printing("mlpserve", lambda: _run_own(name, rest))
+
+
+def _run_own(name: str, rest: Sequence[str]) -> int:
     match name:
         case "-h" | "--help" | "help":
             print(_help())
@@ -44,8 +52,6 @@ def _run(name: str, rest: Sequence[str]) -> int:
             from mlpserve_cli.completion import main as completion
 
             return completion(rest)
-        case _ if name in COMMANDS:
-            return _run_program(COMMANDS[name], rest)
     return _wrong_usage(name)
 
 

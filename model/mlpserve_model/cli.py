@@ -1,7 +1,6 @@
 """mlpserve-models: list, check, promote and prune the versions in a store."""
 
 import json
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 from mlpserve_model.errors import CorruptVersion, StoreError, VersionNotFound
 from mlpserve_model.format.manifest import Manifest, Verdict
 from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
+from mlpserve_model.process.streams import printing
 from mlpserve_model.process.tables import plain, readable, table
 from mlpserve_model.store.store import CHAMPION, Store
 
@@ -25,18 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 done, 1 failed, 2 wrong usage."""
     settings = parser().parse_args(arguments)
     try:
-        code: int = settings.run(Store(settings.store, settings.model), settings)
-        sys.stdout.flush()
+        return printing(
+            "mlpserve-models",
+            lambda: settings.run(Store(settings.store, settings.model), settings),
+        )
     except StoreError as error:
         print(f"mlpserve-models: {plain(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader closed the pipe, as in `list | head`; nothing is left to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return code
 
 
 def parser() -> SettingsParser:

@@ -4,7 +4,6 @@ import argparse
 import difflib
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from pathlib import Path
 from mlpserve_model import Store, StoreError
 from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
 from mlpserve_model.process.log import set_up
+from mlpserve_model.process.streams import printing
 from mlpserve_trainer.datasets import DATASETS, DataLocations
 from mlpserve_trainer.datasets.idx import has_images
 from mlpserve_trainer.errors import TrainerError, UsageError
@@ -60,12 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         program.error(_unknown_flag(unknown[0], vars(options)))
     try:
         with sigterm_as_sigint():
-            code = int(options.run(options))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has what it wanted, as in `train | head`; nothing is left to flush to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+            return printing("mlpserve-trainer", lambda: int(options.run(options)))
     except UsageError as error:
         return _fail(error, WRONG_USAGE)
     except (TrainerError, StoreError) as error:
@@ -76,7 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(
             "; ".join(("interrupted: nothing was published", *interrupt.args)), INTERRUPTED
         )
-    return code
 
 
 def parser() -> SettingsParser:
