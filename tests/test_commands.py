@@ -75,3 +75,12 @@ def test_every_number_has_an_upper_bound_that_is_checked_at_the_start(
     error = capsys.readouterr().err
     assert code == 2, error
     assert words[-1].strip("-=").replace("-", "_") in error.replace("-", "_")
+
+
+@pytest.mark.parametrize("package", ["mlpserve_client", "mlpserve_model", "mlpserve_trainer"])
+def test_an_option_before_the_command_is_told_its_place(package: str) -> None:
+    command = [sys.executable, "-P", "-m", package, "--store", "elsewhere", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert "options come after the command" in done.stderr

@@ -52,6 +52,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with 2."""
+        if message.startswith("argument COMMAND: invalid choice"):
+            message += "; options come after the command"  # which an option's value was taken for
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:

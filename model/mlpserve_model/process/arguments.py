@@ -153,6 +153,8 @@ class SettingsParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2; the message names the variables that are set: they may be the cause."""
+        if message.startswith("argument COMMAND: invalid choice"):
+            message += "; options come after the command"  # which an option's value was taken for
         used = [v for v in map(variable_of, self._actions) if v and v in os.environ]
         super().error(message + (f" (set in the environment: {', '.join(used)})" if used else ""))
 

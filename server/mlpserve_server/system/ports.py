@@ -86,7 +86,10 @@ def reserved(address: str) -> Iterator[str]:
             if _bind_error(family, place) is None:
                 shared = stack.enter_context(socket.socket(family))
                 shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                shared.bind((place[0], int(port), *place[2:]))
+                try:
+                    shared.bind((place[0], int(port), *place[2:]))
+                except OSError as error:  # taken since, or a port 0 that is free for one alone
+                    raise PortTaken(f"cannot listen on {address}: {error.strerror}") from error
                 port = shared.getsockname()[1]
         yield f"{host}:{port}"
 
