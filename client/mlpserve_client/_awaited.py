@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from mlpserve_client import _channel, _health
-from mlpserve_client._errors import ClientClosedError
+from mlpserve_client._errors import ClientClosedError, ServerError
 from mlpserve_client._fork import check_not_forked
 from mlpserve_client._settings import Settings
 from mlpserve_client._transport import Method, Request_contra, Response_co, bind
@@ -19,13 +19,16 @@ class _Started:
 
     async def result(self) -> Any:
         try:
-            return await self._call
+            response = await self._call
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task and task.cancelling():
                 raise
             # Nobody cancelled the caller: its call was ended by `close`.
             raise ClientClosedError("the client was closed during the call") from error
+        if response is None:  # gRPC's blocking stack raises an error here
+            raise ServerError("INTERNAL: the server's answer is not a message of this call")
+        return response
 
     def cancel(self) -> object:
         return self._call.cancel()

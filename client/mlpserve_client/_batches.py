@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve.v1 import model_pb2, prediction_pb2
-from mlpserve_client import _messages
+from mlpserve_client import _answers, _messages
 from mlpserve_client._calls import Calls, Selector
 from mlpserve_client._class_names import KnownNames
 from mlpserve_client._errors import BatchTooLargeError, InvalidInputError, ServerError
@@ -36,7 +36,7 @@ class _Request(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    responses: list[Response]  # several, if the request was split
+    parts: list[_answers.Rows]  # several, if the request was split
     known: KnownNames  # what the request said
 
 
@@ -61,11 +61,11 @@ class Batches:
         request = _request(array[:size], selector, self._calls.class_names.known)
         head = await self._answer(request, selector, timeout)
         builder = await self._builder(len(array), head, timeout)
-        builder.add(head.responses)
+        builder.add(head.parts)
         rest = _slices(array, size, self._rows_within(_REQUEST_BYTES, array[0]))
         async with aclosing(self._in_order(rest, _pin(builder.ref), timeout)) as answers:
             async for answer in answers:
-                builder.add(answer.responses)
+                builder.add(answer.parts)
         return builder.result()
 
     async def predict_stream(
@@ -85,10 +85,10 @@ class Batches:
         answers = self._in_order(groups, selector, timeout, with_names=True)
         async with aclosing(answers):
             async for answer in answers:
-                for response in answer.responses:
-                    part = _Answer([response], answer.known)
-                    builder = await self._builder(len(response.labels), part, timeout)
-                    builder.add([response])
+                for part in answer.parts:
+                    alone = _Answer([part], answer.known)
+                    builder = await self._builder(len(part.labels), alone, timeout)
+                    builder.add([part])
                     for prediction in builder.result():
                         yield prediction
 
@@ -150,34 +150,27 @@ class Batches:
             self._max_batch = most
             # At most half: a server that names one row less each time is not followed row by row.
             limit = min(most, -(-len(request.rows) // 2))
-        responses: list[Response] = []
+        parts: list[_answers.Rows] = []
         for start in range(0, len(request.rows), limit):
             part = _request(request.rows[start : start + limit], selector, request.known)
-            responses += (await self._answer(part, selector, timeout)).responses
-            selector = _pin(_messages.ref(responses[0].model))
-        return _Answer(responses, known)
+            parts += (await self._answer(part, selector, timeout)).parts
+            selector = _pin(parts[0].model)
+        return _Answer(parts, known)
 
-    def _checked(self, response: Response, rows: int) -> Response:
-        if len(response.labels) != rows:
-            raise ServerError(f"the server answered {rows} rows with {len(response.labels)} labels")
-        classes = _classes(response)
-        _messages.decode_rows(response.probabilities, rows, classes)  # raises ServerError
-        if rows and not (min(response.labels) >= 0 and max(response.labels) < classes):
-            raise ServerError(f"the server answered labels beyond its {classes} classes")
+    def _checked(self, response: Response, rows: int) -> _answers.Rows:
+        found = _answers.rows(response, rows)
         self._calls.answered_by(response)
-        self._classes = max(1, classes)
-        return response
+        self._classes = found.probabilities.shape[1]
+        return found
 
     async def _builder(self, rows: int, answer: _Answer, timeout: float | None) -> "_BatchBuilder":
-        first = answer.responses[0]
-        ref, classes = _messages.ref(first.model), _classes(first)
+        first = answer.parts[0]
+        classes = first.probabilities.shape[1]
         names = await self._calls.class_names.resolve(
-            ref, first.class_names, answer.known, classes, timeout
+            first.model, first.class_names, answer.known, classes, timeout
         )
-        if len(names) != classes:
-            raise ServerError(f"the server sent {classes} probabilities a row, {len(names)} names")
         try:
-            return _BatchBuilder(rows, ref, names)
+            return _BatchBuilder(rows, first.model, names)
         except MemoryError as error:
             raise InvalidInputError(
                 f"no memory for the answers to {rows} rows of {classes} classes: "
@@ -195,16 +188,18 @@ class _BatchBuilder:
         self._class_names = class_names
         self._filled = 0
 
-    def add(self, responses: Iterable[Response]) -> None:
-        for response in responses:
-            if (ref := _messages.ref(response.model)) != self.ref:
+    def add(self, parts: Iterable[_answers.Rows]) -> None:
+        for part in parts:
+            ref, classes = part.model, part.probabilities.shape[1]
+            if ref != self.ref or classes != len(self._class_names):
                 # A version number was used again, for other weights.
-                raise ServerError(f"rows of one batch were answered by {self.ref} and by {ref}")
-            rows = slice(self._filled, self._filled + len(response.labels))
-            self._labels[rows] = response.labels
-            self._probabilities[rows] = _messages.decode_rows(
-                response.probabilities, len(response.labels), len(self._class_names)
-            )
+                raise ServerError(
+                    f"rows of one batch were answered by {self.ref} with "
+                    f"{len(self._class_names)} classes and by {ref} with {classes}"
+                )
+            rows = slice(self._filled, self._filled + len(part.labels))
+            self._labels[rows] = part.labels
+            self._probabilities[rows] = part.probabilities
             self._filled = rows.stop
 
     def result(self) -> BatchPrediction:
@@ -229,12 +224,6 @@ def _request(rows: Rows, selector: Selector, known: KnownNames | None) -> _Reque
         known_class_names=known.hash if known else None,
     )
     return _Request(rows, message, known)
-
-
-def _classes(response: Response) -> int:
-    """Return the number of classes in an answer, 0 if its probabilities are not a matrix."""
-    shape = response.probabilities.shape
-    return shape[1] if len(shape) == 2 else 0
 
 
 def _pin(ref: ModelRef) -> model_pb2.ModelSelector:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from mlpserve.v1 import explanation_pb2, model_pb2, prediction_pb2
-from mlpserve_client import _messages
+from mlpserve_client import _answers, _messages
 from mlpserve_client._class_names import ClassNames
 from mlpserve_client._diagnosis import DeadlineDiagnosis
 from mlpserve_client._errors import (
@@ -21,7 +21,6 @@ from mlpserve_client._errors import (
     MlpserveError,
     ModelNotFoundError,
     OverloadedError,
-    ServerError,
 )
 from mlpserve_client._fork import check_not_forked, is_forked
 from mlpserve_client._hints import translate_with_hint
@@ -41,7 +40,6 @@ from mlpserve_client._transport import (
     Transport,
 )
 
-_MAX_VERSIONS = 1_000_000  # of a list; more come from a server that does not end it
 _OVERLOAD_RETRIES = 5
 _MAX_DELAY = 2.0  # seconds; a server that asks for more gets no retry
 _NOT_FOUND_RETRIES = 8  # each may reach another replica
@@ -95,10 +93,11 @@ class Calls:
             text = f"{error} (predict_batch classifies several instances)"
             raise InvalidInputError(text, field=error.field) from error
         ref = self.answered_by(response)
+        probabilities = _answers.probabilities(response)
         names = await self.class_names.resolve(
-            ref, response.class_names, known, len(response.probabilities), timeout
+            ref, response.class_names, known, len(probabilities), timeout
         )
-        return _messages.prediction(response, ref, names)
+        return _answers.prediction(response.label, probabilities, ref, names)
 
     def answered_by(
         self,
@@ -108,31 +107,21 @@ class Calls:
     ) -> ModelRef:
         """Return the version that answered, and remember that some replica has it."""
         self._answered.add(response.model.version)
-        return _messages.ref(response.model)
+        return _answers.ref(response.model)
 
     async def model(self, selector: Selector = None, timeout: float | None = None) -> ModelVersion:
         """Describe one version."""
         request = model_pb2.GetModelVersionRequest(model=selector)
         response = await self.call_with_retry(GET_MODEL, request, timeout)
-        return _messages.model_version(response.model_version)
+        return _answers.model_version(response.model_version)
 
     async def models(self, timeout: float | None = None) -> list[ModelVersion]:
         """Describe every version, newest first."""
-        found: list[ModelVersion] = []
-        token = ""
-        while True:
-            request = model_pb2.ListModelVersionsRequest(page_token=token)
-            response = await self.call_with_retry(LIST_MODELS, request, timeout)
-            page = list(map(_messages.model_version, response.model_versions))
-            # The newest comes first, so that a list of few versions cannot go on for ever.
-            if page and found and page[0].version >= found[-1].version:
-                raise ServerError("the server's list has no end: it repeats a page")
-            found += page
-            token = response.next_page_token
-            if not token:
-                return found
-            if not page or len(found) > _MAX_VERSIONS:
-                raise ServerError(f"the server's list has no end: {len(found)} versions so far")
+        listed = _answers.Listed()
+        while not listed.complete:
+            request = model_pb2.ListModelVersionsRequest(page_token=listed.next_token)
+            listed.add(await self.call_with_retry(LIST_MODELS, request, timeout))
+        return listed.versions
 
     async def health(self, live: bool = False, timeout: float | None = None) -> bool:
         """Return True if any target is ready, or merely alive."""

@@ -2,16 +2,18 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from mlpserve.v1 import model_pb2
-from mlpserve_client._errors import ClientClosedError, MlpserveError
+from mlpserve_client._errors import ClientClosedError, MlpserveError, ServerError
 from mlpserve_client._results import ModelRef, ModelVersion
 
 Names: TypeAlias = tuple[str, ...]
 Describe: TypeAlias = Callable[
     [model_pb2.ModelSelector, float | None], Awaitable[ModelVersion]
 ]  # a version and a timeout in seconds
+
+_Names = TypeVar("_Names", bound=Sequence[str])
 
 _MAX_VERSIONS = 64  # whose names are remembered
 
@@ -50,7 +52,7 @@ class ClassNames:
         classes: int,
         timeout: float | None,
     ) -> Names:
-        """Return the class names of the version that answered. It never fails for the names.
+        """Return the class names of the version that answered, one for each class.
 
         Args:
             ref: the version.
@@ -59,18 +61,22 @@ class ClassNames:
             classes: number of classes in the answer.
             timeout: seconds, for a call of GetModelVersion.
 
+        Raises:
+            ServerError: the server's names are not those of so many classes.
+
         """
         if sent:
+            _check(sent, classes)
             return self._learn(ref, tuple(sent))
         names = self._by_version.get(ref)
         if names is not None:
-            return names
+            return _check(names, classes)
         self._old_server |= not known.names
         # No names: the server has those that the request said. An older server would send
         # none either, so nothing is concluded once one has answered.
         if not self._old_server and len(known.names) == classes:
             return self._remember(ref, known.names)
-        return await self._ask(ref, classes, timeout)
+        return _check(await self._ask(ref, classes, timeout), classes)
 
     async def of(self, ref: ModelRef, timeout: float | None) -> Names:
         """Return the class names of a version; none where it cannot be described."""
@@ -98,3 +104,11 @@ class ClassNames:
             self._by_version.clear()
         self._by_version[ref] = names
         return names
+
+
+def _check(names: _Names, classes: int) -> _Names:
+    if len(names) != classes:
+        raise ServerError(
+            f"the server answered probabilities of {classes} classes for a model of {len(names)}"
+        )
+    return names

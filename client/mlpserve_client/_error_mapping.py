@@ -1,5 +1,6 @@
 """Maps gRPC's errors to the client's."""
 
+import re
 from collections.abc import Sequence
 from typing import Protocol, cast
 
@@ -23,6 +24,8 @@ from mlpserve_client._errors import (
 )
 
 _DETAILS_KEY = "grpc-status-details-bin"
+_MAX_RETRY_AFTER = 86_400  # seconds; what is outside of 0 to this is not a delay
+_NUMBER = re.compile("[0-9]{1,9}")  # int() takes no thousands of digits
 
 
 class _Failure(Protocol):
@@ -54,7 +57,8 @@ class _Details:
             self.field = violations[0].field if violations else ""
         elif kind == "google.rpc.RetryInfo":
             delay = status_pb2.RetryInfo.FromString(value).retry_delay
-            self.retry_after = max(0.0, delay.seconds + delay.nanos / 1e9)
+            seconds = delay.seconds + delay.nanos / 1e9
+            self.retry_after = seconds if 0 <= seconds <= _MAX_RETRY_AFTER else None
 
 
 def code_of(error: grpc.RpcError) -> grpc.StatusCode:
@@ -118,5 +122,4 @@ def _status_of(failure: _Failure) -> status_pb2.ErrorStatus:
 
 
 def _number(text: str) -> int:
-    # By its length too: Python refuses to read very long numbers.
-    return int(text) if text.isdecimal() and len(text) < 19 else 0
+    return int(text) if _NUMBER.fullmatch(text) else 0

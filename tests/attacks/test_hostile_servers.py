@@ -15,7 +15,14 @@ from grpc_status import rpc_status
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.explanation_pb2 import ExplainResponse
-from mlpserve_client import BatchTooLargeError, Client, MlpserveError, OverloadedError, ServerError
+from mlpserve_client import (
+    BatchTooLargeError,
+    Client,
+    MlpserveError,
+    OverloadedError,
+    ServerError,
+    _answers,
+)
 from tests.support.client import Driven
 
 REF = model_pb2.ModelRef(name="mnist", version=1, digest="sha256:0")
@@ -28,6 +35,7 @@ class Hostile(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self.answer: Answer = lambda request, context: b""
+        self.calls = 0
         self._server = grpc.server(futures.ThreadPoolExecutor(8), handlers=[self])
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
@@ -37,8 +45,9 @@ class Hostile(grpc.GenericRpcHandler):
             return None  # as of a server without it, which counts as healthy
 
         def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
-            answer: bytes = self.answer(request, context).SerializeToString()
-            return answer
+            self.calls += 1
+            answer = self.answer(request, context)
+            return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
         return grpc.unary_unary_rpc_method_handler(behaviour)
 
@@ -89,13 +98,19 @@ def batch(labels: list[int], shape: list[int], names: int = 2, value: float = 0.
     return lambda request, context: response
 
 
-def test_a_time_to_wait_below_0_is_none(server: Hostile, client: Client) -> None:
-    delay = duration_pb2.Duration(seconds=-5)
+@pytest.mark.parametrize("seconds", [-5, 86_401, 2**62])
+@pytest.mark.parametrize("call", [Client.predict, Client.predict_batch])
+def test_an_impossible_time_to_wait_is_none(
+    server: Hostile, client: Client, call: Callable[..., Any], seconds: int
+) -> None:
+    delay = duration_pb2.Duration(seconds=seconds)
     server.answer = refusing(
         grpc.StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo(retry_delay=delay)
     )
-    with pytest.raises(OverloadedError):
-        client.predict(ROWS[0])
+    with pytest.raises(OverloadedError) as caught:
+        getattr(client, call.__name__)(ROWS)
+    assert caught.value.retry_after is None
+    assert server.calls == 1
 
 
 @pytest.mark.parametrize("limit", ["9" * 5000, "-1", "x", "٣", "0"])
@@ -154,6 +169,78 @@ def test_probabilities_that_are_none_are_refused(
         client.predict(ROWS[0])
 
 
+@pytest.mark.parametrize(
+    "response",
+    [
+        pb.PredictResponse(label=2, probabilities=[0.5, 0.5], model=REF),
+        pb.PredictResponse(label=-1, probabilities=[0.5, 0.5], model=REF),
+        pb.PredictResponse(model=REF),
+        pb.PredictResponse(probabilities=[0.5, 0.5], model=REF, class_names=["a"] * 1_000_000),
+        b"\xff" * 9,
+    ],
+)
+def test_an_answer_that_does_not_hold_together_is_refused(
+    server: Hostile, client: Client, response: Any
+) -> None:
+    server.answer = lambda request, context: response
+    with pytest.raises(ServerError):
+        client.predict(ROWS[0])
+
+
+@pytest.mark.parametrize("call", ["predict_batch", "explain", "model", "models"])
+def test_bytes_that_are_no_message_are_refused(server: Hostile, client: Client, call: str) -> None:
+    server.answer = lambda request, context: b"\xff" * 9
+    with pytest.raises(ServerError, match="INTERNAL"):
+        getattr(client, call)(*([ROWS] if call in ("predict_batch", "explain") else []))
+
+
+@pytest.mark.parametrize("label", [-1, 7])
+def test_a_stream_ends_with_the_error_of_a_broken_answer(
+    server: Hostile, client: Client, label: int
+) -> None:
+    def answer(request: bytes, context: grpc.ServicerContext) -> Any:
+        first = not any(pb.BatchPredictRequest.FromString(request).instances.data)
+        return batch([1 if first else label] * 5, [5, 2])(request, context)
+
+    server.answer = answer
+    stream = client.predict_stream(
+        np.array([0, 9], np.uint8).repeat(10).reshape(10, 2), batch_size=5
+    )
+    assert [next(stream).label for _ in range(5)] == [1] * 5
+    with pytest.raises(ServerError, match="labels from"):
+        next(stream)
+
+
+def test_every_refusal_is_one_of_the_clients_errors(server: Hostile, client: Client) -> None:
+    for code in set(grpc.StatusCode) - {grpc.StatusCode.OK}:
+        server.answer = refusing(code)
+        with pytest.raises(MlpserveError):
+            client.predict(ROWS[0], timeout=0.3)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"input_maximum": float("nan")},
+        {"input_maximum": -1},
+        {"metrics": {"accuracy": float("nan")}},
+        {"input_values": model_pb2.InputValues(high=float("inf"))},
+        {"input_shape": [2**40]},
+        {"input_shape": [-1, -1]},
+        {"input_shape": [1] * 100},
+    ],
+)
+def test_a_description_with_impossible_numbers_is_refused(
+    server: Hostile, client: Client, changed: dict[str, Any]
+) -> None:
+    version = model_pb2.ModelVersion(**{"ref": REF} | changed)
+    server.answer = lambda request, context: model_pb2.GetModelVersionResponse(
+        model_version=version
+    )
+    with pytest.raises(ServerError, match="the server described"):
+        client.model()
+
+
 def why(
     shape: list[int], value: float = 0.5, labels: tuple[int, ...] = (1,), score: float = 1
 ) -> Answer:
@@ -196,6 +283,30 @@ def test_an_explanation_of_other_values_is_refused(server: Hostile, client: Clie
     server.answer = why([1, 2])
     with pytest.raises(ServerError, match="2 values, the instance has 3"):
         client.explain([0.0, 0.5, 1.0])
+
+
+def test_an_explanation_of_another_label_is_refused(server: Hostile, client: Client) -> None:
+    server.answer = why([1, 2], labels=(1,))
+    with pytest.raises(ServerError, match="explained label 1, expected label 0"):
+        client.explain(ROWS[0], label=0)
+
+
+def test_a_list_that_fills_the_memory_is_refused(
+    server: Hostile, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_answers, "_MAX_LISTED_BYTES", 10 << 20)
+    numbers = count(2**60, -1)
+
+    def answer(request: bytes, context: grpc.ServicerContext) -> Any:
+        ref = model_pb2.ModelRef(version=next(numbers), digest="x" * 2**20)
+        version = model_pb2.ModelVersion(ref=ref)
+        return model_pb2.ListModelVersionsResponse(
+            model_versions=[version], next_page_token=str(ref.version)
+        )
+
+    server.answer = answer
+    with pytest.raises(ServerError, match="no end, or more than"):
+        client.models()
 
 
 def test_a_list_without_an_end_is_refused(server: Hostile, client: Client) -> None:

@@ -1,0 +1,270 @@
+"""Answers of servers, checked where they come in.
+
+A server may be broken, or not be one of ours. Whatever it answers, a function here returns a
+sound result or raises ServerError, which says what is wrong with the answer.
+"""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve.v1 import explanation_pb2, model_pb2, prediction_pb2
+from mlpserve_client._errors import ServerError
+from mlpserve_client._explanation import Explanation
+from mlpserve_client._results import InputValues, ModelRef, ModelVersion, Prediction
+
+Floats = npt.NDArray[np.float32]
+
+_MAX_INPUTS = 2**26  # values of one instance; far above what a server takes
+_MAX_DIMENSIONS = 32
+_MAX_PROBABILITY = 1.001  # float32 rounds
+_MAX_LISTED = 100_000  # versions of one list
+_MAX_LISTED_BYTES = 256 << 20
+
+
+class Rows(NamedTuple):
+    """The answer for some rows.
+
+    Attributes:
+        labels: `[n]` int32, each the number of a class.
+        probabilities: `[n, classes]` float32, read-only.
+        model: the version that gave the answer.
+        class_names: the names of all classes; empty if the server sent none.
+
+    """
+
+    labels: npt.NDArray[np.int32]
+    probabilities: Floats
+    model: ModelRef
+    class_names: Sequence[str]
+
+
+class Listed:
+    """The versions of a list, gathered page by page up to a maximum.
+
+    Attributes:
+        versions: those of the pages so far.
+        next_token: token of the page to get next, if the list is not complete.
+        complete: whether the last page is there.
+
+    """
+
+    def __init__(self) -> None:
+        self.versions: list[ModelVersion] = []
+        self.next_token = ""
+        self.complete = False
+        self._bytes = 0
+
+    def add(self, page: model_pb2.ListModelVersionsResponse) -> None:
+        """Add the versions of a page.
+
+        Raises:
+            ServerError: the list has no end, is too long, or describes an impossible version.
+
+        """
+        self.next_token = page.next_page_token
+        self.complete = not self.next_token
+        self._bytes += page.ByteSize()
+        count = len(self.versions) + len(page.model_versions)
+        if count > _MAX_LISTED or self._bytes > _MAX_LISTED_BYTES:
+            raise ServerError(
+                f"the server's list has no end, or more than {_MAX_LISTED} versions or "
+                f"{_MAX_LISTED_BYTES >> 20} MiB"
+            )
+        found = list(map(model_version, page.model_versions))
+        # The newest comes first, so that a list of few versions cannot go on for ever.
+        if found and self.versions and found[0].version >= self.versions[-1].version:
+            raise ServerError("the server's list has no end: it repeats a page")
+        if not (found or self.complete):
+            raise ServerError("the server's list has no end: a page is empty")
+        self.versions += found
+
+
+def ref(message: model_pb2.ModelRef) -> ModelRef:
+    """Return a reference to a version."""
+    return ModelRef(message.name, message.version, message.digest)
+
+
+def probabilities(response: prediction_pb2.PredictResponse) -> Floats:
+    """Return the probabilities of one instance, `[classes]`, read-only.
+
+    Raises:
+        ServerError: they are not probabilities, or the label is not the number of one.
+
+    """
+    found = np.array(response.probabilities, dtype=np.float32)
+    if not 0 <= response.label < len(found):
+        raise ServerError(
+            f"the server answered label {response.label} and {len(found)} probabilities"
+        )
+    _check_probabilities(found)
+    found.flags.writeable = False
+    return found
+
+
+def prediction(
+    label: int, probabilities: Floats, model: ModelRef, class_names: tuple[str, ...]
+) -> Prediction:
+    """Return the answer for one instance, of parts that fit together."""
+    probability = float(probabilities[label])
+    return Prediction(label, class_names[label], probability, probabilities, model, class_names)
+
+
+def rows(response: prediction_pb2.BatchPredictResponse, count: int) -> Rows:
+    """Return the answer for `count` rows, their probabilities in the message's memory.
+
+    Raises:
+        ServerError: it is not for so many rows, or its parts do not fit together.
+
+    """
+    if len(response.labels) != count:
+        raise ServerError(f"the server answered {count} rows with {len(response.labels)} labels")
+    found = _floats(response.probabilities)
+    if found.ndim != 2 or len(found) != count:
+        raise ServerError(
+            f"the server answered {count} rows with probabilities of shape {found.shape}"
+        )
+    _check_probabilities(found)
+    labels = np.array(response.labels, dtype=np.int32)
+    if not (labels.min() >= 0 and labels.max() < found.shape[1]):
+        raise ServerError(
+            f"the server answered labels from {labels.min()} to {labels.max()} and probabilities "
+            f"of {found.shape[1]} classes"
+        )
+    return Rows(labels, found, ref(response.model), response.class_names)
+
+
+def explanation(
+    response: explanation_pb2.ExplainResponse,
+    size: int,
+    asked: int | None,
+    class_names: tuple[str, ...],
+) -> Explanation:
+    """Return the explanation of one instance.
+
+    Args:
+        response: the answer.
+        size: number of values of the instance.
+        asked: the label whose explanation was asked for; None for the predicted one.
+        class_names: the names of all classes; empty where they are not known.
+
+    Raises:
+        ServerError: it is not for this instance and label, or its parts do not fit together.
+
+    """
+    if not len(response.labels) == len(response.scores) == len(response.baseline_scores) == 1:
+        raise ServerError(
+            f"the server explained one instance with {len(response.labels)} labels and "
+            f"{len(response.scores)} scores"
+        )
+    (label,), (score,) = response.labels, response.scores
+    (baseline,) = response.baseline_scores
+    if label < 0 or asked not in (None, label) or (class_names and label >= len(class_names)):
+        wanted = "a class" if asked is None else f"label {asked}"
+        raise ServerError(f"the server explained label {label}, expected {wanted}")
+    if not (math.isfinite(score) and math.isfinite(baseline)):
+        raise ServerError(f"the server answered the scores {score} and {baseline}")
+    attributions = _only_row(response.attributions)
+    if attributions.size != size:
+        raise ServerError(
+            f"the server explained {attributions.size} values, the instance has {size}"
+        )
+    return Explanation(
+        label=label,
+        name=class_names[label] if class_names else str(label),
+        score=score,
+        baseline_score=baseline,
+        attributions=attributions,
+        activations=tuple(map(_only_row, response.activations)),
+        model=ref(response.model),
+    )
+
+
+def model_version(message: model_pb2.ModelVersion) -> ModelVersion:
+    """Return the description of a version.
+
+    Raises:
+        ServerError: its time, its input shape or a number in it is impossible.
+
+    """
+    try:
+        created = message.create_time.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise ServerError(f"the server sent an impossible creation time: {error}") from error
+    shape = tuple(message.input_shape)
+    if not _is_shape(shape) or math.prod(shape) > _MAX_INPUTS:
+        raise ServerError(f"the server described inputs of the impossible shape {shape[:8]}")
+    metrics = dict(message.metrics)
+    values = message.input_values
+    if not all(map(math.isfinite, (*metrics.values(), values.low, values.high))):
+        raise ServerError("the server described a version with numbers that are not finite")
+    if not 0 <= message.input_maximum < math.inf:
+        raise ServerError(f"the server described inputs of 0 to {message.input_maximum}")
+    return ModelVersion(
+        ref=ref(message.ref),
+        state=_state(message.state),
+        reason=message.state_reason,
+        aliases=tuple(message.aliases),
+        input_shape=shape,
+        class_names=tuple(message.class_names),
+        created=created,
+        metrics=metrics,
+        input_maximum=message.input_maximum or None,
+        input_values=_input_values(message),
+    )
+
+
+def _input_values(message: model_pb2.ModelVersion) -> InputValues | None:
+    if not message.HasField("input_values"):
+        return None
+    values = message.input_values
+    kind = model_pb2.InputValues.Kind.DESCRIPTOR.values_by_number.get(values.kind)
+    name = kind.name.removeprefix("KIND_").lower() if kind and kind.number else "unknown"
+    return InputValues(name, values.low, values.high)
+
+
+def _state(number: int) -> str:
+    value = model_pb2.ModelVersion.State.DESCRIPTOR.values_by_number.get(number)
+    # A newer server may know states that this client does not.
+    return value.name.removeprefix("STATE_") if value else "UNKNOWN"
+
+
+def _check_probabilities(values: Floats) -> None:
+    # A NaN makes both of them NaN, which no comparison holds for.
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= _MAX_PROBABILITY):
+        raise ServerError(
+            f"the server answered probabilities of {low:g} to {high:g}, expected from 0 to 1"
+        )
+
+
+def _only_row(tensor: prediction_pb2.Tensor) -> Floats:
+    """Return the row of a tensor that has one, of finite values, in the message's memory."""
+    values = _floats(tensor)
+    if len(values) != 1 or values.ndim < 2 or not np.isfinite(values).all():
+        raise ServerError(
+            f"expected finite values of one instance, the server sent shape {values.shape} of "
+            f"{values.min():g} to {values.max():g}"
+        )
+    row: Floats = values[0]
+    return row
+
+
+def _floats(tensor: prediction_pb2.Tensor) -> npt.NDArray[Any]:
+    """Return the values of a float32 tensor, read-only, in the message's memory."""
+    shape = tuple(tensor.shape)
+    whole = _is_shape(shape) and 4 * math.prod(shape) == len(tensor.data)
+    if not whole or tensor.dtype != prediction_pb2.DATA_TYPE_FLOAT32:
+        raise ServerError(
+            f"expected float32 values, the server sent shape {shape[:8]} in {len(tensor.data)} "
+            "bytes"
+        )
+    return np.frombuffer(tensor.data, "<f4").reshape(shape)
+
+
+def _is_shape(shape: tuple[int, ...]) -> bool:
+    return len(shape) <= _MAX_DIMENSIONS and all(side > 0 for side in shape)
