@@ -6,7 +6,7 @@ and centred by its mass. An image that already has the model's shape keeps its p
 
 import math
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -25,6 +25,12 @@ Grey = npt.NDArray[np.float32]  # [height, width], 0 to 1
 _INK = 0.2  # brightness; anything paler is paper: shadows and JPEG noise
 _MUCH_INK = 0.5  # of an image's area; strokes cover far less
 _BLANK = 2 / 255  # contrast; less than this is noise
+# Of a file's image, whose header alone says how much memory it takes: four bytes a pixel and more.
+MAX_PIXELS = 1 << 26
+# A larger drawing is made smaller before anything else: the steps after it take 20 bytes a pixel.
+_LARGE = 1 << 22  # pixels
+_BAND = 1 << 20  # pixels that are converted at a time
+_ORIENTATION = 0x0112  # a tag of EXIF
 _MIN_SIDE = 5  # pixels; an image that comes as a flat vector has at least as many a side
 
 
@@ -77,7 +83,7 @@ def _upright_grey(image: "Image") -> Grey:
 
     try:
         # Telephones store pixels as the sensor has them, and a tag that says how to turn them.
-        return _grey(ImageOps.exif_transpose(image))
+        return _grey(ImageOps.exif_transpose(_smaller(image)))
     except Exception as error:  # closed, cut off or damaged: exceptions of many kinds
         raise InvalidInputError(f"cannot read the image: {error}") from error
 
@@ -109,22 +115,44 @@ def plane(input_shape: tuple[int, ...]) -> tuple[int, int]:
     raise InvalidInputError(f"the model takes arrays of shape {input_shape}, not images")
 
 
-def read(
-    file: str | Path | IO[bytes],
-    name: str,
-    formats: tuple[str, ...] | None = None,
-    max_pixels: float = math.inf,
-) -> "Image":
-    """Read an image file.
+def read(file: str | Path | IO[bytes], name: str) -> "Image":
+    """Read an image file of any kind that Pillow supports.
 
     Args:
         file: a path or an open file.
         name: its name in messages.
-        formats: the kinds of files that are read, as Pillow names them; None for all.
-        max_pixels: larger images are refused before they are decoded.
 
     Raises:
-        InvalidInputError: Pillow is not installed, or cannot read the file.
+        InvalidInputError: Pillow is not installed, or cannot read the file, or the image is
+            larger than `MAX_PIXELS`.
+
+    """
+    with open_image(file, name) as opened:
+        try:
+            opened.load()
+        except Exception as error:  # Pillow's decoders raise exceptions of many kinds
+            raise InvalidInputError(f"cannot read {name} as an image: {error}") from error
+        return opened
+
+
+def open_image(
+    file: str | Path | IO[bytes],
+    name: str,
+    max_pixels: int = MAX_PIXELS,
+    formats: tuple[str, ...] | None = None,
+) -> "Image":
+    """Read an image's header; its pixels are read when they are first used.
+
+    Args:
+        file: a path or an open file.
+        name: its name in messages.
+        max_pixels: refuse a larger image; a JPEG, which is decoded at a smaller scale then, if
+            it has more than four times as many.
+        formats: the kinds of files that are read, as Pillow names them; None for all.
+
+    Raises:
+        InvalidInputError: Pillow is not installed, or cannot read the file, or the image is
+            too large.
 
     """
     try:
@@ -134,20 +162,51 @@ def read(
             f"cannot read {name}: image files need Pillow: pip install pillow"
         ) from error
     try:
-        with PIL.Image.open(file, formats=formats) as opened:
-            if opened.width * opened.height > max_pixels:
-                raise InvalidInputError(
-                    f"{name} has {opened.width} by {opened.height} pixels, expected at most "
-                    f"{max_pixels} in all: scale it down"
-                )
-            opened.load()
-            return opened
-    except InvalidInputError:
-        raise
+        opened = PIL.Image.open(file, formats=formats)
     except PIL.UnidentifiedImageError as error:  # its text holds the address of an object
         raise InvalidInputError(f"{name} is not an image that Pillow can read") from error
-    except Exception as error:  # Pillow's decoders raise exceptions of many kinds
+    except Exception as error:
         raise InvalidInputError(f"cannot read {name} as an image: {error}") from error
+    if max_pixels < opened.width * opened.height <= 4 * max_pixels:
+        opened.draft(None, (math.isqrt(max_pixels) // 2,) * 2)
+    if opened.width * opened.height > max_pixels:
+        opened.close()
+        raise InvalidInputError(
+            f"{name} has {opened.width}×{opened.height} pixels, expected at most {max_pixels} "
+            "in all: make the image smaller"
+        )
+    return opened
+
+
+def _smaller(image: "Image") -> "Image":
+    """Return a large image as a small one, by a whole factor; another as it is.
+
+    It is converted in bands: a second copy of all its pixels would double the memory.
+    """
+    if image.width * image.height <= _LARGE:
+        return image
+    import PIL.Image
+
+    image.draft(None, (math.isqrt(_LARGE),) * 2)  # a JPEG's decoder can do it; others ignore it
+    factor = math.ceil(math.sqrt(image.width * image.height / _LARGE))
+    if factor == 1:
+        return image
+    deep = image.mode[0]
+    mode = deep if deep in "IF" else "RGBA"
+    small = PIL.Image.new(mode, (-(-image.width // factor), -(-image.height // factor)))
+    for top, bottom in _bands(image.width, image.height, factor):
+        band = image.crop((0, top, image.width, bottom)).convert(mode)
+        small.paste(band.reduce(factor), (0, top // factor))
+    turned = PIL.Image.Exif()
+    turned[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
+    small.info["exif"] = turned.tobytes()
+    return small
+
+
+def _bands(width: int, height: int, factor: int) -> Iterator[tuple[int, int]]:
+    """Return first and last row of each band; all but the last have a multiple of `factor`."""
+    rows = max(1, _BAND // (width * factor)) * factor
+    return ((top, min(top + rows, height)) for top in range(0, height, rows))
 
 
 def _grey(image: "Image") -> Grey:

@@ -1,5 +1,6 @@
 """Pillow images and image files are made to fit the model."""
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from mlpserve_client._calls import Calls
 from mlpserve_client._images import fit
 from mlpserve_client.testing import serve
 from tests.support.client import Connect, Expected
+from tests.support.images import png_of_size
 
 if TYPE_CHECKING:
     from mlpserve_client._inputs import Instance
@@ -183,6 +185,53 @@ def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_missing_file_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"missing\.png"):
         fit("missing.png", SHAPE)
+
+
+def test_an_image_of_too_many_pixels_is_refused_by_its_header(tmp_path: Path) -> None:
+    (tmp_path / "bomb.png").write_bytes(png_of_size(8192, 8193))
+
+    with pytest.raises(InvalidInputError, match=r"bomb\.png has 8192×8193 pixels"):
+        fit(tmp_path / "bomb.png", SHAPE)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16", "F"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_image_is_fitted_as_a_small_one_is(mode: str, orientation: int) -> None:
+    small = drawing("L", (250, 350), "white", "black")
+
+    expected = fit(as_mode(small, mode, orientation), SHAPE)
+    fitted = fit(as_mode(enlarged(small), mode, orientation), SHAPE)
+
+    np.testing.assert_allclose(fitted, expected, atol=0.1)
+    assert fitted.max() > 0.9
+
+
+def test_of_a_large_image_no_array_of_its_size_is_made() -> None:
+    large = enlarged(drawing("L", (250, 350), "white", "black"))
+
+    tracemalloc.start()
+    try:
+        fit(large, SHAPE)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 4 * large.width * large.height  # of one such array of float32
+
+
+def enlarged(image: Image.Image) -> Image.Image:
+    return image.resize((image.width * 12, image.height * 12), Image.Resampling.NEAREST)
+
+
+def as_mode(image: Image.Image, mode: str, orientation: int) -> Image.Image:
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    else:
+        image = image.convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.info["exif"] = exif.tobytes()
+    return image
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])

@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlpserve_client import AsyncClient, ModelVersion
-from mlpserve_client._images import fit, read
+from mlpserve_client._images import fit, open_image
 from mlpserve_model import Store, StoreError, VersionNotFound
 from mlpserve_web.errors import HttpError
 from mlpserve_web.requests import Body, Calling, number
@@ -38,7 +38,7 @@ _FOLDER = str(files("mlpserve_web") / "static")
 MAX_REPORT_BYTES = 64 << 20
 # Of pictures; others need further programs, or decoders that few have tried to break.
 PICTURES = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-# A file of 17 KB may have 64 million pixels, which took 1 GiB.
+# A file of 17 KB may have 64 million pixels, each of which takes 8 bytes, and 16 in WebP.
 MAX_PIXELS = 2**24
 # Of each number in JSON, with the space around it.
 MAX_NUMBER_BYTES = 64
@@ -193,7 +193,7 @@ def _numbers(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def _picture(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return fit(read(io.BytesIO(data), "the picture", PICTURES, MAX_PIXELS), shape)
+    return fit(open_image(io.BytesIO(data), "the picture", MAX_PIXELS, PICTURES), shape)
 
 
 async def _report(store: Store | None, text: str) -> Response:

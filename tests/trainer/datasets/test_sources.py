@@ -1,5 +1,7 @@
 """What a user names is used or refused, never replaced by something else."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from mlpserve_trainer import DataError, UsageError
 from mlpserve_trainer.cli import main
 from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.idx import write_idx
+from tests.support.images import png_of_size
 from tests.support.logs import fields_of
 
 Image = pytest.importorskip("PIL.Image")
@@ -82,6 +85,17 @@ def test_an_image_of_another_size_is_named(tmp_path: Path) -> None:
     Image.fromarray(PIXELS[0, :3]).save(tmp_path / "cat/9.png")
     with pytest.raises(DataError, match=r"9\.png is 4×3 pixels, expected 4×4"):
         auto(tmp_path)
+
+
+def test_an_image_beyond_the_memory_is_refused_by_its_header(tmp_path: Path) -> None:
+    (images(tmp_path / "data") / "cat/0.png").write_bytes(png_of_size(8000, 8000))
+    limited = (
+        "import resource, sys; from mlpserve_trainer.cli import main;"
+        "resource.setrlimit(resource.RLIMIT_AS, (2 << 30,) * 2); sys.exit(main())"
+    )
+    command = [sys.executable, "-c", limited, "train", "--data-dir", str(tmp_path / "data")]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert "0.png is 8000×8000 pixels, expected at most" in run.stderr
 
 
 def test_a_damaged_image_is_named(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from mlpserve_trainer.input_files import open_data
 
 __all__ = ["has_classes", "read_images"]
 
+# What a pixel takes while an image is read: in four colours, upright, and in grey.
+_PIXEL_BYTES = 10
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
@@ -33,13 +35,15 @@ def read_images(folder: Path) -> LabelledRows:
     files = [(path, child.name) for child in _children(folder) for path in _images(child)]
     if not files:
         raise DataError(f"{folder}: expected a folder of images for each class, found none")
-    first = _read_image(files[0][0])
-    needed, limit = first.size * len(files), memory_limit()
+    limit = memory_limit()
+    max_pixels = limit // _PIXEL_BYTES
+    first = _read_image(files[0][0], max_pixels)
+    needed = first.size * len(files)
     if needed > limit:
         raise DataError(f"{folder} needs {needed} bytes in memory, expected at most {limit}")
     inputs = np.empty((len(files), *first.shape), np.uint8)
     for row, (path, _) in enumerate(files):
-        image = _read_image(path)
+        image = _read_image(path, max_pixels)
         if image.shape != first.shape:
             raise DataError(
                 f"{plain(str(path))} is {image.shape[1]}×{image.shape[0]} pixels, expected "
@@ -63,8 +67,11 @@ def _class_name(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _read_image(path: Path) -> npt.NDArray[np.uint8]:
-    """Return the grey values (height, width), upright as a camera meant it."""
+def _read_image(path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """Return the grey values (height, width), upright as a camera meant it.
+
+    The header says how much memory the pixels take, whatever the size of the file.
+    """
     try:
         from PIL import Image, ImageOps
     except ModuleNotFoundError as error:
@@ -76,6 +83,11 @@ def _read_image(path: Path) -> npt.NDArray[np.uint8]:
             # An image of a great many pixels is refused, not warned of.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as image:
+                if image.width * image.height > max_pixels:
+                    raise DataError(
+                        f"{plain(str(path))} is {image.width}×{image.height} pixels, expected at "
+                        f"most {max_pixels} in all: bring all to one size, made for the model"
+                    )
                 return np.asarray(ImageOps.exif_transpose(image).convert("L"))
     except DataError:
         raise
