@@ -33,6 +33,7 @@ from mlpserve_server.transport.services import (
     Backend,
     TransportError,
     channel_options,
+    max_request_bytes,
 )
 from mlpserve_server.transport.standard import StandardTransport
 
@@ -82,7 +83,9 @@ class Server:
             Backend(data, Catalog(self._manager), self._health),
             self._limits,
             self._access,
-            channel_options(settings.worker > 0, settings.connection_age_seconds),
+            channel_options(
+                settings.worker > 0, settings.connection_age_seconds, self._limits.max_request
+            ),
             observer,
         )
         register_gauges(observer, self._manager, self._transport, lambda: self._ready)
@@ -196,6 +199,7 @@ def _limits(settings: Settings) -> Limits:
         QueueLimit(settings.max_waiting, settings.max_wait_seconds),
         ByteLimiter(max_bytes),
         MemoryWatch(max_bytes // 4),  # of what is not counted: requests that should be small
+        max_request_bytes(max_bytes),
     )
 
 

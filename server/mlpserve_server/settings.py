@@ -23,7 +23,7 @@ __all__ = ["TRANSPORTS", "Settings", "default_max_bytes", "read_settings", "sett
 
 TRANSPORTS = ("auto", "direct", "standard")
 # What a worker takes by itself, with a small model; and the bounds of what requests get.
-_WORKER_BYTES, _MIN_REQUEST_BYTES, _MAX_REQUEST_BYTES = 128 << 20, 64 << 20, 2 << 30
+_WORKER_BYTES, _MIN_REQUEST_BYTES, _MAX_REQUEST_BYTES = 128 << 20, 96 << 20, 2 << 30
 
 
 def _addresses(text: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import pytest
 
 from mlpserve_model.process.cpus import usable_cores
 from mlpserve_server.settings import default_max_bytes, read_settings
-from mlpserve_server.transport.services import COPIES, MAX_REQUEST_BYTES
+from mlpserve_server.transport.services import COPIES, max_request_bytes
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,9 @@ def test_the_command_says_its_version(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == f"mlpserve-server {version('mlpserve')}\n"
 
 
-@pytest.mark.parametrize(("gibibytes", "workers"), [(0.5, 1), (2, 1), (2, 2), (4, 2), (16, 8)])
+@pytest.mark.parametrize(
+    ("gibibytes", "workers"), [(0.5, 1), (0.5, 2), (2, 1), (2, 2), (4, 2), (16, 8)]
+)
 def test_what_requests_may_take_fits_the_memory_beside_the_workers_themselves(
     gibibytes: float, workers: int
 ) -> None:
@@ -126,4 +128,4 @@ def test_what_requests_may_take_fits_the_memory_beside_the_workers_themselves(
     uncounted = 1 / 4  # of the budget, before calls are given up for it; and once more meanwhile
     budget = default_max_bytes(memory, workers)
     assert workers * (process + budget * (1 + 2 * uncounted)) < memory
-    assert budget >= COPIES * MAX_REQUEST_BYTES  # the largest request
+    assert budget >= COPIES * max_request_bytes(budget)

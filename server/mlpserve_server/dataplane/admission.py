@@ -112,11 +112,15 @@ class ByteLimiter:
 
 @dataclass(frozen=True)
 class Limits:
-    """What is admitted: calls that wait, bytes that are held, and the memory of the process."""
+    """What is admitted: calls that wait, bytes that are held, and the memory of the process.
+
+    `max_request` is the largest request in bytes.
+    """
 
     queue: QueueLimit
     bytes: ByteLimiter
     memory: MemoryWatch
+    max_request: int
 
     def memory_is_short(self) -> bool:
         """Return True if the process holds much more than what is counted."""

@@ -21,7 +21,6 @@ from mlpserve_server.transport.services import (
     COPIES,
     EXPLANATION_SERVICE,
     INFERENCE_SERVICE,
-    MAX_REQUEST_BYTES,
     MODEL_SERVICE,
     PREDICTION_SERVICE,
     Backend,
@@ -77,7 +76,9 @@ def methods_by_service(backend: Backend, pools: Pools) -> Mapping[str, Mapping[s
 
 def _prediction_service(backend: Backend, pools: Pools) -> dict[str, Method]:
     data, pool = backend.data, pools.predictions
-    batch = unary_handler(run_to_end(data.batch_predict), pools.batches, COPIES * MAX_REQUEST_BYTES)
+    batch = unary_handler(
+        run_to_end(data.batch_predict), pools.batches, COPIES * pools.limits.max_request
+    )
     return {
         "Predict": (unary_handler(predict(data, pools.limits), pool), pool),
         "BatchPredict": (batch, pools.batches),
@@ -97,7 +98,7 @@ def _inference_service(backend: Backend, pools: Pools) -> dict[str, Method]:
     data, health = backend.data, backend.health
     catalog = OpenCatalog(backend.catalog, lambda: health.serving(PREDICTION_SERVICE))
     infer = unary_handler(
-        run_to_end(data.infer_in_steps), pools.batches, COPIES * MAX_REQUEST_BYTES
+        run_to_end(data.infer_in_steps), pools.batches, COPIES * pools.limits.max_request
     )
     return {
         "ModelInfer": (infer, pools.batches),
@@ -111,7 +112,7 @@ def _inference_service(backend: Backend, pools: Pools) -> dict[str, Method]:
 
 def _explanation_service(backend: Backend, pools: Pools) -> dict[str, Method]:
     explain = run_to_end(backend.data.explain)
-    handler = unary_handler(explain, pools.batches, COPIES * MAX_REQUEST_BYTES)
+    handler = unary_handler(explain, pools.batches, COPIES * pools.limits.max_request)
     return {"Explain": (handler, pools.batches)}
 
 

@@ -9,7 +9,7 @@ from mlpserve_server.dataplane.admission import Limits
 from mlpserve_server.errors import Abandoned, NoRequest, ServingError
 from mlpserve_server.transport.grpc_core import ServerCall
 from mlpserve_server.transport.request_reader import RequestReader, no_memory
-from mlpserve_server.transport.services import COPIES, HOT_METHODS, MAX_REQUEST_BYTES
+from mlpserve_server.transport.services import COPIES, HOT_METHODS
 
 __all__ = ["OnRequest", "Reading"]
 
@@ -37,7 +37,7 @@ class Reading:
         self, limits: Limits, on_single: OnRequest, on_batch: OnRequest, on_infer: OnRequest
     ) -> None:
         read = partial(RequestReader, on_end=self._ended, bytes_limit=limits.bytes)
-        read_large = partial(read, reserved=COPIES * MAX_REQUEST_BYTES)
+        read_large = partial(read, reserved=COPIES * limits.max_request)
         predict, batch, infer = HOT_METHODS
         self._singles = read(on_single)
         self.readers: dict[str, RequestReader] = {

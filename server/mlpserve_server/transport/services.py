@@ -22,6 +22,7 @@ __all__ = [
     "Backend",
     "TransportError",
     "channel_options",
+    "max_request_bytes",
     "metadata_is_too_large",
 ]
 
@@ -49,7 +50,6 @@ SMALL_BYTES = 16 << 10
 _NEVER_MS = 2**31 - 1  # gRPC's infinity
 
 _OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", MAX_REQUEST_BYTES),
     # One connection cannot crowd out the others, least of all one that resets its calls.
     ("grpc.max_concurrent_streams", 100),
@@ -91,7 +91,9 @@ class Backend:
 
 
 def channel_options(
-    share_port: bool = False, connection_age_seconds: float = 0
+    share_port: bool = False,
+    connection_age_seconds: float = 0,
+    max_request: int = MAX_REQUEST_BYTES,
 ) -> list[tuple[str, int]]:
     """Return the options of a server.
 
@@ -99,16 +101,27 @@ def channel_options(
         share_port: Whether other processes may listen on its port.
         connection_age_seconds: Age at which a client is asked to reconnect; 0 is never. There is no
             limit to the time that calls in flight may take then, so that none of them is lost.
+        max_request: The largest request in bytes, from `max_request_bytes`.
 
     """
     age_ms = max(round(connection_age_seconds * 1000), 1) if connection_age_seconds else _NEVER_MS
     # Shared by default in gRPC: then a taken port is not an error but a share of its calls.
     return [
         *_OPTIONS,
+        ("grpc.max_receive_message_length", max_request),
         ("grpc.so_reuseport", int(share_port)),
         ("grpc.max_connection_age_ms", age_ms),
         ("grpc.max_connection_age_grace_ms", _NEVER_MS),
     ]
+
+
+def max_request_bytes(budget: int) -> int:
+    """Return the largest request where requests and answers may take so many bytes.
+
+    Where memory is short that is half of MAX_REQUEST_BYTES, and not less: the largest batch of
+    MNIST takes 25 MB.
+    """
+    return min(MAX_REQUEST_BYTES, max(MAX_REQUEST_BYTES // 2, budget // COPIES))
 
 
 def metadata_is_too_large(metadata: Iterable[tuple[str, str | bytes]]) -> bool:

@@ -28,12 +28,19 @@ with store.lock():
     store.move_alias(CHAMPION, version, expected=None, event="promote", reason="test")
 """
 ANSWERED = {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+REFUSED = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT}
 
 
 @pytest.fixture
-def large(new_stack: NewStack) -> Stack:
-    """Compose's defaults with two workers, and a model of MNIST's size."""
-    stack = new_stack(MLPSERVE_WORKERS="2")
+def memory() -> str:
+    """Compose's default."""
+    return "2g"
+
+
+@pytest.fixture
+def large(new_stack: NewStack, memory: str) -> Stack:
+    """Two workers, and a model of MNIST's size."""
+    stack = new_stack(MLPSERVE_WORKERS="2", MLPSERVE_SERVER_MEMORY=memory)
     entry = ("--entrypoint", "python", "trainer", "-c", PUBLISH)
     stack.compose("run", "--rm", "--no-deps", "--no-TTY", *entry)
     stack.compose("up", "--wait", "--no-deps", "server")
@@ -54,6 +61,19 @@ def test_the_largest_batches_of_many_callers_end_no_worker(callers: int, large: 
     _is_unharmed(large)
 
 
+@pytest.mark.parametrize("memory", ["512m"])
+@pytest.mark.parametrize("mebibytes", [31, 60])
+def test_wrong_batches_end_no_worker_of_a_small_container(mebibytes: int, large: Stack) -> None:
+    tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[3], data=bytes(mebibytes << 20))
+    request = pb.BatchPredictRequest(instances=tensor).SerializeToString()
+
+    codes = call_at_once(large.target, BATCH_PREDICT, request, 60, 8)
+
+    print(f"\n{codes}")
+    assert set(codes) <= REFUSED
+    _is_unharmed(large)
+
+
 def test_single_calls_of_60_mib_end_no_worker(large: Stack) -> None:
     tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[3], data=bytes(60 << 20))
     request = pb.PredictRequest(instance=tensor).SerializeToString()
@@ -61,8 +81,7 @@ def test_single_calls_of_60_mib_end_no_worker(large: Stack) -> None:
     codes = call_at_once(large.target, PREDICT, request, 100, 8)
 
     print(f"\n{codes}")
-    refusals = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT}
-    assert set(codes) <= refusals
+    assert set(codes) <= REFUSED
     _is_unharmed(large)
 
 
