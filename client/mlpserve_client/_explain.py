@@ -1,6 +1,5 @@
 """The call Explain, written once for both clients."""
 
-import operator
 from typing import Any
 
 import numpy as np
@@ -41,10 +40,7 @@ async def explain(
 
 
 def _label(label: object) -> int:
-    try:
-        number = operator.index(label)  # type: ignore[arg-type]  # raises TypeError
-    except TypeError as error:
-        raise InvalidInputError(f"invalid label {label!r}: expected an integer") from error
+    number = _messages.integer(label, "label")
     if not 0 <= number < 2**31:
         raise InvalidInputError(f"invalid label {number}: expected the number of a class, from 0")
     return number

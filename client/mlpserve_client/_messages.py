@@ -41,11 +41,16 @@ def encode(array: npt.NDArray[Any]) -> prediction_pb2.Tensor:
     )
 
 
-def _version(version: object) -> int:
+def integer(value: object, name: str) -> int:
+    """Return an integer of any type; raise InvalidInputError for anything else."""
     try:
-        number = operator.index(version)  # type: ignore[arg-type]  # raises TypeError
+        return operator.index(value)  # type: ignore[arg-type]  # raises TypeError
     except TypeError as error:
-        raise InvalidInputError(f"invalid version {version!r}: expected an integer") from error
+        raise InvalidInputError(f"invalid {name} {value!r}: expected an integer") from error
+
+
+def _version(version: object) -> int:
+    number = integer(version, "version")
     if not 1 <= number < 2**63:
         raise InvalidInputError(f"invalid version {number}: expected 1 to 2**63 - 1")
     return number
