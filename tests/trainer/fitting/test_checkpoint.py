@@ -2,9 +2,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from mlpserve_model import Store
 from mlpserve_trainer import TrainerError, TrainSettings, load_recipe, train
 from mlpserve_trainer.datasets import Dataset
+from mlpserve_trainer.errors import CheckpointDamaged
 from mlpserve_trainer.fitting.checkpoint import Checkpoint
 from mlpserve_trainer.fitting.fit import Epoch
 from mlpserve_trainer.fitting.progress import log_epochs
@@ -138,3 +140,31 @@ def test_progress_is_timed_from_where_the_training_went_on(
     train(replace(settings, resume=True), log_epochs)
     (epoch,) = fields_of(caplog, "epoch ended")
     assert (epoch["epoch"], epoch["epochs"]) == (5, 5)
+
+
+Arrays = dict[str, Any]
+NOT_OF_THIS_TRAINING: dict[str, Callable[[Arrays], Arrays]] = {
+    "other shape": lambda a: a | {"weights": a["weights"][:5]},
+    "other dimensions": lambda a: a | {"weights": a["weights"][None]},
+    "text": lambda a: a | {"weights": np.array(["a"] * len(a["weights"]))},
+    "NaN": lambda a: a | {"weights": np.full_like(a["weights"], np.nan)},
+    "other optimizer": lambda a: a | {"memory": a["memory"][:1]},
+    "best of other shape": lambda a: a | {"best": a["best"][:5]},
+    "no average": lambda a: {key: value for key, value in a.items() if key != "average"},
+    "a number for a curve": lambda a: a | {"losses": np.array(1.0)},
+    "text in a curve": lambda a: a | {"losses": np.array(["x"] * len(a["losses"]))},
+    "curves of different lengths": lambda a: a | {"accuracies": a["accuracies"][:1]},
+    "no epochs": lambda a: a | {name: np.ones(0) for name in ("losses", "accuracies", "rates")},
+    "too many epochs": lambda a: a | {n: np.ones(99) for n in ("losses", "accuracies", "rates")},
+}
+
+
+@pytest.mark.parametrize("change", NOT_OF_THIS_TRAINING)
+def test_a_checkpoint_that_cannot_be_of_this_training_is_damaged(
+    settings: TrainSettings, change: str
+) -> None:
+    stop_after(2, settings)
+    (file,) = files(settings)
+    np.savez(file, **NOT_OF_THIS_TRAINING[change](dict(np.load(file))))
+    with pytest.raises(CheckpointDamaged, match="remove it"):
+        train(replace(settings, resume=True))

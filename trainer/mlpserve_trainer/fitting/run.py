@@ -11,11 +11,13 @@ from threadpoolctl import threadpool_limits
 from mlpserve_model import Network
 from mlpserve_trainer.datasets import Dataset
 from mlpserve_trainer.datasets.split import Examples, Split
+from mlpserve_trainer.errors import CheckpointDamaged
 from mlpserve_trainer.evaluation.calibration import apply_temperature, fit_temperature
 from mlpserve_trainer.evaluation.scores import probabilities
 from mlpserve_trainer.fitting.checkpoint import Checkpoint
 from mlpserve_trainer.fitting.fit import Epoch, fit
 from mlpserve_trainer.fitting.progress import Watch
+from mlpserve_trainer.fitting.state import TrainingState
 from mlpserve_trainer.recipe import Recipe
 
 __all__ = ["fitted", "network_for"]
@@ -43,7 +45,12 @@ def fitted(
     Raises TrainerError when the training diverges or the checkpoint cannot be read.
     """
     state = checkpoint.load() if checkpoint and resume else None
-    if state:
+    if checkpoint and state:
+        first = TrainingState.initial(network, recipe, seed)
+        if not state.continues(first) or state.epochs > recipe.epochs:
+            raise CheckpointDamaged(
+                f"checkpoint {checkpoint.path} is not one of this training, remove it"
+            )
         logger.info("resuming from a checkpoint", extra={"epoch": state.epochs})
     # One BLAS thread in each process is faster, and makes the weights independent of the number of
     # cores (docs/notes/training.md).

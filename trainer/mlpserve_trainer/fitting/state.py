@@ -1,6 +1,7 @@
 """The state of a training between two epochs: everything that a checkpoint holds."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +62,19 @@ class TrainingState:
         """Parameters to keep if the training ended here."""
         return self.current if self.best is None else self.best
 
+    def continues(self, first: "TrainingState") -> bool:
+        """Return True if this can be a later state of the training that begins with `first`."""
+        curves: tuple[Any, ...] = (self.losses, self.accuracies, self.learning_rates)
+        numbers = (isinstance(c, list) and all(type(x) is float for x in c) for c in curves)
+        return (
+            _alike(self.weights, first.weights)
+            and _alike(self.optimizer_state, first.optimizer_state)
+            and _alike(self.average, first.average)
+            and (self.best is None or _alike(self.best, first.weights))
+            and all(numbers)
+            and len(self.losses) == len(self.accuracies) == len(self.learning_rates) > 0
+        )
+
     def is_patient(self, patience: int) -> bool:
         """Return True if the best epoch is among the last `patience` ones, or if that is 0."""
         if not patience or not self.accuracies:
@@ -77,6 +91,12 @@ class TrainingState:
         self.losses.append(loss)
         self.accuracies.append(accuracy)
         self.learning_rates.append(learning_rate)
+
+
+def _alike(one: Floats | None, other: Floats | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one.shape == other.shape and one.dtype == other.dtype and bool(np.isfinite(one).all())
 
 
 def layers_of(network: Network, vector: Array) -> Weights:
