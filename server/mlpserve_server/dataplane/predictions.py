@@ -83,8 +83,7 @@ class DataPlane:
     def predict(self, requests: Sequence[bytes], may_load: bool = True) -> list[Answer]:
         """Answer PredictRequests with PredictResponses or errors, in order; raise nothing.
 
-        A request that is larger than any model in memory takes is refused unread. Large requests
-        are to come alone.
+        Large requests come alone, and are not parsed if they exceed what models in memory take.
         """
         size = len(requests[0]) if len(requests) == 1 else 0
         if size > tensors.ANY_INSTANCE_BYTES and (
