@@ -69,7 +69,7 @@ def test_upgrade_and_rollback_of_the_service(stack: Stack, tmp_path: Path) -> No
         assert stack.served() == 1
     finally:
         stack.compose("stop")
-        for image in ("server", "trainer", "client"):
+        for image in ("server", "trainer", "client", "web"):
             stack.docker("image", "rm", "--force", f"mlpserve-{image}:next", expect=None)
 
 
