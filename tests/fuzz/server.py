@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from mlpserve.open_inference import inference_pb2
-from mlpserve.v1 import model_pb2, prediction_pb2
+from mlpserve.v1 import explanation_pb2, model_pb2, prediction_pb2
 from mlpserve_model import (
     CHAMPION,
     Store,
@@ -59,6 +59,15 @@ def batch_predict(data: bytes) -> None:
         assert len(message.labels) == message.probabilities.shape[0]
         for row in np.frombuffer(message.probabilities.data, "<f4").reshape(-1, 3):
             _check_probabilities(row.tolist())
+
+
+@target()
+def explain(data: bytes) -> None:
+    if response := _response(_answer(lambda: complete(_data_plane().explain(data), _yes).response)):
+        message = explanation_pb2.ExplainResponse.FromString(response)
+        values = np.frombuffer(message.attributions.data, "<f4").reshape(len(message.labels), -1)
+        difference = np.subtract(message.scores, message.baseline_scores)
+        np.testing.assert_allclose(values.sum(axis=1), difference, atol=1e-4)
 
 
 @target()

@@ -229,6 +229,16 @@ def test_metrics_that_cannot_be_read_are_said_to_be(
     assert "the metrics cannot be read" in answer.json["error"]
 
 
+def test_a_page_that_has_no_metrics_is_said_to_be_none(
+    server: ModelServer, start_web: StartWeb, web: Web
+) -> None:
+    address = f"{web.address}/v2/models/mnist"  # JSON
+    answer = start_web("--target", server.target, "--metrics", address).call("/api/traffic")
+
+    assert (answer.status, list(answer.json)) == (503, ["error"])
+    assert "the metrics cannot be read" in answer.json["error"]
+
+
 def test_without_metrics_there_is_no_live_traffic(page: Web) -> None:
     assert page.call("/api/models").json["traffic"] is False
     assert page.call("/api/traffic").status == 404

@@ -32,10 +32,11 @@ async def read_traffic(addresses: Sequence[str]) -> dict[str, Any]:
         found = await asyncio.gather(*(asyncio.to_thread(replicas, each) for each in addresses))
         reads = (asyncio.to_thread(_read, each) for each in chain.from_iterable(found))
         pages = await asyncio.gather(*reads)
-    except (OSError, ValueError) as error:
+        # On a thread: parsing takes milliseconds, in which others would wait.
+        return await asyncio.to_thread(summary, (s for page in pages for s in _samples(page)))
+    except (OSError, ValueError, KeyError, OverflowError) as error:  # of another kind of page too
         reason = error.reason if isinstance(error, URLError) else error
         raise HttpError(503, f"the metrics cannot be read: {reason}") from error
-    return summary(sample for page in pages for sample in _samples(page))
 
 
 def summary(samples: Iterable[Sample]) -> dict[str, Any]:
