@@ -1,17 +1,19 @@
 """Small requests that would take much: memory, time, a connection for ever, or sense."""
 
+import asyncio
 import http.client
 import json
 import socket
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlpserve_client.testing import ModelServer
 from mlpserve_web.errors import HttpError
-from mlpserve_web.requests import Memory
+from mlpserve_web.memory import AccountForMemory
 from tests.support.waiting import eventually
 from tests.web.conftest import SHAPE, Answer, StartWeb, Web
 
@@ -66,16 +68,71 @@ def test_json_of_many_parts_is_refused_unparsed(web: Web, path: str, part: bytes
     assert resident(web) - before < 64 * MIB
 
 
-def test_bodies_of_many_requests_share_the_memory() -> None:
-    memory = Memory(100)
-    with memory.account() as take:
-        take(60)
-        with memory.account() as take_more:
-            take_more(40)
-            with pytest.raises(HttpError, match="memory"):
-                take_more(1)
-    with memory.account() as take:
-        take(100)
+def test_json_of_more_numbers_than_are_parsed_at_once_is_refused(web: Web) -> None:
+    before = resident(web)
+    rows = 1_000_000
+    head = (
+        b'{"inputs": [{"name": "instances", "datatype": "UINT8", "shape": [%d, 12], "data": ['
+        % rows
+    )
+    answer = web.call("/v2/models/mnist/infer", head + b"0," * (rows * 12 - 1) + b"0]}]}")
+    assert answer.status == 413
+    assert "binary data" in answer.json["error"]
+    assert resident(web) - before < 100 * MIB
+
+
+@pytest.mark.parametrize("depth", [255, 1000, 100_000])
+@pytest.mark.parametrize("field", ["id", "inputs", "outputs", "parameters"])
+def test_deeply_nested_json_is_refused(web: Web, field: str, depth: int) -> None:
+    body = {"inputs": [{"name": "instances"}]} | {field: "NESTED"}
+    nested = b'{"a":' * depth + b"0" + b"}" * depth
+    answer = web.call(
+        "/v2/models/mnist/infer", json.dumps(body).encode().replace(b'"NESTED"', nested)
+    )
+    assert (answer.status, list(answer.json)) == (400, ["error"])
+
+
+def test_bodies_of_many_requests_share_the_memory(server: ModelServer, start_web: StartWeb) -> None:
+    web = start_web("--target", server.target, "--max-bytes", "200000")
+    path = "/v2/models/mnist/infer"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000\r\n\r\n"
+    with socket.create_connection((web.host, web.port)) as half:
+        half.sendall(head.encode() + b" " * 250_000)
+        eventually(lambda: web.call(path, b" " * 150_000).status == 503)
+        refused = web.call(path, b" " * 150_000)
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        assert "memory" in refused.json["error"]
+        assert web.call(path, b" " * 60_000).status == 400  # small ones find room
+    eventually(lambda: web.call(path, b" " * 150_000).status == 400)
+
+
+def test_an_answer_is_in_memory_until_it_is_read() -> None:
+    sent: list[Any] = []
+
+    async def app(scope: Any, _: Any, send: Any) -> None:
+        scope["state"]["take"](150_000)
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"answer"})
+
+    async def run() -> None:
+        is_read = asyncio.Event()
+
+        async def slow(message: Any) -> None:
+            if sent and sent[-1].get("body"):
+                await is_read.wait()
+            sent.append(message)
+
+        accounting: Any = AccountForMemory(app, 100_000, 0)
+        first = asyncio.create_task(accounting({"type": "http"}, None, slow))
+        await asyncio.sleep(0)
+        with pytest.raises(HttpError, match="memory"):
+            await accounting({"type": "http"}, None, slow)
+        is_read.set()
+        await first
+        await accounting({"type": "http"}, None, slow)
+
+    asyncio.run(run())
+    assert b"".join(part.get("body", b"") for part in sent) == b"answer" * 2
 
 
 def test_a_caller_that_reads_no_answer_loses_its_connection(

@@ -32,6 +32,7 @@ from mlpserve_web.codec import (
     encode,
 )
 from mlpserve_web.errors import HttpError, http_status
+from mlpserve_web.memory import AccountForMemory
 from mlpserve_web.openapi import DOCUMENT
 from mlpserve_web.origins import OriginPolicy
 from mlpserve_web.page import SecurityHeaders, page_routes
@@ -85,7 +86,11 @@ def application(upstream: Upstream, limits: Limits, policy: OriginPolicy, page: 
     }
     return Starlette(
         routes=[*_protocol_routes(calling, body), *page_routes(calling, body, *page)],
-        middleware=[Middleware(SecurityHeaders), *policy.middleware()],
+        middleware=[
+            Middleware(AccountForMemory, limits.all_bytes, limits.body_bytes),
+            Middleware(SecurityHeaders),
+            *policy.middleware(),
+        ],
         exception_handlers=handlers,  # type: ignore[arg-type]  # starlette's types: any exception
         lifespan=lifespan,
     )
@@ -168,8 +173,7 @@ async def _model_ready(request: Request, client: AsyncClient) -> Response:
 
 
 async def _infer(request: Request, client: AsyncClient, body: Body) -> Response:
-    async with body(request) as data:
-        asked = decode(data, _header_length(request))
+    asked = decode(await body(request), _header_length(request))
     answer = await _predicted(asked, client, _selection(request))
     _check_name(request, answer.model.name)
     arrays = {
@@ -179,6 +183,7 @@ async def _infer(request: Request, client: AsyncClient, body: Body) -> Response:
     if ATTRIBUTIONS in asked.outputs:
         arrays[ATTRIBUTIONS] = await attributions(client, asked.instances, answer)
     response, header_length = encode(asked, arrays, answer.model.name, answer.model.version)
+    request.state.take(len(response))
     if header_length is None:
         return Response(response, media_type="application/json")
     headers = {HEADER_LENGTH: str(header_length)}
@@ -234,7 +239,10 @@ def _header_length(request: Request) -> int | None:
 
 
 async def _refusal(_: Request, error: HttpError) -> Response:
-    return _error(error.status, str(error))
+    response = _error(error.status, str(error))
+    if error.retry_seconds is not None:
+        response.headers["Retry-After"] = str(error.retry_seconds)
+    return response
 
 
 async def _failure(_: Request, error: MlpserveError) -> Response:

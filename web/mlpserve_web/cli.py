@@ -57,7 +57,7 @@ def _serve(settings: Namespace) -> int:
         connect(None)  # wrong settings end the start, not the first request
         app = application(
             Upstream(connect),
-            Limits(settings.max_body_bytes, settings.request_seconds),
+            Limits(settings.max_body_bytes, settings.request_seconds, settings.max_bytes),
             OriginPolicy(settings.allow_origin, is_loopback(settings.listen[0])),
             Page(
                 settings.store and Store(settings.store, settings.model),

@@ -27,6 +27,8 @@ __all__ = [
 
 INPUT = "instances"
 MAX_DIMENSIONS = 8
+# Parsed, a number takes ten times its digits, and other callers wait: 0.6 s for as much as this.
+MAX_JSON_BYTES = 16 << 20
 # Of a request: 8,192 images of 28 rows have 240,000.
 MAX_PARTS = 2**20
 _PARTS = (b"[", b"{", b'"')
@@ -107,6 +109,12 @@ def encode(
 
 
 def _json_object(data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_JSON_BYTES:
+        raise HttpError(
+            413,
+            f"{len(data)} bytes of JSON, expected at most {MAX_JSON_BYTES}: send smaller batches, "
+            "or the values as binary data",
+        )
     # Counted first: 60 MB of empty arrays became 2.4 GB of objects, and took 20 s.
     if sum(map(data.count, _PARTS)) > MAX_PARTS:
         raise _bad(f"more than {MAX_PARTS} arrays, objects and strings in the JSON")
@@ -218,7 +226,10 @@ _KINDS: dict[Any, str] = {list: "array", dict: "object", str: "string"}
 
 def _shown(value: Any) -> str:
     """Return a value of the caller's as JSON, cut to what a message can hold."""
-    text = orjson.dumps(value).decode()
+    try:
+        text = orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:  # it writes 254 levels, and reads 1,024
+        return "a deeply nested value"
     return text if len(text) <= 64 else f"{text[:61]}..."
 
 

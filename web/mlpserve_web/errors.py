@@ -30,9 +30,10 @@ _CODES: tuple[tuple[type[MlpserveError], int], ...] = (
 class HttpError(Exception):
     """A request that is refused here, before it reaches a model server."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, retry_seconds: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_seconds = retry_seconds
 
 
 def http_status(error: MlpserveError) -> int:

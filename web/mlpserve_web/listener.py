@@ -16,6 +16,8 @@ __all__ = ["ListenError", "serve"]
 
 # Connections that wait to be accepted; more are held by the system's own queue.
 BACKLOG = 128
+# Of an answer, within the seconds that a request may take; less is not reading.
+_MIN_READ = 64 << 10
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +90,8 @@ def _bounded(seconds: float) -> type[H11Protocol]:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            # Writing is paused while anything is unsent: that alone shows who reads nothing.
+            transport.set_write_buffer_limits(high=1, low=0)
             self._expect_head()
 
         def data_received(self, data: bytes) -> None:
@@ -104,11 +108,21 @@ def _bounded(seconds: float) -> type[H11Protocol]:
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._unread = self.loop.call_later(seconds, self.transport.abort)
+            self._expect_reading()
 
         def resume_writing(self) -> None:
             super().resume_writing()
             self._stop_waiting()
+
+        def _expect_reading(self) -> None:
+            size = self.transport.get_write_buffer_size()
+            self._unread = self.loop.call_later(seconds, self._look_at_reading, size)
+
+        def _look_at_reading(self, before: int) -> None:
+            if before - self.transport.get_write_buffer_size() < _MIN_READ:
+                self.transport.abort()
+            else:
+                self._expect_reading()
 
         def _stop_waiting(self) -> None:
             if self._unread is not None:

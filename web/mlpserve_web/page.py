@@ -86,7 +86,10 @@ def page_routes(
 
     async def report(request: Request, client: AsyncClient) -> Response:
         await client.model()  # who may not call the servers may not read their reports either
-        return await _report(store, request.path_params["version"])
+        document = await _report(store, request.path_params["version"])
+        request.state.take(len(document))
+        headers = {"Content-Security-Policy": _REPORT_POLICY}
+        return Response(document, media_type="text/html; charset=utf-8", headers=headers)
 
     return [
         Route("/api/models", calling(models)),
@@ -142,14 +145,14 @@ async def _classify(
     request: Request, client: AsyncClient, body: Body, explainer: Explainer
 ) -> Response:
     model = await client.model(version=_version(request))
-    async with body(request) as data:
-        if request.headers.get("Content-Type", "").startswith("application/json"):
-            instance = _numbers(data, model.input_shape)
-        else:
-            # Decoding a picture takes milliseconds, in which others would wait; and memory, so one
-            # after the other.
-            async with _one_picture:
-                instance = await asyncio.to_thread(_picture, data, model.input_shape)
+    data = await body(request)
+    if request.headers.get("Content-Type", "").startswith("application/json"):
+        instance = _numbers(data, model.input_shape)
+    else:
+        # Decoding a picture takes milliseconds, in which others would wait; and memory, so one
+        # after the other.
+        async with _one_picture:
+            instance = await asyncio.to_thread(_picture, data, model.input_shape)
     began = time.perf_counter()
     answer = await client.predict(instance, version=model.version)
     milliseconds = (time.perf_counter() - began) * 1000
@@ -196,18 +199,16 @@ def _picture(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return fit(open_image(io.BytesIO(data), "the picture", MAX_PIXELS, PICTURES), shape)
 
 
-async def _report(store: Store | None, text: str) -> Response:
+async def _report(store: Store | None, text: str) -> bytes:
     if store is None:
         raise HttpError(404, "no --store was given: there are no reports")
     version = number(text)
     if version is None:
         raise HttpError(404, f"there is no version {text[:63]!r}")
     try:
-        document = await asyncio.to_thread(store.document, version, "report.html", MAX_REPORT_BYTES)
+        return await asyncio.to_thread(store.document, version, "report.html", MAX_REPORT_BYTES)
     except VersionNotFound as error:
         raise HttpError(404, str(error)) from error
     except StoreError as error:  # its text names places that are not the caller's business
         log.warning("cannot read a report", extra={"version": version, "reason": str(error)})
         raise HttpError(500, "the report cannot be read: see the log") from error
-    headers = {"Content-Security-Policy": _REPORT_POLICY}
-    return Response(document, media_type="text/html; charset=utf-8", headers=headers)

@@ -55,8 +55,20 @@ def settings_parser() -> SettingsParser:
     )
     add("--allow-origin", type=_origins, default="", help="other sites whose pages may call")
     add("--max-body-bytes", type=_COUNT_OF_BYTES, default=64 << 20, help="maximum of a request")
+    add(
+        "--max-bytes",
+        type=between(0, 1 << 50, int),
+        default=0,
+        help="maximum of bodies and answers in memory, beyond which requests of more than 64 KiB "
+        "get 503; 0 takes a sixteenth of the container's or machine's memory",
+    )
     add("--max-connections", type=_COUNT, default=256, help="maximum at a time; then 503")
-    add("--request-seconds", type=_SECONDS, default=10, help="maximum until a request is there")
+    add(
+        "--request-seconds",
+        type=_SECONDS,
+        default=10,
+        help="maximum until a request is there, and until 64 KiB of an answer are read",
+    )
     add("--grace-seconds", type=_SECONDS, default=20, help="on SIGTERM, for requests in flight")
     parser.add_logging()
     return parser
