@@ -27,7 +27,7 @@ from mlpserve_server.observability.observer import CallInfo
 __all__ = ["Refusal", "refusal_of", "status_of"]
 
 DOMAIN = "mlpserve"
-_LONGEST = 500
+_MAX_LENGTH = 500
 
 CODES: dict[type[ServingError], grpc.StatusCode] = {
     InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -94,7 +94,7 @@ def _code(error: ServingError) -> grpc.StatusCode:
 
 def _cut(message: str) -> str:
     """As much as goes into the metadata of an answer, where it stands twice or thrice."""
-    return message if len(message) <= _LONGEST else message[: _LONGEST - 3] + "..."
+    return message if len(message) <= _MAX_LENGTH else message[: _MAX_LENGTH - 3] + "..."
 
 
 def _packed(message: Any) -> any_pb2.Any:

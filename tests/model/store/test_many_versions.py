@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mlpserve_model import Manifest, Store
+from tests.support.forging import Publish
 
 COUNTED = ("stat", "fsync", "open")
 
@@ -42,7 +43,11 @@ def grow(store: Store) -> Callable[[int], None]:
 
 
 def test_a_publication_costs_as_much_beside_200_versions_as_beside_600(
-    store: Store, published: Manifest, publish: Any, grow: Any, calls: Counter[str]
+    store: Store,
+    published: Manifest,
+    publish: Publish,
+    grow: Callable[[int], None],
+    calls: Counter[str],
 ) -> None:
     costs = []
     for count in (200, 600):
@@ -54,7 +59,7 @@ def test_a_publication_costs_as_much_beside_200_versions_as_beside_600(
 
 
 def test_pruning_600_versions_syncs_no_more_often_than_pruning_50(
-    store: Store, published: Manifest, grow: Any, calls: Counter[str]
+    store: Store, published: Manifest, grow: Callable[[int], None], calls: Counter[str]
 ) -> None:
     syncs = []
     for count in (50, 600):
@@ -67,7 +72,7 @@ def test_pruning_600_versions_syncs_no_more_often_than_pruning_50(
 
 
 def test_the_newest_version_is_found_without_a_look_at_the_others(
-    store: Store, published: Manifest, grow: Any, calls: Counter[str]
+    store: Store, published: Manifest, grow: Callable[[int], None], calls: Counter[str]
 ) -> None:
     grow(600)
     calls.clear()

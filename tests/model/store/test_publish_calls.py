@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -100,7 +100,9 @@ def _calls_of_publishing(lines: list[str]) -> list[Call]:
     return found
 
 
-def _kill_before_each(trace: Trace, code: str, calls: Iterable[Call], check: Any) -> None:
+def _kill_before_each(
+    trace: Trace, code: str, calls: Iterable[Call], check: Callable[[], None]
+) -> None:
     for call in calls:
         lines = trace(code, "-e", f"inject={call.name}:signal=SIGKILL:when={call.n}")
         assert lines[-1] == "+++ killed by SIGKILL +++", call
@@ -140,7 +142,7 @@ def test_killed_before_every_fifth_call_a_publisher_leaves_the_store_whole(
 
 
 def test_killed_before_every_fourth_call_a_promotion_is_made_or_not(
-    trace: Trace, champion: None, store: Store, publish: Any
+    trace: Trace, champion: None, store: Store, publish: Publish
 ) -> None:
     publish()
     calls = _calls_of_publishing(trace(PROMOTER))
@@ -161,7 +163,7 @@ def test_killed_before_every_fourth_call_a_promotion_is_made_or_not(
 
 
 def test_killed_before_every_sixth_call_a_prune_leaves_whole_versions_or_none(
-    trace: Trace, champion: None, store: Store, publish: Any
+    trace: Trace, champion: None, store: Store, publish: Publish
 ) -> None:
     for _ in range(3):
         publish()

@@ -1,4 +1,4 @@
-"""The schedule: APScheduler says when, one run at a time, and a signal ends it."""
+"""The schedule: runs at the times of an APScheduler trigger, one at a time, until a signal."""
 
 import logging
 import os
@@ -12,18 +12,19 @@ from typing import Any
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from mlpserve_model import Store, StoreError
+from mlpserve_model import Store
 from mlpserve_model.process.follower import Guard
 from mlpserve_model.process.signals import signals_as_bytes
 from mlpserve_trainer.interrupts import STOP_SIGNALS
+from mlpserve_trainer.schedule.history import RunHistory
 from mlpserve_trainer.schedule.metrics import Metrics
 from mlpserve_trainer.schedule.worker import Job, Run, RunResult
 
 __all__ = ["Health", "Schedule"]
 
-# A run that is asked to end finishes at most the report of its version before it does.
+# An interrupted run may finish the report and the publication of its version.
 LAST_SECONDS = 60.0
-# Clocks are set and machines sleep, which no waiting thread notices.
+# A waiting thread does not notice that the clock was set or that the machine slept.
 LOOK_AGAIN_SECONDS = 30.0
 
 logger = logging.getLogger(__name__)
@@ -31,24 +32,28 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Health:
-    """Whether the schedule is well, and the facts that say so."""
+    """Whether the schedule is healthy, and the facts behind it."""
 
     healthy: bool
     facts: dict[str, Any]
 
 
 class Schedule:
-    """Runs a job whenever a trigger says so.
+    """Runs a job whenever a trigger fires.
 
-    * `trigger`: APScheduler's, see `timetable`.
-    * `longest`: seconds after which a run has hung and is ended.
+    A run that is due during another one waits for it; of several that are due, one is kept. The
+    result of each run goes to the log, the store's history and the metrics.
 
-    A run that comes due during another waits for it; however many come due, one does. How each
-    ended goes to the log, the store's history and the metrics.
+    Args:
+        job: What each run does.
+        trigger: APScheduler's trigger, see `timetable`.
+        run_timeout: Seconds after which a run is ended.
+        metrics: Where runs are counted.
     """
 
-    def __init__(self, job: Job, trigger: Any, longest: float, metrics: Metrics) -> None:
-        self._job, self._longest, self._metrics = job, longest, metrics
+    def __init__(self, job: Job, trigger: Any, run_timeout: float, metrics: Metrics) -> None:
+        self._job, self._run_timeout, self._metrics = job, run_timeout, metrics
+        self._runs = RunHistory(Store(job.settings.store, job.settings.model))
         self._lock = threading.Lock()
         self._run: Run | None = None
         self._last: RunResult | None = None
@@ -56,8 +61,8 @@ class Schedule:
         self._guard = Guard("schedule", metrics.count_failure)
         self._status = "ok"
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
-        # One thread that runs, and a second run of the job that waits for it: what comes due
-        # beyond that is dropped, and what was missed comes once, however late.
+        # One thread runs the job, and one more due run may wait for it. Later ones are dropped,
+        # and missed ones are made up for once, however late.
         self._scheduler = BackgroundScheduler(
             timezone=UTC, executors={"default": ThreadPoolExecutor(1)}
         )
@@ -77,12 +82,15 @@ class Schedule:
     def run_forever(self, run_now: bool) -> int:
         """Run until SIGTERM or Ctrl-C; return the exit code.
 
-        The first signal interrupts a run, which leaves its checkpoint, and waits for its end; the
-        second ends everything at once. With `run_now` the first run is not waited for.
+        The first signal interrupts the current run, which leaves its checkpoint, and waits for its
+        end. The second signal ends the process at once.
+
+        Args:
+            run_now: Whether to start the first run at once.
         """
         with signals_as_bytes(STOP_SIGNALS) as signals:
             self._scheduler.start()
-            if run_now or self._was_interrupted():
+            if run_now or self._runs.last_was_interrupted():
                 self._entry.modify(next_run_time=_now())
             else:
                 self._announce()
@@ -91,13 +99,13 @@ class Schedule:
             return self._stop(signals)
 
     def health(self) -> Health:
-        """Look at itself: not healthy when it missed a time, or a run has hung."""
+        """Return the health: bad if a due run has not started, or a run hangs."""
         run, last, due = self._run, self._last, self._next()
         seconds = run.seconds if run else None
         trouble = None
         if due and not self._stopping and due < _now() - timedelta(seconds=LAST_SECONDS):
             trouble = "the schedule stands still"
-        elif seconds is not None and seconds > self._longest + 2 * LAST_SECONDS:
+        elif seconds is not None and seconds > self._run_timeout + 2 * LAST_SECONDS:
             trouble = "a run has hung and cannot be ended"
         elif last and last.status == "timed_out":
             trouble = "the last run hung"
@@ -110,7 +118,7 @@ class Schedule:
         return Health(trouble is None, facts)
 
     def _look(self) -> None:
-        """Wake the scheduler, and log it when the schedule is not well any more."""
+        """Wake the scheduler, and log a change for the worse of its health."""
         self._scheduler.wakeup()
         before, self._status = self._status, self.health().facts["status"]
         if self._status not in ("ok", before):
@@ -126,53 +134,25 @@ class Schedule:
         try:
             self._last = ended = self._watched(self._run)
             self._metrics.count(ended, time.time())
-            self._tell(ended)
-            self._record(ended)
+            self._runs.add(ended)
         finally:
             self._run = None
         if not self._stopping:
             self._announce()
 
     def _watched(self, run: Run) -> RunResult:
-        if run.wait(self._longest):
+        if run.wait(self._run_timeout):
             return run.ended()
-        logger.error("ending a run that takes too long", extra={"seconds": self._longest})
+        logger.error("ending a run that takes too long", extra={"seconds": self._run_timeout})
         run.interrupt()
         if not run.wait(LAST_SECONDS):
             run.kill()
         ended = run.ended()
-        if ended.version is not None:  # it was done after all
+        if ended.version is not None:  # it had published before it was interrupted
             return ended
-        return replace(ended, status="timed_out", reason=f"took longer than {self._longest:g} s")
-
-    def _tell(self, ended: RunResult) -> None:
-        bad = ended.status in ("failed", "timed_out")
-        facts = {key: value for key, value in asdict(ended).items() if value is not None}
-        if bad:
-            logger.error("run ended", extra=facts)
-        else:
-            logger.info("run ended", extra=facts)
-
-    def _record(self, ended: RunResult) -> None:
-        facts = {"status": ended.status, "exit_code": ended.exit_code, "seconds": ended.seconds}
-        try:
-            self._store().record("run", ended.version, ended.reason, **facts)
-        except StoreError as error:
-            logger.warning("the run is not in the history", extra={"reason": str(error)})
-
-    def _was_interrupted(self) -> bool:
-        try:
-            runs = [e for e in self._store().history() if e.get("event") == "run"]
-        except StoreError as error:
-            logger.warning("the history cannot be read", extra={"reason": str(error)})
-            return False
-        interrupted = bool(runs) and runs[-1].get("status") == "interrupted"
-        if interrupted:
-            logger.info("resuming the interrupted run")
-        return interrupted
-
-    def _store(self) -> Store:
-        return Store(self._job.settings.store, self._job.settings.model)
+        return replace(
+            ended, status="timed_out", reason=f"took longer than {self._run_timeout:g} s"
+        )
 
     def _announce(self) -> None:
         due = self._next()
@@ -197,7 +177,7 @@ class Schedule:
             number = _taken(signals, 0.1)
             if number is not None and run:
                 run.kill()
-                # At once: nothing may wait for what does not end.
+                # Without cleaning up: the run may never end.
                 os._exit(128 + number)
         logger.info("stopped")
         return 0
