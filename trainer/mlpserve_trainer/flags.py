@@ -1,4 +1,4 @@
-"""The flags of a training, and the settings that are made of them."""
+"""The flags of a training, and the settings that they give."""
 
 import argparse
 import re
@@ -33,7 +33,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 
 
 def add_train_flags(parser: SettingsParser) -> None:
-    """Add all that a training can be told."""
+    """Add the flags of a training."""
     parser.add_store()
     parser.add_logging()
     add_places(parser)
@@ -91,7 +91,7 @@ def add_train_flags(parser: SettingsParser) -> None:
 
 
 def add_schedule_flags(parser: SettingsParser) -> None:
-    """Add all that a training can be told, and when to run it."""
+    """Add the flags of a training and of its timetable."""
     add_train_flags(parser)
     parser.add_argument(
         "--cron",
@@ -150,7 +150,7 @@ def _duration(low: float, high: float) -> Callable[[str], float]:
 
 
 def add_places(parser: SettingsParser) -> None:
-    """Add where data is looked for."""
+    """Add the flags for the places of data."""
     parser.add_argument(
         "--data-dir",
         type=Path,
@@ -160,7 +160,7 @@ def add_places(parser: SettingsParser) -> None:
 
 
 def add_cache(parser: SettingsParser) -> None:
-    """Add where fetched data is kept."""
+    """Add the flag for the folder of fetched data."""
     parser.add_argument(
         "--cache-dir",
         type=Path,
@@ -171,9 +171,9 @@ def add_cache(parser: SettingsParser) -> None:
 
 
 def train_settings(options: argparse.Namespace) -> TrainSettings:
-    """Return the settings of a training; raises UsageError for what makes no sense."""
+    """Return the settings of a training; raises UsageError for contradictory or unknown values."""
     if options.force != bool(options.reason):
-        raise UsageError("--force and --reason go together: say why")
+        raise UsageError("--force and --reason go together: give both or neither")
     given = {key.name: getattr(options, key.name) for key in recipe_keys()}
     changes = {name: value for name, value in given.items() if value is not None}
     recipe = load_recipe(options.recipe, **changes)

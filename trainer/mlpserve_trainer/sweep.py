@@ -1,15 +1,15 @@
-"""Searching for a recipe: many trainings on validation data, on every core or on a cluster.
+"""Search for a recipe: many trainings, compared on validation data, on all cores or a cluster.
 
-A sweep is a small TOML file: a recipe to start from, seeds, and the values to try for some keys.
+A sweep is a small TOML file: a base recipe, seeds, and the values to try for some keys.
 
     recipe = "quick"
     seeds = [0, 1, 2]
-    trials = 20                     # optional: so many combinations, drawn at random
+    trials = 20                     # optional: number of combinations, drawn at random
     [grid]
     learning_rate = [0.002, 0.004]
     hidden = [[128], [64, 64]]
 
-The trainings run through joblib: the same call reaches local processes, Dask and Ray.
+The trainings run through joblib, which has the same interface to processes, Dask and Ray.
 """
 
 import itertools
@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sweep:
-    """The recipes to compare, and the seeds that each is trained with."""
+    """The recipes to compare, the keys in which they differ, and the seeds of each."""
 
     recipes: tuple[Recipe, ...]
     keys: tuple[str, ...]
@@ -58,24 +58,29 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Score:
-    """What a recipe came to: the validation accuracy of every seed."""
+    """The validation accuracy of a recipe, one for each seed."""
 
     recipe: Recipe
     accuracies: tuple[float, ...]
 
     @property
     def mean(self) -> float:
-        """Over the seeds."""
+        """The mean accuracy over the seeds."""
         return mean(self.accuracies)
 
     @property
     def deviation(self) -> float:
-        """The standard deviation over the seeds, 0 for one."""
+        """The standard deviation over the seeds, 0 for a single seed."""
         return stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
 
 
 def load_sweep(path: Path) -> Sweep:
-    """Read a sweep's file; raises UsageError when it is none, or has a value that does not fit."""
+    """Read a sweep's file.
+
+    Raises:
+        UsageError: It cannot be read, is not a sweep, or has a value that does not fit.
+
+    """
     values = read_toml("sweep", path)
     if not _makes_sense(values):
         raise UsageError(
@@ -102,14 +107,23 @@ def run_sweep(
     backend: str,
     scheduler: str | None,
 ) -> list[Score]:
-    """Train what `results` does not have yet; return the scores, best first.
+    """Run the trainings that `results` does not have yet; return the scores, the best first.
 
-    * `results`: a file of JSON lines that every finished training is added to at once.
-    * `jobs`: how many trainings run side by side, each on one thread; -1 for one on every core.
-    * `scheduler`: the address of a Dask or Ray cluster; None starts one on this machine.
+    A training that diverges counts as an accuracy of 0.
 
-    A training that diverges counts as an accuracy of 0. Raises TrainerError for data that cannot
-    be used, and UsageError when the backend is not installed.
+    Args:
+        sweep: The trainings.
+        places: Where the data is.
+        results: File of JSON lines; each training is appended when it ends.
+        jobs: Number of trainings that run at the same time, each on one thread; -1 is one for
+            each core.
+        backend: One of BACKENDS.
+        scheduler: Address of a Dask or Ray cluster; None starts one on this machine.
+
+    Raises:
+        UsageError: The backend is not installed, or a setting has no effect.
+        TrainerError: The data cannot be used.
+
     """
     from joblib import Parallel, delayed  # type: ignore[import-untyped]
 
@@ -135,7 +149,7 @@ def run_sweep(
 
 
 def table(sweep: Sweep, scores: Sequence[Score]) -> str:
-    """Return the scores with the keys that were varied."""
+    """Return the scores as a table, with the values of the keys that were varied."""
     rows = [["validation", "deviation", *sweep.keys]]
     for score in scores:
         values = (_shown(getattr(score.recipe, key)) for key in sweep.keys)
@@ -157,7 +171,7 @@ def _trial(recipe: Recipe, seed: int, places: DataLocations) -> dict[str, Any]:
     parts = split(data, recipe.validation_fraction)
     network, rows = network_for(recipe, data), (parts.training, parts.validation)
     try:
-        # One thread for each training: the cores are shared by trainings, not by their parts.
+        # One thread for each training: the trainings themselves occupy the cores.
         with threadpool_limits(1, user_api="blas"):
             *_, last = fit(network, recipe, *rows, seed, engine=interleaved_engine)
         accuracy = last.validation_accuracy
@@ -170,7 +184,7 @@ def _trial(recipe: Recipe, seed: int, places: DataLocations) -> dict[str, Any]:
 
 @contextmanager
 def _backend(name: str, scheduler: str | None) -> Iterator[None]:
-    """Point joblib at a cluster, importing what it needs only now."""
+    """Select joblib's backend, and import its packages only here."""
     from joblib import parallel_config
 
     if name == "local":

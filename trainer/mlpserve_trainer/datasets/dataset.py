@@ -1,4 +1,4 @@
-"""The one shape in which data reaches the trainer, checked when it is made."""
+"""A labelled data set, checked when it is made, whatever source it came from."""
 
 import hashlib
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled inputs, sound by construction.
+    """Labelled inputs, checked when they are constructed.
 
     * `name`: what the manifest calls it.
     * `inputs`: (n, *input_shape); uint8 from 0 to `input_maximum`, or float32 from 0 to 1.
@@ -115,12 +115,13 @@ def encode_labels(values: npt.NDArray[Any]) -> tuple[Labels, tuple[str, ...]]:
 
 
 def known_labels(name: str, values: npt.NDArray[Any], class_names: tuple[str, ...]) -> Labels:
-    """Turn labels into indices of classes that there are already.
+    """Return the indices of labels in a given list of classes.
 
-    * `name`: whose labels they are, for the error.
-    * `values`: (n,) integers or strings, as the classes are written.
+    * `name`: the source of the labels, for the error.
+    * `values`: (n,) integers or strings, written as the class names.
+    * `class_names`: the classes.
 
-    Raises DataError naming those that are no class.
+    Raises DataError that names the unknown labels.
     """
     distinct, indices = np.unique(values, return_inverse=True)
     known = {class_name: index for index, class_name in enumerate(class_names)}

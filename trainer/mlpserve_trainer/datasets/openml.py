@@ -27,10 +27,10 @@ PIXELS = 28 * 28
 # text, because scikit-learn fails on the integer categories that newer pandas makes of them.
 COLUMN_TYPES = dict.fromkeys(range(PIXELS), "uint8") | {PIXELS: "str"}
 ADDRESS = "https://www.openml.org"
-# Until the first answer: without a network nobody wants to wait. Later, for every silence: the
-# server may take its time to begin a download.
+# The first is short, for machines without a network. The second bounds each pause later on: the
+# server may take long to start a download.
 FIRST_ANSWER_SECONDS, SILENCE_SECONDS = 5.0, 60.0
-# No network, a broken connection, an answer that is damaged or not what it should be, no pandas.
+# No network, a broken connection, a damaged or unexpected answer, no pandas.
 FAILURES = (OSError, HTTPException, EOFError, zlib.error, ValueError, KeyError, ImportError)
 
 
@@ -39,14 +39,21 @@ def fetch_mnist(
 ) -> None:
     """Download mnist_784 and write it to `folder`, which appears only when it is complete.
 
-    Raises DatasetUnavailable for no network, no answer, or an answer that is not MNIST.
+    Args:
+        folder: The folder to make.
+        training_rows: Number of training rows, which come first.
+        test_rows: Number of test rows.
+
+    Raises:
+        DatasetUnavailable: There is no network or no answer, or the answer is not MNIST.
+
     """
     with _workplace(folder) as workplace:
         images, labels = _download(workplace / "download")
         _check(images, labels, training_rows + test_rows)
         converted = workplace / "converted"
         _write(converted, images, labels, training_rows)
-        # If another process was first, the folder is there with the same contents.
+        # If another process was faster, the folder exists with the same contents.
         with contextlib.suppress(OSError):
             converted.rename(folder)
 
@@ -69,7 +76,7 @@ def _download(data_home: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     from sklearn.datasets import fetch_openml
 
     try:
-        _knock()
+        _check_reachable()
         with _limited_silence(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pixels, digits = fetch_openml(
@@ -91,17 +98,17 @@ def _download(data_home: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     return pixels, digits
 
 
-def _knock() -> None:
-    """Raise OSError when OpenML does not answer soon."""
+def _check_reachable() -> None:
+    """Raise OSError if OpenML does not answer within a few seconds."""
     try:
         urlopen(ADDRESS, timeout=FIRST_ANSWER_SECONDS).close()
     except HTTPError as error:
-        error.close()  # An answer all the same.
+        error.close()  # an answer, whatever its status
 
 
 @contextlib.contextmanager
 def _limited_silence() -> Iterator[None]:
-    """Limit how long scikit-learn waits for every answer; it has no setting for it."""
+    """Limit how long scikit-learn waits for each answer; it has no setting for that."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENCE_SECONDS)
     try:
@@ -111,7 +118,7 @@ def _limited_silence() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line of what went wrong; urllib hides the cause in `reason`."""
+    """Return the first line of the message; urllib has the cause in `reason`."""
     text = str(getattr(error, "reason", error)) or type(error).__name__
     return text.splitlines()[0]
 

@@ -1,4 +1,4 @@
-"""Which rows are trained on, which choose nothing but are watched, and which judge."""
+"""Split a data set into training, validation and holdout rows."""
 
 import logging
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from mlpserve_trainer.errors import DataError
 __all__ = ["Examples", "Split", "split", "stratified"]
 
 HOLDOUT_FRACTION = 0.2
-# Fixed, and not the training seed: versions of different seeds are judged on the same rows.
+# Independent of the training seed, so that all versions are judged on the same rows.
 SPLIT_SEED = 20
 VALIDATION_SEED = 21
 
@@ -37,9 +37,9 @@ class Examples:
 
     @property
     def is_image(self) -> bool:
-        """Whether the inputs are whole-number pixels (height, width).
+        """Whether the inputs are uint8 images (height, width).
 
-        Fractions may be anything: a table of measurements is not to be turned around.
+        Floats of that shape may be a table of measurements, which must not be rotated.
         """
         shape = self.inputs.shape[1:]
         return self.inputs.dtype == np.uint8 and len(shape) == 2 and min(shape) > 1
@@ -64,7 +64,7 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The three parts of a data set, and in words how it was split."""
+    """The three parts of a data set, and a description of the split."""
 
     training: Examples
     validation: Examples
@@ -73,11 +73,19 @@ class Split:
 
 
 def split(data: Dataset, validation_fraction: float) -> Split:
-    """Split by the official line where there is one, else 80/20, each class in proportion.
+    """Split a data set as its publisher did, or else 80/20 within each class.
 
-    The validation part comes out of the training rows; the holdout is never touched by training.
-    Added rows are split off first, so that they change nothing about the holdout, and go to the
-    training rows, but for those whose inputs the holdout has as well.
+    Validation rows are taken from the training rows, and the holdout is never trained on. Added
+    rows do not change the holdout: all of them go to the training rows, except those whose inputs
+    are in the holdout too.
+
+    Args:
+        data: The data set.
+        validation_fraction: Fraction of the training rows of each class, from 0 to 1.
+
+    Raises:
+        DataError: There are too few rows for three parts.
+
     """
     everything = Examples(data.inputs, data.labels, data.input_maximum)
     own = len(data.labels) - data.added
@@ -105,9 +113,9 @@ def split(data: Dataset, validation_fraction: float) -> Split:
 
 
 def _unseen(added: Examples, holdout: Examples) -> Examples:
-    """Leave out what the holdout asks: who has seen the question is not judged by it."""
-    asked = {row.tobytes() for row in holdout.inputs}
-    fresh = np.array([row.tobytes() not in asked for row in added.inputs], dtype=bool)
+    """Return the added rows whose inputs are not in the holdout."""
+    held_out = {row.tobytes() for row in holdout.inputs}
+    fresh = np.array([row.tobytes() not in held_out for row in added.inputs], dtype=bool)
     if not fresh.all():
         logger.warning(
             "added rows left out, since they are test rows", extra={"rows": int((~fresh).sum())}
@@ -116,10 +124,16 @@ def _unseen(added: Examples, holdout: Examples) -> Examples:
 
 
 def stratified(labels: Labels, fraction: float, seed: int) -> tuple[Rows, Rows]:
-    """Return the rows that stay and the rows taken out, in order.
+    """Return the rows that stay and the rows that are taken out, both in ascending order.
 
-    `fraction` of every class is taken out, rounded, but at least one row where a class has two
-    or more, and never all of them.
+    A fraction of each class is taken out, rounded, but at least one row of a class with two or
+    more, and never all of them.
+
+    Args:
+        labels: (n,) class indices.
+        fraction: The fraction, from 0 to 1.
+        seed: Seed of the random choice.
+
     """
     rng = np.random.default_rng(seed)
     taken = np.zeros(len(labels), dtype=bool)

@@ -1,4 +1,4 @@
-"""Calibration: whether a probability of 0.9 is right nine times in ten, and how to make it so."""
+"""Calibration: measure whether probabilities match frequencies, and correct them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -33,10 +33,10 @@ TINY, EPSILON = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).eps
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """Predictions gathered by their confidence: (BINS,) each, 0 where a bin is empty.
+    """Predictions in bins by their confidence: (BINS,) each, 0 where a bin is empty.
 
-    * `rows`: how many predictions a bin has.
-    * `confidence`, `accuracy`: their mean probability, and the share of them that is right.
+    * `rows`: number of predictions.
+    * `confidence`, `accuracy`: their mean probability, and the fraction that is correct.
     """
 
     rows: npt.NDArray[np.int64]
@@ -45,7 +45,7 @@ class Reliability:
 
 
 def reliability(probabilities: Probabilities, labels: Labels) -> Reliability:
-    """Gather the predictions (n, classes) into bins of equal width."""
+    """Count the predictions (n, classes) in bins of equal width."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
     bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)

@@ -1,4 +1,4 @@
-"""How good a network is on examples that it was not trained on."""
+"""Metrics of a network on labelled examples."""
 
 from dataclasses import dataclass
 
@@ -46,7 +46,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share of rows predicted right."""
+        """The fraction of rows predicted correctly."""
         return float(self.correct.mean())
 
 
@@ -79,12 +79,12 @@ def evaluate(network: Network, weights: Weights, examples: Examples) -> Evaluati
 
 
 def accuracy(network: Network, weights: Weights, examples: Examples) -> float:
-    """Return the share of examples predicted right."""
+    """Return the fraction of examples predicted correctly."""
     return evaluate(network, weights, examples).accuracy
 
 
 def class_scores(labels: Labels, predicted: Labels, classes: int) -> ClassScores:
-    """Count how often each class is found, and how often it is found rightly.
+    """Return precision, recall and F1 of each class.
 
     A score whose denominator is 0 (a class that never occurs or is never predicted) is 0.
     """
@@ -120,7 +120,7 @@ def report(evaluation: Evaluation, class_names: tuple[str, ...]) -> str:
 
 
 def _log_loss(answers: npt.NDArray[np.float32], labels: Labels) -> float:
-    """Sigmoid outputs need not sum to 1, so every row is normalised first."""
+    """Return the mean log loss of rows that are normalised first, as sigmoid outputs need."""
     tiny = np.finfo(np.float32).tiny
     sums = answers.sum(axis=1, dtype=np.float64)
     of_truth = answers[np.arange(len(labels)), labels] / np.maximum(sums, tiny)

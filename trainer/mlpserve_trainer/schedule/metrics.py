@@ -16,7 +16,7 @@ NOT_FAILED = STATUSES[:4]
 
 
 class Metrics:
-    """What is counted, in a registry of its own."""
+    """The metrics of the schedule, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -55,16 +55,16 @@ class Metrics:
         }
 
     def follow(self, **gauges: Callable[[], float]) -> None:
-        """Ask for `running`, `next_run` and `healthy` whenever the metrics are read."""
+        """Call `running`, `next_run` and `healthy` whenever the metrics are read."""
         for name, ask in gauges.items():
             self._followed[name].set_function(ask)
 
     def count_failure(self) -> None:
-        """Count a fault of the schedule itself, which goes on."""
+        """Count a fault of the schedule itself, which continues."""
         self._failures.inc()
 
     def count(self, ended: RunResult, now: float) -> None:
-        """Take up a run that ended at `now`, in seconds since 1970."""
+        """Count a run that ended at `now`, in seconds since 1970."""
         self._runs.labels(ended.status).inc()
         self._durations.labels(ended.status).observe(ended.seconds)
         self._last_end.set(now)

@@ -1,8 +1,8 @@
-"""When to run: cron expressions and intervals, read as people mean them.
+"""Timetables: cron expressions and intervals, as crontab(5) reads them.
 
-APScheduler does the calendar. What crontab(5) has otherwise is seen to here: weekday 0 is Sunday,
-of a day of the month and a weekday that are both given one is enough, and an hour that the clock
-strikes twice, when summer time ends, counts once, unless the expression means every hour.
+APScheduler computes the times. This module changes what crontab(5) defines differently: weekday 0
+is Sunday, a day matches if either the day of the month or the weekday does, and an hour that comes
+twice, when summer time ends, counts once, unless the expression means every hour.
 """
 
 import re

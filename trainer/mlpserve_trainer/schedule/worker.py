@@ -33,7 +33,7 @@ MAX_REASON = 1000
 
 @dataclass(frozen=True)
 class Job:
-    """What each run does: one training, and how it says so."""
+    """One training, and the format of its log and its result."""
 
     settings: TrainSettings
     log_format: str = "human"
@@ -43,7 +43,7 @@ class Job:
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended.
+    """The result of a run.
 
     * `status`: promoted, forced, rejected, unchanged, failed, interrupted or timed_out.
     * `exit_code`: as of `mlpserve-trainer train`; 128 and the signal where one ended it.
@@ -60,7 +60,7 @@ class RunResult:
 
 
 class Run:
-    """A training that was started in a process of its own."""
+    """A training in a process of its own."""
 
     def __init__(self, job: Job) -> None:
         # A spawned process inherits no thread, lock or signal handler of this one.
@@ -74,23 +74,23 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """How long it has been going on."""
+        """The seconds since its start."""
         return time.monotonic() - self._started
 
     def wait(self, seconds: float) -> bool:
-        """Say whether it has ended, after waiting so long at most."""
+        """Return True if it ends within so many seconds."""
         return bool(connection.wait([self._process.sentinel], seconds))
 
     def interrupt(self) -> None:
-        """End it as Ctrl-C does: what it has learnt so far stays as a checkpoint."""
+        """Interrupt it as Ctrl-C does; its checkpoint stays."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         self._process.kill()
 
     def ended(self) -> RunResult:
-        """Wait for its end and return how it came."""
+        """Wait for its end and return its result."""
         self._process.join()
         code = self._process.exitcode or 0
         exit_code = code if code >= 0 else 128 - code
@@ -106,7 +106,7 @@ class Run:
 
 
 def _cause(code: int) -> dict[str, Any]:
-    """Why a process has ended that could not say."""
+    """Return the result of a process that ended without sending one."""
     if code >= 0:
         return {"status": "failed", "reason": f"ended with exit code {code} and no answer"}
     name = signal.Signals(-code).name
@@ -115,7 +115,7 @@ def _cause(code: int) -> dict[str, Any]:
 
 
 def _work(job: Job, answers: Any) -> None:
-    """Train, in the process of its own; what came of it goes through the pipe."""
+    """Train in this process and send the result through the pipe."""
     set_up(job.log_format, job.log_level)
     try:
         interruptible_once()
@@ -131,7 +131,7 @@ def _work(job: Job, answers: Any) -> None:
 
 
 def _end_with_parent() -> None:
-    """Interrupt this process when the schedule has died: nobody would know of it any more."""
+    """Interrupt this process when the schedule dies, which would leave it running unobserved."""
     parent = parent_process()
     assert parent
     connection.wait([parent.sentinel])
