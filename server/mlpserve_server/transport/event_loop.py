@@ -139,5 +139,7 @@ class EventLoop:
 
     def _is_full(self, reader: RequestReader) -> bool:
         """Return True if as many calls wait as may; calls without a request make nobody wait."""
-        waiting = self.open - self._reading.idle
-        return max(waiting, reader.unread) >= self._limits.queue.limit
+        limit, calls = self._limits.queue.limit, self._runner.open
+        if calls < limit:  # nearly always, and cheaper to tell
+            return False
+        return max(calls - self._reading.idle, reader.unread) >= limit
