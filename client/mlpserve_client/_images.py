@@ -168,7 +168,8 @@ def open_image(
     except Exception as error:
         raise InvalidInputError(f"cannot read {name} as an image: {error}") from error
     if max_pixels < opened.width * opened.height <= 4 * max_pixels:
-        opened.draft(None, (math.isqrt(max_pixels) // 2,) * 2)
+        side = math.isqrt(max_pixels) // 2
+        opened.draft(None, (side, side))
     if opened.width * opened.height > max_pixels:
         opened.close()
         raise InvalidInputError(
@@ -187,7 +188,8 @@ def _smaller(image: "Image") -> "Image":
         return image
     import PIL.Image
 
-    image.draft(None, (math.isqrt(_LARGE),) * 2)  # a JPEG's decoder can do it; others ignore it
+    side = math.isqrt(_LARGE)
+    image.draft(None, (side, side))  # a JPEG's decoder can do it; others ignore it
     factor = math.ceil(math.sqrt(image.width * image.height / _LARGE))
     if factor == 1:
         return image
