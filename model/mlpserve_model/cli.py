@@ -23,17 +23,19 @@ _MAX_DIGITS = 18  # of a version
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 done, 1 failed, 2 wrong usage."""
+    return printing("mlpserve-models", lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     settings = parser().parse_args(arguments)
     try:
-        return printing(
-            "mlpserve-models",
-            lambda: settings.run(Store(settings.store, settings.model), settings),
-        )
+        code: int = settings.run(Store(settings.store, settings.model), settings)
     except StoreError as error:
         print(f"mlpserve-models: {plain(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    return code
 
 
 def parser() -> SettingsParser:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from mlpserve_model import StoreError
 from mlpserve_model.process.log import set_up
 from mlpserve_model.process.signals import signals_as_bytes
-from mlpserve_model.process.streams import open_standard_files
+from mlpserve_model.process.streams import printing
 from mlpserve_server.settings import Settings, read_settings
 from mlpserve_server.settings import settings_parser as parser
 from mlpserve_server.supervisor import supervise
@@ -32,7 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         itself ends with it instead, since a stuck thread must not keep it alive.
 
     """
-    open_standard_files()
+    return printing("mlpserve-server", lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     settings = read_settings(arguments)
     keep_freed_memory()  # before the first thread starts
     set_up(settings.log_format, settings.log_level)

@@ -1,8 +1,10 @@
 """Commands whose output is closed, full, read no further, or of an encoding that lacks a letter."""
 
+import json
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,17 @@ BIN = Path(sys.executable).parent
 COMMANDS = [
     "mlpserve --help",
     "mlpserve doctor",
+    "mlpserve completion bash",
     "mlpserve-models list --store STORE",
     "mlpserve-trainer datasets",
+]
+# Printed by argparse: into the other output if this one is closed, and without an error if unbuffered.
+HELPS = [
+    "mlpserve-client --help",
+    "mlpserve-models prune --help",
+    "mlpserve-server --help",
+    "mlpserve-trainer recipes --help",
+    "mlpserve-web --help",
 ]
 
 
@@ -38,16 +49,18 @@ def test_a_closed_output_is_as_if_nobody_looked(command: str, tmp_path: Path) ->
     assert ended.stderr == ""
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS + HELPS)
 def test_a_reader_that_has_enough_is_no_error(command: str, tmp_path: Path) -> None:
     ended = run(f"{command} | true", tmp_path)
     assert "Error" not in ended.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
-@pytest.mark.parametrize("command", COMMANDS)
-def test_an_output_that_is_full_is_named(command: str, tmp_path: Path) -> None:
-    ended = run(f"{command} >/dev/full", tmp_path)
+@pytest.mark.parametrize(
+    ("command", "unbuffered"), [*product(COMMANDS, ["", "1"]), *product(HELPS, [""])]
+)
+def test_an_output_that_is_full_is_named(command: str, unbuffered: str, tmp_path: Path) -> None:
+    ended = run(f"{command} >/dev/full", tmp_path, PYTHONUNBUFFERED=unbuffered)
     assert ended.returncode == 1
     assert "cannot write the output: No space left on device" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -61,15 +74,50 @@ def test_a_letter_that_the_encoding_lacks_is_escaped(command: str, tmp_path: Pat
     assert ended.stderr == ""
 
 
+CONTINUING = [
+    "mlpserve-server --store STORE --workers 1 --listen unix:STORE/socket",
+    "mlpserve-server --store STORE --workers 2 --listen 127.0.0.1:0",
+    "mlpserve-web --listen 127.0.0.1:0",
+    "mlpserve-trainer schedule --store STORE --every 1h --health-listen 127.0.0.1:0",
+]
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux has it")
-def test_a_server_with_closed_files_gives_their_numbers_to_no_connection(tmp_path: Path) -> None:
-    program = f"{BIN}/mlpserve-server"
-    flags = f"--store {tmp_path} --workers 1 --listen unix:{tmp_path}/socket"
-    line = f"exec {program} {flags} <&- >&- 2>&-"
-    with subprocess.Popen(["bash", "-c", line]) as server:
+@pytest.mark.parametrize("command", CONTINUING)
+def test_closed_files_give_their_numbers_to_no_connection(command: str, tmp_path: Path) -> None:
+    line = f"exec {BIN}/{command.replace('STORE', str(tmp_path))} <&- >&- 2>&-"
+    with subprocess.Popen(["bash", "-c", line]) as program:
         try:
-            eventually(Path(tmp_path, "socket").exists)
-            files = [str(Path(f"/proc/{server.pid}/fd/{number}").readlink()) for number in range(3)]
+            eventually(lambda: has_socket(program.pid))
+            assert standard_files(program.pid) == ["/dev/null"] * 3
+            for child in children(program.pid):
+                assert standard_files(child)[1:] == ["/dev/null"] * 2
         finally:
-            server.kill()
-    assert files == ["/dev/null"] * 3
+            program.terminate()
+            program.wait(30)
+
+
+def test_a_closed_error_output_puts_nothing_into_the_output(tmp_path: Path) -> None:
+    flags = "train --dataset digits --epochs 1 --min-accuracy 0 --json --store STORE"
+    ended = run(f"mlpserve-trainer {flags} 2>&-", tmp_path, MLPSERVE_CACHE_DIR=str(tmp_path))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert json.loads(ended.stdout)["version"] == 1
+
+
+def standard_files(process: int) -> list[str]:
+    return [str(Path(f"/proc/{process}/fd/{number}").readlink()) for number in range(3)]
+
+
+def has_socket(process: int) -> bool:
+    """Return True if a program is past its start: it has a socket open."""
+    try:
+        files = [str(file.readlink()) for file in Path(f"/proc/{process}/fd").iterdir()]
+    except FileNotFoundError:  # a file was closed meanwhile
+        return False
+    return any(file.startswith("socket:") for file in files)
+
+
+def children(process: int) -> list[int]:
+    return [
+        int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    ]

@@ -54,13 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 failed, 2 wrong usage, 3 rejected, 130 interrupted.
 
     """
+    return printing("mlpserve-trainer", lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     program = parser()
     options, unknown = program.parse_known_args(arguments)
     if unknown:
         program.error(_unknown_flag(unknown[0], vars(options)))
     try:
         with sigterm_as_sigint():
-            return printing("mlpserve-trainer", lambda: int(options.run(options)))
+            return int(options.run(options))
     except UsageError as error:
         return _fail(error, WRONG_USAGE)
     except (TrainerError, StoreError) as error:

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from mlpserve_model.process.log import set_up
-from mlpserve_model.process.streams import open_standard_files
+from mlpserve_model.process.streams import printing
 from mlpserve_web.settings import is_loopback, read_settings
 from mlpserve_web.settings import settings_parser as parser
 
@@ -17,7 +17,10 @@ log = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code: 0 done, 1 failed, 2 wrong usage."""
-    open_standard_files()
+    return printing("mlpserve-web", lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     settings = read_settings(arguments)
     set_up(settings.log_format, settings.log_level)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what matters of its log reaches ours

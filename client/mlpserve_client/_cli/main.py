@@ -21,10 +21,16 @@ __all__ = ["main", "parser"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    _open_standard_files()
     for stream in (sys.stdout, sys.stderr):
         _never_fail_to_encode(stream)
-    arguments = parser().parse_args(argv)
     try:
+        try:
+            arguments = parser().parse_args(argv)
+        except SystemExit:  # as --help ends
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            raise
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = _show_warning
@@ -82,6 +88,19 @@ def _failed(text: str, code: int = 1) -> int:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     print(f"mlpserve-client: warning: {printable(str(message))}", file=sys.stderr)
+
+
+def _open_standard_files() -> None:
+    """Open descriptors 0 to 2 if they are closed, before a connection gets their numbers."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    if sys.stderr is None:  # what is printed to None comes out at standard output
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _never_fail_to_encode(stream: TextIO | None) -> None:
