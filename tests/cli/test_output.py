@@ -19,7 +19,7 @@ COMMANDS = [
     "mlpserve-models list --store STORE",
     "mlpserve-trainer datasets",
 ]
-# Printed by argparse: into the other output if this one is closed, and without an error if unbuffered.
+# Printed by argparse: to the other output if this one is closed, without an error if unbuffered.
 HELPS = [
     "mlpserve-client --help",
     "mlpserve-models prune --help",
