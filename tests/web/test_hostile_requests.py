@@ -93,7 +93,8 @@ def test_deeply_nested_json_is_refused(web: Web, field: str, depth: int) -> None
 
 
 def test_bodies_of_many_requests_share_the_memory(server: ModelServer, start_web: StartWeb) -> None:
-    web = start_web("--target", server.target, "--max-bytes", "200000")
+    limits = ("--max-bytes", "200000", "--request-seconds", "100")
+    web = start_web("--target", server.target, *limits)
     path = "/v2/models/mnist/infer"
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000\r\n\r\n"
     with socket.create_connection((web.host, web.port)) as half:
@@ -104,6 +105,7 @@ def test_bodies_of_many_requests_share_the_memory(server: ModelServer, start_web
         assert "memory" in refused.json["error"]
         assert web.call(path, b" " * 60_000).status == 400  # small ones find room
     eventually(lambda: web.call(path, b" " * 150_000).status == 400)
+    assert web.call(path, b" " * 280_000).status == 413  # finds room never
 
 
 def test_an_answer_is_in_memory_until_it_is_read() -> None:

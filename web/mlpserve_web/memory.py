@@ -38,6 +38,8 @@ class Memory:
         def take(size: int) -> None:
             nonlocal mine
             counted = max(0, mine + size - _UNCOUNTED) - max(0, mine - _UNCOUNTED)
+            if mine + size - _UNCOUNTED > self._maximum:
+                raise HttpError(413, "more than the memory of all requests: send a smaller batch")
             if counted and self._held + counted > self._maximum:
                 message = "the requests in progress take all the memory that they may"
                 raise HttpError(503, message, retry_seconds=1)
