@@ -169,7 +169,7 @@ def open_image(
         raise InvalidInputError(f"cannot read {name} as an image: {error}") from error
     if max_pixels < opened.width * opened.height <= 4 * max_pixels:
         side = math.isqrt(max_pixels) // 2
-        opened.draft(None, (side, side))
+        opened.draft(None, (side, side))  # a JPEG has fewer then; others ignore it
     if opened.width * opened.height > max_pixels:
         opened.close()
         raise InvalidInputError(

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from mlpserve_client import Client, InvalidInputError
 from mlpserve_client._calls import Calls
-from mlpserve_client._images import fit
+from mlpserve_client._images import fit, open_image
 from mlpserve_client.testing import serve
 from tests.support.client import Connect, Expected
 from tests.support.images import png_of_size
@@ -192,6 +192,20 @@ def test_an_image_of_too_many_pixels_is_refused_by_its_header(tmp_path: Path) ->
 
     with pytest.raises(InvalidInputError, match=r"bomb\.png has 8192×8193 pixels"):
         fit(tmp_path / "bomb.png", SHAPE)
+
+
+def test_a_jpeg_of_too_many_pixels_is_decoded_at_a_smaller_scale(tmp_path: Path) -> None:
+    image = drawing("L", (500, 700), "white", "black")
+    for suffix in ("jpg", "png"):
+        image.save(tmp_path / f"seven.{suffix}")
+
+    opened = open_image(tmp_path / "seven.jpg", "seven.jpg", max_pixels=100_000)
+
+    assert opened.size == (250, 350)
+    np.testing.assert_allclose(fit(opened, SHAPE), fit(image, SHAPE), atol=0.15)
+    for name, limit in (("seven.png", 100_000), ("seven.jpg", 80_000)):
+        with pytest.raises(InvalidInputError, match="500×700 pixels"):
+            open_image(tmp_path / name, name, max_pixels=limit)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16", "F"])
