@@ -150,6 +150,7 @@ def test_a_recipe_key_is_also_an_environment_variable(
         (("--epohcs=3",), "--epohcs=3: did you mean --epochs?"),
         (("--epochs", "many"), "invalid int value: 'many'"),
         (("--hidden", "12,x"), "invalid layer sizes '12,x': expected 128 or 512,512"),
+        (("--model", "../x"), "the model name '../x' must match "),
         (("--seed", "-1"), "-1 is not a number from 0 to 9,223"),
     ],
 )
@@ -163,7 +164,7 @@ def test_a_wrong_flag_ends_with_2_and_a_hint(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--recipe", "qick"), "did you mean 'quick'"),
+        (("--recipe", "qick"), "unknown recipe 'qick': did you mean 'quick'? (a file has .toml"),
         (("--dataset", "mnits"), "did you mean mnist"),
         (("--batch-size", "0"), "recipe key batch_size: expected a whole number above 0"),
         (("--optimizer", "lion"), "expected one of adam, adamw, nesterov, sgd"),
@@ -194,6 +195,23 @@ def test_bad_data_ends_with_1_and_one_line(
     assert err.startswith("mlpserve-trainer: data set npz: expected float32 inputs from 0 to 1")
     assert err.count("\n") == 1
     assert store.versions() == []
+
+
+def test_a_refused_training_leaves_no_folder_in_the_store(store: Store, tmp_path: Path) -> None:
+    np.savez(tmp_path / "bad.npz", X=np.full((9, 4), np.nan), y=np.arange(9))
+    assert run("--dataset", "npz", "--data-dir", str(tmp_path / "bad.npz")) == 1
+    assert run("--hidden", "9999,9999") == 2
+    assert not store.folder.exists()
+
+
+def test_a_mistyped_file_is_answered_with_the_nearest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "letters.npz").touch()
+    assert main(["train", "--data-dir", str(tmp_path / "leters.npz")]) == 1
+    assert f"there is no {tmp_path}/leters.npz: did you mean letters.npz?\n" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_diverging_learning_rate_ends_with_1(
@@ -303,7 +321,7 @@ def test_a_data_folder_that_is_not_there_ends_with_1(
 ) -> None:
     missing = tmp_path / "missing"
     assert main(["train", "--dataset", dataset, "--data-dir", str(missing)]) == 1
-    assert f"{missing} does not exist" in capsys.readouterr().err
+    assert f"there is no {missing}\n" in capsys.readouterr().err
     assert store.versions() == []
 
 

@@ -25,12 +25,13 @@ from mlpserve_trainer.flags import (
     add_train_flags,
     flag,
     schedule_settings,
+    store_flags,
     train_settings,
 )
-from mlpserve_trainer.interrupts import sigterm_as_sigint
+from mlpserve_trainer.interrupts import sigterm_as_sigint, uninterrupted
 from mlpserve_trainer.recipe import load_recipe, recipe_names
+from mlpserve_trainer.release.summary import summary
 from mlpserve_trainer.reproduction import reproduce
-from mlpserve_trainer.summary import summary
 from mlpserve_trainer.sweep import BACKENDS, load_sweep, run_sweep, table
 from mlpserve_trainer.training import (
     Outcome,
@@ -72,9 +73,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     except MemoryError as error:
         return _fail(f"out of memory, a smaller --hidden needs less: {error}", FAILED)
     except KeyboardInterrupt as interrupt:
-        return _fail(
-            "; ".join(("interrupted: nothing was published", *interrupt.args)), INTERRUPTED
-        )
+        with uninterrupted():
+            return _fail(
+                "; ".join(("interrupted: nothing was published", *interrupt.args)), INTERRUPTED
+            )
 
 
 def parser() -> SettingsParser:
@@ -220,7 +222,7 @@ def _show(settings: TrainSettings, outcome: Outcome, as_json: bool) -> None:
         print(outcome.report, file=sys.stderr)
         print(json.dumps(outcome.facts()))
     else:
-        print(summary(settings, outcome))
+        print(summary(outcome, store_flags(settings)))
 
 
 def _list_datasets(options: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = [
     "add_train_flags",
     "flag",
     "schedule_settings",
+    "store_flags",
     "train_settings",
 ]
 
@@ -214,3 +216,13 @@ def schedule_settings(options: argparse.Namespace) -> TrainSettings:
 def flag(key: str) -> str:
     """Return the flag of a setting: --min-accuracy of min_accuracy."""
     return "--" + key.replace("_", "-")
+
+
+def store_flags(settings: TrainSettings) -> str:
+    """Return the flags by which other commands find the store and the model of a training."""
+    default = TrainSettings()
+    return "".join(
+        f" --{name} {shlex.quote(str(getattr(settings, name)))}"
+        for name in ("store", "model")
+        if getattr(settings, name) != getattr(default, name)
+    )

@@ -1,5 +1,6 @@
 """Files that the user named: opened if they are regular files, and read as text or TOML."""
 
+import difflib
 import io
 import tomllib
 from pathlib import Path
@@ -9,7 +10,7 @@ from mlpserve_model.process.tables import plain
 from mlpserve_model.store.atomic_files import UnusableFile, open_regular
 from mlpserve_trainer.errors import DataError, UsageError
 
-__all__ = ["open_data", "read_text", "read_toml"]
+__all__ = ["missing", "open_data", "read_text", "read_toml"]
 
 MAX_TEXT_BYTES = 64 << 20
 
@@ -25,9 +26,22 @@ def open_data(path: Path) -> io.BufferedReader:
         return open_regular(path)
     except UnusableFile as error:
         raise DataError(plain(f"{path.parent / str(error)}")) from error
+    except FileNotFoundError as error:
+        raise DataError(missing(path)) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{plain(str(path))} cannot be read: {reason}") from error
+
+
+def missing(path: Path) -> str:
+    """Say that nothing is at a path, and which name in its folder is nearest to it."""
+    try:
+        names = [entry.name for entry in path.absolute().parent.iterdir()]
+    except OSError:
+        names = []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    hint = f": did you mean {near[0]}?" if near else ""
+    return plain(f"there is no {path.absolute()}{hint}")
 
 
 def read_text(path: Path) -> str:

@@ -3,10 +3,10 @@
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 __all__ = [
     "STOP_SIGNALS",
@@ -14,6 +14,7 @@ __all__ = [
     "ignore_sigint",
     "interruptible_once",
     "sigterm_as_sigint",
+    "uninterrupted",
 ]
 
 logger = logging.getLogger(__name__)
@@ -71,13 +72,24 @@ def block_signals() -> Iterator[None]:
 @contextmanager
 def ignore_sigint() -> Iterator[None]:
     """Ignore Ctrl-C for the milliseconds in which a version is published and promoted."""
+    with _handling_sigint(lambda *_: logger.warning("too late to interrupt: publishing")):
+        yield
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore a second Ctrl-C for the milliseconds in which the first one is answered."""
+    with _handling_sigint(lambda *_: None):
+        yield
+
+
+@contextmanager
+def _handling_sigint(handler: Callable[..., Any]) -> Iterator[None]:
     # Only the main thread is ever interrupted, and only it may set handlers.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(
-        signal.SIGINT, lambda *_: logger.warning("too late to interrupt: publishing")
-    )
+    before = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:

@@ -239,7 +239,8 @@ def _read(name: str) -> dict[str, Any]:
     if name.endswith(".toml"):
         return read_toml("recipe", Path(name))
     if name not in recipe_names():
-        raise UsageError(f"unknown recipe {name!r}: {_suggest(name, recipe_names())}, or a file")
+        near = _suggest(name, recipe_names())
+        raise UsageError(f"unknown recipe {name!r}: {near} (a file has .toml at the end)")
     file = resources.files("mlpserve_trainer").joinpath(f"recipes/{name}.toml")
     return tomllib.loads(file.read_text("utf-8"))
 

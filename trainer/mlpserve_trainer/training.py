@@ -21,6 +21,7 @@ from mlpserve_trainer.fitting.run import fitted, network_for
 from mlpserve_trainer.recipe import Recipe, load_recipe
 from mlpserve_trainer.release.fingerprint import trained_before
 from mlpserve_trainer.release.gate import Rules
+from mlpserve_trainer.release.outcome import Outcome
 from mlpserve_trainer.release.preconditions import (
     check_limits,
     check_signature,
@@ -72,37 +73,6 @@ class TrainSettings:
     unless_unchanged: bool = False
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a training run.
-
-    Attributes:
-        version: Number of the published version; if UNCHANGED, of the earlier one.
-        verdict: PROMOTED, REJECTED, FORCED or UNCHANGED.
-        reasons: Why the verdict is what it is.
-        metrics: Accuracy, log loss and other figures, by name.
-        digest: "sha256:<hex>" of the weights.
-        seconds: Duration of the whole run.
-        report: Table of precision, recall and F1 of each class on the holdout.
-        place: Folder or address of the version.
-        trained_on: The data, in words.
-    """
-
-    version: int
-    verdict: str
-    reasons: tuple[str, ...]
-    metrics: dict[str, float]
-    digest: str
-    seconds: float
-    report: str
-    place: str
-    trained_on: str
-
-    def facts(self) -> dict[str, Any]:
-        """Return all fields but the report, as `--json` prints them."""
-        return {key: value for key, value in asdict(self).items() if key != "report"}
-
-
 def champion_of(settings: TrainSettings) -> int | None:
     """Return the version that is champion, None if there is none; raises StoreError."""
     return Store(settings.store, settings.model).aliases().get(CHAMPION)
@@ -119,11 +89,12 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
     """
     started = time.perf_counter()
     store = Store(settings.store, settings.model)
-    check_writable(store)
     data, parts, draft = _prepared(settings)
+    check_limits(draft, parts.holdout.labels)
+    check_writable(store)  # after all that may refuse the training: it makes the model's folder
     if settings.unless_unchanged and (before := trained_before(store, draft)):
         return _unchanged(store, before, data, time.perf_counter() - started)
-    _check_draft(store, draft, parts, settings.rules)
+    check_signature(store, draft, settings.rules)
     if settings.recipe.augments and not parts.training.is_image:
         logger.info("training without augmentation: the inputs are not uint8 images")
     challenger = _fit_challenger(settings, draft, parts, watch, data.source)
@@ -143,20 +114,16 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
 def check_publishable(settings: TrainSettings) -> None:
     """Raise what `train` would raise before its first epoch."""
     store = Store(settings.store, settings.model)
-    check_writable(store)
     _, parts, draft = _prepared(settings)
-    _check_draft(store, draft, parts, settings.rules)
+    check_limits(draft, parts.holdout.labels)
+    check_writable(store)
+    check_signature(store, draft, settings.rules)
 
 
 def _prepared(settings: TrainSettings) -> tuple[Dataset, Split, Draft]:
     data = load(settings.recipe.dataset, DataLocations(settings.data_dir, settings.cache_dir))
     parts = split(data, settings.recipe.validation_fraction)
     return data, parts, _draft(settings, network_for(settings.recipe, data), data, parts)
-
-
-def _check_draft(store: Store, draft: Draft, parts: Split, rules: Rules) -> None:
-    check_limits(draft, parts.holdout.labels)
-    check_signature(store, draft, rules)
 
 
 def _unchanged(store: Store, before: Manifest, data: Dataset, seconds: float) -> Outcome:

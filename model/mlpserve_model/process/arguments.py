@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mlpserve_model.errors import StoreError
+from mlpserve_model.format.manifest import NAME
 from mlpserve_model.process.log import FORMATS, LEVELS
 from mlpserve_model.store.location import Location, parse_location
 
@@ -54,6 +55,12 @@ def _location(text: str) -> Location:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def _model_name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"the model name {text!r} must match {NAME.pattern}")
+    return text
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoreSettings:
     """A model in a store."""
@@ -63,7 +70,7 @@ class StoreSettings:
         "the store: a folder, or s3://, gs:// or az:// with BUCKET/PREFIX",
         type=_location,
     )
-    model: str = setting("mnist", "name of the model in the store")
+    model: str = setting("mnist", "name of the model in the store", type=_model_name)
 
 
 @dataclass(frozen=True, kw_only=True)

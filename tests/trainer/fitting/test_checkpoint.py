@@ -88,6 +88,30 @@ def test_another_training_does_not_find_the_checkpoint(settings: TrainSettings) 
     assert len(files(settings)) == 1
 
 
+def test_a_training_with_nothing_to_resume_says_that_it_starts_again(
+    settings: TrainSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    train(settings)
+    assert "no checkpoint of this training" not in caplog.text
+    train(replace(settings, resume=True))
+    assert caplog.text.count("no checkpoint of this training (other data, recipe or seed)") == 1
+
+
+def test_a_second_ctrl_c_does_not_hide_how_to_resume(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Checkpoint.load
+
+    def interrupted(self: Checkpoint) -> object:
+        os.kill(os.getpid(), signal.SIGINT)
+        return load(self)
+
+    monkeypatch.setattr(Checkpoint, "load", interrupted)
+    stop_after(2, settings)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_damaged_checkpoint_is_refused(settings: TrainSettings) -> None:
     stop_after(2, settings)
     (path,) = files(settings)

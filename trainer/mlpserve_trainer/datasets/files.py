@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mlpserve_model.process.memory import usable_memory
 from mlpserve_trainer.errors import DataError
+from mlpserve_trainer.input_files import missing
 
 __all__ = ["is_folder", "memory_limit"]
 
@@ -27,6 +28,6 @@ def is_folder(path: Path) -> bool:
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except FileNotFoundError as error:
-        raise DataError(f"the data folder {path.absolute()} does not exist") from error
+        raise DataError(missing(path)) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error

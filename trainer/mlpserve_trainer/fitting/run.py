@@ -18,6 +18,7 @@ from mlpserve_trainer.fitting.checkpoint import Checkpoint
 from mlpserve_trainer.fitting.fit import Epoch, fit
 from mlpserve_trainer.fitting.progress import Watch
 from mlpserve_trainer.fitting.state import TrainingState
+from mlpserve_trainer.interrupts import uninterrupted
 from mlpserve_trainer.recipe import Recipe
 
 __all__ = ["fitted", "network_for"]
@@ -45,6 +46,11 @@ def fitted(
     Raises TrainerError when the training diverges or the checkpoint cannot be read.
     """
     state = checkpoint.load() if checkpoint and resume else None
+    if checkpoint and resume and state is None:
+        logger.info(
+            "no checkpoint of this training (other data, recipe or seed): "
+            "starting from the beginning"
+        )
     if checkpoint and state:
         first = TrainingState.initial(network, recipe, seed)
         if not state.continues(first) or state.epochs > recipe.epochs:
@@ -66,7 +72,8 @@ def _resume_hint(checkpoint: Checkpoint | None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        saved = checkpoint.load() if checkpoint else None
+        with uninterrupted():
+            saved = checkpoint.load() if checkpoint else None
         if saved is None:
             raise
         hint = f"the same command with --resume continues after epoch {saved.epochs}"

@@ -1,19 +1,29 @@
 """What the command prints after a training: the figures, the verdict, and what to do next."""
 
-import shlex
 from collections.abc import Iterator
+from importlib.util import find_spec
 
-from mlpserve_trainer.training import Outcome, TrainSettings
+from mlpserve_trainer.release.outcome import Outcome
 
 __all__ = ["summary"]
 
 
-def summary(settings: TrainSettings, outcome: Outcome) -> str:
-    """Return the result of a training as text for a terminal."""
-    return "\n".join(_lines(settings, outcome))
+# What a server needs and a trainer does not: an image of the trainer alone lacks it.
+SERVER_PACKAGE = "grpc_health"
 
 
-def _lines(settings: TrainSettings, outcome: Outcome) -> Iterator[str]:
+def summary(outcome: Outcome, flags: str) -> str:
+    """Return the result of a training as text for a terminal.
+
+    Args:
+        outcome: The result.
+        flags: Flags by which other commands find the version's store and model.
+
+    """
+    return "\n".join(_lines(outcome, flags, can_serve=find_spec(SERVER_PACKAGE) is not None))
+
+
+def _lines(outcome: Outcome, flags: str, can_serve: bool) -> Iterator[str]:
     if outcome.verdict == "UNCHANGED":
         yield f"nothing to train: {outcome.reasons[0]}"
         return
@@ -26,20 +36,17 @@ def _lines(settings: TrainSettings, outcome: Outcome) -> Iterator[str]:
     yield f"  trained on {outcome.trained_on}"
     yield f"  the version: {outcome.place}"
     yield f"  its report:  {outcome.place}/report.html\n"
-    yield from _next_steps(settings, outcome)
+    yield from _next_steps(outcome, flags, can_serve)
 
 
-def _next_steps(settings: TrainSettings, outcome: Outcome) -> Iterator[str]:
-    """Give the commands that use the version, with the flags by which they find it."""
-    default = TrainSettings()
-    flags = "".join(
-        f" --{name} {shlex.quote(str(getattr(settings, name)))}"
-        for name in ("store", "model")
-        if getattr(settings, name) != getattr(default, name)
-    )
+def _next_steps(outcome: Outcome, flags: str, can_serve: bool) -> Iterator[str]:
+    """Give the commands that use the version, if they run here."""
     if outcome.verdict == "REJECTED":
         yield "servers do not load it; to promote it in spite of the reasons above:"
         yield f"  mlpserve models promote {outcome.version} --force --reason TEXT{flags}"
+        return
+    if not can_serve:
+        yield "servers of this model load the version by themselves"
         return
     yield "next (a server of this model that runs already loads the version by itself):"
     yield f"  mlpserve serve{flags}"

@@ -1,0 +1,18 @@
+import pytest
+
+from mlpserve_trainer.release import summary
+from mlpserve_trainer.release.outcome import Outcome
+
+METRICS = {"accuracy": 0.98, "validation_accuracy": 0.97, "training_accuracy": 0.99}
+PROMOTED = Outcome(2, "PROMOTED", (), METRICS, "sha256:0", 1.5, "", "models/mnist/2", "digits")
+
+
+def test_commands_of_a_server_are_named_where_one_is_installed() -> None:
+    assert "mlpserve serve --model letters\n" in summary.summary(PROMOTED, " --model letters")
+
+
+def test_without_a_server_nobody_is_told_to_start_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary, "SERVER_PACKAGE", "no_such_package")
+    text = summary.summary(PROMOTED, "")
+    assert "mlpserve serve" not in text
+    assert text.endswith("servers of this model load the version by themselves")
