@@ -85,7 +85,14 @@ class Listed:
 
 
 def ref(message: model_pb2.ModelRef) -> ModelRef:
-    """Return a reference to a version."""
+    """Return a reference to a version.
+
+    Raises:
+        ServerError: it names none.
+
+    """
+    if message.version < 1:
+        raise ServerError(f"the server named version {message.version}, expected 1 or more")
     return ModelRef(message.name, message.version, message.digest)
 
 

@@ -175,6 +175,7 @@ def test_probabilities_that_are_none_are_refused(
         pb.PredictResponse(label=2, probabilities=[0.5, 0.5], model=REF),
         pb.PredictResponse(label=-1, probabilities=[0.5, 0.5], model=REF),
         pb.PredictResponse(model=REF),
+        pb.PredictResponse(probabilities=[0.5, 0.5], class_names=["a", "b"]),
         pb.PredictResponse(probabilities=[0.5, 0.5], model=REF, class_names=["a"] * 1_000_000),
         b"\xff" * 9,
     ],
