@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -266,10 +266,12 @@ def test_a_crash_does_not_end_the_schedule(schedule: Start) -> None:
 
 
 def test_runs_missed_during_a_run_come_once_and_after_it(schedule: Start) -> None:
-    # Four times in a row, and then none for the rest of the minute.
-    first = datetime.fromtimestamp(time.time() + 5, UTC).second
-    seconds = ",".join(str((first + i) % 60) for i in range(0, 8, 2))
-    with schedule("--cron", f"{seconds} * * * * *", "--epochs", "300") as running:
+    # Four times in one minute, and then none for the rest of the hour.
+    first = datetime.now(UTC) + timedelta(seconds=5)
+    if first.second > 53:
+        first += timedelta(seconds=60 - first.second)
+    seconds = ",".join(str(first.second + i) for i in range(0, 8, 2))
+    with schedule("--cron", f"{seconds} {first.minute} * * * *", "--epochs", "300") as running:
         child = running.event("epoch ended", epoch=1)["process"]
         os.kill(child, signal.SIGSTOP)
         time.sleep(8)
