@@ -95,6 +95,16 @@ def test_other_classes_are_trained_on_if_that_is_wanted(
     assert train(replace(settings, rules=rules)).version == 2
 
 
+def test_a_damaged_champion_of_other_classes_stops_no_training(
+    settings: TrainSettings, stripes: Dataset, tmp_path: Path
+) -> None:
+    settings = replace(settings, rules=Rules(min_accuracy=0))
+    train(settings)
+    (Store(settings.store, settings.model).path(1) / "model.npz").write_bytes(b"damaged")
+    write(tmp_path, stripes, ["a", "b", "d"])
+    assert train(settings).verdict == "PROMOTED"
+
+
 def test_a_sweep_that_publishes_is_refused_before_its_first_training(
     settings: TrainSettings, stripes: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,13 +50,13 @@ def check_writable(store: Store) -> None:
 def check_signature(store: Store, draft: Draft, rules: Rules) -> None:
     """Raise UsageError if the gate would reject the draft for its inputs or classes.
 
-    A champion that cannot be read stops nothing: the gate does not compare with it either.
+    A damaged champion stops nothing: the gate does not compare with it either.
     """
     champion = store.aliases().get(CHAMPION)
     if champion is None or rules.force_reason is not None:
         return
     try:
-        signature = store.manifest(champion).signature
+        signature = store.load(champion).manifest.signature
     except (CorruptVersion, VersionNotFound):
         return
     check = same_signature(champion, signature, draft.signature, rules.allow_signature_change)
