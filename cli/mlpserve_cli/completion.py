@@ -62,7 +62,20 @@ def _parser_of(command: Command) -> argparse.ArgumentParser | None:
         return None
     for word in command.words:
         parser = _subparsers(parser)[word]
+    _complete_files(parser)
     return parser
+
+
+def _complete_files(parser: argparse.ArgumentParser) -> None:
+    """Let shells offer files for every value that is not one of a few, as they do without us."""
+    import shtab
+
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                _complete_files(below)
+        elif action.nargs != 0 and not action.choices:
+            vars(action)["complete"] = shtab.FILE
 
 
 def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

@@ -126,7 +126,7 @@ def _move(
     store: Store, settings: Namespace, alias: str, version: int, event: str, force: bool = False
 ) -> int:
     with store.lock():
-        version = _accepted(store, version, settings.reason, force)
+        wanted, version = version, _accepted(store, version, settings.reason, force)
         previous = store.aliases().get(alias)
         if previous != version:
             store.move_alias(alias, version, expected=previous, event=event, reason=settings.reason)
@@ -135,6 +135,8 @@ def _move(
     elif previous == version:
         print(f"{alias} is at {version} already: nothing to do")
     else:
+        if version != wanted:
+            print(f"version {wanted}, which the gate rejected, is published again as {version}")
         print(f"{alias}: {previous or 'nothing'} -> {version}")
     return 0
 

@@ -1,11 +1,10 @@
 """The command mlpserve-trainer: train, schedule, reproduce, sweep, datasets, recipes."""
 
 import argparse
-import difflib
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +22,6 @@ from mlpserve_trainer.flags import (
     add_places,
     add_schedule_flags,
     add_train_flags,
-    flag,
     schedule_settings,
     store_flags,
     train_settings,
@@ -59,10 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    program = parser()
-    options, unknown = program.parse_known_args(arguments)
-    if unknown:
-        program.error(_unknown_flag(unknown[0], vars(options)))
+    options = parser().parse_args(arguments)
     try:
         with sigterm_as_sigint():
             return int(options.run(options))
@@ -237,12 +232,6 @@ def _list_recipes(_: argparse.Namespace) -> int:
     for name in recipe_names():
         print(f"{name:9} {load_recipe(name).description}")
     return DONE
-
-
-def _unknown_flag(argument: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(argument.partition("=")[0], map(flag, known), n=1)
-    hint = f": did you mean {near[0]}?" if near else ""
-    return f"unrecognized argument {argument}{hint}"
 
 
 def _fail(message: object, code: int) -> int:

@@ -1,8 +1,9 @@
 """The arguments of mlpserve-client."""
 
 import argparse
+import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from mlpserve_client import __version__
@@ -49,6 +50,18 @@ class _Parser(argparse.ArgumentParser):
             epilog=_EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+
+    def parse_args(  # type: ignore[override]  # argparse's overloads say no more than this
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """Parse the arguments; an option that is not known ends with the nearest one that is."""
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = [f"--{name.replace('_', '-')}" for name in vars(options)]
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            self.error(f"{options.command}: unrecognized argument {unknown[0]}{hint}")
+        return options
 
     def error(self, message: str) -> NoReturn:
         """Exit with 2."""

@@ -6,6 +6,7 @@
 
 import argparse
 import dataclasses
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -158,12 +159,28 @@ class SettingsParser(argparse.ArgumentParser):
         given = sys.argv[1:] if args is None else list(args)
         return super().parse_known_args([*self._from_environment(), *given], namespace)
 
+    def parse_args(  # type: ignore[override]  # as above
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """Parse the arguments; an option that is not known ends with the nearest one that is."""
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = [f"--{name.replace('_', '-')}" for name in vars(options)]
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            self.error(f"unrecognized argument {unknown[0]}{hint}")
+        return options
+
     def error(self, message: str) -> NoReturn:
-        """Exit with code 2; the message names the variables that are set: they may be the cause."""
+        """Exit with code 2 and one line, which names the variables that are set as possible causes.
+
+        The lines of usage would hide it.
+        """
         if message.startswith("argument COMMAND: invalid choice"):
             message += "; options come after the command"  # which an option's value was taken for
         used = [v for v in map(variable_of, self._actions) if v and v in os.environ]
-        super().error(message + (f" (set in the environment: {', '.join(used)})" if used else ""))
+        message += f" (set in the environment: {', '.join(used)})" if used else ""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         # Before Python 3.13 argparse drops the value of `--option=--` and goes on with a list.

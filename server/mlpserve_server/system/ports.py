@@ -62,7 +62,7 @@ def unshareable(addresses: Sequence[str]) -> str | None:
 def require_free(address: str) -> None:
     """Raise PortTaken if something prevents listening on an address that is not ours to share."""
     if reason := obstacle(address):
-        raise PortTaken(f"cannot listen on {address}: {reason}")
+        raise PortTaken(f"cannot listen on {address}: {reason} (--listen chooses another)")
 
 
 @contextmanager
