@@ -164,7 +164,9 @@ def open_image(
     try:
         opened = PIL.Image.open(file, formats=formats)
     except PIL.UnidentifiedImageError as error:  # its text holds the address of an object
-        raise InvalidInputError(f"{name} is not an image that Pillow can read, and no .npy, .npz or IDX file") from error
+        raise InvalidInputError(
+            f"{name} is not an image that Pillow can read, and no .npy, .npz or IDX file"
+        ) from error
     except Exception as error:
         raise InvalidInputError(f"cannot read {name} as an image: {error}") from error
     if max_pixels < opened.width * opened.height <= 4 * max_pixels:

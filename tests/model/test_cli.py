@@ -192,7 +192,8 @@ def test_wrong_usage_has_exit_code_2_and_changes_nothing(
 ) -> None:
     run = models(*arguments)
     assert run.code == 2
-    assert "mlpserve-models" in run.err and "--help)" in run.err
+    assert run.err.startswith("mlpserve-models")
+    assert run.err.endswith("--help)\n")
     assert run.err.count("\n") == 1
     assert store.aliases() == {"champion": 1}
 
