@@ -74,6 +74,37 @@ def test_a_csv_file_that_cannot_be_trained_on_is_refused(tmp_path: Path, text: s
         auto(tmp_path / "pets.csv")
 
 
+@pytest.mark.parametrize(("header", "column"), [("width,height,kind\n", "height"), ("", "2")])
+@pytest.mark.parametrize("value", ["1.5", "-1", "nan", "300"])
+def test_a_column_of_a_csv_file_beyond_its_range_is_named(
+    header: str, column: str, value: str, tmp_path: Path
+) -> None:
+    (tmp_path / "pets.csv").write_text(f"{header}0,{value},cat\n1,1,dog\n")
+    with pytest.raises(DataError, match=f"in column '{column}': scale each column"):
+        auto(tmp_path / "pets.csv")
+
+
+def test_the_class_column_of_a_csv_file_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    (tmp_path / "pets.csv").write_text("width,kind\n0.5,cat\n1,dog\n")
+    auto(tmp_path / "pets.csv")
+    (said,) = fields_of(caplog, "the last column is the class")
+    assert (said["column"], said["classes"]) == ("kind", 2)
+    assert "many numbers" not in caplog.text
+
+
+@pytest.mark.parametrize(("rows", "warnings"), [(11 * 19, 1), (11 * 20, 0)])
+def test_a_class_column_that_looks_like_a_measurement_is_warned_of(
+    rows: int, warnings: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "".join(f"0.5,{row % 11}\n" for row in range(rows))
+    (tmp_path / "pets.csv").write_text(text)
+    auto(tmp_path / "pets.csv")
+    assert caplog.text.count("the last column has many numbers for classes") == warnings
+
+
 def test_a_csv_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pets.csv").write_bytes("0.5,kätzchen\n".encode("latin-1"))
     with pytest.raises(DataError, match="in UTF-8"):

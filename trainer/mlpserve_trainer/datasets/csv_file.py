@@ -2,11 +2,13 @@
 
 import csv
 import io
+import logging
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from mlpserve_model.process.tables import plain
 from mlpserve_trainer.datasets.files import memory_limit
@@ -18,6 +20,10 @@ __all__ = ["read_csv"]
 
 # Of the file, in memory while it is parsed: text of four bytes a character, numbers of eight.
 BYTES_PER_BYTE = 20
+# More classes that are numbers, with fewer rows for each, are rather values to be estimated.
+MAX_USUAL_NUMBERS, ROWS_PER_CLASS = 10, 20
+
+logger = logging.getLogger(__name__)
 
 
 def read_csv(path: Path) -> LabelledRows:
@@ -27,7 +33,7 @@ def read_csv(path: Path) -> LabelledRows:
     all other numbers have to lie between 0 and 1.
 
     Raises:
-        DataError: it cannot be read, or its rows differ in length, or a column holds no number.
+        DataError: it cannot be read, its rows differ in length, or a column holds something else.
 
     """
     name = plain(str(path))
@@ -46,9 +52,10 @@ def read_csv(path: Path) -> LabelledRows:
 
 def _rows(name: str, lines: Iterable[list[str]]) -> LabelledRows:
     """Return the rows, each made numbers as it is read: as lists of text they would take more."""
-    numbers, classes, widths = array("d"), list[str](), set[int]()
+    numbers, classes, widths, header = array("d"), list[str](), set[int](), list[str]()
     for index, line in enumerate(filter(None, lines)):
         if index == 0 and not any(map(_is_number, line[:-1])):
+            header = line
             continue
         try:
             numbers.extend(map(float, line[:-1]))
@@ -63,18 +70,43 @@ def _rows(name: str, lines: Iterable[list[str]]) -> LabelledRows:
             f"{name}: expected rows of the same length, numbers and then a class, "
             f"got rows of {', '.join(map(str, sorted(widths)[:5])) or 'no'} columns"
         )
+    (width,) = widths
+    columns = header if len(header) == width else list(map(str, range(1, width + 1)))
+    _log_classes(columns[-1], classes)
     values = np.frombuffer(numbers, np.float64).reshape(len(classes), -1)
+    whole = values.max() > 1 and bool((values == np.floor(values)).all())
+    _check_range(name, columns, values, PIXEL_MAXIMUM if whole else 1)
     # As objects: in an array of strings, each takes the memory of the longest.
     labels = np.array(classes, object)
-    if values.max() > 1 and (values == np.floor(values)).all():
-        if not (values.min() >= 0 and values.max() <= PIXEL_MAXIMUM):
-            raise DataError(
-                f"{name}: expected whole numbers from 0 to {PIXEL_MAXIMUM}, or numbers from 0 to "
-                f"1, got {values.min():g} to {values.max():g}"
-            )
-        return LabelledRows(values.astype(np.uint8), labels, PIXEL_MAXIMUM)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return LabelledRows(values.astype(np.float32), labels, PIXEL_MAXIMUM)
+    return LabelledRows(values.astype(np.uint8 if whole else np.float32), labels, PIXEL_MAXIMUM)
+
+
+def _log_classes(column: str, classes: Sequence[str]) -> None:
+    """Say which column is the class, and warn if it looks like a measurement."""
+    distinct = set(classes)
+    facts = {"column": plain(column)[:200], "classes": len(distinct)}
+    logger.info("the last column is the class", extra=facts)
+    few_rows = len(classes) < ROWS_PER_CLASS * len(distinct)
+    if len(distinct) > MAX_USUAL_NUMBERS and few_rows and all(map(_is_number, distinct)):
+        logger.warning(
+            "the last column has many numbers for classes; is the class in another column?",
+            extra=facts | {"rows": len(classes)},
+        )
+
+
+def _check_range(
+    name: str, columns: Sequence[str], values: npt.NDArray[np.float64], limit: int
+) -> None:
+    """Raise DataError naming the first column with a value beyond 0 to `limit`, or a NaN."""
+    lows, highs = values.min(axis=0), values.max(axis=0)
+    beyond = np.flatnonzero(~((lows >= 0) & (highs <= limit)))  # no comparison with NaN holds
+    if len(beyond):
+        first = beyond[0]
+        raise DataError(
+            f"{name}: expected numbers from 0 to 1, or whole numbers from 0 to {PIXEL_MAXIMUM} in "
+            f"all columns, got {lows[first]:g} to {highs[first]:g} in column "
+            f"{plain(columns[first])[:200]!r}: scale each column to 0..1"
+        )
 
 
 def _is_number(text: str) -> bool:

@@ -218,7 +218,8 @@ DATASETS = {
     "idx": Source(f"a folder of IDX files (--data-dir), {CLASS_NAMES_FILE} optional", load_idx),
     "npz": Source("your own .npz with arrays X and y (--data-dir FILE)", load_npz),
     "csv": Source(
-        "your own .csv: numbers, the class in the last column (--data-dir FILE)", load_csv
+        "your own .csv: numbers from 0 to 1, the class in the last column (--data-dir FILE)",
+        load_csv,
     ),
     "images": Source("a folder with a folder of images for each class (--data-dir)", load_images),
     "auto": Source("what --data-dir holds; without one mnist, else digits", load_auto),
