@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model.process.tables import plain
+from mlpserve_trainer.datasets.dataset import Inputs
 from mlpserve_trainer.datasets.files import memory_limit
 from mlpserve_trainer.datasets.npz import PIXEL_MAXIMUM, LabelledRows
 from mlpserve_trainer.errors import DataError
@@ -78,7 +79,8 @@ def _rows(name: str, lines: Iterable[list[str]]) -> LabelledRows:
     _check_range(name, columns, values, PIXEL_MAXIMUM if whole else 1)
     # As objects: in an array of strings, each takes the memory of the longest.
     labels = np.array(classes, object)
-    return LabelledRows(values.astype(np.uint8 if whole else np.float32), labels, PIXEL_MAXIMUM)
+    inputs: Inputs = values.astype(np.uint8) if whole else values.astype(np.float32)
+    return LabelledRows(inputs, labels, PIXEL_MAXIMUM)
 
 
 def _log_classes(column: str, classes: Sequence[str]) -> None:
