@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlpserve_model import Store, StoreError
 from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
+from mlpserve_model.process.interrupts import sigterm_as_sigint, uninterrupted
 from mlpserve_model.process.log import set_up
 from mlpserve_model.process.streams import printing
 from mlpserve_trainer.datasets import DATASETS, DataLocations
@@ -26,7 +27,6 @@ from mlpserve_trainer.flags import (
     store_flags,
     train_settings,
 )
-from mlpserve_trainer.interrupts import sigterm_as_sigint, uninterrupted
 from mlpserve_trainer.recipe import load_recipe, recipe_names
 from mlpserve_trainer.release.summary import summary
 from mlpserve_trainer.reproduction import reproduce

@@ -9,6 +9,7 @@ from dataclasses import replace
 from threadpoolctl import threadpool_limits
 
 from mlpserve_model import Network
+from mlpserve_model.process.interrupts import uninterrupted
 from mlpserve_trainer.datasets import Dataset
 from mlpserve_trainer.datasets.split import Examples, Split
 from mlpserve_trainer.errors import CheckpointDamaged
@@ -18,7 +19,6 @@ from mlpserve_trainer.fitting.checkpoint import Checkpoint
 from mlpserve_trainer.fitting.fit import Epoch, fit
 from mlpserve_trainer.fitting.progress import Watch
 from mlpserve_trainer.fitting.state import TrainingState
-from mlpserve_trainer.interrupts import uninterrupted
 from mlpserve_trainer.recipe import Recipe
 
 __all__ = ["fitted", "network_for"]

@@ -17,10 +17,10 @@ from mlpserve_model import (
     VersionNotFound,
     Weights,
 )
+from mlpserve_model.process.interrupts import ignore_sigint
 from mlpserve_trainer.datasets.dataset import Labels
 from mlpserve_trainer.datasets.split import Examples
 from mlpserve_trainer.evaluation.scores import Evaluation, evaluate, report
-from mlpserve_trainer.interrupts import ignore_sigint
 from mlpserve_trainer.release.gate import (
     Check,
     Rules,

@@ -14,8 +14,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from mlpserve_model import Store
 from mlpserve_model.process.follower import Guard
+from mlpserve_model.process.interrupts import STOP_SIGNALS
 from mlpserve_model.process.signals import signals_as_bytes
-from mlpserve_trainer.interrupts import STOP_SIGNALS
 from mlpserve_trainer.schedule.history import RunHistory
 from mlpserve_trainer.schedule.metrics import Metrics
 from mlpserve_trainer.schedule.worker import Job, Run, RunResult

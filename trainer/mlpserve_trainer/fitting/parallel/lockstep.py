@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model.process.cpus import usable_cores
+from mlpserve_model.process.interrupts import block_signals
 from mlpserve_trainer.errors import ProcessLost
-from mlpserve_trainer.interrupts import block_signals
 
 __all__ = ["BARRIER", "Lockstep", "Steps", "Task", "run_forked", "run_interleaved", "shared"]
 
