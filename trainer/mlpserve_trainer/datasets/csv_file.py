@@ -103,7 +103,7 @@ def _check_range(
     lows, highs = values.min(axis=0), values.max(axis=0)
     beyond = np.flatnonzero(~((lows >= 0) & (highs <= limit)))  # no comparison with NaN holds
     if len(beyond):
-        first = beyond[0]
+        first = int(beyond[0])
         raise DataError(
             f"{name}: expected numbers from 0 to 1, or whole numbers from 0 to {PIXEL_MAXIMUM} in "
             f"all columns, got {lows[first]:g} to {highs[first]:g} in column "
