@@ -19,6 +19,7 @@ from mlpserve_trainer import DataError
 from mlpserve_trainer.datasets import Dataset
 from mlpserve_trainer.datasets.drop_folder import read_drops
 from mlpserve_trainer.datasets.npz import read_npz
+from tests.support.logs import fields_of
 
 ROWS = Dataset(
     "rows",
@@ -157,7 +158,8 @@ def test_a_new_file_does_not_push_older_ones_out_of_memory(
     os.utime(drop(tmp_path, "a.npz", bomb(100)), (time.time() - 60,) * 2)
     names = [file.name for file in read_drops(tmp_path, ROWS, limit=1800)]
     assert names == ["b.npz"]
-    assert "a.npz needs 1700 bytes beside the other rows" in caplog.text
+    (left,) = fields_of(caplog, "file left for the next training")
+    assert "1700 bytes beside the other rows" in str(left)
     assert (tmp_path / "a.npz").exists()
 
 

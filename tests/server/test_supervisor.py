@@ -148,8 +148,8 @@ def test_a_socket_file_is_served_by_one_worker(run: Run, tmp_path: Path) -> None
 def test_a_worker_that_cannot_start_ends_the_server_with_its_error(
     run: Run, transport: str
 ) -> None:
-    server = run("--workers", "2", "--model", "no/such/model")
-    assert "no/such/model" in server.event("cannot start")["reason"]
+    server = run("--workers", "2", "--tls-cert", "/no/such.pem", "--tls-key", "/no/such.pem")
+    assert "/no/such.pem" in server.event("cannot start")["reason"]
     assert server.process.wait(timeout=20) == 1
 
 

@@ -255,7 +255,7 @@ def test_a_store_that_cannot_be_written_says_so_before_the_training(
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write"):
-        train(replace(settings, store=tmp_path / "file", data_dir=tmp_path / "nowhere"))
+        train(replace(settings, store=tmp_path / "file"))
 
 
 def test_the_self_test_holds_rows_of_every_class(settings: TrainSettings) -> None:

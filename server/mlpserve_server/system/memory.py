@@ -60,7 +60,8 @@ class MemoryWatch:
 
     def __init__(self, maximum: int) -> None:
         self._maximum = maximum
-        self._idle = 0
+        self._idle = resident_bytes()  # until it is known: calls may come before the first pause
+        self._settled = False
         self._trimmed = 0.0
 
     def exceeded(self, counted: int) -> bool:
@@ -81,13 +82,14 @@ class MemoryWatch:
 
     def settle(self) -> None:
         """Return what was freed, and remember what an idle process has once no more goes back."""
-        if self._idle and not self._is_above(_KEPT):
+        if self._settled and not self._is_above(_KEPT):
             return
         now, before = time.monotonic(), resident_bytes()
         if now - self._trimmed >= _TRIM_SECONDS:
             self._trimmed = now
             release_freed_memory()
-            if not self._idle or before - resident_bytes() < _MEBIBYTE:
+            if not self._settled or before - resident_bytes() < _MEBIBYTE:
+                self._settled = True
                 self._idle = resident_bytes()
 
     def _is_above(self, growth: int) -> bool:
