@@ -54,10 +54,12 @@ def serve(app: ASGIApp, settings: Namespace) -> None:
     shown = f"[{host}]" if ":" in host else host
     log.info("listening", extra={"address": f"{scheme}://{shown}:{port}"})
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the line above says it
-    # uvicorn raises the signals that stopped it a second time when it is done.
+    server = uvicorn.Server(config)
+    # For a signal that comes before uvicorn listens to them. When it is done, it also raises those
+    # that have stopped it a second time.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run([listening])
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    server.run([listening])
     log.info("stopped")
 
 
