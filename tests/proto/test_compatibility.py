@@ -1,10 +1,8 @@
 """The contract stays compatible with every contract that was committed before."""
 
-import io
 import shutil
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -32,8 +30,9 @@ def test_the_contract_breaks_none_that_was_committed_before(tmp_path: Path) -> N
     commits = _git("log", "--format=%H", "--", "proto/*.proto").decode().split()
     assert commits
     for commit in commits:
-        with tarfile.open(fileobj=io.BytesIO(_git("archive", commit, "proto"))) as archive:
-            archive.extractall(tmp_path / commit, filter="data")
+        (tmp_path / commit).mkdir()
+        unpack = ["tar", "-x", "-C", str(tmp_path / commit)]
+        subprocess.run(unpack, input=_git("archive", commit, "proto"), check=True)
         assert _breaks(ROOT / "proto", tmp_path / commit / "proto") == ""
 
 
