@@ -77,7 +77,7 @@ def test_a_host_folder_is_the_trainers_data(new_stack: NewStack, tmp_path: Path)
         "trainer", "train", "--dataset", "npz", "--epochs", "1", "--force", "--reason", "test"
     )
 
-    assert "1797 rows from /data/mine.npz" in trained
+    assert "npz: 1,797 rows from /data/mine.npz" in trained
 
 
 def test_a_data_folder_that_is_not_there_is_refused_and_not_made(
