@@ -125,7 +125,7 @@ def test_what_requests_may_take_fits_the_memory_beside_the_workers_themselves(
     """These are containers that the documents name; 2 GiB and two workers are compose's."""
     memory = int(gibibytes * 2**30)
     process = 64 * 2**20  # measured, with a small model
-    uncounted = 1 / 4  # of the budget, before calls are given up for it; and once more meanwhile
+    uncounted = 1 / 4  # of the budget, before calls are given up for it; as much again meanwhile
     budget = default_max_bytes(memory, workers)
     assert workers * (process + budget * (1 + 2 * uncounted)) < memory
     assert budget >= COPIES * max_request_bytes(budget)

@@ -41,7 +41,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Takes whole option names only, and reports wrong usage in one line."""
+    """Takes whole option names only, and reports wrong usage in one line.
+
+    As the SettingsParser of the other programs, which the client may not import.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
