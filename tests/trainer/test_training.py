@@ -17,6 +17,7 @@ from mlpserve_model import (
     Signature,
     Store,
 )
+from mlpserve_model.evidence.reference import read_reference
 from mlpserve_trainer import (
     DataError,
     Outcome,
@@ -68,6 +69,16 @@ def test_the_first_version_is_published_and_promoted(settings: TrainSettings) ->
     assert outcome.seconds > outcome.metrics["training_seconds"] > 0
     assert champion(settings) == 1
     assert events(settings) == [("publish", 1), ("promote", 1)]
+
+
+def test_the_version_has_a_reference_of_its_holdout(settings: TrainSettings) -> None:
+    train(settings)
+    store = Store(settings.store, "mnist")
+    reference = read_reference(store, store.verify(1))
+    assert reference is not None
+    assert reference.confusion is not None
+    assert reference.rows == sum(map(sum, reference.confusion)) == 60
+    assert [row[i] for i, row in enumerate(reference.confusion)] == list(reference.predicted)
 
 
 def test_the_manifest_says_what_the_version_was_made_of(settings: TrainSettings) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "Weights",
     "forward",
     "initialise",
+    "logits",
     "loss_and_gradients",
     "pre_activation",
     "scale_pixels",
@@ -102,11 +103,16 @@ def initialise(network: Network, rng: np.random.Generator, scheme: str = "he") -
 
 def forward(network: Network, weights: Weights, x: Array) -> Array:
     """Return the probabilities (rows, classes) of `x` (rows, inputs)."""
+    return OUTPUT[network.output_activation].forward(logits(network, weights, x))
+
+
+def logits(network: Network, weights: Weights, x: Array) -> Array:
+    """Return what the output activation is applied to: (rows, classes) of `x` (rows, inputs)."""
     hidden = HIDDEN[network.hidden_activation].forward
     a = x
     for layer in weights[:-1]:
         a = hidden(pre_activation(layer, a))
-    return OUTPUT[network.output_activation].forward(pre_activation(weights[-1], a))
+    return pre_activation(weights[-1], a)
 
 
 def loss_and_gradients(

@@ -75,6 +75,14 @@ def test_it_shows_what_was_measured_and_decided(pages: tuple[str, str]) -> None:
     assert Reader(pages[0]).tags.count("svg") == 5
 
 
+def test_it_compares_the_holdout_with_its_predecessors(pages: tuple[str, str]) -> None:
+    first, second = (text.split("<h2>Drift</h2>")[1].split("<h2>")[0] for text in pages)
+    assert "no champion with a reference.json" in first
+    assert "beside the 60 rows of champion 1's" in second
+    for signal in ("predicted class", "confidence", "energy", "mean input"):
+        assert signal in second
+
+
 def test_names_of_classes_are_text_and_not_markup(pages: tuple[str, str]) -> None:
     assert "<b>left</b>" in Reader(pages[0]).text
     assert "right & more" in Reader(pages[0]).text

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model.nn.network import Network, Weights, forward
+from mlpserve_model.evidence.reference import Signals, signals
+from mlpserve_model.nn.activations import OUTPUT
+from mlpserve_model.nn.network import Network, Weights, forward, logits
 from mlpserve_model.process.tables import plain
 from mlpserve_trainer.datasets.dataset import Labels
 from mlpserve_trainer.datasets.split import Examples
@@ -18,6 +20,7 @@ __all__ = [
     "evaluate",
     "probabilities",
     "report",
+    "signals_of",
 ]
 
 # Large enough for efficient matrix products, small enough to stay in the cache.
@@ -70,6 +73,17 @@ def probabilities(
         for start in starts
     ]
     return np.concatenate(chunks).astype(np.float32, copy=False)
+
+
+def signals_of(network: Network, weights: Weights, examples: Examples) -> Signals:
+    """Return what drift is measured by, of every example."""
+    output = OUTPUT[network.output_activation].forward
+    chunks = []
+    for start in range(0, len(examples), CHUNK_ROWS):
+        x = examples.scaled(slice(start, start + CHUNK_ROWS))
+        z = logits(network, weights, x)
+        chunks.append(signals(x, z, output(z)))
+    return Signals(*map(np.concatenate, zip(*chunks, strict=True)))
 
 
 def evaluate(network: Network, weights: Weights, examples: Examples) -> Evaluation:

@@ -17,10 +17,17 @@ from mlpserve_model import (
     VersionNotFound,
     Weights,
 )
+from mlpserve_model.evidence.reference import (
+    REFERENCE_FILE,
+    Reference,
+    Signals,
+    drift,
+    read_reference,
+)
 from mlpserve_model.process.interrupts import ignore_sigint
 from mlpserve_trainer.datasets.dataset import Labels
 from mlpserve_trainer.datasets.split import Examples
-from mlpserve_trainer.evaluation.scores import Evaluation, evaluate, report
+from mlpserve_trainer.evaluation.scores import Evaluation, evaluate, report, signals_of
 from mlpserve_trainer.release.gate import (
     Check,
     Rules,
@@ -30,6 +37,7 @@ from mlpserve_trainer.release.gate import (
     same_signature,
 )
 from mlpserve_trainer.report.analysis import Comparison
+from mlpserve_trainer.report.drift import Predecessor
 from mlpserve_trainer.report.html import HtmlReport
 from mlpserve_trainer.report.model_card import model_card
 
@@ -69,8 +77,12 @@ def publish(store: Store, challenger: Challenger, rules: Rules) -> Manifest:
     Raises StoreError when the store cannot be read or written.
     """
     golden = challenger.holdout.scaled(golden_rows(challenger.holdout.labels))
+    network, weights = challenger.draft.network, challenger.weights
+    signals = signals_of(network, weights, challenger.holdout)
+    reference = Reference.of(signals, challenger.holdout.labels, network.classes)
     with store.lock():
         champion = store.aliases().get(CHAMPION)
+        predecessor = _predecessor(store, champion, signals)
         checks, comparison = _checks(store, champion, challenger, rules)
         draft, page = challenger.draft, challenger.page
         verdict = judge(checks, rules.force_reason)
@@ -80,7 +92,8 @@ def publish(store: Store, challenger: Challenger, rules: Rules) -> Manifest:
         def files(version: int) -> dict[str, bytes]:
             return {
                 "model_card.md": card,
-                "report.html": page.render(version, verdict, comparison),
+                "report.html": page.render(version, verdict, comparison, predecessor),
+                REFERENCE_FILE: reference.encode(),
             }
 
         with ignore_sigint():
@@ -128,6 +141,19 @@ def _compare(
     correct = evaluate(champion.manifest.network, champion.weights, challenger.holdout).correct
     comparison = Comparison(version, correct)
     return [same, no_worse(challenger.evaluation.correct, comparison, rules.margin)], comparison
+
+
+def _predecessor(store: Store, champion: int | None, signals: Signals) -> Predecessor | None:
+    """Compare the holdout with the champion's; None where there is nothing to compare with."""
+    if champion is None:
+        return None
+    try:
+        reference = read_reference(store, store.manifest(champion))
+    except (CorruptVersion, VersionNotFound):
+        return None
+    if reference is None or len(reference.predicted) <= signals.predicted.max():
+        return None
+    return Predecessor(champion, reference.rows, drift(reference, reference.count(signals)))
 
 
 def _settle(store: Store, manifest: Manifest, champion: int | None) -> None:

@@ -15,6 +15,7 @@ from mlpserve_model import Draft, Verdict
 from mlpserve_model.process.tables import plain
 from mlpserve_trainer.report import figures
 from mlpserve_trainer.report.analysis import Analysis, Comparison, Mistake
+from mlpserve_trainer.report.drift import Predecessor, drift_rows
 
 __all__ = ["HtmlReport"]
 
@@ -46,13 +47,20 @@ class HtmlReport:
             "units": self._units(),
         }
 
-    def render(self, version: int, verdict: Verdict, comparison: Comparison | None) -> bytes:
+    def render(
+        self,
+        version: int,
+        verdict: Verdict,
+        comparison: Comparison | None,
+        predecessor: Predecessor | None = None,
+    ) -> bytes:
         """Return the page.
 
         Args:
             version: Number of the version.
             verdict: The gate's verdict.
             comparison: The champion's predictions, if there was a champion to compare with.
+            predecessor: How the holdout differs from the champion's, if that left a reference.
         """
         draft = self._draft
         sizes = "-".join(map(str, draft.network.layer_sizes))
@@ -66,6 +74,7 @@ class HtmlReport:
             "tiles": _tiles(draft.metrics),
             "classes": self._classes(),
             "comparison": self._comparison(comparison),
+            "drift": _drift(predecessor),
             "errors": self.analysis.calibration_in_words(),
             "bins": self._bins(),
             "facts": _table(_facts(draft)),
@@ -173,6 +182,18 @@ class HtmlReport:
         names, labels = self._names, self.analysis.holdout.labels
         shown = (self._row(int(row), html.escape(names[labels[row]])) for row in chosen)
         return f"<h3>{title}</h3>{_gallery(shown)}"
+
+
+def _drift(predecessor: Predecessor | None) -> str:
+    if predecessor is None:
+        return "<p>There was no champion with a reference.json to compare with.</p>"
+    header = ("signal", "G", "degrees", "p", "PSI", "PSI without drift (95 %)")
+    return (
+        f"<p>This version's holdout, {predecessor.rows_now:,} rows, beside the "
+        f"{predecessor.rows:,} rows of champion {predecessor.champion}'s. The mean input depends "
+        "on the data alone; the other signals also on the two networks.</p>"
+        + _numbers(header, drift_rows(predecessor))
+    )
 
 
 def _is_image(shape: tuple[int, ...]) -> bool:
