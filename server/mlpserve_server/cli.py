@@ -74,8 +74,8 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
     try:
         from threadpoolctl import threadpool_limits
 
+        from mlpserve_model.store.atomic_files import UnusableFile
         from mlpserve_server.observability.telemetry import TelemetryError
-        from mlpserve_server.security.files import CredentialsError
         from mlpserve_server.server import Server
         from mlpserve_server.transport.services import TransportError
     except ModuleNotFoundError as error:
@@ -90,7 +90,7 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
                 if settings.worker:
                     _report_listening()
                 stop.wait()
-        except (PortTaken, TransportError, CredentialsError, TelemetryError, StoreError) as error:
+        except (PortTaken, TransportError, UnusableFile, TelemetryError, StoreError) as error:
             log.error("cannot start", extra={"reason": str(error)})
             return 1
     logging.shutdown()

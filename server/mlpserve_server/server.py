@@ -49,7 +49,7 @@ class Server:
 
     Raises:
         StoreError: the model name is invalid.
-        CredentialsError: a certificate or token file cannot be used.
+        UnusableFile: a certificate or token file cannot be used.
         TelemetryError: the packages for traces are not installed.
         TransportError: the transport is not supported here.
 

@@ -12,6 +12,7 @@ from mlpserve_model import (
     CHAMPION,
     Store,
 )
+from mlpserve_model.store.atomic_files import UnusableFile
 from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.oip_catalog import OpenCatalog
 from mlpserve_server.dataplane.predictions import Answer, DataPlane, complete
@@ -22,7 +23,6 @@ from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.observability.observer import CallInfo
 from mlpserve_server.observability.tracing import Traces
 from mlpserve_server.security.certificates import Certificates, Files
-from mlpserve_server.security.files import CredentialsError
 from mlpserve_server.security.tokens import Tokens, read_tokens
 from mlpserve_server.settings import read_settings
 from mlpserve_server.transport.status import refusal_of
@@ -115,12 +115,12 @@ def metadata(data: bytes) -> None:
     _traces().sample(call)
 
 
-@target(CredentialsError)
+@target(UnusableFile)
 def tokens(data: bytes) -> None:
     read_tokens(scratch("tokens", data))
 
 
-@target(CredentialsError)
+@target(UnusableFile)
 def certificates(data: bytes) -> None:
     cert, key, ca = split(data, 3)
     paths = (scratch("cert.pem", cert), scratch("key.pem", key))

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import io
 import os
+import secrets
 import shutil
 import stat
 import time
@@ -35,7 +36,7 @@ _KINDS = {
 
 
 class UnusableFile(Exception):
-    """The entry is not a regular file, or is larger than allowed; the message says which."""
+    """A file cannot be used; the message has the reason, and nothing of the content."""
 
 
 class Directory:
@@ -131,6 +132,31 @@ class Directory:
         """Replace a file by these bytes in one step, durable when this returns."""
         with self.writing(name) as file:
             file.write(data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Make a file, durable when this returns; False, and no change, where there is one.
+
+        Writers may be at work at once, threads or processes: one of them makes it.
+        """
+        created = self.stat(name) is None and self._link_new(name, data)
+        self.sync()  # also for the name that another writer has just made
+        return created
+
+    def _link_new(self, name: str, data: bytes) -> bool:
+        temporary = f".{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        try:
+            with os.fdopen(self._create(temporary), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            folder = self._descriptor
+            os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        except FileExistsError:
+            return False
+        finally:
+            with suppress(OSError):
+                self.remove(temporary)
+        return True
 
     def append(self, name: str, lines: bytes) -> None:
         """Add whole lines to a file, durable when this returns; ends one torn by a crash first."""

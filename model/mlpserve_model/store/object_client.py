@@ -150,6 +150,12 @@ class Objects:
                 for o in page
             ]
 
+    def folders(self, folder: str = "") -> Sequence[str]:
+        """Return the last parts of the prefixes below a folder, or below the address."""
+        with _foreign():
+            found = obstore.list_with_delimiter(self._store, folder or None)
+            return [prefix.rstrip("/").rpartition("/")[2] for prefix in found["common_prefixes"]]
+
     def delete(self, names: Sequence[str]) -> None:
         """Remove objects; those that are not there count as removed."""
         for name in names:
@@ -158,7 +164,7 @@ class Objects:
 
 
 def open_objects(location: Bucket, model: str, environment: Mapping[str, str]) -> Objects:
-    """Return the objects of one model, with the credentials and endpoint of the environment.
+    """Return the objects of a model ("": of all), with the environment's credentials and endpoint.
 
     No request is sent. Raises StoreError when the environment is not sufficient.
     """
@@ -171,7 +177,7 @@ def open_objects(location: Bucket, model: str, environment: Mapping[str, str]) -
     plain = _unencrypted(environment) if location.scheme == "s3" else None
     if plain and client.get("allow_http", "").lower() not in ("1", "true"):
         raise StoreError(f"{plain} is not encrypted: AWS_ALLOW_HTTP=true allows that")
-    address = f"{location}/{model}"
+    address = f"{location}/{model}".rstrip("/")
     try:
         options: Any = {"client_options": _CLIENT | client, "retry_config": _RETRY}
         store = from_url(address, **options)

@@ -12,12 +12,9 @@ from typing import Any
 
 import grpc
 
-from mlpserve_server.security.files import (
-    CredentialsError,
-    ReloadingFiles,
-    read_private,
-    read_public,
-)
+from mlpserve_model.store.atomic_files import UnusableFile
+from mlpserve_model.store.secret_files import read_private, read_public
+from mlpserve_server.security.files import ReloadingFiles
 
 __all__ = ["USABLE_KEYS", "Certificates", "Files"]
 
@@ -53,7 +50,7 @@ class Certificates:
     """The server's certificate and, with a client CA, the authorities that callers need.
 
     Raises:
-        CredentialsError: a file cannot be read, or is not what it should be.
+        UnusableFile: a file cannot be read, or is not what it should be.
 
     """
 
@@ -78,11 +75,11 @@ class Certificates:
 
 
 def _read(files: Files) -> _Checked:
-    """Read each file once, and check those bytes; raises CredentialsError."""
+    """Read each file once, and check those bytes; raises UnusableFile."""
     chain, key = read_public(files.cert), read_private(files.key)
     certificate = _shown_by(_load_pair(files, chain, key))
     if not any(identifier in certificate for identifier in _KEY_IDENTIFIERS):
-        raise CredentialsError(
+        raise UnusableFile(
             f"the key of {files.cert} is of a kind that callers with gRPC's library refuse: "
             f"expected {USABLE_KEYS}"
         )
@@ -102,7 +99,7 @@ def _load_pair(files: Files, chain: bytes, key: bytes) -> ssl.SSLContext:
         with _as_file(chain) as chain_path, _as_file(key) as key_path:
             context.load_cert_chain(chain_path, key_path, password=_no_password)
     except ssl.SSLError as error:
-        raise CredentialsError(
+        raise UnusableFile(
             f"{files.cert} and {files.key} are not a certificate and its key, both PEM: "
             f"{_reason(error)}"
         ) from error
@@ -128,7 +125,7 @@ def _as_file(content: bytes) -> Iterator[str]:
 
 
 def _no_password() -> str:
-    raise CredentialsError("the key is encrypted: give one without a passphrase")
+    raise UnusableFile("the key is encrypted: give one without a passphrase")
 
 
 def _check_authorities(path: Path, roots: bytes) -> None:
@@ -136,7 +133,7 @@ def _check_authorities(path: Path, roots: bytes) -> None:
         with _as_file(roots) as roots_path:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(roots_path)
     except ssl.SSLError as error:
-        raise CredentialsError(f"{path} has no PEM certificates: {_reason(error)}") from error
+        raise UnusableFile(f"{path} has no PEM certificates: {_reason(error)}") from error
 
 
 def _reason(error: ssl.SSLError) -> str:
@@ -158,7 +155,7 @@ def _shown_by(context: ssl.SSLContext) -> bytes:
         for side in (caller_side, server_side, caller_side):
             _shake_hands(side)
     except ssl.SSLError as error:
-        raise CredentialsError(f"no TLS with this certificate: {_reason(error)}") from error
+        raise UnusableFile(f"no TLS with this certificate: {_reason(error)}") from error
     return caller_side.getpeercert(binary_form=True) or b""
 
 

@@ -27,7 +27,7 @@ class Credentials:
         pause: seconds between two looks at the files.
 
     Raises:
-        CredentialsError: a file cannot be used.
+        UnusableFile: a file cannot be used.
 
     """
 

@@ -1,24 +1,15 @@
-"""Files of certificates and tokens, which are checked, and reloaded when they change."""
+"""Files of certificates, tokens and keys, which are checked, and reloaded when they change."""
 
 import logging
-import os
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from mlpserve_model.store.atomic_files import UnusableFile, open_regular
+from mlpserve_model.store.atomic_files import UnusableFile
 
-__all__ = ["CredentialsError", "ReloadingFiles", "read_private", "read_public"]
-
-# Far more than any list of tokens or chain of certificates needs.
-_MAX_BYTES = 1 << 20
+__all__ = ["ReloadingFiles"]
 
 log = logging.getLogger(__name__)
-
-
-class CredentialsError(Exception):
-    """A file cannot be used. The message has the path and the reason, and none of the content."""
 
 
 class _Described(Protocol):
@@ -37,7 +28,7 @@ class ReloadingFiles(Generic[Value]):
     Args:
         what: what the files contain, for the log.
         files: the files whose changes are detected.
-        read: reads the value from the files, or raises CredentialsError. The constructor passes
+        read: reads the value from the files, or raises UnusableFile. The constructor passes
             that on. A later failure keeps the value and is logged once for each change.
 
     """
@@ -61,7 +52,7 @@ class ReloadingFiles(Generic[Value]):
             return
         try:
             value = self._read()
-        except CredentialsError as error:
+        except UnusableFile as error:
             if self._stat() == before:  # if not, they have changed while they were read
                 self._accepted = before
                 fields = {"what": self.what, "reason": str(error)}
@@ -78,47 +69,6 @@ class ReloadingFiles(Generic[Value]):
 
     def _stat(self) -> list[tuple[int, ...] | None]:
         return [_stat(file) for file in self._files]
-
-
-def read_private(path: Path) -> bytes:
-    """Read a file that not every user of the machine may read.
-
-    Raises:
-        CredentialsError: it cannot be read, or every user may read or write it.
-
-    """
-    content, mode = _read(path)
-    if mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise CredentialsError(
-            f"{path} is open to every user of this machine: chmod 600 (or 640) it; "
-            "for a mounted secret set its mode (defaultMode: 0440)"
-        )
-    return content
-
-
-def read_public(path: Path) -> bytes:
-    """Read a file of a bounded size.
-
-    Raises:
-        CredentialsError: it cannot be read.
-
-    """
-    return _read(path)[0]
-
-
-def _read(path: Path) -> tuple[bytes, int]:
-    """Return the content and the mode, both through one descriptor."""
-    try:
-        with open_regular(path) as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = file.read(_MAX_BYTES + 1)
-    except UnusableFile as error:
-        raise CredentialsError(f"cannot read {path}: {error}") from error
-    except OSError as error:
-        raise CredentialsError(f"cannot read {path}: {error.strerror}") from error
-    if len(content) > _MAX_BYTES:
-        raise CredentialsError(f"{path} has more than {_MAX_BYTES} bytes")
-    return content, mode
 
 
 def _stat(path: Path) -> tuple[int, ...] | None:

@@ -1,11 +1,10 @@
 """Bearer tokens, one of which a caller needs."""
 
-import re
 from collections.abc import Iterable, Mapping
 from hmac import compare_digest
 from pathlib import Path
 
-from mlpserve_server.security.files import CredentialsError, read_private
+from mlpserve_model.store.secret_files import read_secrets
 
 __all__ = ["Tokens", "read_tokens"]
 
@@ -13,8 +12,6 @@ __all__ = ["Tokens", "read_tokens"]
 _MIN_LENGTH = 16
 # Every call is compared with every token.
 _MAX_TOKENS = 64
-_LINE = re.compile(r"([!-~]+)(?:\s+#.*)?")
-_HOW = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))' prints a strong one"
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
@@ -60,34 +57,7 @@ def read_tokens(path: Path) -> Tokens:
     """Read a file with one token a line; `#` begins a comment.
 
     Raises:
-        CredentialsError: the file cannot be read, or has an unusable line.
+        UnusableFile: the file cannot be read, or has an unusable line.
 
     """
-    try:
-        lines = read_private(path).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise CredentialsError(f"{path} is not text: expected one token a line") from None
-    tokens = [
-        _token(f"line {number} of {path}", line.strip())
-        for number, line in enumerate(lines, 1)
-        if line.strip() and not line.strip().startswith("#")
-    ]
-    if not tokens:
-        raise CredentialsError(f"{path} has no token: expected one a line; {_HOW}")
-    if len(tokens) > _MAX_TOKENS:
-        raise CredentialsError(f"{path} has {len(tokens)} tokens: expected at most {_MAX_TOKENS}")
-    return Tokens(tokens)
-
-
-def _token(where: str, line: str) -> str:
-    match = _LINE.fullmatch(line)
-    if not match:
-        raise CredentialsError(
-            f"{where} is not a token: expected printable ASCII without spaces; # begins a comment"
-        )
-    if len(match[1]) < _MIN_LENGTH:
-        raise CredentialsError(
-            f"{where}: a token of {len(match[1])} characters can be guessed: expected at least "
-            f"{_MIN_LENGTH}; {_HOW}"
-        )
-    return match[1]
+    return Tokens(read_secrets(path, "token", _MIN_LENGTH, _MAX_TOKENS))

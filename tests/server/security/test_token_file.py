@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mlpserve_model.store.atomic_files import UnusableFile
 from mlpserve_server import security
-from mlpserve_server.security.files import CredentialsError
 from mlpserve_server.security.tokens import Tokens, read_tokens
 from tests.server.security.test_tokens import SECOND, TOKEN, bearer
 
@@ -31,7 +31,7 @@ def test_what_is_no_list_of_tokens_is_refused_and_not_repeated(
     path = tmp_path / "tokens"
     path.write_bytes(content)
     path.chmod(0o600)
-    with pytest.raises(CredentialsError, match=expected) as caught:
+    with pytest.raises(UnusableFile, match=expected) as caught:
         read_tokens(path)
     assert str(path) in str(caught.value)
     assert "s3cr" not in str(caught.value)
@@ -50,7 +50,7 @@ def test_a_file_that_everybody_may_read_or_write_is_refused(
     if allowed:
         assert read_tokens(path).summary == {"count": 1}
     else:
-        with pytest.raises(CredentialsError, match="chmod 600"):
+        with pytest.raises(UnusableFile, match="chmod 600"):
             read_tokens(path)
 
 
@@ -61,7 +61,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     if kind == "a pipe":
         os.mkfifo(path)
-    with pytest.raises(CredentialsError, match=r"No such file|not a regular file"):
+    with pytest.raises(UnusableFile, match=r"No such file|not a regular file"):
         read_tokens(path)
 
 
