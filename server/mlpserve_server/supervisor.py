@@ -188,4 +188,5 @@ def _command(
     mine = [a for a in addresses if number == 1 or not a.startswith("unix:")]
     own = [f"--listen={','.join(mine)}", "--workers=1", f"--worker={number}"]
     own.append(f"--max-bytes={settings.max_bytes}")  # its share, which depends on their number
-    return [*_COMMAND, *arguments, *own]
+    # Behind `--`, which ends the flags of a command, these would not be flags.
+    return [*_COMMAND, *(word for word in arguments if word != "--"), *own]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlpserve_client import Client, InvalidInputError, MlpserveError, Prediction, _batches
+from mlpserve_client import Client, InvalidInputError, MlpserveError, Prediction, _batches, _channel
 from mlpserve_client.testing import ModelServer, serve
 from mlpserve_model import Store
 from tests.support.client import Connect, Expected, Pixels, StartServer
@@ -213,27 +213,40 @@ def many_classes() -> Iterator[str]:
         yield server.target
 
 
+@pytest.fixture(params=[16, pytest.param(1, marks=pytest.mark.slow)])
+def rows_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The rows of the largest request, with every limit as much lower as it is."""
+    part = int(request.param)
+    monkeypatch.setattr(_channel, "_MESSAGE_LIMIT", _channel._MESSAGE_LIMIT // part)
+    monkeypatch.setattr(_batches, "_MAX_STREAM_BYTES", _batches._MAX_STREAM_BYTES // part)
+    return 8192 // part
+
+
 @pytest.mark.parametrize("assumed", [256, 1])
 def test_answers_larger_than_requests_are_asked_for_in_parts(
-    connect: Connect, many_classes: str, monkeypatch: pytest.MonkeyPatch, assumed: int
+    connect: Connect,
+    many_classes: str,
+    monkeypatch: pytest.MonkeyPatch,
+    rows_at_once: int,
+    assumed: int,
 ) -> None:
     # 1: the first answer would be 98 MB, beyond gRPC's limit, and is split for it.
     monkeypatch.setattr(_batches, "_UNKNOWN_CLASSES", assumed)
     client = connect(many_classes)
-    rows = np.zeros((8192, 16), dtype=np.uint8)
-    rows[8000] = 255
+    rows = np.zeros((rows_at_once, 16), dtype=np.uint8)
+    rows[-100] = 255
 
     answers = client.predict_batch(rows)
 
-    assert answers.probabilities.shape == (8192, 3000)
+    assert answers.probabilities.shape == (rows_at_once, 3000)
     changed = (answers.probabilities != answers.probabilities[0]).any(axis=1)
-    assert np.flatnonzero(changed).tolist() == [8000]
+    assert np.flatnonzero(changed).tolist() == [rows_at_once - 100]
 
 
 def test_a_streams_requests_are_bounded_whatever_batch_size_is_asked_for(
-    connect: Connect, many_classes: str
+    connect: Connect, many_classes: str, rows_at_once: int
 ) -> None:
-    rows = np.zeros((6000, 16), dtype=np.uint8)
-    answers = connect(many_classes).predict_stream(iter(rows), batch_size=6000)
+    rows = np.zeros((rows_at_once, 16), dtype=np.uint8)
+    answers = connect(many_classes).predict_stream(iter(rows), batch_size=rows_at_once)
 
-    assert sum(1 for _ in answers) == 6000
+    assert sum(1 for _ in answers) == rows_at_once

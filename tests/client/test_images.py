@@ -13,8 +13,7 @@ from PIL import Image, ImageDraw
 from mlpserve_client import Client, InvalidInputError
 from mlpserve_client._calls import Calls
 from mlpserve_client._images import fit, open_image
-from mlpserve_client.testing import serve
-from tests.support.client import Connect, Expected
+from tests.support.client import Expected
 from tests.support.images import png_of_size
 
 if TYPE_CHECKING:
@@ -279,7 +278,7 @@ def test_a_batch_of_images_and_arrays_is_refused(client: Client) -> None:
 
 
 def test_the_shape_is_asked_for_once_a_batch_or_stream(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def images() -> Iterator[Image.Image]:
         for _ in range(30):
@@ -293,9 +292,7 @@ def test_the_shape_is_asked_for_once_a_batch_or_stream(
         return model(self, selector, timeout)
 
     monkeypatch.setattr(Calls, "model", counting)
-    with serve() as server:
-        client = connect(server.target)
-        client.predict_batch(list(images()))
-        list(client.predict_stream(images()))
+    client.predict_batch(list(images()))
+    list(client.predict_stream(images()))
 
     assert asked.count(None) == 2  # once each; a version is selected to learn its class names

@@ -11,6 +11,8 @@ import pytest
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
+from mlpserve_server.settings import read_settings
+from mlpserve_server.supervisor import _command
 from tests.support.publishing import Publish
 from tests.support.server import Run
 from tests.support.waiting import eventually
@@ -127,6 +129,13 @@ def test_a_stop_before_the_workers_are_up_ends_with_0(run: Run) -> None:
     server = run("--workers", "2", "--drain-seconds", "0")
     eventually(lambda: len(children(server.process.pid)) == 2)
     assert server.end() == 0
+
+
+def test_two_dashes_behind_the_flags_change_nothing() -> None:
+    given = ["--workers", "2", "--log-level", "error", "--"]
+    command = _command(read_settings(given), given, ["127.0.0.1:50051"], 1)
+    worker = read_settings(command[command.index("mlpserve_server") + 1 :])
+    assert (worker.workers, worker.worker, worker.log_level) == (1, 1, "error")
 
 
 def test_a_stop_just_after_a_worker_died_ends_with_0(publish: Publish, run: Run) -> None:

@@ -47,11 +47,11 @@ def measure(client: Client, seconds: float, threads: int, batch: int) -> dict[st
     enough = threading.Event()
     started = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
-        loops = [pool.submit(_loop, call, enough) for _ in range(threads)]
         try:
+            loops = [pool.submit(_loop, call, enough) for _ in range(threads)]
             wait(loops, seconds, FIRST_EXCEPTION)
         finally:
-            enough.set()  # on Ctrl-C and on a failed call too
+            enough.set()  # on Ctrl-C, also while the loops are started, and on a failed call
         latencies = np.concatenate([loop.result() for loop in loops]) * 1000
     elapsed = time.perf_counter() - started
     rate = len(latencies) / elapsed

@@ -164,7 +164,7 @@ class SettingsParser(argparse.ArgumentParser):
     ) -> Any:
         """Parse the arguments; an option that is not known ends with the nearest one that is."""
         options, unknown = self.parse_known_args(args, namespace)
-        if unknown:
+        if unknown := [word for word in unknown if word != "--"]:  # which ends the flags alone
             known = [f"--{name.replace('_', '-')}" for name in vars(options)]
             near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
             hint = f": did you mean {near[0]}?" if near else ""

@@ -76,6 +76,8 @@ class PageServer:
 
 class _Server(ThreadingTCPServer):
     allow_reuse_address = True
+    # With the default of 5, callers of a burst connect a second later or more.
+    request_queue_size = 128
     daemon_threads = True
     block_on_close = False  # a thread ends when its connection is shut down
 

@@ -116,7 +116,7 @@ class EventLoop:
         for call in waiting:
             call.watch()
         until = time.monotonic() + _CANCELLED_SECONDS
-        while waiting and (left := until - time.monotonic()) > 0:
+        while not all(c.closed for c in waiting) and (left := until - time.monotonic()) > 0:
             self._poll(left)
 
     def _look(self) -> None:

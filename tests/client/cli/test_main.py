@@ -11,7 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
-import time
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ import mlpserve_client
 from mlpserve_client._cli.main import main
 from mlpserve_client.testing import ModelServer, serve
 from tests.support.authority import Authority
-from tests.support.client import Expected, Pixels, StartServer
+from tests.support.client import Expected, Pixels, StartScripted, StartServer
 
 COMMAND = [sys.executable, "-m", "mlpserve_client"]
 COMMANDS = ("predict", "explain", "models", "model", "health", "bench")
@@ -380,10 +380,12 @@ def test_bench_is_readable_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert "calls/s" in capsys.readouterr().out
 
 
-def test_ctrl_c_ends_quietly_with_130() -> None:
-    command = [*COMMAND, "bench", "--seconds", "30"]
+def test_ctrl_c_ends_quietly_with_130(scripted: StartScripted) -> None:
+    called = threading.Event()
+    server = scripted(lambda number, context: number and called.set())  # 0 is before the threads
+    command = [*COMMAND, "bench", "--seconds", "30", "--target", server.target]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        time.sleep(1.5)
+        assert called.wait(20)
         os.kill(process.pid, signal.SIGINT)
 
         output, errors = process.communicate(timeout=20)
