@@ -382,7 +382,12 @@ def test_bench_is_readable_too(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_ctrl_c_ends_quietly_with_130(scripted: StartScripted) -> None:
     called = threading.Event()
-    server = scripted(lambda number, context: number and called.set())  # 0 is before the threads
+
+    def note(number: int, _: object) -> None:
+        if number:  # 0 is before the threads
+            called.set()
+
+    server = scripted(note)
     command = [*COMMAND, "bench", "--seconds", "30", "--target", server.target]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert called.wait(20)
