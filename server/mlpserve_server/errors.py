@@ -15,6 +15,7 @@ __all__ = [
     "TooSlow",
     "Unauthenticated",
     "UnknownService",
+    "Unsupported",
     "as_value",
 ]
 
@@ -71,6 +72,12 @@ class UnknownService(ServingError):
 
     def __init__(self) -> None:
         super().__init__("there is no such service")
+
+
+class Unsupported(ServingError):
+    """A method of other servers that this one does not have; the message says what it has."""
+
+    reason = "UNSUPPORTED"
 
 
 class NotInMemory(ServingError):

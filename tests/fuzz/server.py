@@ -98,9 +98,13 @@ def page_token(data: bytes) -> None:
 
 @target()
 def model_metadata(data: bytes) -> None:
-    catalog = OpenCatalog(_catalog(), _yes)
+    catalog = OpenCatalog(_catalog(), _yes, max_batch=16)
     if response := _response(_answer(lambda: catalog.model_metadata(data))):
         inference_pb2.ModelMetadataResponse.FromString(response)
+    if response := _response(_answer(lambda: catalog.model_config(data))):
+        inference_pb2.ModelConfigResponse.FromString(response)
+    if response := _response(_answer(lambda: catalog.repository_index(data))):
+        inference_pb2.RepositoryIndexResponse.FromString(response)
     _response(_answer(lambda: catalog.model_ready(data)))
 
 

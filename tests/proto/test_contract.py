@@ -249,7 +249,8 @@ def test_the_open_inference_protocol_has_its_methods_and_none_streams() -> None:
     service = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
     assert service.full_name == "inference.GRPCInferenceService"
     calls = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata")
+    tritons = ("ModelConfig", "RepositoryIndex")
     assert {m.name: (m.input_type.name, m.output_type.name) for m in service.methods} == {
-        name: (f"{name}Request", f"{name}Response") for name in (*calls, "ModelInfer")
+        name: (f"{name}Request", f"{name}Response") for name in (*calls, "ModelInfer", *tritons)
     }
     assert not any(m.client_streaming or m.server_streaming for m in service.methods)

@@ -61,6 +61,18 @@ class GRPCInferenceServiceStub:
     ]
     """Classifies one or many instances with one version. All are answered, in order, or none."""
 
+    ModelConfig: grpc.UnaryUnaryMultiCallable[
+        mlpserve.open_inference.inference_pb2.ModelConfigRequest,
+        mlpserve.open_inference.inference_pb2.ModelConfigResponse,
+    ]
+    """Triton's: returns how a model is called."""
+
+    RepositoryIndex: grpc.UnaryUnaryMultiCallable[
+        mlpserve.open_inference.inference_pb2.RepositoryIndexRequest,
+        mlpserve.open_inference.inference_pb2.RepositoryIndexResponse,
+    ]
+    """Triton's: lists the models and their versions in memory."""
+
 class GRPCInferenceServiceAsyncStub:
     """Describes a server and its model, and classifies."""
 
@@ -99,6 +111,18 @@ class GRPCInferenceServiceAsyncStub:
         mlpserve.open_inference.inference_pb2.ModelInferResponse,
     ]
     """Classifies one or many instances with one version. All are answered, in order, or none."""
+
+    ModelConfig: grpc.aio.UnaryUnaryMultiCallable[
+        mlpserve.open_inference.inference_pb2.ModelConfigRequest,
+        mlpserve.open_inference.inference_pb2.ModelConfigResponse,
+    ]
+    """Triton's: returns how a model is called."""
+
+    RepositoryIndex: grpc.aio.UnaryUnaryMultiCallable[
+        mlpserve.open_inference.inference_pb2.RepositoryIndexRequest,
+        mlpserve.open_inference.inference_pb2.RepositoryIndexResponse,
+    ]
+    """Triton's: lists the models and their versions in memory."""
 
 class GRPCInferenceServiceServicer(metaclass=abc.ABCMeta):
     """Describes a server and its model, and classifies."""
@@ -150,5 +174,21 @@ class GRPCInferenceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[mlpserve.open_inference.inference_pb2.ModelInferResponse, collections.abc.Awaitable[mlpserve.open_inference.inference_pb2.ModelInferResponse]]:
         """Classifies one or many instances with one version. All are answered, in order, or none."""
+
+    @abc.abstractmethod
+    def ModelConfig(
+        self,
+        request: mlpserve.open_inference.inference_pb2.ModelConfigRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mlpserve.open_inference.inference_pb2.ModelConfigResponse, collections.abc.Awaitable[mlpserve.open_inference.inference_pb2.ModelConfigResponse]]:
+        """Triton's: returns how a model is called."""
+
+    @abc.abstractmethod
+    def RepositoryIndex(
+        self,
+        request: mlpserve.open_inference.inference_pb2.RepositoryIndexRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mlpserve.open_inference.inference_pb2.RepositoryIndexResponse, collections.abc.Awaitable[mlpserve.open_inference.inference_pb2.RepositoryIndexResponse]]:
+        """Triton's: lists the models and their versions in memory."""
 
 def add_GRPCInferenceServiceServicer_to_server(servicer: GRPCInferenceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -58,10 +58,10 @@ class Catalog:
         message = codec.parse(model_pb2.ListModelsRequest, request)
         _page_size(message.page_size)
         names = [n for n in [self.manager.store.model] if n > message.page_token]
-        models = map(self._describe_model, names)
+        models = map(self.describe_model, names)
         return model_pb2.ListModelsResponse(models=models).SerializeToString()
 
-    def _describe_model(self, name: str) -> model_pb2.ModelVersion:
+    def describe_model(self, name: str) -> model_pb2.ModelVersion:
         """Return the served version of this model, or why there is none."""
         try:
             return self._describe(self.manager.get().manifest)

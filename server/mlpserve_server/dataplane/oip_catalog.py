@@ -1,32 +1,72 @@
 """The Open Inference Protocol's calls about server and models, bytes in and bytes out."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 
-from mlpserve.open_inference import inference_pb2
+from mlpserve.open_inference import inference_pb2, model_config_pb2
 from mlpserve.v1 import model_pb2
 from mlpserve_server.dataplane import codec
 from mlpserve_server.dataplane import oip_codec as open_inference
 from mlpserve_server.dataplane.catalog import Catalog
-from mlpserve_server.errors import ModelNotFound, ModelUnavailable, NotReady
+from mlpserve_server.errors import (
+    InvalidInput,
+    ModelNotFound,
+    ModelUnavailable,
+    NotReady,
+    Unsupported,
+)
 
-__all__ = ["OpenCatalog"]
+__all__ = ["UNSUPPORTED", "OpenCatalog", "refuse"]
 
 # The protocol's form is "<project>_<format>".
 PLATFORM = "mlpserve_npz"
 INPUT_DATATYPE = "FP32"  # the protocol has one for each input; UINT8 is accepted as well
 
 _Tensor = inference_pb2.ModelMetadataResponse.TensorMetadata
+BACKEND = "mlpserve"
+
+# Triton's methods that this server does not have, and what there is instead.
+_STORE = "replicas follow the store: publish a version, or move an alias with mlpserve-models"
+_VALUES = "shared memory is not supported: send the values in the request"
+UNSUPPORTED = {
+    "ModelStreamInfer": "streams are not supported: send ModelInfer calls, many at once",
+    "ModelStatistics": "statistics are Prometheus metrics: start the server with --metrics-listen",
+    "RepositoryModelLoad": _STORE,
+    "RepositoryModelUnload": _STORE,
+    "SystemSharedMemoryStatus": _VALUES,
+    "SystemSharedMemoryRegister": _VALUES,
+    "SystemSharedMemoryUnregister": _VALUES,
+    "CudaSharedMemoryStatus": _VALUES,
+    "CudaSharedMemoryRegister": _VALUES,
+    "CudaSharedMemoryUnregister": _VALUES,
+    "TraceSetting": "tracing is set when the server starts: --traces",
+    "LogSettings": "logging is set when the server starts: --log-level and --access-log",
+}
+
+_Index = inference_pb2.RepositoryIndexResponse.ModelIndex
 VersionState = model_pb2.ModelVersion.State
 
 
-class OpenCatalog:
-    """Answers all of the protocol's calls except ModelInfer; `serving` returns the readiness."""
+def refuse(method: str, request: bytes) -> bytes:
+    """Raise Unsupported with what there is instead of this method of Triton's."""
+    raise Unsupported(f"{method}: {UNSUPPORTED[method]}")
 
-    def __init__(self, catalog: Catalog, serving: Callable[[], bool]) -> None:
+
+class OpenCatalog:
+    """Answers all of the protocol's calls except ModelInfer, and the two of Triton's that describe.
+
+    Args:
+        catalog: What it describes.
+        serving: Returns the readiness.
+        max_batch: The most instances in one request.
+
+    """
+
+    def __init__(self, catalog: Catalog, serving: Callable[[], bool], max_batch: int) -> None:
         self._catalog = catalog
         self._serving = serving
+        self._max_batch = max_batch
 
     def server_live(self, request: bytes) -> bytes:
         """Answer a ServerLiveRequest: a server that can answer is live."""
@@ -60,9 +100,7 @@ class OpenCatalog:
     def model_metadata(self, request: bytes) -> bytes:
         """Answer a ModelMetadataRequest; raises ServingError."""
         message = codec.parse(inference_pb2.ModelMetadataRequest, request)
-        described = self._described(message.name, message.version)
-        if described.state == VersionState.STATE_FAILED:
-            raise ModelUnavailable(f"version {described.ref.version}: {described.state_reason}")
+        described = self._in_order(message.name, message.version)
         version = described.ref.version
         versions = [version] if message.version else self._catalog.manager.loaded
         response = inference_pb2.ModelMetadataResponse(
@@ -77,6 +115,66 @@ class OpenCatalog:
             },
         )
         return response.SerializeToString()
+
+    def model_config(self, request: bytes) -> bytes:
+        """Answer a ModelConfigRequest; raises ServingError."""
+        message = codec.parse(inference_pb2.ModelConfigRequest, request)
+        described = self._in_order(message.name, message.version)
+        config = model_config_pb2.ModelConfig(
+            name=described.ref.name,
+            platform=PLATFORM,
+            backend=BACKEND,
+            max_batch_size=self._max_batch,
+            input=[
+                model_config_pb2.ModelInput(
+                    name=open_inference.INPUT,
+                    data_type=_data_type(INPUT_DATATYPE),
+                    dims=described.input_shape,
+                )
+            ],
+            # A scalar for each instance is [1] in a configuration: Triton's has no empty dims.
+            output=[
+                model_config_pb2.ModelOutput(
+                    name=tensor.name,
+                    data_type=_data_type(tensor.datatype),
+                    dims=tensor.shape[1:] or [1],
+                )
+                for tensor in _outputs(described)
+            ],
+        )
+        return inference_pb2.ModelConfigResponse(config=config).SerializeToString()
+
+    def repository_index(self, request: bytes) -> bytes:
+        """Answer a RepositoryIndexRequest: every version in memory, or why there is none."""
+        message = codec.parse(inference_pb2.RepositoryIndexRequest, request)
+        if message.repository_name:
+            raise InvalidInput(
+                "repository_name", "the store has no name here: leave repository_name empty"
+            )
+        models = [index for index in self._index() if index.state == "READY" or not message.ready]
+        return inference_pb2.RepositoryIndexResponse(models=models).SerializeToString()
+
+    def _index(self) -> Iterator[_Index]:
+        manager = self._catalog.manager
+        name = manager.store.model
+        if versions := manager.loaded:
+            for version in versions:
+                yield _Index(name=name, version=str(version), state="READY")
+            return
+        described = self._catalog.describe_model(name)
+        loading = described.state == VersionState.STATE_LOADING
+        yield _Index(
+            name=name,
+            state="LOADING" if loading else "UNAVAILABLE",
+            reason=described.state_reason,
+        )
+
+    def _in_order(self, name: str, version: str) -> model_pb2.ModelVersion:
+        """Return a version that is not damaged; raises ServingError."""
+        described = self._described(name, version)
+        if described.state == VersionState.STATE_FAILED:
+            raise ModelUnavailable(f"version {described.ref.version}: {described.state_reason}")
+        return described
 
     def _described(self, name: str, version: str) -> model_pb2.ModelVersion:
         codec.check_name(name, self._catalog.manager.store.model)
@@ -94,3 +192,7 @@ def _outputs(described: model_pb2.ModelVersion) -> list[_Tensor]:
 
 def _tensor(name: str, datatype: str, *shape: int) -> _Tensor:
     return _Tensor(name=name, datatype=datatype, shape=[-1, *shape])
+
+
+def _data_type(datatype: str) -> model_config_pb2.DataType.ValueType:
+    return model_config_pb2.DataType.Value(f"TYPE_{datatype}")

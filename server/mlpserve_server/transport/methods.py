@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from concurrent import futures
+from functools import partial
 
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 
 from mlpserve_server.dataplane.admission import Limits
-from mlpserve_server.dataplane.oip_catalog import OpenCatalog
+from mlpserve_server.dataplane.oip_catalog import UNSUPPORTED, OpenCatalog, refuse
 from mlpserve_server.transport.call_pool import CallPool
 from mlpserve_server.transport.handlers import (
     Handler,
@@ -96,7 +97,9 @@ def _model_service(backend: Backend, pools: Pools) -> dict[str, Method]:
 
 def _inference_service(backend: Backend, pools: Pools) -> dict[str, Method]:
     data, health = backend.data, backend.health
-    catalog = OpenCatalog(backend.catalog, lambda: health.serving(PREDICTION_SERVICE))
+    catalog = OpenCatalog(
+        backend.catalog, lambda: health.serving(PREDICTION_SERVICE), data.max_batch
+    )
     infer = unary_handler(
         run_to_end(data.infer_in_steps), pools.batches, COPIES * pools.limits.max_request
     )
@@ -107,6 +110,9 @@ def _inference_service(backend: Backend, pools: Pools) -> dict[str, Method]:
         "ServerMetadata": _plain(catalog.server_metadata, pools.probes),
         "ModelReady": _plain(catalog.model_ready, pools.models),
         "ModelMetadata": _plain(catalog.model_metadata, pools.models),
+        "ModelConfig": _plain(catalog.model_config, pools.models),
+        "RepositoryIndex": _plain(catalog.repository_index, pools.models),
+        **{name: _plain(partial(refuse, name), pools.probes) for name in UNSUPPORTED},
     }
 
 

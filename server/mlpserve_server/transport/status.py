@@ -21,6 +21,7 @@ from mlpserve_server.errors import (
     TooSlow,
     Unauthenticated,
     UnknownService,
+    Unsupported,
 )
 from mlpserve_server.observability.observer import CallInfo
 
@@ -40,6 +41,7 @@ CODES: dict[type[ServingError], grpc.StatusCode] = {
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     Abandoned: grpc.StatusCode.CANCELLED,
     NoRequest: grpc.StatusCode.UNIMPLEMENTED,  # as gRPC's own servers have it
+    Unsupported: grpc.StatusCode.UNIMPLEMENTED,
     MetadataTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 

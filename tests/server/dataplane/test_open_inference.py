@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mlpserve.open_inference import inference_pb2 as pb
 from mlpserve.open_inference import inference_pb2_grpc
+from mlpserve.open_inference.model_config_pb2 import DataType
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_model import Store, Verdict
 from tests.support.publishing import Publish
@@ -298,6 +299,44 @@ def test_the_metadata_describe_what_infer_takes_and_gives(
     assert list(said.versions) == ["1", "2"]
     said = stubs.inference.ModelMetadata(pb.ModelMetadataRequest(name="mnist", version="2"))
     assert list(said.versions) == ["2"]
+
+
+def test_the_configuration_of_triton_says_the_same_as_the_metadata(
+    publish: Publish, serve: Serve
+) -> None:
+    publish()
+    stubs = serve(max_batch=77)
+    eventually(stubs.serving)
+
+    config = stubs.inference.ModelConfig(pb.ModelConfigRequest(name="mnist")).config
+
+    said = stubs.inference.ModelMetadata(pb.ModelMetadataRequest(name="mnist"))
+    assert (config.name, config.platform, config.max_batch_size) == ("mnist", said.platform, 77)
+    described = [(t.name, f"TYPE_{t.datatype}", t.shape[1:] or [1]) for t in said.outputs]
+    assert [(t.name, DataType.Name(t.data_type), list(t.dims)) for t in config.output] == described
+    (tensor,), (metadata_of_it,) = config.input, said.inputs
+    assert (tensor.name, list(tensor.dims)) == (metadata_of_it.name, metadata_of_it.shape[1:])
+    assert DataType.Name(tensor.data_type) == f"TYPE_{metadata_of_it.datatype}"
+
+
+def test_the_index_has_every_version_in_memory(
+    publish: Publish, serve: Serve, x: NDArray[np.float32]
+) -> None:
+    stubs = serve()
+    (missing,) = stubs.inference.RepositoryIndex(pb.RepositoryIndexRequest()).models
+    assert (missing.name, missing.version, missing.state) == ("mnist", "", "UNAVAILABLE")
+    assert "no model" in missing.reason
+    assert not stubs.inference.RepositoryIndex(pb.RepositoryIndexRequest(ready=True)).models
+    publish()
+    publish(seed=1, promote=False)
+    eventually(stubs.serving)
+    stubs.inference.ModelInfer(infer(x, model_version="2"))
+
+    models = stubs.inference.RepositoryIndex(pb.RepositoryIndexRequest(ready=True)).models
+
+    assert [(m.name, m.version, m.state) for m in models] == [
+        ("mnist", "1", "READY"), ("mnist", "2", "READY"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mlpserve.open_inference import inference_pb2 as pb
 from mlpserve_model import Store, StoredModel, Verdict
+from mlpserve_server.dataplane.oip_catalog import UNSUPPORTED
 from tests.support.publishing import Publish
 from tests.support.server import Refuse, Serve, Stubs
 from tests.support.waiting import eventually
@@ -241,11 +242,18 @@ def test_bytes_that_are_no_message_are_refused(method: str, stubs: Stubs, refusa
     assert f"inference.{method}Request" in refused.message
 
 
-def test_streams_of_the_protocols_extensions_are_unimplemented(stubs: Stubs) -> None:
-    call: Any = stubs.channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+@pytest.mark.parametrize("method", UNSUPPORTED)
+def test_a_method_of_triton_that_is_not_here_says_what_is(method: str, stubs: Stubs) -> None:
+    call: Any = stubs.channel.stream_stream(f"/inference.GRPCInferenceService/{method}")
     with pytest.raises(grpc.RpcError) as caught:
         next(call(iter([b""]), timeout=10))
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert caught.value.details() == f"{method}: {UNSUPPORTED[method]}"
+
+
+def test_the_repository_has_no_name(stubs: Stubs, refusal: Refuse) -> None:
+    wanted = pb.RepositoryIndexRequest(repository_name="models")
+    assert refusal(stubs.inference.RepositoryIndex, wanted).fields == ["repository_name"]
 
 
 def test_a_fault_of_ours_tells_an_id_and_nothing_else(

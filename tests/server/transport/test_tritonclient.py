@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from google.protobuf.descriptor import Descriptor
 
-from mlpserve.open_inference import inference_pb2
+from mlpserve.open_inference import inference_pb2, model_config_pb2
 from mlpserve_model import Store
+from mlpserve_server.dataplane.oip_catalog import UNSUPPORTED
 from tests.support.publishing import Publish
 from tests.support.server import Serve
 from tests.support.waiting import eventually
@@ -91,6 +92,20 @@ def test_it_is_told_what_server_and_model_are(address: str) -> None:
                 {"name": "probabilities", "datatype": "FP32", "shape": ["-1", "3"]},
             ],
         },
+        "config": {
+            "config": {
+                "name": "mnist",
+                "platform": "mlpserve_npz",
+                "backend": "mlpserve",
+                "max_batch_size": 8192,
+                "input": [{"name": "instances", "data_type": "TYPE_FP32", "dims": ["3", "4"]}],
+                "output": [
+                    {"name": "labels", "data_type": "TYPE_INT64", "dims": ["1"]},
+                    {"name": "probabilities", "data_type": "TYPE_FP32", "dims": ["3"]},
+                ],
+            }
+        },
+        "index": {"models": [{"name": "mnist", "version": "1", "state": "READY"}]},
     }
     assert heard("facts", address) == [facts, facts]
 
@@ -113,8 +128,18 @@ def test_it_is_told_what_was_wrong(address: str) -> None:
     assert not refusals
 
 
+def test_the_rest_of_its_methods_say_what_there_is_instead(address: str) -> None:
+    answers = heard("extensions", address)
+    assert answers == {
+        name: ["StatusCode.UNIMPLEMENTED", f"{name}: {UNSUPPORTED[name]}"]
+        for name in UNSUPPORTED
+        if name != "ModelStreamInfer"  # test_open_inference_refusals has the stream
+    }
+
+
 def test_our_contract_is_a_part_of_tritons() -> None:
-    messages = inference_pb2.DESCRIPTOR.message_types_by_name.values()
+    files = (inference_pb2.DESCRIPTOR, model_config_pb2.DESCRIPTOR)
+    messages = [message for file in files for message in file.message_types_by_name.values()]
     ours = dict(pair for message in messages for pair in _fields(message))
     assert len(ours) > 50
     theirs = heard("contract", "")

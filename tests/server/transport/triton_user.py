@@ -15,7 +15,7 @@ import numpy as np
 import tritonclient.grpc
 import tritonclient.grpc.aio
 from numpy.typing import NDArray
-from tritonclient.grpc import InferInput, InferRequestedOutput, service_pb2
+from tritonclient.grpc import InferInput, InferRequestedOutput, model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
 SHAPE = (3, 4)
@@ -85,6 +85,8 @@ def facts(address: str) -> list[dict[str, Any]]:
             "other ready": client.is_model_ready("cifar"),
             "server": client.get_server_metadata(as_json=True),
             "model": client.get_model_metadata("mnist", as_json=True),
+            "config": client.get_model_config("mnist", as_json=True),
+            "index": client.get_model_repository_index(as_json=True),
         }
 
     async def facts() -> dict[str, Any]:
@@ -96,6 +98,8 @@ def facts(address: str) -> list[dict[str, Any]]:
                 "other ready": await client.is_model_ready("cifar"),
                 "server": await client.get_server_metadata(as_json=True),
                 "model": await client.get_model_metadata("mnist", as_json=True),
+                "config": await client.get_model_config("mnist", as_json=True),
+                "index": await client.get_model_repository_index(as_json=True),
             }
 
     return [blocking, asyncio.run(facts())]
@@ -135,6 +139,25 @@ def refusals(address: str) -> dict[str, list[str]]:
         return codes
 
 
+def extensions(address: str) -> dict[str, list[str]]:
+    """What its other methods, which are Triton's alone, get."""
+    with tritonclient.grpc.InferenceServerClient(address) as client:
+        calls: dict[str, Callable[[], Any]] = {
+            "ModelStatistics": lambda: client.get_inference_statistics("mnist"),
+            "RepositoryModelLoad": lambda: client.load_model("mnist"),
+            "RepositoryModelUnload": lambda: client.unload_model("mnist"),
+            "SystemSharedMemoryStatus": client.get_system_shared_memory_status,
+            "SystemSharedMemoryRegister": lambda: client.register_system_shared_memory("a", "b", 1),
+            "SystemSharedMemoryUnregister": client.unregister_system_shared_memory,
+            "CudaSharedMemoryStatus": client.get_cuda_shared_memory_status,
+            "CudaSharedMemoryRegister": lambda: client.register_cuda_shared_memory("a", b"", 0, 1),
+            "CudaSharedMemoryUnregister": client.unregister_cuda_shared_memory,
+            "TraceSetting": client.get_trace_settings,
+            "LogSettings": client.get_log_settings,
+        }
+        return {name: refused(call) for name, call in calls.items()}
+
+
 def fields(descriptor: Any) -> Iterator[tuple[str, str]]:
     """Every field of the protocol as Triton has it, nested messages too."""
     for field in descriptor.fields:
@@ -146,11 +169,12 @@ def fields(descriptor: Any) -> Iterator[tuple[str, str]]:
 
 
 def contract(_: str) -> dict[str, str]:
-    messages = service_pb2.DESCRIPTOR.message_types_by_name.values()
+    files = (service_pb2.DESCRIPTOR, model_config_pb2.DESCRIPTOR)
+    messages = [message for file in files for message in file.message_types_by_name.values()]
     return dict(pair for message in messages for pair in fields(message))
 
 
-PARTS = (facts, blocking, callbacks, asynchronous, refusals, contract)
+PARTS = (facts, blocking, callbacks, asynchronous, refusals, extensions, contract)
 
 if __name__ == "__main__":
     _, address, wanted = sys.argv
