@@ -16,8 +16,9 @@ from mlpserve_model.errors import CorruptVersion
 from mlpserve_model.nn.network import Network
 
 __all__ = [
-    "FORMAT",
+    "FORMATS",
     "GOLDEN_FILE",
+    "INPUT_KINDS",
     "MANIFEST_FILE",
     "MODEL_FILE",
     "VERDICTS",
@@ -31,7 +32,11 @@ __all__ = [
     "encode_manifest",
 ]
 
-FORMAT = 1
+FORMATS = (1, 2)
+# What format 1 can say: one of these for all hidden layers, and one of those at the output.
+FORMAT_1_HIDDEN = ("relu", "sigmoid", "tanh")
+FORMAT_1_OUTPUT = ("softmax", "sigmoid")
+INPUT_KINDS = ("pixels", "real")
 MODEL_FILE = "model.npz"
 GOLDEN_FILE = "golden.npz"
 MANIFEST_FILE = "manifest.json"
@@ -77,14 +82,17 @@ class Signature:
 
     Attributes:
         input_shape: The shape of one instance.
-        input_maximum: The raw uint8 value that stands for 1.0.
+        input_maximum: The raw uint8 value that stands for 1.0; 1 for real inputs, which have none.
         class_names: One name for each class, in the order of the probabilities.
+        input_kind: "pixels" (uint8 from 0 to the maximum, or float32 from 0 to 1) or "real" (any
+            finite float32).
 
     """
 
     input_shape: tuple[int, ...]
     input_maximum: float
     class_names: tuple[str, ...]
+    input_kind: str = "pixels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,8 @@ class InputValues:
 
     Attributes:
         kind: "binary" (the two ends of the scale alone), "raw" (uint8, from 0 to the maximum) or
-            "scaled" (floats from 0 to 1). A later release may know others.
+            "scaled" (floats from 0 to 1), all three of pixels, or "real". A later release may
+            know others.
         low: The smallest value, in the scale of the training data.
         high: The largest value.
 
@@ -177,19 +186,22 @@ def encode_manifest(
 ) -> bytes:
     """Return manifest.json of a draft that is published as this version.
 
+    It is in format 1 wherever that can say it, so that older servers follow as long as they can.
+
     Raises:
         CorruptVersion: JSON cannot hold it, such as a metric that is NaN.
 
     """
+    number = _format_of(draft)
     document = {
-        "format": FORMAT,
+        "format": number,
         "model": draft.model,
         "version": version,
         "created": created.isoformat(),
         "layer_sizes": draft.network.layer_sizes,
-        "hidden_activation": draft.network.hidden_activation,
-        "output_activation": draft.network.output_activation,
+        **_activations(draft.network, number),
         "input": {
+            **({"kind": draft.signature.input_kind} if number > 1 else {}),
             "shape": draft.signature.input_shape,
             "maximum": draft.signature.input_maximum,
             **({"values": asdict(draft.input_values)} if draft.input_values else {}),
@@ -210,3 +222,19 @@ def encode_manifest(
         return text.encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as error:
         raise CorruptVersion(f"{MANIFEST_FILE} cannot be written: {error}") from error
+
+
+def _format_of(draft: Draft) -> int:
+    *hidden, output = draft.network.activations
+    is_uniform = len(set(hidden)) <= 1 and set(hidden) <= set(FORMAT_1_HIDDEN)
+    known = is_uniform and output in FORMAT_1_OUTPUT and draft.signature.input_kind == "pixels"
+    return 1 if known else 2
+
+
+def _activations(network: Network, number: int) -> dict[str, object]:
+    if number > 1:
+        return {"activations": network.activations}
+    *hidden, output = network.activations
+    # Without a hidden layer the field has no meaning, but has to be there.
+    hidden_activation = hidden[0] if hidden else FORMAT_1_HIDDEN[0]
+    return {"hidden_activation": hidden_activation, "output_activation": output}

@@ -9,8 +9,11 @@ from typing import Any
 from mlpserve_model.errors import CorruptVersion
 from mlpserve_model.format import strict_json
 from mlpserve_model.format.manifest import (
-    FORMAT,
+    FORMAT_1_HIDDEN,
+    FORMAT_1_OUTPUT,
+    FORMATS,
     GOLDEN_FILE,
+    INPUT_KINDS,
     MANIFEST_FILE,
     MAX_BYTES,
     MAX_GOLDEN_ROWS,
@@ -33,9 +36,11 @@ __all__ = ["read_manifest"]
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\.[a-z0-9]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DATASET_KEYS = ("name", "digest", "split")
-_KNOWN = frozenset({"format", "model", "version", "created", "layer_sizes", "hidden_activation",
-    "output_activation", "input", "class_names", "files", "golden_rows", "dataset", "recipe",
-    "seed", "libraries", "metrics", "gate"})  # fmt: skip
+_KNOWN = frozenset({"format", "model", "version", "created", "layer_sizes", "input", "class_names",
+    "files", "golden_rows", "dataset", "recipe", "seed", "libraries", "metrics",
+    "gate"})  # fmt: skip
+# The fields in which each format has the activations.
+_ACTIVATIONS = {1: ("hidden_activation", "output_activation"), 2: ("activations",)}
 
 
 def read_manifest(data: bytes) -> Manifest:
@@ -52,17 +57,20 @@ def read_manifest(data: bytes) -> Manifest:
     except ValueError as error:
         raise CorruptVersion(f"{MANIFEST_FILE} is not JSON: {error}") from error
     number = _integer(document, "format", 1)
-    if number != FORMAT:
-        raise CorruptVersion(f"format {number} is unknown: this release reads format {FORMAT}")
+    if number not in FORMATS:
+        known = " and ".join(map(str, FORMATS))
+        raise CorruptVersion(f"format {number} is unknown: this release reads {known}")
+    _check_activation_fields(document, number)
     manifest = Manifest(
         model=_text(document, "model", NAME),
         version=_integer(document, "version", 1),
         created=_time(document, "created"),
-        network=_network(document),
+        network=_network(document, number),
         signature=Signature(
             input_shape=_integers(document, "input.shape"),
             input_maximum=_number(_take(document, "input.maximum"), "input.maximum"),
             class_names=_texts(document, "class_names"),
+            input_kind=_input_kind(document, number),
         ),
         files=_files(document),
         golden_rows=_integer(document, "golden_rows", 1, MAX_GOLDEN_ROWS),
@@ -76,7 +84,7 @@ def read_manifest(data: bytes) -> Manifest:
         },
         gate=Verdict(_text(document, "gate.verdict"), _texts(document, "gate.reasons")),
         input_values=_input_values(document),
-        extra={k: v for k, v in document.items() if k not in _KNOWN},
+        extra={k: v for k, v in document.items() if k not in _KNOWN | set(_ACTIVATIONS[number])},
         document=data,
     )
     _check_consistency(manifest)
@@ -150,16 +158,49 @@ def _time(document: object, path: str) -> datetime:
     return time
 
 
-def _network(document: object) -> Network:
+def _check_activation_fields(document: Any, number: int) -> None:
+    """Raise CorruptVersion if a format-2 manifest has the fields of format 1 too.
+
+    Two readers might otherwise compute two different networks from it.
+    """
+    if number > 1 and (found := [name for name in _ACTIVATIONS[1] if name in document]):
+        raise CorruptVersion(f"{MANIFEST_FILE} has activations and {found[0]}, expected one")
+
+
+def _network(document: object, number: int) -> Network:
     sizes = _integers(document, "layer_sizes")
-    activations = (_text(document, "hidden_activation"), _text(document, "output_activation"))
     try:
-        network = Network(sizes, *activations)
+        if number == 1:
+            hidden, output = _format_1_activations(document)
+            network = Network.uniform(sizes, hidden, output)
+        elif activations := _texts(document, "activations"):
+            network = Network(sizes, activations)
+        else:
+            raise _wrong("activations", activations, "one for each layer")
     except ValueError as error:
         raise CorruptVersion(f"{MANIFEST_FILE}: {error}") from error
     if network.parameters > MAX_PARAMETERS:
         raise _wrong("layer_sizes", sizes, f"at most {MAX_PARAMETERS} parameters")
     return network
+
+
+def _format_1_activations(document: object) -> tuple[str, str]:
+    hidden = _text(document, "hidden_activation")
+    output = _text(document, "output_activation")
+    if hidden not in FORMAT_1_HIDDEN:
+        raise _wrong("hidden_activation", hidden, f"one of {', '.join(FORMAT_1_HIDDEN)}")
+    if output not in FORMAT_1_OUTPUT:
+        raise _wrong("output_activation", output, f"one of {', '.join(FORMAT_1_OUTPUT)}")
+    return hidden, output
+
+
+def _input_kind(document: object, number: int) -> str:
+    if number == 1:
+        return INPUT_KINDS[0]
+    kind = _text(document, "input.kind")
+    if kind not in INPUT_KINDS:
+        raise _wrong("input.kind", kind, f"one of {', '.join(INPUT_KINDS)}")
+    return kind
 
 
 def _input_values(document: object) -> InputValues | None:

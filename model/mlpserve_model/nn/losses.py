@@ -19,7 +19,8 @@ def cross_entropy(output: str, logits: Array, probabilities: Array, targets: Arr
     """Return -Σ t log p for softmax, -Σ (t log p + (1-t) log(1-p)) for sigmoid outputs.
 
     It is computed from the logits, so that no logarithm of an underflowed zero occurs:
-    log Σ exp(z) - z for softmax, log(1 + exp(z)) - t z for sigmoid.
+    log Σ exp(z) - z for softmax, log(1 + exp(z)) - t z for sigmoid. Identity outputs are no
+    probabilities, and have no cross-entropy.
     """
     if output == "softmax":
         top = logits.max(axis=1, keepdims=True)

@@ -31,22 +31,47 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The shape of a network: `layer_sizes` from inputs to classes, and its activations.
+    """The shape of a network.
 
-    Raises ValueError for fewer than two layers, a size below 1, or an unknown activation.
+    Attributes:
+        layer_sizes: Sizes from the inputs to the classes.
+        activations: One activation for each layer, the last one of OUTPUT, all others of HIDDEN;
+            if empty, they become relu, and softmax for the last layer.
+
+    Raises:
+        ValueError: There are fewer than two sizes or one below 1, or an activation is unknown, or
+            there are more or fewer of them than layers.
+
     """
 
     layer_sizes: tuple[int, ...]
-    hidden_activation: str = "relu"
-    output_activation: str = "softmax"
+    activations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.layer_sizes) < 2 or min(self.layer_sizes) < 1:
             raise ValueError(f"layer_sizes must be two or more sizes >= 1, got {self.layer_sizes}")
-        if self.hidden_activation not in HIDDEN:
-            raise ValueError(_unknown("hidden_activation", self.hidden_activation, HIDDEN))
+        layers = len(self.layer_sizes) - 1
+        if not self.activations:
+            object.__setattr__(self, "activations", ("relu",) * (layers - 1) + ("softmax",))
+        if len(self.activations) != layers:
+            raise ValueError(f"{len(self.activations)} activations for {layers} layers")
+        for name in self.activations[:-1]:
+            if name not in HIDDEN:
+                raise ValueError(_unknown("hidden activation", name, HIDDEN))
         if self.output_activation not in OUTPUT:
-            raise ValueError(_unknown("output_activation", self.output_activation, OUTPUT))
+            raise ValueError(_unknown("output activation", self.output_activation, OUTPUT))
+
+    @classmethod
+    def uniform(
+        cls, layer_sizes: tuple[int, ...], hidden: str = "relu", output: str = "softmax"
+    ) -> "Network":
+        """Return a network whose hidden layers all have the same activation; see `Network`."""
+        return cls(layer_sizes, (hidden,) * (len(layer_sizes) - 2) + (output,))
+
+    @property
+    def output_activation(self) -> str:
+        """The activation of the last layer."""
+        return self.activations[-1]
 
     @property
     def inputs(self) -> int:
@@ -102,16 +127,18 @@ def initialise(network: Network, rng: np.random.Generator, scheme: str = "he") -
 
 
 def forward(network: Network, weights: Weights, x: Array) -> Array:
-    """Return the probabilities (rows, classes) of `x` (rows, inputs)."""
+    """Return the probabilities (rows, classes) of `x` (rows, inputs).
+
+    With `identity` as output activation they are the last layer's values as they are.
+    """
     return OUTPUT[network.output_activation].forward(logits(network, weights, x))
 
 
 def logits(network: Network, weights: Weights, x: Array) -> Array:
     """Return what the output activation is applied to: (rows, classes) of `x` (rows, inputs)."""
-    hidden = HIDDEN[network.hidden_activation].forward
     a = x
-    for layer in weights[:-1]:
-        a = hidden(pre_activation(layer, a))
+    for layer, name in zip(weights[:-1], network.activations, strict=False):
+        a = HIDDEN[name].forward(pre_activation(layer, a))
     return pre_activation(weights[-1], a)
 
 
@@ -131,26 +158,28 @@ def loss_and_gradients(
         loss: A key of LOSSES.
 
     Raises:
-        ValueError: The loss is unknown.
+        ValueError: The loss is unknown, or is not one of the output activation.
 
     """
     if loss not in LOSSES:
         raise ValueError(_unknown("loss", loss, LOSSES))
     loss_forward, loss_backward = LOSSES[loss]
-    hidden, output = HIDDEN[network.hidden_activation], network.output_activation
+    hidden, output = [HIDDEN[name] for name in network.activations[:-1]], network.output_activation
+    if (output, loss) == ("identity", "cross_entropy"):
+        raise ValueError("cross_entropy needs probabilities: use softmax or sigmoid outputs")
 
-    activations = [x]
-    for layer in weights[:-1]:
-        activations.append(hidden.forward(pre_activation(layer, activations[-1])))
+    activations, pre_activations = [x], []
+    for layer, activation in zip(weights[:-1], hidden, strict=True):
+        pre_activations.append(pre_activation(layer, activations[-1]))
+        activations.append(activation.forward(pre_activations[-1]))
     logits = pre_activation(weights[-1], activations[-1])
     probabilities = OUTPUT[output].forward(logits)
 
     delta = loss_backward(output, probabilities, targets)
     gradients = [_layer_gradient(activations[-1], delta)]
-    for a, below, layer in zip(
-        activations[:0:-1], activations[-2::-1], weights[:0:-1], strict=True
-    ):
-        delta = hidden.backward(delta @ layer.w.T, a)
+    for level in range(len(hidden) - 1, -1, -1):
+        z, a, below = pre_activations[level], activations[level + 1], activations[level]
+        delta = hidden[level].gradient(delta @ weights[level + 1].w.T, z, a)
         gradients.append(_layer_gradient(below, delta))
     return loss_forward(output, logits, probabilities, targets), tuple(reversed(gradients))
 

@@ -28,7 +28,7 @@ from tests.support.forging import Golden, Publish
         ({"recipe": {"text": "x" * 2**20}}, "expected at most 1048576"),
         ({"signature": Signature((5,), 16, ("a", "b", "c"))}, "a product of 4"),
         ({"network": Network((4, 6, 3))}, "has the header"),
-        ({"extra": {"format": 2}}, "format 2 is unknown"),
+        ({"extra": {"format": 3}}, "format 3 is unknown"),
     ],
 )
 def test_a_draft_that_is_not_valid_is_rejected_and_leaves_nothing(

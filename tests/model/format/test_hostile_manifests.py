@@ -32,7 +32,7 @@ def _odd_file(name: str) -> Callable[[Document], None]:
 
 
 LIES: dict[str, tuple[Callable[[Document], object], str]] = {
-    "an unknown format": (_set("format", 2), "format 2 is unknown: this release reads format 1"),
+    "an unknown format": (_set("format", 3), "format 3 is unknown: this release reads 1 and 2"),
     "a format of zero": (_set("format", 0), "format is 0"),
     "a format that is true": (_set("format", True), "format is True, expected an integer"),
     "a format in words": (_set("format", "1"), "format is '1', expected an integer"),
@@ -78,7 +78,10 @@ LIES: dict[str, tuple[Callable[[Document], object], str]] = {
     "layers that are an object": (_set("layer_sizes", {"4": 3}), "expected a list"),
     "other layers": (_set("layer_sizes", [4, 6, 3]), "has the header"),
     "fewer layers": (_set("layer_sizes", [4, 3]), "expected ['b1.npy', 'w1.npy']"),
-    "an unknown activation": (_set("hidden_activation", "swish"), "unknown hidden_activation"),
+    "an unknown activation": (
+        _set("hidden_activation", "swish"),
+        "expected one of relu, sigmoid, tanh",
+    ),
     "another activation": (_set("hidden_activation", "sigmoid"), "the self-test is off by"),
     "another output": (_set("output_activation", "sigmoid"), "the self-test is off by"),
     "another shape": (_set("input/shape", [2, 3]), "expected a product of 4"),

@@ -26,7 +26,7 @@ def logit_gradient(network: Network, weights: Weights, x: Array, label: int) -> 
     def logit(row: Array) -> float:
         a = row[np.newaxis]
         for layer in weights[:-1]:
-            a = HIDDEN[network.hidden_activation].forward(pre_activation(layer, a))
+            a = HIDDEN[network.activations[0]].forward(pre_activation(layer, a))
         return float(pre_activation(weights[-1], a)[0, label])
 
     steps = np.eye(len(x)) * 1e-6
@@ -38,7 +38,7 @@ def logit_gradient(network: Network, weights: Weights, x: Array, label: int) -> 
 def test_the_attributions_of_a_row_sum_to_the_difference_of_the_logits(
     sizes: tuple[int, ...], activation: str
 ) -> None:
-    network = Network(sizes, activation)
+    network = Network.uniform(sizes, activation)
     x = np.random.default_rng(1).random((50, 6))
 
     found = attributions(network, drawn(network), x, np.full(6, 0.3))
@@ -50,7 +50,7 @@ def test_the_attributions_of_a_row_sum_to_the_difference_of_the_logits(
 
 @pytest.mark.parametrize("activation", HIDDEN)
 def test_with_one_hidden_layer_they_are_integrated_gradients(activation: str) -> None:
-    network = Network((6, 5, 4), activation)
+    network = Network.uniform((6, 5, 4), activation)
     weights, x = drawn(network), np.random.default_rng(2).random(6)
     baseline, steps = np.zeros(6), 2000
 
@@ -66,7 +66,7 @@ def test_with_one_hidden_layer_they_are_integrated_gradients(activation: str) ->
 def test_close_to_the_baseline_they_are_the_gradient_times_the_difference(
     sizes: tuple[int, ...], activation: str
 ) -> None:
-    network = Network(sizes, activation)
+    network = Network.uniform(sizes, activation)
     weights, baseline = drawn(network), np.random.default_rng(3).random(6)
     for difference in (1e-4, 1e-9):  # on both sides of where the derivative takes over
         x = baseline + difference
@@ -85,6 +85,16 @@ def test_a_row_equal_to_its_baseline_owes_nothing_to_any_input() -> None:
 
     assert not found.values.any()
     np.testing.assert_array_equal(found.scores, found.baseline_scores)
+
+
+def test_layers_with_activations_of_their_own_are_complete_for_any_real_inputs() -> None:
+    network = Network((6, 8, 7, 5, 4), ("gelu", "leaky_relu", "silu", "identity"))
+    x = np.random.default_rng(9).normal(0, 30, (50, 6))
+
+    found = attributions(network, drawn(network), x, np.full(6, -2.0))
+
+    difference = found.scores - found.baseline_scores
+    np.testing.assert_allclose(found.values.sum(axis=1), difference, rtol=1e-9, atol=1e-9)
 
 
 def test_without_a_label_each_row_explains_its_own_prediction() -> None:

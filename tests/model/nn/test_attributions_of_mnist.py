@@ -65,7 +65,7 @@ def train(network: Network, pixels: Pixels) -> Weights:
 
 def logits(network: Network, weights: Weights, x: Array) -> Array:
     for layer in weights[:-1]:
-        x = HIDDEN[network.hidden_activation].forward(pre_activation(layer, x))
+        x = HIDDEN[network.activations[0]].forward(pre_activation(layer, x))
     return pre_activation(weights[-1], x)
 
 
@@ -74,7 +74,7 @@ def logits(network: Network, weights: Weights, x: Array) -> Array:
 def test_they_are_complete_for_all_test_images(
     sizes: tuple[int, ...], activation: str, pixels: Pixels
 ) -> None:
-    network = Network(sizes, activation)
+    network = Network.uniform(sizes, activation)
 
     found = attributions(network, train(network, pixels), pixels.test, ZEROS)
 
@@ -89,7 +89,7 @@ def test_they_are_complete_for_all_test_images(
 def test_with_one_hidden_layer_they_are_integrated_gradients(
     activation: str, pixels: Pixels
 ) -> None:
-    network = Network((784, 128, 10), activation)
+    network = Network.uniform((784, 128, 10), activation)
     weights = train(network, pixels)
     x = pixels.test[:200].astype(np.float64)
     found = attributions(network, weights, x, ZEROS)
@@ -98,8 +98,9 @@ def test_with_one_hidden_layer_they_are_integrated_gradients(
     z0 = pre_activation(hidden, ZEROS[np.newaxis].astype(np.float64))
     way, slopes = pre_activation(hidden, x) - z0, np.zeros((len(x), 128))
     for step in range(STEPS):  # along the straight line from the baseline, at midpoints
-        a = HIDDEN[activation].forward(z0 + way * (step + 0.5) / STEPS)
-        slopes += HIDDEN[activation].backward(np.ones_like(a), a) / STEPS
+        z = z0 + way * (step + 0.5) / STEPS
+        a = HIDDEN[activation].forward(z)
+        slopes += HIDDEN[activation].gradient(np.ones_like(a), z, a) / STEPS
     expected = x * ((slopes * last.w.T[found.labels]) @ hidden.w.T)
 
     largest = np.abs(expected).max()
@@ -110,7 +111,7 @@ def test_with_one_hidden_layer_they_are_integrated_gradients(
 
 @pytest.mark.parametrize("activation", HIDDEN)
 def test_a_network_with_random_weights_has_other_maps(activation: str, pixels: Pixels) -> None:
-    network = Network((784, 128, 10), activation)
+    network = Network.uniform((784, 128, 10), activation)
     random, x = initialise(network, np.random.default_rng(1)), pixels.test[:1000]
     trained = attributions(network, train(network, pixels), x, ZEROS)
 
@@ -126,7 +127,7 @@ def test_a_network_with_random_weights_has_other_maps(activation: str, pixels: P
 
 @pytest.mark.parametrize("activation", HIDDEN)
 def test_the_pixels_that_count_most_lower_the_logit_most(activation: str, pixels: Pixels) -> None:
-    network = Network((784, 128, 10), activation)
+    network = Network.uniform((784, 128, 10), activation)
     weights, x = train(network, pixels), pixels.test
     found = attributions(network, weights, x, ZEROS)
     rng = np.random.default_rng(0)

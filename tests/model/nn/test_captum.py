@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.mark.parametrize("activation", HIDDEN)
 @pytest.mark.parametrize("sizes", [(784, 10), (784, 128, 10), (784, 64, 48, 32, 10)])
 def test_captum_finds_the_same(sizes: tuple[int, ...], activation: str, tmp_path: Path) -> None:
-    network = Network(sizes, activation)
+    network = Network.uniform(sizes, activation)
     rng = np.random.default_rng(0)
     weights: Weights = tuple(
         Layer(2 * w.astype(np.float64), rng.normal(size=b.shape))

@@ -15,8 +15,12 @@ from mlpserve_model.nn.losses import LOSSES
 Float64 = NDArray[np.float64]
 STEP = 1e-6
 DEPTHS = {"no hidden layer": (5, 4), "one": (5, 6, 4), "two": (5, 6, 3, 4)}
-KINDS = list(itertools.product(HIDDEN, OUTPUT, LOSSES))
-OFFERED = list(itertools.product(HIDDEN, OUTPUT, LOSSES, DEPTHS))
+# Identity outputs are no probabilities, and have no cross-entropy.
+PAIRS = [
+    pair for pair in itertools.product(OUTPUT, LOSSES) if pair != ("identity", "cross_entropy")
+]
+KINDS = [(hidden, *pair) for hidden in HIDDEN for pair in PAIRS]
+OFFERED = [(*kind, depth) for kind in KINDS for depth in DEPTHS]
 
 
 def _random_weights(network: Network, rng: np.random.Generator) -> Weights:
@@ -35,7 +39,7 @@ def _targets(output: str, rows: int, classes: int, rng: np.random.Generator) -> 
 
 def _problem(hidden: str, output: str, depth: str) -> tuple[Network, Weights, Float64, Float64]:
     rng = np.random.default_rng(20)
-    network = Network(DEPTHS[depth], hidden, output)
+    network = Network.uniform(DEPTHS[depth], hidden, output)
     targets = _targets(output, 7, network.classes, rng)
     return network, _random_weights(network, rng), rng.random((7, 5)), targets
 
@@ -61,7 +65,12 @@ def _central_differences(
 
 
 def _assert_gradients_agree(hidden: str, output: str, loss: str, depth: str) -> None:
-    network, weights, x, targets = _problem(hidden, output, depth)
+    _assert_agree(*_problem(hidden, output, depth), loss)
+
+
+def _assert_agree(
+    network: Network, weights: Weights, x: Float64, targets: Float64, loss: str
+) -> None:
     _, analytic = loss_and_gradients(network, weights, x, targets, loss)
     numeric = _central_differences(network, weights, x, targets, loss)
     for ours, measured in zip(analytic, numeric, strict=True):
@@ -70,7 +79,7 @@ def _assert_gradients_agree(hidden: str, output: str, loss: str, depth: str) -> 
 
 
 def test_every_combination_offered_is_checked() -> None:
-    assert len(OFFERED) == 3 * 2 * 2 * 3
+    assert len(OFFERED) == 8 * 5 * 3
 
 
 @pytest.mark.parametrize(("hidden", "output", "loss", "depth"), OFFERED)
@@ -78,6 +87,20 @@ def test_gradients_agree_with_central_differences(
     hidden: str, output: str, loss: str, depth: str
 ) -> None:
     _assert_gradients_agree(hidden, output, loss, depth)
+
+
+def test_gradients_agree_where_every_layer_has_an_activation_of_its_own() -> None:
+    rng = np.random.default_rng(21)
+    network = Network((5, *([4] * len(HIDDEN)), 3), (*HIDDEN, "softmax"))
+    targets = _targets("softmax", 7, network.classes, rng)
+    x = rng.normal(0, 2, (7, 5))
+    _assert_agree(network, _random_weights(network, rng), x, targets, "cross_entropy")
+
+
+def test_cross_entropy_of_identity_outputs_is_refused() -> None:
+    network, weights, x, targets = _problem("relu", "identity", "one")
+    with pytest.raises(ValueError, match="use softmax or sigmoid outputs"):
+        loss_and_gradients(network, weights, x, targets, "cross_entropy")
 
 
 @pytest.mark.parametrize("slip", ["derivative at the activation", "ReLU passes all", "bias mean"])

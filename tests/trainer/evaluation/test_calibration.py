@@ -68,7 +68,7 @@ def test_the_temperature_undoes_a_confidence_that_is_off(temperature: float) -> 
 
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])
 def test_a_temperature_in_the_weights_scales_the_probabilities(output: str) -> None:
-    network = Network((5, 8, 4), output_activation=output)
+    network = Network.uniform((5, 8, 4), output=output)
     weights = initialise(network, np.random.default_rng(2))
     x = RNG.random((7, 5), dtype=np.float32)
     expected = with_temperature(forward(network, weights, x).astype(np.float32), 1.7, output)

@@ -52,7 +52,7 @@ def test_accuracy_is_the_share_of_rows_predicted_right() -> None:
 def test_log_loss_agrees_with_scikit_learn_on_normalised_answers(
     stripes: Dataset, output: str
 ) -> None:
-    network = Network((16, 8, 3), output_activation=output)
+    network = Network.uniform((16, 8, 3), output=output)
     weights = initialise(network, np.random.default_rng(7))
     part = Examples(stripes.inputs, stripes.labels, 255)
     answers = probabilities(network, weights, part).astype(np.float64)

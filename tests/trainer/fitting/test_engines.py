@@ -89,11 +89,11 @@ def test_every_optimizer_takes_the_steps_of_the_textbook(
     ids=str,
 )
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])
-@pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh"])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh", "gelu"])
 def test_every_key_of_a_recipe_means_what_the_textbook_does(
     knobs: dict[str, Any], output: str, activation: str
 ) -> None:
-    network = Network((36, 9, 7, 3), activation, output)
+    network = Network.uniform((36, 9, 7, 3), activation, output)
     assert_same_training(network, RECIPES["adam"].override(knobs))
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model import Draft, Verdict
+from mlpserve_model import Draft, Signature, Verdict
 from mlpserve_model.process.tables import plain
 from mlpserve_trainer.report import figures
 from mlpserve_trainer.report.analysis import Analysis, Comparison, Mistake
 from mlpserve_trainer.report.drift import Predecessor, drift_rows
+from mlpserve_trainer.report.model_card import activations_in_words
 
 __all__ = ["HtmlReport"]
 
@@ -211,14 +212,19 @@ def _tiles(metrics: Mapping[str, float]) -> str:
 def _facts(draft: Draft) -> dict[str, Any]:
     network, signature = draft.network, draft.signature
     return {
-        "network": f"{network.hidden_activation} inside, {network.output_activation} at the output",
+        "network": activations_in_words(network),
         "parameters": f"{network.parameters:,}",
         "data": f"{draft.dataset.name}, split: {draft.dataset.split}",
-        "input": f"{'×'.join(map(str, signature.input_shape))}, 0 to {signature.input_maximum:g}",
+        "input": f"{'×'.join(map(str, signature.input_shape))}, {_range(signature)}",
         **_values(draft),
         "seed": draft.seed,
         **draft.libraries,
     }
+
+
+def _range(signature: Signature) -> str:
+    is_real = signature.input_kind == "real"
+    return "real numbers" if is_real else f"0 to {signature.input_maximum:g}"
 
 
 def _values(draft: Draft) -> dict[str, str]:

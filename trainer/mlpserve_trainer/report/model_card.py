@@ -5,11 +5,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mlpserve_model import Draft, Verdict
+from mlpserve_model import Draft, Network, Signature, Verdict
 from mlpserve_model.process.tables import plain
 from mlpserve_trainer.report.analysis import Analysis, Comparison
 
-__all__ = ["model_card"]
+__all__ = ["activations_in_words", "model_card"]
 
 MAX_CONFUSIONS = 10
 MAX_NAMES = 100
@@ -43,10 +43,9 @@ def model_card(
         compared = _table(analysis.compare_with(comparison))
     sections = [
         f"# {_escape(draft.model)}: {sizes} on {_escape(draft.dataset.name)}\n",
-        f"A multi-layer perceptron, {network.hidden_activation} inside and "
-        f"{network.output_activation} at the output, {network.parameters:,} "
+        f"A multi-layer perceptron, {activations_in_words(network)}, {network.parameters:,} "
         "parameters. It answers with one probability for each class.\n",
-        f"* Input: {shape}, uint8 from 0 to {signature.input_maximum:g} or float32 from 0 to 1",
+        f"* Input: {shape}, {_values_taken(signature)}",
         f"* Classes: {', '.join(map(_escape, names[:MAX_NAMES]))}{more}",
         f"* Data: {_escape(draft.dataset.name)}, split: {_escape(draft.dataset.split)}",
         f"* Digest of the data: {draft.dataset.digest}",
@@ -62,6 +61,19 @@ def model_card(
         f"\n## Versions of Python and libraries\n\n{_table(draft.libraries)}",
     ]
     return ("\n".join(sections) + "\n").encode()
+
+
+def activations_in_words(network: Network) -> str:
+    """Return the activations, those of the hidden layers once if they are all the same."""
+    *hidden, output = network.activations
+    inside = dict.fromkeys(hidden) if len(set(hidden)) == 1 else hidden
+    return f"{', '.join(inside)} inside, {output} at the output" if hidden else f"only {output}"
+
+
+def _values_taken(signature: Signature) -> str:
+    if signature.input_kind == "real":
+        return "any finite float32, in the units of the training data"
+    return f"uint8 from 0 to {signature.input_maximum:g} or float32 from 0 to 1"
 
 
 def _confusions(names: tuple[str, ...], analysis: Analysis) -> str:

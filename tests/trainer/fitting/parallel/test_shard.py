@@ -5,6 +5,7 @@ import numpy.typing as npt
 import pytest
 
 from mlpserve_model import Network, initialise, loss_and_gradients
+from mlpserve_model.nn.activations import HIDDEN
 from mlpserve_trainer import Recipe
 from mlpserve_trainer.fitting.parallel.lockstep import BARRIER, Task, run_interleaved
 from mlpserve_trainer.fitting.parallel.shard import SLOTS, Shard, SharedBuffers
@@ -15,7 +16,7 @@ INPUTS = RNG.random((30, 12), dtype=np.float32)
 TARGETS = np.eye(4, dtype=np.float32)[RNG.integers(0, 4, 30)]
 EVERY_KIND = list(
     itertools.product(
-        ("relu", "sigmoid", "tanh"),
+        HIDDEN,
         ("softmax", "sigmoid"),
         ("cross_entropy", "mean_squared_error"),
     )
@@ -81,7 +82,7 @@ def test_layers_are_views_of_the_vector_in_the_order_of_the_file() -> None:
 def test_the_fast_step_computes_what_the_textbook_one_does(
     hidden: str, output: str, loss: str, members: int, between: tuple[int, ...]
 ) -> None:
-    network = Network((12, *between, 4), hidden, output)
+    network = Network.uniform((12, *between, 4), hidden, output)
     whole = Whole(network, initial(network), Recipe(loss=loss), members)
     weights = layers_of(network, whole.vector)
     expected_loss, expected = loss_and_gradients(network, weights, INPUTS, TARGETS, loss)
@@ -89,6 +90,17 @@ def test_the_fast_step_computes_what_the_textbook_one_does(
     for ours, theirs in zip(layers_of(network, whole.gradient), expected, strict=True):
         np.testing.assert_allclose(ours.w, theirs.w, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(ours.b, theirs.b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_each_layer_may_have_an_activation_of_its_own(members: int) -> None:
+    network = Network((12, 9, 8, 7, 4), ("silu", "relu", "leaky_relu", "sigmoid"))
+    whole = Whole(network, initial(network), Recipe(), members)
+    weights = layers_of(network, whole.vector)
+    expected_loss, expected = loss_and_gradients(network, weights, INPUTS, TARGETS)
+    assert whole.run(INPUTS, TARGETS) == pytest.approx(expected_loss, rel=1e-5)
+    for ours, theirs in zip(layers_of(network, whole.gradient), expected, strict=True):
+        np.testing.assert_allclose(ours.w, theirs.w, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("members", [1, 2, 3])
@@ -110,12 +122,14 @@ def test_a_shard_serves_batches_of_any_size() -> None:
         np.testing.assert_allclose(ours[0].w, expected[0].w, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("hidden", "between"), [("relu", (9,)), ("tanh", (9,)), ("tanh", (9, 8))])
+@pytest.mark.parametrize(
+    ("hidden", "between"), [("relu", (9,)), ("tanh", (9,)), ("tanh", (9, 8)), ("gelu", (9, 8))]
+)
 @pytest.mark.parametrize("members", [1, 2])
 def test_the_gradient_with_dropout_is_that_of_the_thinned_network(
     hidden: str, between: tuple[int, ...], members: int
 ) -> None:
-    network = Network((12, *between, 4), hidden)
+    network = Network.uniform((12, *between, 4), hidden)
     vector = initial(network)
     whole = Whole(network, vector, Recipe(dropout=0.4), members)
     whole.run(INPUTS, TARGETS)

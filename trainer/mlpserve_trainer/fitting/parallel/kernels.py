@@ -3,7 +3,7 @@
 `mlpserve_model.nn` has the pure form of each, which the tests compare with.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,8 @@ class Scratch:
     Attributes:
         layer_inputs: Input of each layer, set by the forward pass.
         outputs: Activations (rows, units) of each hidden layer.
+        kept: What the backward pass of each hidden layer needs: its activations, or a copy of its
+            pre-activations (rows, units).
         deltas: Gradients of the loss with respect to z, (rows, units) of each hidden layer.
         masks: Dropout masks (rows, units) of each hidden layer, if there is dropout.
         dropped: Activations after dropout, (rows, units) of each hidden layer.
@@ -37,9 +39,20 @@ class Scratch:
         row_sums: Sum (1, rows) of the exponentials of each row.
     """
 
-    def __init__(self, rows: int, units: list[int], classes: int, dropout: bool) -> None:
+    def __init__(
+        self,
+        rows: int,
+        units: list[int],
+        classes: int,
+        dropout: bool,
+        activations: Sequence["InPlaceActivation"],
+    ) -> None:
         self.layer_inputs: list[Floats] = []
         self.outputs = [floats(rows, count) for count in units]
+        self.kept = [
+            floats(*a.shape) if activation.needs_z else a
+            for a, activation in zip(self.outputs, activations, strict=True)
+        ]
         self.deltas = [floats(rows, count) for count in units]
         self.masks = [floats(rows, count) for count in units if dropout]
         self.dropped = [floats(rows, count) for count in units if dropout]
@@ -116,12 +129,14 @@ class InPlaceActivation(NamedTuple):
     Attributes:
         activate: Takes z and zeros of its shape, and overwrites z with the activation.
         backprop: Takes the gradient of the loss with respect to the activation, the activation
-            and a buffer of its shape, and overwrites the first with the gradient with respect
-            to z.
+            (or z if `needs_z`) and a buffer of its shape, and overwrites the first with the
+            gradient with respect to z.
+        needs_z: Whether `backprop` takes z.
     """
 
     activate: Callable[[Floats, Floats], None]
     backprop: Callable[[Floats, Floats, Bools], None]
+    needs_z: bool = False
 
 
 def _relu(z: Floats, zeros: Floats) -> None:
@@ -136,19 +151,16 @@ def _relu_backward(grad: Floats, a: Floats, positive: Bools) -> None:
 
 def _copying(name: str) -> InPlaceActivation:
     """Return the pure pair with its results copied: only ReLU gains from its own form."""
-    forward, backward = HIDDEN[name]
+    forward, backward, needs_z = HIDDEN[name]
 
     def activate(z: Floats, zeros: Floats) -> None:
         np.copyto(z, forward(z))
 
-    def backprop(grad: Floats, a: Floats, positive: Bools) -> None:
-        np.copyto(grad, backward(grad, a))
+    def backprop(grad: Floats, kept: Floats, positive: Bools) -> None:
+        np.copyto(grad, backward(grad, kept))
 
-    return InPlaceActivation(activate, backprop)
+    return InPlaceActivation(activate, backprop, needs_z)
 
 
-ACTIVATIONS = {
-    "relu": InPlaceActivation(_relu, _relu_backward),
-    "sigmoid": _copying("sigmoid"),
-    "tanh": _copying("tanh"),
-}
+ACTIVATIONS = {name: _copying(name) for name in HIDDEN}
+ACTIVATIONS["relu"] = InPlaceActivation(_relu, _relu_backward)

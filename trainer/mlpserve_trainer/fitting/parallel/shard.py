@@ -98,7 +98,7 @@ class Shard:
         self.gradient = np.zeros(len(self.positions), np.float32)
         self._layers = _layers_like(pieces, self.weights)
         self._gradients = _layers_like(pieces, self.gradient)
-        self._activation = ACTIVATIONS[network.hidden_activation]
+        self._activations = [ACTIVATIONS[name] for name in network.activations[:-1]]
         self._scratch: dict[int, Scratch] = {}
 
     def forward(
@@ -159,7 +159,9 @@ class Shard:
         a = scratch.outputs[level]
         np.matmul(layer_input, w[-layer_input.shape[1] :], out=a)  # np.dot would copy the slice
         np.add(a, b, out=a)
-        self._activation.activate(a, scratch.zeros[level])
+        if self._activations[level].needs_z:
+            np.copyto(scratch.kept[level], a)
+        self._activations[level].activate(a, scratch.zeros[level])
         return self._apply_dropout(scratch, level, rng) if self._recipe.dropout else a
 
     def _apply_dropout(self, scratch: Scratch, level: int, rng: np.random.Generator) -> Floats:
@@ -186,7 +188,7 @@ class Shard:
         delta, layer_input = scratch.deltas[level], scratch.layer_inputs[level]
         if self._recipe.dropout:
             np.multiply(delta, scratch.masks[level], out=delta)
-        self._activation.backprop(delta, scratch.outputs[level], scratch.positive[level])
+        self._activations[level].backprop(delta, scratch.kept[level], scratch.positive[level])
         gradient, used = self._gradients[level], layer_input.shape[1]
         np.matmul(layer_input.T, delta, out=gradient.w[-used:])
         gradient.w[:-used] = 0
@@ -196,7 +198,8 @@ class Shard:
         if rows not in self._scratch:
             units = [len(layer.b) for layer in self._layers[:-1]]
             classes = self._network.classes
-            self._scratch[rows] = Scratch(rows, units, classes, self._recipe.dropout > 0)
+            dropout = self._recipe.dropout > 0
+            self._scratch[rows] = Scratch(rows, units, classes, dropout, self._activations)
         return self._scratch[rows]
 
 
