@@ -7,6 +7,8 @@ __all__ = [
     "MetadataTooLarge",
     "ModelNotFound",
     "ModelUnavailable",
+    "NoFeedback",
+    "NoReceipts",
     "NoRequest",
     "NotInMemory",
     "NotReady",
@@ -63,6 +65,24 @@ class ModelUnavailable(ServingError):
     """The version exists but must not answer: the gate rejected it, or it is damaged."""
 
     reason = "MODEL_REJECTED"
+
+
+class NoReceipts(ServingError):
+    """The server has no keys for receipts."""
+
+    reason = "NO_RECEIPTS"
+
+    def __init__(self) -> None:
+        super().__init__("this server gives no receipts: it was started without --receipt-keys")
+
+
+class NoFeedback(ServingError):
+    """The server has no place for reports."""
+
+    reason = "NO_FEEDBACK"
+
+    def __init__(self) -> None:
+        super().__init__("this server takes no reports: it was started without --feedback")
 
 
 class UnknownService(ServingError):

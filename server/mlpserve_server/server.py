@@ -16,6 +16,7 @@ from mlpserve_server.dataplane.admission import ByteLimiter, Limits, QueueLimit
 from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.frames import frame_of
 from mlpserve_server.dataplane.predictions import DataPlane
+from mlpserve_server.evidence.receipts import ReceiptIssuer
 from mlpserve_server.gauges import register_followers, register_gauges
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
@@ -74,8 +75,13 @@ class Server:
         self._health = Health()
         self._ready = False
         self._set_ready(False)
+        issuer = (
+            ReceiptIssuer(self._access.receipt_keys, settings.audit_share, observer)
+            if self._access.receipt_keys
+            else None
+        )
         data = DataPlane(
-            self._manager, settings.max_batch, settings.max_rows, observer, self._shadow
+            self._manager, settings.max_batch, settings.max_rows, observer, self._shadow, issuer
         )
         self._limits = _limits(settings)
         make = _transport(settings.transport)

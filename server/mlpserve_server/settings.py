@@ -152,6 +152,18 @@ class Settings(LogSettings, StoreSettings):
         "file of bearer tokens, one a line; only callers with one of them may call",
         type=Path,
     )
+    receipt_keys: Path | None = setting(
+        None,
+        "file of keys, one a line: answers get receipts where callers ask for them, signed by the "
+        "first key and verified by all",
+        type=Path,
+    )
+    audit_share: float = setting(
+        0.1,
+        "share of the receipts drawn for the audit, 0 to 1, at random; only reports on these are "
+        "counted as accuracy",
+        type=between(0, 1),
+    )
     allow_plaintext: bool = setting(
         False, "listen without TLS where other machines can reach the server"
     )

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class FeedbackServiceStub(object):
-    """Records what callers know about answers they were given. Off unless the server is
-    configured with a place to store reports. Not offered by any server yet.
+    """Records what callers know about answers they were given. A server that is not configured
+    with a place to store reports refuses them with FAILED_PRECONDITION.
     """
 
     def __init__(self, channel):
@@ -44,8 +44,8 @@ class FeedbackServiceStub(object):
 
 
 class FeedbackServiceServicer(object):
-    """Records what callers know about answers they were given. Off unless the server is
-    configured with a place to store reports. Not offered by any server yet.
+    """Records what callers know about answers they were given. A server that is not configured
+    with a place to store reports refuses them with FAILED_PRECONDITION.
     """
 
     def Report(self, request, context):
@@ -72,8 +72,8 @@ def add_FeedbackServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FeedbackService(object):
-    """Records what callers know about answers they were given. Off unless the server is
-    configured with a place to store reports. Not offered by any server yet.
+    """Records what callers know about answers they were given. A server that is not configured
+    with a place to store reports refuses them with FAILED_PRECONDITION.
     """
 
     @staticmethod

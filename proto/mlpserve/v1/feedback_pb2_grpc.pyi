@@ -18,8 +18,8 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class FeedbackServiceStub:
-    """Records what callers know about answers they were given. Off unless the server is
-    configured with a place to store reports. Not offered by any server yet.
+    """Records what callers know about answers they were given. A server that is not configured
+    with a place to store reports refuses them with FAILED_PRECONDITION.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -30,8 +30,8 @@ class FeedbackServiceStub:
     """Stores reports. A report is identified by its receipt, so a retry counts once."""
 
 class FeedbackServiceAsyncStub:
-    """Records what callers know about answers they were given. Off unless the server is
-    configured with a place to store reports. Not offered by any server yet.
+    """Records what callers know about answers they were given. A server that is not configured
+    with a place to store reports refuses them with FAILED_PRECONDITION.
     """
 
     Report: grpc.aio.UnaryUnaryMultiCallable[
@@ -41,8 +41,8 @@ class FeedbackServiceAsyncStub:
     """Stores reports. A report is identified by its receipt, so a retry counts once."""
 
 class FeedbackServiceServicer(metaclass=abc.ABCMeta):
-    """Records what callers know about answers they were given. Off unless the server is
-    configured with a place to store reports. Not offered by any server yet.
+    """Records what callers know about answers they were given. A server that is not configured
+    with a place to store reports refuses them with FAILED_PRECONDITION.
     """
 
     @abc.abstractmethod

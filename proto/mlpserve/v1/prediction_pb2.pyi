@@ -77,7 +77,9 @@ class PredictRequest(google.protobuf.message.Message):
     RECEIPT_FIELD_NUMBER: builtins.int
     KNOWN_CLASS_NAMES_FIELD_NUMBER: builtins.int
     receipt: builtins.bool
-    """Return a receipt, which a later report refers to. Not offered by any server yet."""
+    """Return a receipt, which a later report refers to. A server without keys for receipts
+    refuses this with FAILED_PRECONDITION; one older than receipts ignores it.
+    """
     known_class_names: builtins.int
     """Hash of the class names that the caller has: the first 8 bytes, little-endian, of the
     SHA-256 of the names in UTF-8, joined by newlines; 0 if it has none. The answer carries
@@ -115,7 +117,10 @@ class PredictResponse(google.protobuf.message.Message):
     label: builtins.int
     """The class with the highest probability."""
     receipt: builtins.bytes
-    """Signed record of this answer, if one was requested. Opaque to clients."""
+    """Signed record of this answer, if one was requested: 49 bytes. Opaque to clients, except
+    for the lowest bit of the first byte: 1 if the answer was drawn for the audit, at random,
+    and its truth is asked for whether the answer was right or wrong.
+    """
     @property
     def probabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """One for each class."""
@@ -153,7 +158,7 @@ class BatchPredictRequest(google.protobuf.message.Message):
     RECEIPTS_FIELD_NUMBER: builtins.int
     KNOWN_CLASS_NAMES_FIELD_NUMBER: builtins.int
     receipts: builtins.bool
-    """Return a receipt for each instance. Not offered by any server yet."""
+    """Return a receipt for each instance, as in PredictRequest."""
     known_class_names: builtins.int
     """As in PredictRequest."""
     @property

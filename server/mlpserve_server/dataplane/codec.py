@@ -42,6 +42,7 @@ class PredictQuery(NamedTuple):
     shape: Sequence[int]
     data: bytes
     known_names: int | None
+    receipts: bool
 
     @property
     def explains(self) -> bool:
@@ -57,7 +58,7 @@ class SingleCodec:
     def decode(self, request: bytes) -> PredictQuery:
         """Return the query in a PredictRequest."""
         message = parse(prediction_pb2.PredictRequest, request)
-        return _query(message, message.instance)
+        return _query(message, message.instance, message.receipt)
 
     def check(self, query: PredictQuery, manifest: Manifest, max_batch: int) -> None:
         """Raise InvalidInput unless the array is one instance."""
@@ -88,7 +89,7 @@ class BatchCodec:
     def decode(self, request: bytes) -> PredictQuery:
         """Return the query in a BatchPredictRequest."""
         message = parse(prediction_pb2.BatchPredictRequest, request)
-        return _query(message, message.instances)
+        return _query(message, message.instances, message.receipts)
 
     def check(self, query: PredictQuery, manifest: Manifest, max_batch: int) -> None:
         """Raise InvalidInput unless the array is a batch of at most `max_batch` instances."""
@@ -157,6 +158,6 @@ def tensor(values: NDArray[np.floating[Any]]) -> prediction_pb2.Tensor:
     )
 
 
-def _query(message: _Request, x: prediction_pb2.Tensor) -> PredictQuery:
+def _query(message: _Request, x: prediction_pb2.Tensor, receipts: bool) -> PredictQuery:
     known = message.known_class_names if message.HasField("known_class_names") else None
-    return PredictQuery(selection(message.model), x.dtype, x.shape, x.data, known)
+    return PredictQuery(selection(message.model), x.dtype, x.shape, x.data, known, receipts)

@@ -42,6 +42,11 @@ class ExplainQuery(NamedTuple):
         """True."""
         return True
 
+    @property
+    def receipts(self) -> bool:
+        """False: an explanation claims nothing that a report could be about."""
+        return False
+
 
 class ExplainCodec:
     """ExplainRequest and ExplainResponse."""

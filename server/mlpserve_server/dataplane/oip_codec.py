@@ -104,6 +104,11 @@ class InferQuery(NamedTuple):
         """Whether the attributions are asked for."""
         return ATTRIBUTIONS in self.outputs
 
+    @property
+    def receipts(self) -> bool:
+        """False: the protocol has no receipts."""
+        return False
+
 
 class InferCodec:
     """ModelInferRequest and ModelInferResponse."""

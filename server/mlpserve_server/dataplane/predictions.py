@@ -18,7 +18,8 @@ from mlpserve_server.dataplane.codec import BatchCodec, SingleCodec, check_name
 from mlpserve_server.dataplane.explanations import ExplainCodec
 from mlpserve_server.dataplane.oip_codec import InferCodec
 from mlpserve_server.dataplane.query import Codec, Computed, Decoder, Float32, Q, Query, Result
-from mlpserve_server.errors import Abandoned, as_value
+from mlpserve_server.errors import Abandoned, NoReceipts, as_value
+from mlpserve_server.evidence.receipts import ReceiptIssuer
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.shadow import Shadow
 from mlpserve_server.observability.observer import Observer
@@ -73,12 +74,14 @@ class DataPlane:
         max_rows: int,
         observer: Observer | None = None,
         shadow: Shadow | None = None,
+        issuer: ReceiptIssuer | None = None,
     ) -> None:
         self.manager = manager
         self.max_batch = max_batch
         self._rows = RowLimiter(max_rows)
         self._observer = observer or Observer()
         self._shadow = shadow
+        self._issuer = issuer
 
     def predict(self, requests: Sequence[bytes], may_load: bool = True) -> list[Answer]:
         """Answer PredictRequests with PredictResponses or errors, in order; raise nothing.
@@ -155,8 +158,13 @@ class DataPlane:
         query, model = self._decode(codec, request, may_load)
         compute = partial(self._compute, model, explains=query.explains)
         parts = yield from self._in_chunks(codec.field, query, model.manifest, compute)
-        (response,) = codec.encode(_joined(parts), model.manifest, [query])
+        computed = _joined(parts)
+        (response,) = codec.encode(computed, model.manifest, [query])
         rows = tensors.row_count(query, model.manifest)
+        if query.receipts and self._issuer:
+            response += yield from self._receipts(
+                self._issuer, query, model.manifest, computed.probabilities
+            )
         return Result(response, rows, model.manifest.version)
 
     def _in_chunks(
@@ -175,6 +183,20 @@ class DataPlane:
                 parts.append(compute(tensors.scaled(values, query.dtype, manifest, field, first)))
         return parts
 
+    def _receipts(
+        self, issuer: ReceiptIssuer, query: Query, manifest: Manifest, probabilities: Float32
+    ) -> Generator[None, None, bytes]:
+        """Return the receipts of a batch's rows, encoded, some signed in each step."""
+        row_bytes, data = len(query.data) // len(probabilities), memoryview(query.data)
+        fields: list[bytes] = []
+        for first in range(0, len(probabilities), CHUNK_ROWS):
+            yield
+            chunk = probabilities[first : first + CHUNK_ROWS]
+            places = range(first, first + len(chunk))
+            rows = [data[row * row_bytes : (row + 1) * row_bytes] for row in places]
+            fields += issuer.fields(manifest, chunk, rows)
+        return b"".join(fields)
+
     def _decode(self, codec: Decoder[Q], request: bytes, may_load: bool) -> _Job[Q]:
         """Decode and check a request; raise ServingError."""
         query = codec.decode(request)
@@ -183,6 +205,8 @@ class DataPlane:
             check_name(name, self.manager.store.model)
         model = self.manager.get(version, alias, may_load=may_load)
         codec.check(query, model.manifest, self.max_batch)
+        if query.receipts and self._issuer is None:
+            raise NoReceipts()
         return _Job(query, model)
 
     def _answer_jobs(self, codec: Codec[Q], jobs: Sequence[_Job[Q]]) -> list[Result]:
@@ -191,7 +215,10 @@ class DataPlane:
         model, manifest = jobs[0].model, jobs[0].model.manifest
         data = queries[0].data if len(queries) == 1 else b"".join(q.data for q in queries)
         x = tensors.scaled(data, queries[0].dtype, manifest, codec.field)
-        responses = codec.encode(self._compute(model, x, queries[0].explains), manifest, queries)
+        computed = self._compute(model, x, queries[0].explains)
+        responses = codec.encode(computed, manifest, queries)
+        if self._issuer:
+            responses = _with_receipts(self._issuer, responses, queries, manifest, computed)
         return [
             Result(response, tensors.row_count(query, manifest), manifest.version)
             for response, query in zip(responses, queries, strict=True)
@@ -208,6 +235,24 @@ class DataPlane:
         if self._shadow:
             self._shadow.offer(model, x, probabilities)
         return probabilities
+
+
+def _with_receipts(
+    issuer: ReceiptIssuer,
+    responses: list[bytes],
+    queries: Sequence[Query],
+    manifest: Manifest,
+    computed: Computed,
+) -> list[bytes]:
+    """Return the responses of single instances, with receipts where they are asked for."""
+    asking = [place for place, query in enumerate(queries) if query.receipts]
+    if asking:
+        fields = issuer.fields(
+            manifest, computed.probabilities[asking], [queries[place].data for place in asking]
+        )
+        for place, field in zip(asking, fields, strict=True):
+            responses[place] += field
+    return responses
 
 
 def _joined(parts: Sequence[Computed]) -> Computed:

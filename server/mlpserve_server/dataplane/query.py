@@ -54,12 +54,15 @@ class Query(Tensor, Protocol):
     Attributes:
         selection: the model that is to answer.
         explains: whether the answer has attributions.
+        receipts: whether each row's answer has a receipt.
     """
 
     @property
     def selection(self) -> Selection: ...  # noqa: D102  # described above
     @property
     def explains(self) -> bool: ...  # noqa: D102
+    @property
+    def receipts(self) -> bool: ...  # noqa: D102
 
 
 class Computed(NamedTuple):

@@ -43,7 +43,9 @@ CODES = (
     "UNAUTHENTICATED",
 )  # fmt: skip  # by their numbers
 
-FOLLOWERS = ("store", "certificates", "tokens", "shadow", "records", "reports")
+FOLLOWERS = (
+    "store", "certificates", "tokens", "receipt keys", "shadow", "records", "reports",
+)  # fmt: skip
 
 _SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _LOADS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -148,6 +150,11 @@ METRICS = {
         _counter(
             "mlpserve_shadow_dropped_rows_total",
             "sampled rows that were not compared because of the load",
+        ),
+        _counter(
+            "mlpserve_receipts_total",
+            "receipts given out: drawn for the audit (audit) or not (plain)",
+            version=(), kind=("audit", "plain"),
         ),
         _counter(
             "mlpserve_grpc_errors_total",

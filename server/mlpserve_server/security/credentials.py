@@ -1,9 +1,11 @@
-"""The server's certificates and tokens, which are reloaded when their files change."""
+"""The server's certificates, tokens and keys, which are reloaded when their files change."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import grpc
 
+from mlpserve_model.evidence.receipts import ReceiptKeys, read_keys
 from mlpserve_server.security.certificates import USABLE_KEYS, Certificates, Files
 from mlpserve_server.security.files import ReloadingFiles
 from mlpserve_server.security.tokens import read_tokens
@@ -23,6 +25,7 @@ class Credentials:
     Attributes:
         admits: whether a call is admitted, by its metadata; None if every call is.
         reflects: whether callers may use reflection.
+        receipt_keys: returns the keys in force that sign receipts; None if there are none.
         files: what is reloaded when it changes.
         pause: seconds between two looks at the files.
 
@@ -41,8 +44,13 @@ class Credentials:
             files = Files(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
             self._certificates = Certificates(files)
             self.files.append(self._certificates.files)
+        self.receipt_keys: Callable[[], ReceiptKeys] | None = None
+        if path := settings.receipt_keys:
+            keys = ReloadingFiles("receipt keys", [path], partial(read_keys, path))
+            self.receipt_keys = lambda: keys.value
+            self.files.append(keys)
         if path := settings.token_file:
-            tokens = ReloadingFiles("tokens", [path], lambda: read_tokens(path))
+            tokens = ReloadingFiles("tokens", [path], partial(read_tokens, path))
             self.admits = lambda metadata: tokens.value.admit(metadata)
             self.files.append(tokens)
 
