@@ -9,6 +9,7 @@ import time
 from typing import Any, TypeAlias
 
 import grpc
+import numpy as np
 
 from mlpserve.v1 import explanation_pb2, model_pb2, prediction_pb2
 from mlpserve_client import _answers, _messages
@@ -25,6 +26,7 @@ from mlpserve_client._errors import (
 from mlpserve_client._fork import check_not_forked, is_forked
 from mlpserve_client._hints import translate_with_hint
 from mlpserve_client._images import Fitter
+from mlpserve_client._inputs import why_not_scaled
 from mlpserve_client._readiness import DIAGNOSIS_SECONDS, Readiness
 from mlpserve_client._results import ModelRef, ModelVersion, Prediction
 from mlpserve_client._scale import ScaleCheck
@@ -160,6 +162,7 @@ class Calls:
                 return await self.transport.call(method, request, left)
             except grpc.RpcError as error:
                 problem = translate_with_hint(error, self.settings, self.settings.targets)
+                problem = _with_scale(problem, request)
                 answered = _selected_version(request) in self._answered
                 delay = _retry_delay(problem, retries, answered)
                 if delay is None or time.monotonic() + delay >= ends:
@@ -190,6 +193,20 @@ class Calls:
         if not isinstance(problem, DeadlineError):
             return problem
         return await self._diagnosis.diagnose() or problem
+
+
+def _with_scale(problem: MlpserveError, request: object) -> MlpserveError:
+    """Return a refusal of values with what to do about their scale, other problems as they are.
+
+    Whether floats beyond 0 to 1 are a mistake depends on the model, so the server says so first.
+    """
+    tensor = getattr(request, "instance", None) or getattr(request, "instances", None)
+    if not isinstance(problem, InvalidInputError) or tensor is None:
+        return problem
+    if not problem.field.endswith(".data") or tensor.dtype != prediction_pb2.DATA_TYPE_FLOAT32:
+        return problem
+    why = why_not_scaled(np.frombuffer(tensor.data, "<f4"))
+    return InvalidInputError(why, field=problem.field) if why else problem
 
 
 def _selected_version(request: object) -> int:

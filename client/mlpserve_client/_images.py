@@ -35,19 +35,34 @@ _MIN_SIDE = 5  # pixels; an image that comes as a flat vector has at least as ma
 
 
 class Fitter:
-    """Turns instances into arrays; gets the model's input shape once, at the first image."""
+    """Turns instances into arrays; gets the model's description once, at the first image."""
 
     def __init__(self, model: Callable[[], Awaitable[ModelVersion]]) -> None:
         self._model = model
-        self._shape: tuple[int, ...] | None = None
+        self._described: ModelVersion | None = None
 
     async def as_array(self, instance: Any) -> npt.NDArray[Any]:
         """Return an image fitted to the model, or an array as it is."""
         if not is_image(instance):
             return as_array(instance)
-        if self._shape is None:
-            self._shape = (await self._model()).input_shape
-        return fit(instance, self._shape)
+        if self._described is None:
+            self._described = await self._model()
+        return fit(instance, picture_shape(self._described))
+
+
+def picture_shape(model: ModelVersion) -> tuple[int, ...]:
+    """Return the input shape of a model that takes pictures.
+
+    Raises:
+        InvalidInputError: it takes real numbers, of whatever shape.
+
+    """
+    if model.input_kind == "real":
+        raise InvalidInputError(
+            "the model takes real numbers in the units of its training data, not images: pass an "
+            f"array of floats of shape {model.input_shape}"
+        )
+    return model.input_shape
 
 
 def fit(image: "Image | str | Path", input_shape: tuple[int, ...]) -> Grey:

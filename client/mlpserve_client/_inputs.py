@@ -1,7 +1,8 @@
 """Turns inputs into arrays of the two dtypes that are sent.
 
-uint8 holds raw values, 0 to the model's maximum; float32 holds values scaled to 0..1.
-The dtype fixes the scale, so that nothing is normalised twice, or not at all.
+uint8 holds raw values, 0 to the model's maximum; float32 holds values scaled to 0..1, or real
+numbers for a model that takes them, which the server knows. The dtype fixes the scale, so that
+nothing is normalised twice, or not at all.
 """
 
 import sys
@@ -87,10 +88,10 @@ def _masked_arrays(x: object) -> list[Any]:
 
 
 def as_wire_values(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Cast numbers to uint8 (raw) or little-endian float32 (0..1).
+    """Cast numbers to uint8 (raw) or little-endian float32 (scaled or real).
 
     Raises:
-        InvalidInputError: a value is out of range.
+        InvalidInputError: a value is out of the range of its dtype, or not finite.
 
     """
     if array.dtype == np.uint8:
@@ -99,35 +100,36 @@ def as_wire_values(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return array.astype("<f4")
     if array.dtype.kind in "ui":
         return _raw(array)
-    return _scaled(array)
+    return _finite(array)
+
+
+def why_not_scaled(values: npt.NDArray[np.float32]) -> str | None:
+    """Return why finite values are not scaled, None if they are: what a model of pixels refuses."""
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and high <= 1:
+        return None
+    hint = _DIVIDE if low >= 0 else "undo any centring such as (x - mean) / deviation"
+    return (
+        f"floats are scaled values of 0 to 1, but these reach from {low:.9g} to {high:.9g}: {hint}"
+    )
 
 
 def _raw(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if array.size and not (array.min() >= 0 and array.max() <= 255):
         raise InvalidInputError(
             f"integers are raw values of 0 to 255, but these reach from {array.min()} to "
-            f"{array.max()}: scale them to floats of 0 to 1"
+            f"{array.max()}: scale them to floats of 0 to 1, or pass them as floats to a model of "
+            "real numbers"
         )
     return array.astype(np.uint8)
 
 
-def _scaled(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _finite(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     # What overflows or is no number is refused below, without NumPy's warning of it.
     with np.errstate(over="ignore", invalid="ignore"):
         values: npt.NDArray[np.float32] = array.astype("<f4", copy=False)
-    # NaN makes both comparisons false.
-    if values.size and not (values.min() >= 0 and values.max() <= 1):
-        raise InvalidInputError(_why_not_scaled(values))
+    finite = np.isfinite(values)
+    if not finite.all():
+        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise InvalidInputError(f"the value at {where} is {values[where]}: expected finite values")
     return values
-
-
-def _why_not_scaled(values: npt.NDArray[np.float32]) -> str:
-    if not np.isfinite(values).all():
-        bad = np.argwhere(~np.isfinite(values))[0]
-        where = tuple(int(i) for i in bad)
-        return f"the value at {where} is {values[where]}: expected finite values of 0 to 1"
-    low, high = float(values.min()), float(values.max())
-    hint = _DIVIDE if low >= 0 else "undo any centring such as (x - mean) / deviation"
-    return (
-        f"floats are scaled values of 0 to 1, but these reach from {low:.9g} to {high:.9g}: {hint}"
-    )

@@ -31,7 +31,8 @@ class InputValues:
 
     Attributes:
         kind: `binary` (the two ends of the scale alone, such as booleans), `raw` (uint8, 0 to the
-            maximum), `scaled` (floats from 0 to 1), or `unknown` to this client.
+            maximum), `scaled` (floats from 0 to 1), `real` (any numbers), or `unknown` to this
+            client.
         low: the smallest value, in the scale of the training data.
         high: the largest value.
 
@@ -56,9 +57,11 @@ class ModelVersion:
         class_names: `class_names[label]` is the name of a label.
         created: when it was published, in UTC.
         metrics: measured when it was trained, `accuracy` among them.
-        input_maximum: the raw value that stands for 1.0, 255 for MNIST; None from a server
-            that does not say it.
+        input_maximum: the raw value that stands for 1.0, 255 for MNIST; None for real inputs, and
+            from a server that does not say it.
         input_values: the values that it was trained on; None where that is not known.
+        input_kind: what it takes: `pixels` (uint8 from 0 to the maximum, or floats from 0 to 1),
+            `real` (any finite floats), or `unknown` to this client.
 
     """
 
@@ -72,6 +75,7 @@ class ModelVersion:
     metrics: Mapping[str, float] = field(hash=False)
     input_maximum: float | None = None
     input_values: InputValues | None = None
+    input_kind: str = "pixels"
 
     @property
     def version(self) -> int:

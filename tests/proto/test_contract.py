@@ -32,7 +32,7 @@ MESSAGES: dict[Any, str] = {
         "ref=1 ModelRef, state=2 enum State, state_reason=3 string, aliases=4 repeated string, "
         "input_shape=5 repeated int64, class_names=6 repeated string, create_time=7 Timestamp, "
         "metrics=8 repeated MetricsEntry, input_maximum=9 double, "
-        "input_values=10 InputValues"
+        "input_values=10 InputValues, input_kind=11 enum InputKind"
     ),
     model_pb2.InputValues: "kind=1 enum Kind, low=2 double, high=3 double",
     model_pb2.ModelVersion.MetricsEntry: "key=1 string, value=2 double",

@@ -36,6 +36,7 @@ def test_every_key_can_be_overridden() -> None:
         "hidden": (20, 10),
         "hidden_activation": "tanh",
         "output_activation": "softmax",
+        "activations": ("tanh", "gelu", "sigmoid"),
         "loss": "mean_squared_error",
         "initialisation": "xavier",
         "optimizer": "sgd",
@@ -63,6 +64,14 @@ def test_every_key_can_be_overridden() -> None:
     recipe = load_recipe("quick", **changes)
     assert {key.name: getattr(recipe, key.name) for key in recipe_keys()} == changes
     assert recipe.name == "quick"
+
+
+def test_each_layer_has_its_activation_from_one_key_or_from_the_two() -> None:
+    two = load_recipe("quick", hidden=(9, 8), hidden_activation="elu", output_activation="sigmoid")
+    assert two.layer_activations == ("elu", "elu", "sigmoid")
+    one = load_recipe("quick", hidden=(9, 8), activations=("relu", "silu", "softmax"))
+    assert one.layer_activations == ("relu", "silu", "softmax")
+    assert load_recipe("quick", hidden=()).layer_activations == ("softmax",)
 
 
 def test_epochs_that_are_given_are_exact_unless_the_steps_are_given_too() -> None:
@@ -110,6 +119,12 @@ def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
         ("hidden", ("9",), "tuple"),
         ("hidden", 9, "tuple"),
         ("hidden_activation", "relux", "one of relu, sigmoid, tanh"),
+        ("output_activation", "identity", "one of softmax, sigmoid"),
+        ("activations", ("relux", "softmax"), "relu, sigmoid, tanh"),
+        ("activations", ("relu", "identity"), "relu, .* softmax or sigmoid for the last"),
+        ("activations", ("softmax",), "2, one for each hidden layer and one for the last, got 1"),
+        ("activations", (1, 2), "tuple"),
+        ("activations", "relu", "tuple"),
         ("optimizer", "lion", "one of adam, adamw, nesterov, sgd"),
         ("learning_rate", 0.0, "a number above 0"),
         ("learning_rate", float("nan"), "a number above 0"),

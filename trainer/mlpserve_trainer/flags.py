@@ -178,6 +178,9 @@ def train_settings(options: argparse.Namespace) -> TrainSettings:
         raise UsageError("--force and --reason go together: give both or neither")
     given = {key.name: getattr(options, key.name) for key in recipe_keys()}
     changes = {name: value for name, value in given.items() if value is not None}
+    both = [name for name in ("hidden_activation", "output_activation") if name in changes]
+    if "activations" in changes and both:
+        raise UsageError(f"give one of --activations and {flag(both[0])}: it has all layers")
     recipe = load_recipe(options.recipe, **changes)
     if options.momentum is not None and recipe.optimizer not in WITH_MOMENTUM:
         raise UsageError(

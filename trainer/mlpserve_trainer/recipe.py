@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from mlpserve_model.nn.activations import HIDDEN
 from mlpserve_trainer.errors import UsageError
 from mlpserve_trainer.input_files import read_toml
 
@@ -46,6 +47,8 @@ def _fraction(value: float) -> bool:
     return 0 <= value < 1
 
 
+# Identity outputs are no probabilities, which the report and the gate judge.
+OUTPUTS = ("softmax", "sigmoid")
 RATE = f"a number above 0, at most {MAX_FLOAT:g}"
 FRACTION, AMOUNT = "from 0 to 1", f"0 or more, at most {MAX_FLOAT:g}"
 COUNT = f"a whole number above 0, at most {MAX_COUNT}"
@@ -69,11 +72,13 @@ class Recipe:
         lambda v: all(map(_positive, v)),
         f"sizes above 0, at most {MAX_COUNT}",
     )
-    hidden_activation: str = _choice(
-        "relu", "activation function of the hidden layers", "relu", "sigmoid", "tanh"
-    )
-    output_activation: str = _choice(
-        "softmax", "activation function of the last layer", "softmax", "sigmoid"
+    hidden_activation: str = _choice("relu", "activation function of the hidden layers", *HIDDEN)
+    output_activation: str = _choice("softmax", "activation function of the last layer", *OUTPUTS)
+    activations: tuple[str, ...] = _number(
+        (),
+        "activation function of each layer, as relu,tanh,softmax, in place of the two above",
+        lambda v: not v or (set(v[:-1]) <= set(HIDDEN) and v[-1] in OUTPUTS),
+        f"{', '.join(HIDDEN)} for hidden layers, {' or '.join(OUTPUTS)} for the last",
     )
     loss: str = _choice("cross_entropy", "loss to minimise", "cross_entropy", "mean_squared_error")
     initialisation: str = _choice("he", "distribution of the initial weights", "he", "xavier")
@@ -158,6 +163,18 @@ class Recipe:
     def __post_init__(self) -> None:
         for key in fields(self):
             _check(key, getattr(self, key.name))
+        layers = len(self.hidden) + 1
+        if self.activations and len(self.activations) != layers:
+            raise UsageError(
+                f"recipe key activations: expected {layers}, one for each hidden layer and one "
+                f"for the last, got {len(self.activations)}: {', '.join(self.activations)}"
+            )
+
+    @property
+    def layer_activations(self) -> tuple[str, ...]:
+        """The activation of each layer."""
+        uniform = (*(self.hidden_activation for _ in self.hidden), self.output_activation)
+        return self.activations or uniform
 
     def override(self, values: Mapping[str, Any]) -> "Recipe":
         """Return this recipe with some keys changed.
@@ -212,7 +229,7 @@ def recipe_keys() -> tuple[RecipeKey, ...]:
             key.name,
             key.metadata["help"],
             key.metadata.get("choices", ()),
-            _parse_sizes if key.name == "hidden" else type(key.default),
+            PARSERS.get(key.name, type(key.default)),
         )
         for key in fields(Recipe)
         if key.metadata
@@ -257,6 +274,15 @@ def _parse_sizes(text: str) -> tuple[int, ...]:
         raise ArgumentTypeError(f"invalid layer sizes {text!r}: expected 128 or 512,512") from error
 
 
+def _parse_names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+PARSERS: dict[str, Callable[[str], Any]] = {"hidden": _parse_sizes, "activations": _parse_names}
+# Of what the elements of a key's tuple are.
+ELEMENTS = {"hidden": int, "activations": str}
+
+
 def _typed(key: Field[Any], value: Any) -> Any:
     """Return the value in the type of the key: TOML has 1 for 1.0, and lists for tuples."""
     kind = type(key.default)
@@ -264,8 +290,8 @@ def _typed(key: Field[Any], value: Any) -> Any:
         value = tuple(value)
     elif kind is float and type(value) is int:
         value = float(value)
-    sizes = value if kind is tuple and isinstance(value, tuple) else ()
-    if type(value) is not kind or any(type(size) is not int for size in sizes):
+    elements = value if kind is tuple and isinstance(value, tuple) else ()
+    if type(value) is not kind or any(type(e) is not ELEMENTS[key.name] for e in elements):
         # Cut: repr() fails at what is nested too deep.
         got = reprlib.repr(value)
         raise UsageError(f"recipe key {key.name}: expected {kind.__name__}, got {got}")

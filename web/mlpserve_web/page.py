@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlpserve_client import AsyncClient, ModelVersion
-from mlpserve_client._images import fit, open_image
+from mlpserve_client._images import fit, open_image, picture_shape
 from mlpserve_model import Store, StoreError, VersionNotFound
 from mlpserve_web.errors import HttpError
 from mlpserve_web.requests import Body, Calling, number
@@ -135,6 +135,7 @@ def _described(version: ModelVersion, reports: bool) -> dict[str, Any]:
         "reason": version.reason,
         "aliases": version.aliases,
         "input_shape": version.input_shape,
+        "input_kind": version.input_kind,
         "created": version.created.isoformat(),
         "metrics": dict(version.metrics),
         "report": f"api/reports/{version.version}" if reports else None,
@@ -152,7 +153,7 @@ async def _classify(
         # Decoding a picture takes milliseconds, in which others would wait; and memory, so one
         # after the other.
         async with _one_picture:
-            instance = await asyncio.to_thread(_picture, data, model.input_shape)
+            instance = await asyncio.to_thread(_picture, data, picture_shape(model))
     began = time.perf_counter()
     answer = await client.predict(instance, version=model.version)
     milliseconds = (time.perf_counter() - began) * 1000

@@ -71,6 +71,7 @@ def _as_json(version: ModelVersion) -> dict[str, Any]:
         "input_shape": version.input_shape,
         "class_names": version.class_names,
         "created": version.created.isoformat(),
+        "input_kind": version.input_kind,
         "input_maximum": version.input_maximum,
         "input_values": version.input_values and asdict(version.input_values),
         "metrics": version.metrics,

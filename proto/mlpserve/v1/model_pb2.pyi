@@ -20,6 +20,28 @@ else:
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
+class _InputKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _InputKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_InputKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    INPUT_KIND_UNSPECIFIED: _InputKind.ValueType  # 0
+    INPUT_KIND_PIXELS: _InputKind.ValueType  # 1
+    """uint8 from 0 to the input maximum, or float32 from 0 to 1."""
+    INPUT_KIND_REAL: _InputKind.ValueType  # 2
+    """Any finite float32, in the units of the training data; uint8 is refused."""
+
+class InputKind(_InputKind, metaclass=_InputKindEnumTypeWrapper):
+    """What a version takes as inputs."""
+
+INPUT_KIND_UNSPECIFIED: InputKind.ValueType  # 0
+INPUT_KIND_PIXELS: InputKind.ValueType  # 1
+"""uint8 from 0 to the input maximum, or float32 from 0 to 1."""
+INPUT_KIND_REAL: InputKind.ValueType  # 2
+"""Any finite float32, in the units of the training data; uint8 is refused."""
+global___InputKind = InputKind
+
 @typing.final
 class ModelSelector(google.protobuf.message.Message):
     """Selects a model and a version of it. Unset: what the server serves by default."""
@@ -137,11 +159,16 @@ class ModelVersion(google.protobuf.message.Message):
     METRICS_FIELD_NUMBER: builtins.int
     INPUT_MAXIMUM_FIELD_NUMBER: builtins.int
     INPUT_VALUES_FIELD_NUMBER: builtins.int
+    INPUT_KIND_FIELD_NUMBER: builtins.int
     state: global___ModelVersion.State.ValueType
     state_reason: builtins.str
     """Why the version is in this state, as text for people."""
     input_maximum: builtins.float
-    """The raw value that stands for 1.0: 255 for MNIST. 0 from a server that does not say it."""
+    """The raw value that stands for 1.0: 255 for MNIST. 0 for real inputs, and from a server that does
+    not say it.
+    """
+    input_kind: global___InputKind.ValueType
+    """What inputs it takes. Unspecified from a server that does not say it: such servers have pixels."""
     @property
     def ref(self) -> global___ModelRef: ...
     @property
@@ -179,9 +206,10 @@ class ModelVersion(google.protobuf.message.Message):
         metrics: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
         input_maximum: builtins.float = ...,
         input_values: global___InputValues | None = ...,
+        input_kind: global___InputKind.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "input_values", b"input_values", "ref", b"ref"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "class_names", b"class_names", "create_time", b"create_time", "input_maximum", b"input_maximum", "input_shape", b"input_shape", "input_values", b"input_values", "metrics", b"metrics", "ref", b"ref", "state", b"state", "state_reason", b"state_reason"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "class_names", b"class_names", "create_time", b"create_time", "input_kind", b"input_kind", "input_maximum", b"input_maximum", "input_shape", b"input_shape", "input_values", b"input_values", "metrics", b"metrics", "ref", b"ref", "state", b"state", "state_reason", b"state_reason"]) -> None: ...
 
 global___ModelVersion = ModelVersion
 
@@ -204,6 +232,8 @@ class InputValues(google.protobuf.message.Message):
         """uint8, 0 to the input maximum."""
         KIND_SCALED: InputValues._Kind.ValueType  # 3
         """Floats from 0 to 1."""
+        KIND_REAL: InputValues._Kind.ValueType  # 4
+        """Any real numbers."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: InputValues.Kind.ValueType  # 0
@@ -213,6 +243,8 @@ class InputValues(google.protobuf.message.Message):
     """uint8, 0 to the input maximum."""
     KIND_SCALED: InputValues.Kind.ValueType  # 3
     """Floats from 0 to 1."""
+    KIND_REAL: InputValues.Kind.ValueType  # 4
+    """Any real numbers."""
 
     KIND_FIELD_NUMBER: builtins.int
     LOW_FIELD_NUMBER: builtins.int

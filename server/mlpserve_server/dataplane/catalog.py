@@ -21,6 +21,7 @@ _KINDS = {
     "binary": model_pb2.InputValues.KIND_BINARY,
     "raw": model_pb2.InputValues.KIND_RAW,
     "scaled": model_pb2.InputValues.KIND_SCALED,
+    "real": model_pb2.InputValues.KIND_REAL,
 }
 
 
@@ -128,6 +129,7 @@ class Catalog:
     def _describe(self, manifest: Manifest) -> model_pb2.ModelVersion:
         state, reason = self._state(manifest)
         aliases = self.manager.aliases.items()
+        is_real = manifest.signature.input_kind == "real"
         message = model_pb2.ModelVersion(
             ref=codec.model_ref(manifest),
             state=state,
@@ -136,7 +138,8 @@ class Catalog:
             input_shape=manifest.signature.input_shape,
             class_names=manifest.signature.class_names,
             metrics=dict(manifest.metrics),
-            input_maximum=manifest.signature.input_maximum,
+            input_maximum=0 if is_real else manifest.signature.input_maximum,
+            input_kind=model_pb2.INPUT_KIND_REAL if is_real else model_pb2.INPUT_KIND_PIXELS,
         )
         message.create_time.FromDatetime(manifest.created)
         if values := manifest.input_values:

@@ -93,12 +93,16 @@ def row_count(tensor: Tensor, manifest: Manifest) -> int:
 def scaled(
     data: bytes | memoryview, dtype: int, manifest: Manifest, field: str, first_row: int = 0
 ) -> Float32:
-    """Return the values of checked instances, scaled to 0..1: (rows, inputs) float32.
+    """Return the values of checked instances as the network takes them: (rows, inputs) float32.
+
+    Pixels are scaled to 0..1; real numbers are left as they are.
 
     Raises:
         InvalidInput: a value is out of range; the message names its row, from `first_row`.
     """
     values = np.frombuffer(data, _DTYPES[dtype]).reshape(-1, manifest.network.inputs)
+    if manifest.signature.input_kind == "real":
+        return _real(values, field, first_row)
     if dtype == prediction_pb2.DATA_TYPE_UINT8:
         maximum = manifest.signature.input_maximum
         _check_pixels(values, maximum, field)
@@ -139,13 +143,32 @@ def _check_pixels(values: NDArray[Any], maximum: float, field: str) -> None:
 def _check_scaled(values: NDArray[Any], field: str, first_row: int) -> None:
     if values.min() >= 0 and values.max() <= 1:  # NaN fails both comparisons
         return
-    wrong = ~((values >= 0) & (values <= 1))
-    row, position = (int(i) for i in np.argwhere(wrong)[0])
     raise InvalidInput(
         f"{field}.data",
-        f"the value {values[row, position]} in row {first_row + row} at {position}, expected "
+        f"{_first(values, ~((values >= 0) & (values <= 1)), first_row)}, expected "
         "finite values from 0 to 1: float32 is scaled already, raw values are sent as uint8",
     )
+
+
+def _real(values: NDArray[Any], field: str, first_row: int) -> Float32:
+    if values.dtype == np.uint8:
+        raise InvalidInput(
+            f"{field}.dtype",
+            "dtype DATA_TYPE_UINT8 (1), expected DATA_TYPE_FLOAT32 (2): the model takes real "
+            "numbers in the units of its training data, for which raw values have no scale",
+        )
+    finite = np.isfinite(values)
+    if not finite.all():
+        raise InvalidInput(
+            f"{field}.data", f"{_first(values, ~finite, first_row)}, expected finite values"
+        )
+    return values.astype(np.float32, copy=False)
+
+
+def _first(values: NDArray[Any], wrong: NDArray[np.bool_], first_row: int) -> str:
+    """Return which is the first wrong value, and where."""
+    row, position = (int(i) for i in np.argwhere(wrong)[0])
+    return f"the value {values[row, position]} in row {first_row + row} at {position}"
 
 
 def _shown(shape: Sequence[object]) -> str:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 def network_for(recipe: Recipe, data: Dataset) -> Network:
     """Return the network of a recipe, with the data's number of inputs and classes."""
     sizes = (math.prod(data.input_shape), *recipe.hidden, len(data.class_names))
-    return Network.uniform(sizes, recipe.hidden_activation, recipe.output_activation)
+    return Network(sizes, recipe.layer_activations)
 
 
 def fitted(

@@ -112,10 +112,11 @@ function showModels(models) {
   choices(at("other"), [["", "nothing"], ...usable.map(option)]);
   at("versions").replaceChildren(...models.versions.map(row));
   const shape = served?.input_shape;
-  const image = shape && imageWidth(shape) > 0;
+  const real = served?.input_kind === "real";
+  const image = shape && !real && imageWidth(shape) > 0;
   at("picture").hidden = Boolean(shape) && !image;
   at("numbers").hidden = !shape || image;
-  if (shape) at("values-label").textContent = `${shape.reduce((a, b) => a * b, 1)} numbers of 0 to 1, with commas or spaces`;
+  if (shape) at("values-label").textContent = `${shape.reduce((a, b) => a * b, 1)} numbers${real ? "" : " of 0 to 1"}, with commas or spaces`;
 }
 
 const option = (version) => [String(version.version), [version.version, ...version.aliases].join(" ")];
