@@ -26,9 +26,10 @@ from mlpserve_model.nn.network import (
     loss_and_gradients,
     scale_pixels,
 )
-from mlpserve_model.store.store import CHAMPION, Store
+from mlpserve_model.store.store import CHALLENGER, CHAMPION, Store
 
 __all__ = [
+    "CHALLENGER",
     "CHAMPION",
     "AliasConflict",
     "CorruptVersion",

@@ -16,7 +16,8 @@ MODULES = [
 
 def test_the_packages_names_are_these() -> None:
     assert mlpserve_model.__all__ == [
-        "CHAMPION", "AliasConflict", "CorruptVersion", "DatasetInfo", "Draft", "FileInfo",
+        "CHALLENGER", "CHAMPION", "AliasConflict", "CorruptVersion", "DatasetInfo", "Draft",
+        "FileInfo",
         "InputValues", "Layer",
         "Manifest", "Network", "Signature", "Store", "StoreBusy", "StoreError", "StoredModel",
         "Verdict", "VersionNotFound", "Weights", "forward", "initialise",

@@ -12,6 +12,7 @@ import pytest
 from sklearn.datasets import load_iris
 
 from mlpserve_model import (
+    CHALLENGER,
     CHAMPION,
     InputValues,
     Signature,
@@ -69,6 +70,20 @@ def test_the_first_version_is_published_and_promoted(settings: TrainSettings) ->
     assert outcome.seconds > outcome.metrics["training_seconds"] > 0
     assert champion(settings) == 1
     assert events(settings) == [("publish", 1), ("promote", 1)]
+
+
+def test_a_challenger_waits_beside_the_champion(settings: TrainSettings) -> None:
+    settings = replace(settings, alias=CHALLENGER)
+    assert not train(settings).is_challenger  # the first of all
+    assert train(replace(settings, seed=1)).is_challenger
+    assert train(replace(settings, seed=2)).verdict == "PROMOTED"
+    train(replace(worse(settings), rules=Rules(min_accuracy=1)))
+    aliases = Store(settings.store, settings.model).aliases()
+    assert aliases == {CHAMPION: 1, CHALLENGER: 3}
+    moves = [e for e in Store(settings.store, "mnist").history() if e["event"] == "promote"]
+    assert [(e["alias"], e["previous"]) for e in moves] == [
+        (CHAMPION, None), (CHALLENGER, None), (CHALLENGER, 2),
+    ]  # fmt: skip
 
 
 def test_the_version_has_a_reference_of_its_holdout(settings: TrainSettings) -> None:

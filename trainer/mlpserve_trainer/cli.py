@@ -1,4 +1,4 @@
-"""The command mlpserve-trainer: train, schedule, reproduce, sweep, datasets, recipes."""
+"""The command mlpserve-trainer: train, schedule, judge, reproduce, sweep, datasets, recipes."""
 
 import argparse
 import json
@@ -14,6 +14,7 @@ from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, betwee
 from mlpserve_model.process.interrupts import sigterm_as_sigint, uninterrupted
 from mlpserve_model.process.log import set_up
 from mlpserve_model.process.streams import printing
+from mlpserve_trainer import judge_command
 from mlpserve_trainer.datasets import DATASETS, DataLocations
 from mlpserve_trainer.datasets.idx import has_images
 from mlpserve_trainer.errors import TrainerError, UsageError
@@ -89,6 +90,9 @@ def parser() -> SettingsParser:
 
     add_train_flags(command("train", _train, "train, publish and, if good enough, promote"))
     add_schedule_flags(command("schedule", _schedule, "train by a timetable, until stopped"))
+    judge_command.add_flags(
+        command("judge", judge_command.run, "promote, retire or roll back on evidence")
+    )
     _add_reproduce_flags(command("reproduce", _reproduce, "train a version again and compare"))
     _add_sweep_flags(command("sweep", _sweep, "compare recipes on validation data"))
     add_cache(command("datasets", _list_datasets, "list the data sets"))
@@ -160,6 +164,8 @@ def _schedule(options: argparse.Namespace) -> int:
     job = Job(settings, options.log_format, options.log_level, as_json=options.json)
     metrics = Metrics()
     schedule = Schedule(job, trigger, options.run_timeout, metrics)
+    if options.judge:
+        schedule.repeat(judge_command.judge_of(options).act, options.judge)
     with ExitStack() as stack:
         if options.health_listen:
             address = options.health_listen

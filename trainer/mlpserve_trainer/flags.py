@@ -7,20 +7,25 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from mlpserve_model.process.arguments import SettingsParser, between
+from mlpserve_model import CHALLENGER, CHAMPION
+from mlpserve_model.process.arguments import SettingsParser, between, location
 from mlpserve_model.process.folders import cache_folder
 from mlpserve_trainer.datasets import DataLocations
 from mlpserve_trainer.datasets.sources import check_used
 from mlpserve_trainer.errors import UsageError
+from mlpserve_trainer.judge.judge import JudgeSettings
 from mlpserve_trainer.recipe import load_recipe, recipe_keys
 from mlpserve_trainer.release.gate import Rules
 from mlpserve_trainer.training import TrainSettings
 
 __all__ = [
     "add_cache",
+    "add_feedback",
+    "add_judge_flags",
     "add_places",
     "add_schedule_flags",
     "add_train_flags",
+    "duration",
     "flag",
     "schedule_settings",
     "store_flags",
@@ -77,6 +82,13 @@ def add_train_flags(parser: SettingsParser) -> None:
         help="let a version pass the gate whose inputs or classes differ from the champion's",
     )
     parser.add_argument(
+        "--as",
+        dest="alias",
+        choices=(CHAMPION, CHALLENGER),
+        default=CHAMPION,
+        help="alias of a version that passes the gate; `judge` decides about a challenger",
+    )
+    parser.add_argument(
         "--force", action="store_true", help="promote the version although it fails the gate"
     )
     parser.add_argument(
@@ -101,7 +113,7 @@ def add_schedule_flags(parser: SettingsParser) -> None:
     )
     parser.add_argument(
         "--every",
-        type=_duration(1, 366 * DAY),
+        type=duration(1, 366 * DAY),
         help="interval instead of a cron expression, such as 90s, 5m, 6h, 1d",
     )
     parser.add_argument(
@@ -109,7 +121,7 @@ def add_schedule_flags(parser: SettingsParser) -> None:
     )
     parser.add_argument(
         "--jitter",
-        type=_duration(0, 366 * DAY),
+        type=duration(0, 366 * DAY),
         default=0,
         help="maximum random delay of each run",
     )
@@ -119,16 +131,25 @@ def add_schedule_flags(parser: SettingsParser) -> None:
     )
     parser.add_argument(
         "--run-timeout",
-        type=_duration(1, 20 * DAY),  # the system waits for no more than 24 days at a time
+        type=duration(1, 20 * DAY),  # the system waits for no more than 24 days at a time
         default="24h",
         help="end a run that takes longer",
     )
+    parser.add_argument(
+        "--judge",
+        type=duration(1, DAY),
+        help="also judge at this interval, such as 1m; needs --feedback",
+    )
+    add_feedback(parser, "the reports that --judge reads")
+    add_judge_flags(parser)
     parser.add_argument(
         "--health-listen", help="HOST:PORT that answers GET /healthz and GET /metrics"
     )
 
 
-def _duration(low: float, high: float) -> Callable[[str], float]:
+def duration(low: float, high: float) -> Callable[[str], float]:
+    """Return a parser of durations from `low` to `high` seconds, such as 90s, 5m, 6h or 1d."""
+
     def seconds(text: str) -> float:
         """Return the seconds of 90s, 5m, 6h or 1d."""
         match = _DURATION.fullmatch(text)
@@ -149,6 +170,32 @@ def _duration(low: float, high: float) -> Callable[[str], float]:
 
     vars(seconds)["accepts"] = f"{low:g}s to {high / DAY:g}d"  # for the reference
     return seconds
+
+
+def add_feedback(parser: SettingsParser, text: str) -> None:
+    """Add the flag for the place of reports."""
+    parser.add_argument("--feedback", type=location, help=text)
+
+
+def add_judge_flags(parser: SettingsParser) -> None:
+    """Add the flags that say how the judge decides."""
+    parser.add_argument(
+        "--alpha",
+        type=between(1e-9, 0.5),
+        default=JudgeSettings.alpha,
+        help="probability of acting on a challenger or a new champion for no reason",
+    )
+    parser.add_argument(
+        "--probation",
+        type=duration(0, 366 * DAY),
+        default="7d",
+        help="time for which a new champion is compared with the one before it; 0s for none",
+    )
+    parser.add_argument(
+        "--receipt-keys",
+        type=Path,
+        help="file of the servers' receipt keys, to verify every receipt again",
+    )
 
 
 def add_places(parser: SettingsParser) -> None:
@@ -204,6 +251,7 @@ def train_settings(options: argparse.Namespace) -> TrainSettings:
         checkpoint_dir=options.checkpoint_dir or options.cache_dir / "checkpoints",
         resume=options.resume,
         unless_unchanged=options.unless_unchanged,
+        alias=options.alias,
     )
 
 
@@ -213,6 +261,8 @@ def schedule_settings(options: argparse.Namespace) -> TrainSettings:
         raise UsageError("--unless-published is for `train`: a schedule trains beside a champion")
     if options.always and options.unless_unchanged:
         raise UsageError("give one of --always and --unless-unchanged: they contradict each other")
+    if bool(options.judge) != bool(options.feedback):
+        raise UsageError("--judge and --feedback go together: give both or neither")
     return replace(train_settings(options), unless_unchanged=not options.always)
 
 

@@ -8,7 +8,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mlpserve_model import CHAMPION, DatasetInfo, Draft, Manifest, Network, Signature, Store
+from mlpserve_model import (
+    CHALLENGER,
+    CHAMPION,
+    DatasetInfo,
+    Draft,
+    Manifest,
+    Network,
+    Signature,
+    Store,
+)
 from mlpserve_model.process.folders import cache_folder
 from mlpserve_model.store.location import Location
 from mlpserve_trainer.datasets import DataLocations, Dataset, load
@@ -57,6 +66,8 @@ class TrainSettings:
         rules: How strict the gate is.
         checkpoint_dir: Folder of the state after each epoch until publication; None for none.
         resume: Whether to resume from the checkpoint of the same training, if there is one.
+        alias: Alias of the version if it passes the gate: champion, or challenger, about which
+            the judge decides.
         unless_unchanged: Whether to skip the training when the champion or the newest version
             has the same data and recipe.
     """
@@ -70,6 +81,7 @@ class TrainSettings:
     rules: Rules = field(default_factory=Rules)
     checkpoint_dir: Path | None = None
     resume: bool = False
+    alias: str = CHAMPION
     unless_unchanged: bool = False
 
 
@@ -98,7 +110,7 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
     if settings.recipe.augments and not parts.training.is_image:
         logger.info("training without augmentation: the inputs are not uint8 images")
     challenger = _fit_challenger(settings, draft, parts, watch, data.source)
-    manifest = publish(store, challenger, settings.rules)
+    manifest = publish(store, challenger, settings.rules, settings.alias)
     if settings.checkpoint_dir:
         Checkpoint.of(settings.checkpoint_dir, challenger.draft).remove()
     _log_published(manifest)
@@ -146,6 +158,7 @@ def _outcome(
         report=table,
         place=f"{store}/{manifest.version}",
         trained_on=f"{data.name}: {len(data.labels):,} rows from {data.source}",
+        is_challenger=store.aliases().get(CHALLENGER) == manifest.version,
     )
 
 

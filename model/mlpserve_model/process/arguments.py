@@ -28,6 +28,7 @@ __all__ = [
     "SettingsParser",
     "StoreSettings",
     "between",
+    "location",
     "setting",
     "variable_of",
 ]
@@ -49,7 +50,8 @@ def setting(default: Any, text: str, **options: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": text, **options})
 
 
-def _location(text: str) -> Location:
+def location(text: str) -> Location:
+    """Parse the place of a store or of reports: a folder or the address of a bucket."""
     try:
         return parse_location(text)
     except StoreError as error:
@@ -69,7 +71,7 @@ class StoreSettings:
     store: Location = setting(
         Path("models"),
         "the store: a folder, or s3://, gs:// or az:// with BUCKET/PREFIX",
-        type=_location,
+        type=location,
     )
     model: str = setting("mnist", "name of the model in the store", type=_model_name)
 

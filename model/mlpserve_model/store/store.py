@@ -46,9 +46,11 @@ from mlpserve_model.store.backend import Conflict
 from mlpserve_model.store.location import Bucket
 from mlpserve_model.store.reader import StoreReader, translated
 
-__all__ = ["CHAMPION", "Store"]
+__all__ = ["CHALLENGER", "CHAMPION", "Store"]
 
 CHAMPION = "champion"
+# A version that passed the gate, and waits until evidence decides about it.
+CHALLENGER = "challenger"
 _NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
@@ -158,29 +160,51 @@ class Store(StoreReader):
                 raise
 
     def move_alias(
-        self, alias: str, version: int, *, expected: int | None, event: str, reason: str
+        self,
+        alias: str,
+        version: int,
+        *,
+        expected: int | None,
+        event: str,
+        reason: str,
+        **more: Any,
     ) -> None:
         """Point an alias at a version if it still points at `expected` (None: nowhere).
 
-        The history is written first, so that an alias never moves without a record.
+        The history is written first, with `more` as further fields, so that an alias never moves
+        without a record.
         Raises AliasConflict when it moved meanwhile, VersionNotFound, or StoreError.
         """
         if not ALIAS.fullmatch(alias):
             raise StoreError(f"the alias {alias!r} must match {ALIAS.pattern}")
-        with self.lock():
-            aliases, before = self._aliases()
-            if aliases.get(alias) != expected:
-                raise AliasConflict(
-                    f"{alias} points at {aliases.get(alias)}, expected {expected}: look again"
-                )
+        with self.lock(), self._changing(alias, expected) as aliases:
             self.manifest(version)
-            self.record(event, version, reason, alias=alias, previous=expected)
-            document = encode_aliases(aliases | {alias: version})
-            with translated(f"cannot write to {self._backend}"):
-                try:
-                    self._backend.replace(ALIASES_FILE, document, before)
-                except Conflict as error:
-                    raise AliasConflict(f"{alias} moved meanwhile: look again") from error
+            self.record(event, version, reason, alias=alias, previous=expected, **more)
+            aliases[alias] = version
+
+    def drop_alias(
+        self, alias: str, *, expected: int, event: str, reason: str, **more: Any
+    ) -> None:
+        """Remove an alias that still points at `expected`; else as `move_alias`."""
+        with self.lock(), self._changing(alias, expected) as aliases:
+            self.record(event, expected, reason, alias=alias, previous=expected, **more)
+            del aliases[alias]
+
+    @contextmanager
+    def _changing(self, alias: str, expected: int | None) -> Iterator[dict[str, int]]:
+        """Give the aliases to be changed, and write them; raises AliasConflict."""
+        aliases, before = self._aliases()
+        if aliases.get(alias) != expected:
+            raise AliasConflict(
+                f"{alias} points at {aliases.get(alias)}, expected {expected}: look again"
+            )
+        changed = dict(aliases)
+        yield changed
+        with translated(f"cannot write to {self._backend}"):
+            try:
+                self._backend.replace(ALIASES_FILE, encode_aliases(changed), before)
+            except Conflict as error:
+                raise AliasConflict(f"{alias} moved meanwhile: look again") from error
 
     def prune(self, keep: int) -> list[int]:
         """Remove all but the newest `keep` versions and those with an alias.

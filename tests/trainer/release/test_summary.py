@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from mlpserve_trainer.release import summary
@@ -16,3 +18,8 @@ def test_without_a_server_nobody_is_told_to_start_one(monkeypatch: pytest.Monkey
     text = summary.summary(PROMOTED, "")
     assert "mlpserve serve" not in text
     assert text.endswith("servers of this model load the version by themselves")
+
+
+def test_a_challenger_is_sent_to_the_judge() -> None:
+    text = summary.summary(replace(PROMOTED, is_challenger=True), " --model letters")
+    assert text.endswith("mlpserve judge --feedback PLACE --model letters")

@@ -24,6 +24,7 @@ from mlpserve_trainer.schedule.scheduler import Schedule
 from mlpserve_trainer.schedule.triggers import timetable
 from mlpserve_trainer.schedule.worker import Job
 from mlpserve_trainer.training import TrainSettings
+from tests.support.reports import League
 
 PROGRAM = "import sys; from mlpserve_trainer.cli import main; sys.exit(main())"
 ENDLESS = ("--epochs", "1000000")
@@ -119,6 +120,21 @@ def is_gone(pid: int) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+def test_it_also_judges_what_callers_reported(schedule: Start, tmp_path: Path) -> None:
+    league = League(tmp_path)
+    league.add(9, "ant", "bee", "bee")
+    judging = ("--model", "zoo", "--judge", "1s", "--feedback", str(tmp_path / "feedback"))
+    with schedule("--cron", "0 0 1 1 *", *judging) as running:
+        assert running.event("decided")["action"] == "promote"
+        assert running.stop() == 0
+    assert league.store.aliases() == {CHAMPION: 2}
+
+
+def test_judging_needs_a_place_of_reports(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schedule", "--every", "1h", "--judge", "1m"]) == 2
+    assert "--judge and --feedback go together" in capsys.readouterr().err
 
 
 def test_it_trains_at_its_times_and_skips_what_is_unchanged(schedule: Start) -> None:

@@ -20,6 +20,7 @@ class Outcome:
         report: Table of precision, recall and F1 of each class on the holdout.
         place: Folder or address of the version.
         trained_on: The data, in words.
+        is_challenger: Whether it waits for the judge, as challenger.
     """
 
     version: int
@@ -31,6 +32,7 @@ class Outcome:
     report: str
     place: str
     trained_on: str
+    is_challenger: bool = False
 
     def facts(self) -> dict[str, Any]:
         """Return all fields but the report, as `--json` prints them."""

@@ -68,8 +68,11 @@ class Challenger:
     page: HtmlReport
 
 
-def publish(store: Store, challenger: Challenger, rules: Rules) -> Manifest:
+def publish(store: Store, challenger: Challenger, rules: Rules, alias: str = CHAMPION) -> Manifest:
     """Judge the challenger against the current champion, publish it, and promote it if it passed.
+
+    With another `alias` a version that passed gets that, and the champion stays; the first version
+    of all becomes champion.
 
     The lock is held from the comparison to the promotion. Of two trainers that finish at once, the
     second is compared with the version of the first, so the champion never gets worse.
@@ -98,7 +101,7 @@ def publish(store: Store, challenger: Challenger, rules: Rules) -> Manifest:
 
         with ignore_sigint():
             manifest = store.publish(draft, verdict, challenger.weights, golden, files)
-            _settle(store, manifest, champion)
+            _settle(store, manifest, CHAMPION if champion is None else alias)
     return manifest
 
 
@@ -156,15 +159,16 @@ def _predecessor(store: Store, champion: int | None, signals: Signals) -> Predec
     return Predecessor(champion, reference.rows, drift(reference, reference.count(signals)))
 
 
-def _settle(store: Store, manifest: Manifest, champion: int | None) -> None:
+def _settle(store: Store, manifest: Manifest, alias: str) -> None:
     reason, version = "; ".join(manifest.gate.reasons), manifest.version
     if manifest.gate.verdict == "REJECTED":
         store.record("reject", version, reason)
         return
     try:
-        store.move_alias(CHAMPION, version, expected=champion, event="promote", reason=reason)
+        before = store.aliases().get(alias)
+        store.move_alias(alias, version, expected=before, event="promote", reason=reason)
     except StoreError as error:
         raise StoreError(
-            f"version {version} is published, but is not champion: {error}; "
-            f"mlpserve-models promote {version} makes it so"
+            f"version {version} is published, but is not {alias}: {error}; "
+            f"mlpserve-models promote {version} --alias {alias} makes it so"
         ) from error

@@ -45,6 +45,10 @@ def _next_steps(outcome: Outcome, flags: str, can_serve: bool) -> Iterator[str]:
         yield "servers do not load it; to promote it in spite of the reasons above:"
         yield f"  mlpserve models promote {outcome.version} --force --reason TEXT{flags}"
         return
+    if outcome.is_challenger:
+        yield "it is the challenger now; when callers have reported on audited answers:"
+        yield f"  mlpserve judge --feedback PLACE{flags}"
+        return
     if not can_serve:
         yield "servers of this model load the version by themselves"
         return

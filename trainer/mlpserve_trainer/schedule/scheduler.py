@@ -5,12 +5,14 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.interval import IntervalTrigger
 
 from mlpserve_model import Store
 from mlpserve_model.process.follower import Guard
@@ -77,6 +79,14 @@ class Schedule:
             running=lambda: float(self._run is not None),
             next_run=lambda: due.timestamp() if (due := self._next()) else 0.0,
             healthy=lambda: float(self.health().healthy),
+        )
+
+    def repeat(self, act: Callable[[], object], seconds: float) -> None:
+        """Call something else at an interval, beside the runs; its failures are logged."""
+        guard = Guard("judge", self._metrics.count_failure)
+        self._scheduler.add_executor(ThreadPoolExecutor(1), "beside")
+        self._scheduler.add_job(
+            lambda: guard.run(act), IntervalTrigger(seconds=seconds), executor="beside"
         )
 
     def run_forever(self, run_now: bool) -> int:

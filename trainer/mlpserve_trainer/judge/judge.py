@@ -1,0 +1,120 @@
+"""The judge: promotes, retires and rolls back on evidence, and records why."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mlpserve_model import CHALLENGER, CHAMPION, Store
+from mlpserve_model.evidence.receipts import ReceiptKeys
+from mlpserve_model.evidence.records import FeedbackPlace, ReportRecord
+from mlpserve_model.store.reader import translated
+from mlpserve_trainer.judge.decision import Decision, decide
+from mlpserve_trainer.judge.evidence import weigh
+from mlpserve_trainer.judge.genuine import is_genuine
+from mlpserve_trainer.judge.pairs import Pair, pairs
+
+__all__ = ["Judge", "JudgeSettings", "audited", "decision_file"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """How the judge decides.
+
+    Attributes:
+        alpha: The probability of acting on a pair although nothing is to be gained by it.
+        probation: Seconds that a new champion is compared with the one before it; 0 for none.
+        keys: The keys of receipts; with them every receipt is verified again.
+    """
+
+    alpha: float = 0.05
+    probation: float = 7 * 86400.0
+    keys: ReceiptKeys | None = None
+
+
+class Judge:
+    """Looks at the audited reports of a model, and acts on what they prove.
+
+    Args:
+        store: The versions.
+        place: The reports.
+        settings: How to decide.
+    """
+
+    def __init__(self, store: Store, place: FeedbackPlace, settings: JudgeSettings) -> None:
+        self._store, self._place, self._settings = store, place, settings
+
+    def look(self, now: Callable[[], float] = time.time) -> list[Decision]:
+        """Return what the evidence allows of each pair that waits for a decision; change nothing.
+
+        Raises StoreError when versions or reports cannot be read.
+        """
+        waiting = pairs(self._store, now(), self._settings.probation)
+        return [decide(pair, weigh(self._store, pair, self._reports(pair)), self._settings.alpha)
+                for pair in waiting]  # fmt: skip
+
+    def act(self, now: Callable[[], float] = time.time) -> list[Decision]:
+        """Look, act on the first decision, record it in the history, and return all of them.
+
+        The reports are read without the store's lock, which is then taken to act. If the versions
+        are no longer the pair that was looked at, nothing is done until the next look.
+        """
+        decisions = self.look(now)
+        for decision in decisions:
+            if decision.action is not None:
+                self._keep_tags(decision)
+                with self._store.lock():
+                    if decision.pair in pairs(self._store, now(), self._settings.probation):
+                        self._carry_out(decision)
+                break  # the other pair is no longer what it was
+        return decisions
+
+    def _reports(self, pair: Pair) -> Iterable[ReportRecord]:
+        return audited(self._place, self._store.model, pair, self._settings.keys)
+
+    def _carry_out(self, decision: Decision) -> None:
+        """Move the aliases; a decision is one line of the history, with the figures behind it."""
+        store, champion, rival = self._store, decision.pair.champion, decision.pair.rival
+        event, reason, evidence = str(decision.action), decision.reason, decision.facts()
+        if decision.action == "retire":
+            store.drop_alias(
+                CHALLENGER, expected=rival, event=event, reason=reason, evidence=evidence
+            )
+        else:
+            store.move_alias(
+                CHAMPION, rival, expected=champion, event=event, reason=reason, evidence=evidence
+            )
+        if decision.action == "promote":
+            store.drop_alias(CHALLENGER, expected=rival, event="retire", reason="champion now")
+        logger.info("decided", extra={"action": event, "reason": reason})
+
+    def _keep_tags(self, decision: Decision) -> None:
+        """Keep the list of the reports that the decision rests on, before anything is done."""
+        digest, tags = decision.evidence.digest, decision.evidence.tags
+        document = json.dumps({"digest": digest, "tags": tags}).encode() + b"\n"
+        files = self._place.files
+        with translated(f"cannot write to {files}"):
+            files.create(decision_file(self._store.model, digest), document)
+
+
+def audited(
+    place: FeedbackPlace, model: str, pair: Pair, keys: ReceiptKeys | None
+) -> Iterable[ReportRecord]:
+    """Give the audited reports that may be evidence about a pair; damaged ones are logged."""
+    since = datetime.fromtimestamp(pair.since, UTC).date()
+    for report in place.reports(model, since, _log_damage):
+        if report.audit and (keys is None or is_genuine(report, keys)):
+            yield report
+
+
+def decision_file(model: str, digest: str) -> str:
+    """Return the name of the list of reports that a decision rests on."""
+    return f"{model}/decisions/{digest.removeprefix('sha256:')}.json"
+
+
+def _log_damage(name: str, reason: str) -> None:
+    logger.warning("a report is left out", extra={"file": name, "reason": reason})
