@@ -5,6 +5,7 @@ from mlpserve_model.errors import (
     CorruptVersion,
     StoreBusy,
     StoreError,
+    UnsupportedModel,
     VersionNotFound,
 )
 from mlpserve_model.format.manifest import (
@@ -45,6 +46,7 @@ __all__ = [
     "StoreBusy",
     "StoreError",
     "StoredModel",
+    "UnsupportedModel",
     "Verdict",
     "VersionNotFound",
     "Weights",

@@ -1,4 +1,4 @@
-"""mlpserve-models: list, check, promote and prune the versions in a store."""
+"""mlpserve-models: list, check, promote, import and prune the versions in a store."""
 
 import json
 import sys
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from mlpserve_model.errors import CorruptVersion, StoreError, VersionNotFound
 from mlpserve_model.format.manifest import Manifest, Verdict
+from mlpserve_model.interchange.commands import add_import, import_file
 from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
 from mlpserve_model.process.streams import printing
 from mlpserve_model.process.tables import plain, readable, table
@@ -27,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    settings = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    settings = parser().parse_args(given)
+    settings.given = given
     try:
         code: int = settings.run(Store(settings.store, settings.model), settings)
     except StoreError as error:
@@ -68,6 +71,7 @@ def parser() -> SettingsParser:
         "--to", type=between(1, MAX_VERSION, int), required=True, help="number of the version"
     )
     rollback.add_argument("--reason", required=True, help="reason, for the history")
+    add_import(command("import", import_file, "publish a network that another program made"))
     verify = command("verify", _verify, "check files, digests and self-tests of all versions")
     verify.add_argument(
         "version",

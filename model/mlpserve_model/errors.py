@@ -5,6 +5,7 @@ __all__ = [
     "CorruptVersion",
     "StoreBusy",
     "StoreError",
+    "UnsupportedModel",
     "VersionNotFound",
 ]
 
@@ -27,3 +28,7 @@ class AliasConflict(StoreError):
 
 class CorruptVersion(StoreError):
     """A version's files are not what its manifest says, or must not be served; with the reason."""
+
+
+class UnsupportedModel(StoreError):
+    """A file of another program cannot become a version, or a version such a file; the reason."""

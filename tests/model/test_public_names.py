@@ -20,6 +20,7 @@ def test_the_packages_names_are_these() -> None:
         "FileInfo",
         "InputValues", "Layer",
         "Manifest", "Network", "Signature", "Store", "StoreBusy", "StoreError", "StoredModel",
+        "UnsupportedModel",
         "Verdict", "VersionNotFound", "Weights", "forward", "initialise",
         "loss_and_gradients", "scale_pixels",
     ]  # fmt: skip

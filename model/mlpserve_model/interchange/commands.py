@@ -1,0 +1,182 @@
+"""The flags of `import` and `export`, and what they do."""
+
+import argparse
+import json
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlpserve_model.format.manifest import INPUT_KINDS
+from mlpserve_model.interchange.importing import ImportOptions, import_network
+from mlpserve_model.interchange.named_arrays import ORIENTATIONS
+from mlpserve_model.interchange.publishing import publish_unjudged
+from mlpserve_model.nn.activations import HIDDEN, OUTPUT
+from mlpserve_model.process.arguments import SettingsParser, between
+from mlpserve_model.process.children import safe_path
+from mlpserve_model.process.tables import plain, readable
+from mlpserve_model.store.store import Store
+
+__all__ = ["add_import", "add_import_flags", "import_file", "import_options"]
+
+WRONG_USAGE = 2
+
+
+def add_import(parser: SettingsParser) -> None:
+    """Add the flags of `mlpserve-models import`."""
+    add_import_flags(parser)
+    parser.add_argument("--reason", help="reason to publish it without a holdout, for the history")
+    parser.add_argument(
+        "--holdout",
+        type=Path,
+        metavar="DATA",
+        help="labelled data (.npz with X and y) that the gate of mlpserve-trainer judges it by",
+    )
+
+
+def import_file(store: Store, settings: Namespace) -> int:
+    """Publish a network from a file: judged by the trainer's gate with a holdout, else forced."""
+    if settings.holdout is not None:
+        return _judged(settings)
+    if not (settings.reason or "").strip():
+        print(
+            "mlpserve-models: without --holdout nothing judges the network: "
+            "give --holdout DATA, or --reason TEXT to publish it as forced",
+            file=sys.stderr,
+        )
+        return WRONG_USAGE
+    found = import_network(settings.file, import_options(settings))
+    manifest = publish_unjudged(store, found, settings.file, settings.reason)
+    if settings.json:
+        print(json.dumps({"version": manifest.version, "verdict": manifest.gate.verdict,
+                          "digest": manifest.digest, "notes": found.notes}))  # fmt: skip
+        return 0
+    network, signature = manifest.network, manifest.signature
+    sizes = " -> ".join(map(str, network.layer_sizes))
+    print(f"version {manifest.version} of {store.model}: {sizes}, {', '.join(network.activations)}")
+    shape = "x".join(map(str, signature.input_shape))
+    print(f"inputs: {signature.input_kind}, {shape}; classes: {readable(signature.class_names)}")
+    for note in found.notes:
+        print(plain(note))
+    if network.output_activation == "identity":
+        print("it answers with logits as they are: --output-activation softmax makes probabilities")
+    print(f"FORCED, and not served: mlpserve-models promote {manifest.version} makes it champion")
+    return 0
+
+
+def _judged(settings: Namespace) -> int:
+    """Run the trainer's command, a program of its own: this one works without the trainer."""
+    command = [sys.executable, "-m", "mlpserve_trainer", *settings.given]
+    sys.stdout.flush()
+    with safe_path():
+        return subprocess.run(command, check=False).returncode
+
+
+def add_import_flags(parser: SettingsParser) -> None:
+    """Add the file to import, and what it may leave open."""
+    parser.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="file to import: .onnx, .safetensors, .npz or .skops",
+    )
+    parser.add_argument(
+        "--activations",
+        type=_names(HIDDEN, OUTPUT),
+        default=(),
+        help="activations of a file of arrays, one for each layer, such as relu,relu,softmax",
+        shown="the file's",
+    )
+    parser.add_argument(
+        "--layers",
+        type=_texts,
+        default=(),
+        help="names of the layers of a file of arrays, in their order",
+        shown="the order of the names",
+    )
+    parser.add_argument(
+        "--orientation",
+        choices=ORIENTATIONS,
+        help="axes of the weights of a file of arrays",
+        shown="what fits together",
+    )
+    parser.add_argument(
+        "--output-activation",
+        choices=tuple(OUTPUT),
+        help="activation that turns the logits of the file into probabilities",
+        shown="none",
+    )
+    parser.add_argument(
+        "--output-name", help="output of an ONNX model to import, where several differ"
+    )
+    parser.add_argument(
+        "--input-shape",
+        type=_sizes,
+        default=(),
+        help="shape of one input, such as 28,28",
+        shown="the file's, or the number of inputs",
+    )
+    parser.add_argument(
+        "--input-kind",
+        choices=INPUT_KINDS,
+        default="",
+        help="kind of inputs: pixels from 0 to 1, as uint8 too, or real numbers",
+        shown="the file's, or real",
+    )
+    parser.add_argument(
+        "--input-maximum",
+        type=between(1e-6, 255),
+        default=0.0,
+        help="raw value that stands for 1.0 in pixels",
+        shown="the file's, or 255",
+    )
+    parser.add_argument(
+        "--class-names",
+        type=_texts,
+        default=(),
+        help="names of the classes, in the order of the outputs",
+        shown="the file's, or 0,1,...",
+    )
+
+
+def import_options(settings: Namespace) -> ImportOptions:
+    """Return what the flags of `add_import_flags` say."""
+    return ImportOptions(
+        activations=settings.activations,
+        layers=settings.layers,
+        orientation=settings.orientation,
+        output_activation=settings.output_activation,
+        output_name=settings.output_name,
+        input_shape=settings.input_shape,
+        class_names=settings.class_names,
+        input_kind=settings.input_kind,
+        input_maximum=settings.input_maximum,
+    )
+
+
+def _texts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
+
+
+def _names(*known: Any) -> Callable[[str], tuple[str, ...]]:
+    names = dict.fromkeys(name for group in known for name in group)
+
+    def parse(text: str) -> tuple[str, ...]:
+        given = _texts(text)
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise argparse.ArgumentTypeError(
+                f"unknown activation {unknown[0]!r}: use {', '.join(names)}"
+            )
+        return given
+
+    return parse
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    parts = _texts(text)
+    if not all(part.isdecimal() and len(part) < 10 and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shape: expected sizes such as 28,28")
+    return tuple(map(int, parts))

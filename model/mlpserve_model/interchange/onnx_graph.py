@@ -1,0 +1,201 @@
+"""From an ONNX graph to a chain of layers.
+
+The graph is walked once, in its order, and each tensor becomes a constant, rows that the network
+computes, labels, or unknown with the reason. What is unknown matters only if the output needs it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from mlpserve_model.errors import UnsupportedModel
+from mlpserve_model.interchange.folding import Scale
+from mlpserve_model.interchange.onnx_file import array_of
+from mlpserve_model.interchange.onnx_operators import evaluate
+from mlpserve_model.interchange.onnx_values import Budget, Labels, Node, Rows, Unknown, Value
+from mlpserve_model.process.tables import plain
+
+__all__ = ["GraphInput", "Reading", "read_graph"]
+
+MAX_NODES = 10_000
+_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+# The types of inputs, as onnxruntime takes them.
+_INPUT_TYPES: dict[int, Any] = {
+    TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64, TensorProto.UINT8: np.uint8,
+    TensorProto.FLOAT16: np.float16, TensorProto.INT64: np.int64, TensorProto.INT32: np.int32,
+}  # fmt: skip
+_PIXELS = 255.0
+# Weights are cast, transposed and reshaped on their way; a small graph may compute small shapes.
+_COPIES, _FREE = 8, 2**16
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """The graph's input: name, type, the shape of one row, and the number of rows, 0 for any."""
+
+    name: str
+    dtype: Any
+    shape: tuple[int, ...]
+    batch: int
+
+    @property
+    def is_bytes(self) -> bool:
+        """Return True if the graph takes raw pixels."""
+        return bool(self.dtype is np.uint8)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a graph computes: the rows of its output, from its input."""
+
+    input: GraphInput
+    rows: Rows
+
+
+def read_graph(model: Any, input_shape: Sequence[int] = (), output: str | None = None) -> Reading:
+    """Read a ModelProto as a chain of layers.
+
+    Args:
+        model: The model.
+        input_shape: The shape of one row, where the model leaves it open.
+        output: The name of the output to import, if several could be meant.
+
+    Raises:
+        UnsupportedModel: It is not a chain of supported layers; the message names the node.
+
+    """
+    graph = model.graph
+    if len(graph.node) > MAX_NODES:
+        raise UnsupportedModel(f"{len(graph.node)} nodes, expected at most {MAX_NODES}")
+    given = _input(graph, tuple(input_shape))
+    steps = (Scale(np.full(int(np.prod(given.shape)), _PIXELS), np.zeros(1)),)
+    start = Rows(steps if given.is_bytes else (), given.shape)
+    values: dict[str, Value] = {tensor.name: array_of(tensor) for tensor in graph.initializer}
+    values[given.name] = start
+    versions = {opset.domain: opset.version for opset in model.opset_import}
+    held = sum(value.size for value in values.values() if isinstance(value, np.ndarray))
+    budget = Budget(_COPIES * held + _FREE)
+    for proto in graph.node:
+        values.update(_outputs(proto, values, versions, given.batch, budget))
+    names = [value.name for value in graph.output]
+    return Reading(given, _output(names, values, output))
+
+
+def _input(graph: Any, wanted: tuple[int, ...]) -> GraphInput:
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    if len(inputs) != 1:
+        found = ", ".join(plain(value.name)[:50] for value in inputs[:10]) or "none"
+        raise UnsupportedModel(f"expected one input, found {len(inputs)}: {found}")
+    kind = inputs[0].type.tensor_type
+    dtype = _INPUT_TYPES.get(kind.elem_type)
+    if dtype is None:
+        raise UnsupportedModel("the input is not a tensor of numbers")
+    dimensions = kind.shape.dim
+    batch, *sizes = [dimension.dim_value for dimension in dimensions] or [0]
+    if wanted:
+        if sizes and (len(sizes) != len(wanted) or _differ(sizes, wanted)):
+            # The same values in another shape: 784 for (1, 28, 28).
+            if 0 in sizes or np.prod(sizes) != np.prod(wanted):
+                raise UnsupportedModel(
+                    f"the input has the shape {tuple(sizes)}, and --input-shape says {wanted}"
+                )
+        else:
+            sizes = list(wanted)
+    if not sizes or min(sizes) < 1:
+        raise UnsupportedModel(
+            "the shape of one input is not in the file: say it with --input-shape, such as 1,28,28"
+        )
+    return GraphInput(inputs[0].name, dtype, tuple(sizes), max(batch, 0))
+
+
+def _differ(sizes: list[int], wanted: tuple[int, ...]) -> bool:
+    return any(size not in (0, other) for size, other in zip(sizes, wanted, strict=True))
+
+
+def _outputs(
+    proto: Any, values: dict[str, Value], versions: dict[str, int], batch: int, budget: Budget
+) -> dict[str, Value]:
+    """Return what a node makes, by the names of its outputs."""
+    outputs = [name for name in proto.output if name]
+    shown = (
+        f"node {plain(proto.name or next(iter(outputs), ''))[:100]} ({plain(proto.op_type)[:50]})"
+    )
+    try:
+        found = _evaluated(proto, shown, values, versions, batch, budget)
+    except UnsupportedModel as error:
+        found = Unknown(str(error))
+    others: dict[str, Value] = {
+        name: Unknown(f"{shown}: its second output is not supported") for name in outputs[1:]
+    }
+    return {**others, **({outputs[0]: found} if outputs else {})}
+
+
+def _evaluated(
+    proto: Any,
+    shown: str,
+    values: dict[str, Value],
+    versions: dict[str, int],
+    batch: int,
+    budget: Budget,
+) -> Value:
+    inputs: list[Value | None] = []
+    for name in proto.input:
+        if name and name not in values:
+            raise UnsupportedModel(
+                f"{shown} takes {plain(name)[:100]}, which no node before it makes: "
+                "the graph has a cycle, or is not in order"
+            )
+        value = values.get(name)
+        if isinstance(value, Unknown):
+            return value
+        inputs.append(value)
+    if proto.domain not in _DOMAINS:
+        raise UnsupportedModel(f"{shown} is of the domain {plain(proto.domain)[:50]}, not of ONNX")
+    try:
+        node = Node(
+            proto.name or proto.output[0], proto.op_type,
+            {attribute.name: _attribute(attribute) for attribute in proto.attribute},
+            versions.get(proto.domain, 1), batch, budget,
+        )  # fmt: skip
+        found = evaluate(node, inputs)
+    except UnsupportedModel as error:
+        text = str(error)
+        raise UnsupportedModel(text if text.startswith("node ") else f"{shown}: {text}") from error
+    # What inputs that do not fit an operator raise, in numpy and here.
+    except (ValueError, TypeError, IndexError, KeyError, OverflowError, AttributeError) as error:
+        raise UnsupportedModel(f"{shown}: its inputs or attributes do not fit ({error})") from error
+    if isinstance(found, Rows):
+        tensor = found.tensor if proto.op_type == "ZipMap" else proto.output[0]
+        return replace(found, maker=shown, tensor=tensor)
+    return found
+
+
+def _attribute(attribute: Any) -> Any:
+    if attribute.type == attribute.TENSOR:
+        return array_of(attribute.t)
+    return helper.get_attribute_value(attribute)
+
+
+def _output(names: list[str], values: dict[str, Value], wanted: str | None) -> Rows:
+    """Return the rows of the output that is meant, with the class names that any output tells."""
+    if wanted is not None and wanted not in values:
+        raise UnsupportedModel(f"there is no output {wanted}: the outputs are {', '.join(names)}")
+    found = [values.get(name, Unknown(f"nothing makes the output {plain(name)}"))
+             for name in ([wanted] if wanted is not None else names)]  # fmt: skip
+    labels = [value for value in found if isinstance(value, Labels)]
+    rows = [value.settled for value in found if isinstance(value, Rows)]
+    candidates = {row.steps: row for row in rows or [label.rows.settled for label in labels]}
+    if not candidates:
+        reasons = [value.reason for value in found if isinstance(value, Unknown)]
+        raise UnsupportedModel(reasons[0] if reasons else "the output does not depend on the input")
+    if len(candidates) > 1:
+        raise UnsupportedModel(
+            f"the outputs {', '.join(map(plain, names))} differ: say which with --output-name"
+        )
+    row = next(iter(candidates.values()))
+    class_names = next((label.names for label in labels if label.names), ())
+    return replace(row, class_names=row.class_names or class_names)

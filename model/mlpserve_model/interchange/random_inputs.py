@@ -1,0 +1,41 @@
+"""Random inputs for comparisons and self-tests, where there is no data."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpserve_model.interchange.imported import ImportedNetwork
+from mlpserve_model.nn.network import forward, scale_pixels
+
+__all__ = ["golden_inputs", "random_inputs"]
+
+_GOLDEN_ROWS = 32
+_CANDIDATES = 4  # for each golden row
+
+
+def random_inputs(
+    rng: np.random.Generator, rows: int, found: ImportedNetwork, as_bytes: bool = False
+) -> tuple[NDArray[np.float32] | NDArray[np.uint8], NDArray[np.float32]]:
+    """Return inputs as a foreign model takes them, and as ours takes them: (rows, inputs) each."""
+    shape = (rows, found.network.inputs)
+    if as_bytes:
+        pixels = rng.integers(0, 256, shape, np.uint8)
+        return pixels, scale_pixels(pixels, 255)
+    if found.metadata.input_kind == "pixels":
+        scaled = rng.random(shape, np.float32)
+    else:
+        scaled = rng.standard_normal(shape, np.float32)
+    return scaled, scaled
+
+
+def golden_inputs(found: ImportedNetwork) -> NDArray[np.float32]:
+    """Return inputs for the self-test: of random ones, those that float32 computes most exactly.
+
+    Servers on other machines compute slightly other sums, which may differ by much where a network
+    answers steeply.
+    """
+    rng = np.random.default_rng(0)
+    _, x = random_inputs(rng, _CANDIDATES * _GOLDEN_ROWS, found)
+    with np.errstate(all="ignore"):
+        exact = forward(found.network, found.weights, x.astype(np.float64))
+        error = np.abs(exact - forward(found.network, found.weights, x)).max(axis=1)
+    return x[np.argsort(error, kind="stable")[:_GOLDEN_ROWS]]
