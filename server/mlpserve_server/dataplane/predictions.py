@@ -247,9 +247,9 @@ def _with_receipts(
     """Return the responses of single instances, with receipts where they are asked for."""
     asking = [place for place, query in enumerate(queries) if query.receipts]
     if asking:
-        fields = issuer.fields(
-            manifest, computed.probabilities[asking], [queries[place].data for place in asking]
-        )
+        every = len(asking) == len(queries)
+        probabilities = computed.probabilities if every else computed.probabilities[asking]
+        fields = issuer.fields(manifest, probabilities, [queries[place].data for place in asking])
         for place, field in zip(asking, fields, strict=True):
             responses[place] += field
     return responses

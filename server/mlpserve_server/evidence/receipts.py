@@ -63,13 +63,18 @@ class ReceiptIssuer:
         hash_row, draw = keys.hash_row, random.random
         version, weights, now = manifest.version, weights_of(manifest.digest), int(time.time())
         labels = probabilities.argmax(axis=1).tolist()
-        confidences = np.rint(probabilities.max(axis=1) * 0xFFFF).astype(int).tolist()
+        confidences = probabilities.max(axis=1).tolist()
         audits = [draw() < share for _ in rows]
         drawn = sum(audits)
         self._observer.count(_RECEIPTS, str(version), "audit", amount=drawn)
         self._observer.count(_RECEIPTS, str(version), "plain", amount=len(audits) - drawn)
         each = zip(audits, labels, confidences, serials, map(hash_row, rows), strict=False)
         return [
-            _FIELD + sign(audit, version, now, label, confidence, weights, serial & _MASK, row_hash)
-            for audit, label, confidence, serial, row_hash in each
+            _FIELD + sign(audit, version, now, label, _steps(p), weights, n & _MASK, row_hash)
+            for audit, label, p, n, row_hash in each
         ]
+
+
+def _steps(confidence: float) -> int:
+    """Return a confidence in steps of 1/65535; what is not from 0 to 1 is taken as the nearest."""
+    return int(min(max(confidence, 0.0), 1.0) * 0xFFFF + 0.5)
