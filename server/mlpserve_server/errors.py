@@ -13,6 +13,7 @@ __all__ = [
     "NotInMemory",
     "NotReady",
     "Overloaded",
+    "QuotaExceeded",
     "ServingError",
     "TooSlow",
     "Unauthenticated",
@@ -118,6 +119,16 @@ class Overloaded(ServingError):
 
     reason = "OVERLOADED"
     retry_seconds = 0.1
+
+
+class QuotaExceeded(Overloaded):
+    """The caller has made more reports than one may."""
+
+    reason = "QUOTA_EXCEEDED"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"too many reports from one caller: try again in {seconds:.1f} seconds")
+        self.retry_seconds = seconds
 
 
 class TooSlow(ServingError):

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+from mlpserve_model.evidence.records import FeedbackPlace
 from mlpserve_model.process.folders import cache_folder
 from mlpserve_model.process.follower import Follower
 from mlpserve_model.process.memory import usable_memory
@@ -14,6 +15,7 @@ from mlpserve_model.store.cache import CachedStore
 from mlpserve_model.store.reader import StoreReader
 from mlpserve_server.dataplane.admission import ByteLimiter, Limits, QueueLimit
 from mlpserve_server.dataplane.catalog import Catalog
+from mlpserve_server.dataplane.feedback import FeedbackDesk
 from mlpserve_server.dataplane.frames import frame_of
 from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.evidence.receipts import ReceiptIssuer
@@ -80,13 +82,24 @@ class Server:
             if self._access.receipt_keys
             else None
         )
+        self._desk = (
+            FeedbackDesk(
+                self._manager,
+                self._access.receipt_keys,
+                FeedbackPlace(settings.feedback),
+                settings.feedback_rate,
+                observer,
+            )
+            if settings.feedback and self._access.receipt_keys
+            else None
+        )
         data = DataPlane(
             self._manager, settings.max_batch, settings.max_rows, observer, self._shadow, issuer
         )
         self._limits = _limits(settings)
         make = _transport(settings.transport)
         self._transport = make(
-            Backend(data, Catalog(self._manager), self._health),
+            Backend(data, Catalog(self._manager), self._health, self._desk),
             self._limits,
             self._access,
             channel_options(
@@ -144,6 +157,8 @@ class Server:
         self._health.end_watches()
         self._transport.stop(self.settings.grace_seconds)
         self._health.close()
+        if self._desk:
+            self._desk.close()
         self._telemetry.close()
         log.info("stopped")
 

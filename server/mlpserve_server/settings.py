@@ -14,10 +14,12 @@ from mlpserve_model.process.arguments import (
     SettingsParser,
     StoreSettings,
     between,
+    location,
     setting,
 )
 from mlpserve_model.process.cpus import usable_cores
 from mlpserve_model.process.memory import usable_memory
+from mlpserve_model.store.location import Location
 
 __all__ = ["TRANSPORTS", "Settings", "default_max_bytes", "read_settings", "settings_parser"]
 
@@ -164,6 +166,17 @@ class Settings(LogSettings, StoreSettings):
         "counted as accuracy",
         type=between(0, 1),
     )
+    feedback: Location | None = setting(
+        None,
+        "place where reports about answers are kept: a folder, or s3://, gs:// or az:// with "
+        "BUCKET/PREFIX; needs --receipt-keys",
+        type=location,
+    )
+    feedback_rate: float = setting(
+        600.0,
+        "reports a minute from one token, or from all callers without tokens, in each worker",
+        type=between(0.01, 1_000_000),
+    )
     allow_plaintext: bool = setting(
         False, "listen without TLS where other machines can reach the server"
     )
@@ -210,6 +223,8 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
             f"--max-rows {settings.max_rows} would refuse every batch of --max-batch "
             f"{settings.max_batch} rows: give at least as many"
         )
+    if settings.feedback and not settings.receipt_keys:
+        parser.error("--feedback needs --receipt-keys: reports are verified by their receipts")
     if reason := _insecure(settings):
         parser.error(reason)
     return settings

@@ -17,7 +17,12 @@ from grpc_status import rpc_status
 from prometheus_client.parser import text_string_to_metric_families
 
 from mlpserve.open_inference import inference_pb2_grpc
-from mlpserve.v1 import explanation_pb2_grpc, model_pb2_grpc, prediction_pb2_grpc
+from mlpserve.v1 import (
+    explanation_pb2_grpc,
+    feedback_pb2_grpc,
+    model_pb2_grpc,
+    prediction_pb2_grpc,
+)
 
 __all__ = ["Page", "Process", "Refusal", "Refuse", "Run", "Serve", "Stubs"]
 
@@ -34,6 +39,7 @@ class Stubs:
         self.channel = grpc.insecure_channel(address)
         self.prediction = prediction_pb2_grpc.PredictionServiceStub(self.channel)
         self.explanation = explanation_pb2_grpc.ExplanationServiceStub(self.channel)
+        self.feedback = feedback_pb2_grpc.FeedbackServiceStub(self.channel)
         self.models = model_pb2_grpc.ModelServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
         self.inference = inference_pb2_grpc.GRPCInferenceServiceStub(self.channel)

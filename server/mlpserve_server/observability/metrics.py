@@ -157,6 +157,16 @@ METRICS = {
             version=(), kind=("audit", "plain"),
         ),
         _counter(
+            "mlpserve_reports_total",
+            "reports kept: of answers drawn for the audit (audit) or of others (volunteered), "
+            "whose predicted class was the true one (right) or not (wrong)",
+            version=(), kind=("audit", "volunteered"), answer=("right", "wrong"),
+        ),
+        _counter(
+            "mlpserve_reports_known_total",
+            "reports not kept because their receipts had been reported before",
+        ),
+        _counter(
             "mlpserve_grpc_errors_total",
             "errors that gRPC itself logged, such as a header that is not UTF-8",
         ),

@@ -8,12 +8,14 @@ import grpc
 from mlpserve_model.evidence.receipts import ReceiptKeys, read_keys
 from mlpserve_server.security.certificates import USABLE_KEYS, Certificates, Files
 from mlpserve_server.security.files import ReloadingFiles
-from mlpserve_server.security.tokens import read_tokens
+from mlpserve_server.security.tokens import fingerprint, read_tokens
 from mlpserve_server.settings import Settings
 
-__all__ = ["Admits", "Credentials"]
+__all__ = ["Admits", "Credentials", "SourceOf"]
 
-Admits = Callable[[Iterable[tuple[str, str | bytes]]], bool]
+Metadata = Iterable[tuple[str, str | bytes]]
+Admits = Callable[[Metadata], bool]
+SourceOf = Callable[[Metadata], str]
 
 # A withdrawn token is refused soon, even where the store is polled rarely.
 _MAX_PAUSE = 1.0
@@ -24,6 +26,7 @@ class Credentials:
 
     Attributes:
         admits: whether a call is admitted, by its metadata; None if every call is.
+        source: tells the callers of admitted calls apart; "" without tokens.
         reflects: whether callers may use reflection.
         receipt_keys: returns the keys in force that sign receipts; None if there are none.
         files: what is reloaded when it changes.
@@ -37,6 +40,7 @@ class Credentials:
     def __init__(self, settings: Settings) -> None:
         self.reflects = settings.reflection == "on"
         self.admits: Admits | None = None
+        self.source: SourceOf = lambda _: ""
         self.files: list[ReloadingFiles] = []  # type: ignore[type-arg]  # of several kinds
         self.pause = min(settings.poll_seconds, _MAX_PAUSE)
         self._certificates: Certificates | None = None
@@ -52,6 +56,7 @@ class Credentials:
         if path := settings.token_file:
             tokens = ReloadingFiles("tokens", [path], partial(read_tokens, path))
             self.admits = lambda metadata: tokens.value.admit(metadata)
+            self.source = fingerprint
             self.files.append(tokens)
 
     def open_port(self, server: grpc.Server, address: str) -> int:

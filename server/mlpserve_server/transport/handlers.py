@@ -12,9 +12,11 @@ import grpc
 from grpc_status import rpc_status
 
 from mlpserve_server.dataplane.admission import Limits
+from mlpserve_server.dataplane.feedback import FeedbackDesk
 from mlpserve_server.dataplane.predictions import DataPlane, Steps, complete
 from mlpserve_server.dataplane.query import Result
-from mlpserve_server.errors import Overloaded
+from mlpserve_server.errors import NoFeedback, Overloaded
+from mlpserve_server.security.credentials import SourceOf
 from mlpserve_server.transport.call_pool import CallPool, next_request, without_request
 from mlpserve_server.transport.health import Health
 from mlpserve_server.transport.interceptors import current_call
@@ -25,6 +27,7 @@ __all__ = [
     "Behaviour",
     "Handler",
     "predict",
+    "report",
     "run_to_end",
     "too_many",
     "unary_handler",
@@ -109,6 +112,18 @@ def without_context(answer: Callable[[bytes], bytes]) -> Behaviour:
 def run_to_end(answer: Callable[[bytes], Steps]) -> Behaviour:
     """Return a behaviour that takes all steps of an answer while its caller waits."""
     return lambda request, context: _noted(complete(answer(request), context.is_active))
+
+
+def report(desk: FeedbackDesk | None, source_of: SourceOf) -> Behaviour:
+    """Return the behaviour of Report."""
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
+        if desk is None:
+            raise NoFeedback()
+        source = source_of(context.invocation_metadata())
+        return _noted(complete(desk.report(request, source), context.is_active))
+
+    return behaviour
 
 
 def predict(data: DataPlane, limits: Limits) -> Behaviour:

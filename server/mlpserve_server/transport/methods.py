@@ -8,10 +8,12 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 
 from mlpserve_server.dataplane.admission import Limits
 from mlpserve_server.dataplane.oip_catalog import UNSUPPORTED, OpenCatalog, refuse
+from mlpserve_server.security.credentials import SourceOf
 from mlpserve_server.transport.call_pool import CallPool
 from mlpserve_server.transport.handlers import (
     Handler,
     predict,
+    report,
     run_to_end,
     unary_handler,
     watch_handler,
@@ -21,6 +23,7 @@ from mlpserve_server.transport.pools import MAX_CALLS, PatientPool
 from mlpserve_server.transport.services import (
     COPIES,
     EXPLANATION_SERVICE,
+    FEEDBACK_SERVICE,
     INFERENCE_SERVICE,
     MODEL_SERVICE,
     PREDICTION_SERVICE,
@@ -48,6 +51,8 @@ class Pools:
         self.batches = CallPool("batch", limits, lambda: limits.queue.limit)
         # A store that hangs keeps the threads of ModelService.
         self.models = CallPool("models", limits, lambda: MAX_OTHER_CALLS)
+        # A place for reports that hangs keeps these.
+        self.reports = CallPool("report", limits, lambda: MAX_OTHER_CALLS)
         self.probes = CallPool("probe", limits, lambda: MAX_OTHER_CALLS)
         self.checks = CallPool("check", limits, lambda: MAX_CALLS)
         self.reflection = PatientPool("reflect")
@@ -56,7 +61,8 @@ class Pools:
     @property
     def calls(self) -> tuple[CallPool, ...]:
         """Those that know what has become of their calls."""
-        return self.predictions, self.batches, self.models, self.probes, self.checks
+        named = self.predictions, self.batches, self.models, self.reports, self.probes
+        return *named, self.checks
 
     def shut_down(self) -> None:
         """End the threads."""
@@ -64,13 +70,16 @@ class Pools:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def methods_by_service(backend: Backend, pools: Pools) -> Mapping[str, Mapping[str, Method]]:
-    """Return the methods of each service by their names."""
+def methods_by_service(
+    backend: Backend, pools: Pools, source_of: SourceOf
+) -> Mapping[str, Mapping[str, Method]]:
+    """Return the methods of each service by their names; `source_of` tells callers apart."""
     return {
         PREDICTION_SERVICE: _prediction_service(backend, pools),
         MODEL_SERVICE: _model_service(backend, pools),
         INFERENCE_SERVICE: _inference_service(backend, pools),
         EXPLANATION_SERVICE: _explanation_service(backend, pools),
+        FEEDBACK_SERVICE: _feedback_service(backend, pools, source_of),
         HEALTH_SERVICE: _health_service(backend, pools),
     }
 
@@ -120,6 +129,12 @@ def _explanation_service(backend: Backend, pools: Pools) -> dict[str, Method]:
     explain = run_to_end(backend.data.explain)
     handler = unary_handler(explain, pools.batches, COPIES * pools.limits.max_request)
     return {"Explain": (handler, pools.batches)}
+
+
+def _feedback_service(backend: Backend, pools: Pools, source_of: SourceOf) -> dict[str, Method]:
+    answer = report(backend.feedback, source_of)
+    handler = unary_handler(answer, pools.reports, COPIES * pools.limits.max_request)
+    return {"Report": (handler, pools.reports)}
 
 
 def _health_service(backend: Backend, pools: Pools) -> dict[str, Method]:

@@ -4,14 +4,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mlpserve.open_inference import inference_pb2
-from mlpserve.v1 import explanation_pb2, model_pb2, prediction_pb2
+from mlpserve.v1 import explanation_pb2, feedback_pb2, model_pb2, prediction_pb2
 from mlpserve_server.dataplane.catalog import Catalog
+from mlpserve_server.dataplane.feedback import FeedbackDesk
 from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.transport.health import Health
 
 __all__ = [
     "COPIES",
     "EXPLANATION_SERVICE",
+    "FEEDBACK_SERVICE",
     "HOT_METHODS",
     "INFERENCE_SERVICE",
     "MAX_METADATA_BYTES",
@@ -28,6 +30,7 @@ __all__ = [
 
 PREDICTION_SERVICE = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 EXPLANATION_SERVICE = explanation_pb2.DESCRIPTOR.services_by_name["ExplanationService"].full_name
+FEEDBACK_SERVICE = feedback_pb2.DESCRIPTOR.services_by_name["FeedbackService"].full_name
 MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 INFERENCE_SERVICE = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
@@ -88,6 +91,7 @@ class Backend:
     data: DataPlane
     catalog: Catalog
     health: Health
+    feedback: FeedbackDesk | None = None
 
 
 def channel_options(

@@ -127,7 +127,7 @@ class StandardTransport:
             interceptors.append(TokenAuthInterceptor(admits, self._pools.refusals))
         interceptors.append(AdmissionInterceptor(self._is_full, too_many(), self._pools.refusals))
         server = grpc.server(self._pools.reflection, interceptors=interceptors, options=options)
-        services = methods_by_service(self._backend, self._pools)
+        services = methods_by_service(self._backend, self._pools, self._credentials.source)
         for name, methods in services.items():
             self._pools_by_method |= {f"/{name}/{m}": pool for m, (_, pool) in methods.items()}
             handlers = {method: handler for method, (handler, _) in methods.items()}

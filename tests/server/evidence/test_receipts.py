@@ -2,8 +2,7 @@
 
 import time
 from concurrent import futures
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 import numpy as np
@@ -12,29 +11,12 @@ import pytest
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store, scale_pixels
 from mlpserve_model.evidence.receipts import ReceiptKeys, weights_of
+from tests.server.evidence.conftest import KEY, NEXT, WriteKeys
 from tests.support.publishing import Publish
 from tests.support.server import Refuse, Serve, Stubs
 from tests.support.waiting import eventually
 
-KEY, NEXT = "k" * 32, "n" * 32
 PIXELS = np.arange(12, dtype=np.uint8).reshape(3, 4)
-
-
-class WriteKeys(Protocol):
-    def __call__(self, *keys: str) -> Path: ...
-
-
-@pytest.fixture
-def write_keys(tmp_path: Path) -> WriteKeys:
-    """Write the file of keys as an operator does: beside it, and then into its place."""
-
-    def write(*keys: str) -> Path:
-        new = tmp_path / "new keys"
-        new.write_text("\n".join(keys))
-        new.chmod(0o600)
-        return new.replace(tmp_path / "keys")
-
-    return write
 
 
 def single(receipt: bool = True) -> pb.PredictRequest:

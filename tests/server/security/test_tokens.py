@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mlpserve.open_inference import inference_pb2
-from mlpserve.v1 import explanation_pb2, model_pb2
+from mlpserve.v1 import explanation_pb2, feedback_pb2, model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from tests.support.publishing import Publish
 from tests.support.server import Refuse, Run, Serve, Stubs
@@ -38,6 +38,7 @@ SERVICES = [
         pb.DESCRIPTOR,
         model_pb2.DESCRIPTOR,
         explanation_pb2.DESCRIPTOR,
+        feedback_pb2.DESCRIPTOR,
         inference_pb2.DESCRIPTOR,
     )
     for service in file.services_by_name.values()
