@@ -46,6 +46,8 @@ class AwaitedTransport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[Method[Any, Any], Any] = {}
+        self._checks: dict[str, grpc.aio.Channel] = {}  # by target, those that are not in use
+        self._closed = False
 
     async def call(
         self, method: Method[Request_contra, Response_co], request: Request_contra, timeout: float
@@ -71,15 +73,31 @@ class AwaitedTransport:
         )
 
     async def check(self, target: str, request: bytes, timeout: float) -> bytes:
-        async with self._open(target, [target], carries_calls=False) as channel:
+        # One that has answered is used again, since a gateway is asked every few seconds. After a
+        # failure a new one shows whether the server is there now.
+        channel = self._checks.pop(target, None)
+        channel = channel or self._open(target, [target], carries_calls=False)
+        try:
             check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
             check = channel.unary_unary(_health.METHOD)
-            return await check(request, timeout=timeout, metadata=self._metadata)
+            response = await check(request, timeout=timeout, metadata=self._metadata)
+        except BaseException:
+            await channel.close()
+            raise
+        if self._closed or target in self._checks:
+            await channel.close()
+        else:
+            self._checks[target] = channel
+        return response
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
     async def close(self) -> None:
+        self._closed = True
+        while self._checks:
+            _, channel = self._checks.popitem()
+            await channel.close()
         if self._channel is not None:
             await self._channel.close()
 

@@ -3,12 +3,14 @@
 import asyncio
 import inspect
 from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlpserve_client import AsyncClient, Client, ClientClosedError
+from mlpserve_client import AsyncClient, Client, ClientClosedError, ConnectionFailedError
+from mlpserve_client._awaited import AwaitedTransport
 from mlpserve_client.testing import ModelServer
 
 IMAGE = np.zeros((28, 28), dtype=np.uint8)
@@ -94,3 +96,30 @@ def test_blocking_calls_work_while_a_loop_is_running(server: ModelServer) -> Non
             return len(list(client.predict_stream([IMAGE] * 3)))
 
     assert asyncio.run(main()) == 3
+
+
+def test_health_checks_share_a_connection_until_one_fails(
+    server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    original = AwaitedTransport._open
+
+    def counting(self: AwaitedTransport, target: str, *args: Any, **kwargs: Any) -> Any:
+        opened.append(target)
+        return original(self, target, *args, **kwargs)
+
+    monkeypatch.setattr(AwaitedTransport, "_open", counting)
+
+    async def main() -> None:
+        async with AsyncClient(server.target) as client:
+            for _ in range(3):
+                assert await client.health()
+            assert opened == [server.target]
+            assert await client.health(timeout=1)
+        async with AsyncClient("127.0.0.1:1") as client:
+            for _ in range(2):
+                with pytest.raises(ConnectionFailedError):
+                    await client.health(timeout=1)
+        assert opened == [server.target, *["127.0.0.1:1"] * 2]
+
+    asyncio.run(main())

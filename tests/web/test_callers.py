@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import logging
 import signal
 import socket
 import ssl
@@ -17,7 +18,8 @@ from mlpserve_model import Store
 from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
 from mlpserve_web.cli import main
-from mlpserve_web.listener import _listen
+from mlpserve_web.listener import RarelyWarns, _listen
+from mlpserve_web.origins import HostPolicy
 from tests.web.conftest import StartWeb, Web
 
 TOKEN = "a-token-that-is-long-enough-0123456789"
@@ -71,6 +73,52 @@ def test_another_name_for_this_machine_is_refused_on_loopback(web: Web) -> None:
     assert web.call("/v2", Host="evil.example").status == 400
 
 
+def test_beyond_loopback_a_name_that_a_site_could_have_is_refused_unless_it_is_named(
+    server: ModelServer, start_web: StartWeb
+) -> None:
+    flags = ("--target", server.target, "--listen", "0.0.0.0:0", "--allow-plaintext")
+    web = start_web(*flags, "--allow-host", "models.example,Other.example")
+
+    refused = web.call("/v2", Host="evil.example", Origin="http://evil.example")
+    assert refused.status == 400
+    assert "--allow-host" in refused.json["error"]
+    assert web.call("/v2", Host="models.example:8080").status == 200
+
+
+@pytest.mark.parametrize(
+    ("policy", "host", "is_allowed"),
+    [
+        (HostPolicy(loopback=True), "localhost:8080", True),
+        (HostPolicy(loopback=True), "[::1]:8080", True),
+        (HostPolicy(loopback=True), "web", False),
+        (HostPolicy(("web",), loopback=True), "web:80", True),
+        (HostPolicy(), "10.0.0.7:8080", True),
+        (HostPolicy(), "[fe80::1]", True),
+        (HostPolicy(), "mlpserve-web", True),
+        (HostPolicy(), "mlpserve-web.models.svc.cluster.local:80", True),
+        (HostPolicy(), "", True),
+        (HostPolicy(), "evil.example", False),
+        (HostPolicy(), "evil.example.", False),
+        (HostPolicy(), "10.0.0.7.evil.example", False),
+        (HostPolicy(("models.example",)), "MODELS.example.", True),
+        (HostPolicy(("*",)), "evil.example", True),
+        (HostPolicy(("*",), loopback=True), "evil.example", True),
+        (HostPolicy(encrypted=True), "models.example", True),
+    ],
+)
+def test_the_names_of_a_gateway(policy: HostPolicy, host: str, is_allowed: bool) -> None:
+    assert policy.allows(host) == is_allowed
+
+
+@pytest.mark.parametrize("name", ["https://models.example", "models.example:80"])
+def test_what_is_not_a_name_is_refused_at_the_start(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--allow-host", name])
+    assert "is not a name" in capsys.readouterr().err
+
+
 def test_a_site_that_is_allowed_may_call(server: ModelServer, start_web: StartWeb) -> None:
     site = "https://pages.example"
     web = start_web("--target", server.target, "--allow-origin", site)
@@ -99,6 +147,36 @@ def test_a_compressed_body_is_refused(web: Web) -> None:
     answer = web.call("/v2/models/mnist/infer", b"x", Content_Encoding="gzip")
 
     assert answer.status == 415
+
+
+def test_requests_that_are_not_http_fill_no_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log, rarely = logging.getLogger("test of uvicorn"), RarelyWarns()
+    log.addFilter(rarely)
+    for _ in range(100):
+        log.warning("Invalid HTTP request received.")
+        log.error("a fault")
+    rarely._next.clear()  # a minute later
+    log.warning("Invalid HTTP request received.")
+
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert [vars(record)["left_out"] for record in warnings] == [0, 99]
+    assert len(caplog.records) == 102
+
+
+def test_a_request_that_is_not_http_is_warned_of_once(
+    server: ModelServer, start_web: StartWeb
+) -> None:
+    web = start_web("--target", server.target)
+    for _ in range(3):
+        with socket.create_connection((web.host, web.port)) as caller:
+            caller.sendall(b"nothing of the kind\r\n\r\n")
+            assert b" 400 " in caller.recv(4096)
+    web.process.send_signal(signal.SIGTERM)
+    assert web.process.stderr
+    events = [json.loads(line)["event"] for line in web.process.stderr]
+    assert events.count("Invalid HTTP request received.") == 1
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,15 @@ import logging
 import os
 from argparse import Namespace
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mlpserve_model.process.log import set_up
 from mlpserve_model.process.streams import printing
 from mlpserve_web.settings import is_loopback, read_settings
 from mlpserve_web.settings import settings_parser as parser
+
+if TYPE_CHECKING:
+    from mlpserve_web.origins import HostPolicy
 
 __all__ = ["main", "parser"]
 
@@ -61,7 +65,7 @@ def _serve(settings: Namespace) -> int:
         app = application(
             Upstream(connect),
             Limits(settings.max_body_bytes, settings.request_seconds, settings.max_bytes),
-            OriginPolicy(settings.allow_origin, is_loopback(settings.listen[0])),
+            OriginPolicy(settings.allow_origin, _hosts(settings)),
             Page(
                 settings.store and Store(settings.store, settings.model),
                 settings.target,
@@ -74,3 +78,11 @@ def _serve(settings: Namespace) -> int:
         log.error("cannot start", extra={"reason": str(error)})
         return 1
     return 0
+
+
+def _hosts(settings: Namespace) -> "HostPolicy":
+    from mlpserve_web.origins import HostPolicy
+
+    host = settings.listen[0]
+    names = (*settings.allow_host, host.lower())
+    return HostPolicy(names, is_loopback(host), settings.tls_cert is not None)

@@ -5,25 +5,52 @@ import logging
 import signal
 import socket
 import ssl
+import time
 from argparse import Namespace
+from collections import Counter
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["ListenError", "serve"]
+__all__ = ["ListenError", "RarelyWarns", "serve"]
 
 # Connections that wait to be accepted; more are held by the system's own queue.
 BACKLOG = 128
 # Of an answer, within the seconds that a request may take; less is not reading.
 _MIN_READ = 64 << 10
+_WARNING_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
 
 class ListenError(Exception):
     """The address is taken or not this machine's, or the certificate cannot be used."""
+
+
+class RarelyWarns(logging.Filter):
+    """Lets each warning through once a minute: uvicorn has one for every request that is not HTTP.
+
+    The next one says in `left_out` how many did not get through.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next: dict[str, float] = {}
+        self._left_out: Counter[str] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return True if the record is logged."""
+        now, text = time.monotonic(), str(record.msg)
+        if record.levelno > logging.WARNING:
+            return True
+        if now < self._next.get(text, 0.0):
+            self._left_out[text] += 1
+            return False
+        self._next[text] = now + _WARNING_SECONDS
+        record.left_out = self._left_out.pop(text, 0)
+        return True
 
 
 def serve(app: ASGIApp, settings: Namespace) -> None:
@@ -54,6 +81,7 @@ def serve(app: ASGIApp, settings: Namespace) -> None:
     shown = f"[{host}]" if ":" in host else host
     log.info("listening", extra={"address": f"{scheme}://{shown}:{port}"})
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the line above says it
+    logging.getLogger("uvicorn.error").addFilter(RarelyWarns())
     server = uvicorn.Server(config)
     # For a signal that comes before uvicorn listens to them. When it is done, it also raises those
     # that have stopped it a second time.

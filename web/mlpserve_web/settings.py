@@ -54,6 +54,14 @@ def settings_parser() -> SettingsParser:
         help="listen without TLS where other machines can connect",
     )
     add("--allow-origin", type=_origins, default="", help="other sites whose pages may call")
+    add(
+        "--allow-host",
+        type=_names,
+        default="",
+        help="further names that the gateway is called by, with commas; * is any. Without TLS it "
+        "answers to addresses, names without a dot, and names of private networks (.local, "
+        ".internal)",
+    )
     add("--max-body-bytes", type=_COUNT_OF_BYTES, default=64 << 20, help="maximum of a request")
     add(
         "--max-bytes",
@@ -111,6 +119,16 @@ def _origins(text: str) -> tuple[str, ...]:
         if not found or scheme not in ("http", "https") or not host or "/" in host:
             raise ArgumentTypeError(f"{origin} is not an origin, expected https://NAME[:PORT]")
     return origins
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip().strip("[]").lower() for part in text.split(",") if part.strip())
+    for name in names:
+        if "/" in name or (name.count(":") == 1 and "*" not in name):
+            raise ArgumentTypeError(
+                f"{name} is not a name, expected models.example, without a port"
+            )
+    return names
 
 
 def _pages(text: str) -> tuple[str, ...]:

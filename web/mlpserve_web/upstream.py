@@ -1,7 +1,7 @@
 """The model servers behind the gateway: one client for each token that callers bring.
 
 A caller's bearer token is passed on, so the servers' own token file decides who may call.
-Clients of the same servers share their connections, which gRPC keeps by target.
+Each client has connections of its own, so a few are kept, those that were used last.
 """
 
 from collections.abc import AsyncIterator, Callable

@@ -1,7 +1,7 @@
 """Limits of the work that is admitted: waiting calls, rows and bytes. The rest is refused."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -78,19 +78,22 @@ class ByteLimiter:
         """Whether hardly anything more would be admitted."""
         return self.count > 0.9 * self.maximum
 
-    def take(self, size: int, seconds: float = 0) -> bool:
+    def take(
+        self, size: int, seconds: float = 0, is_next: Callable[[], bool] = lambda: True
+    ) -> bool:
         """Count these bytes as in use.
 
         Args:
             size: How many.
             seconds: How long to wait until they are free.
+            is_next: Returns False while others that wait go first.
 
         Returns:
             False, and counts none, if they are not free.
 
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: self._has_room(size), seconds):
+            if not self._changed.wait_for(lambda: self._has_room(size) and is_next(), seconds):
                 return False
             self.count += size
             return True

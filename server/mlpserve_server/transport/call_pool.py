@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ __all__ = ["CallPool", "next_request", "without_request"]
 
 # More would take the interpreter's lock from each other, and memory.
 _COMPUTED_AT_ONCE = 8
+# How often a call that waits for memory looks whether it was given up.
+_WAIT_SECONDS = 0.05
 # A request that has been on its way for more looks is not a small one. Not seconds: what keeps the
 # process from taking in a request that has come keeps it from looking too.
 _LONG_READ_LOOKS = 5
@@ -51,18 +54,22 @@ def without_request(context: grpc.ServicerContext) -> ServingError:
 
 @dataclass(slots=True)
 class _Read:
-    """A request that is being read.
+    """A request that is being read, or waits for memory.
 
     Attributes:
         since: by time.monotonic.
         is_small: whether it should be a small one, for which nothing is reserved.
         reserved: the bytes that it reserves.
+        peer: its connection; unknown of a small one.
+        waits: whether it waits for memory.
         looks: how often it was looked at.
     """
 
     since: float
     is_small: bool
     reserved: int
+    peer: str = ""
+    waits: bool = False
     looks: int = 0
 
 
@@ -113,9 +120,10 @@ class CallPool(PatientPool):
             ServingError: The bytes are not free in time, no request comes, or it is given up.
 
         """
-        if reserved and not self._limits.bytes.take(reserved, _wait_seconds()):
-            raise no_memory()
-        self._reading[context] = _Read(time.monotonic(), not reserved, reserved)
+        if reserved:
+            self._reserve(context, reserved)
+        else:
+            self._reading[context] = _Read(time.monotonic(), is_small=True, reserved=0)
         request = next_request(requests)
         with self._lock:
             read = self._reading.pop(context, None)
@@ -125,6 +133,33 @@ class CallPool(PatientPool):
         if request is None:
             raise without_request(context)
         return request
+
+    def _reserve(self, context: grpc.ServicerContext, size: int) -> None:
+        """Wait for the memory of a request that may be large; raise Overloaded if it is not free.
+
+        The calls of the connection with the fewest reads go first: one that sends half of its
+        requests keeps its own calls waiting, not those of others.
+        """
+        mine = _Read(time.monotonic(), False, 0, context.peer(), waits=True)
+        self._reading[context] = mine
+        ends = time.monotonic() + _wait_seconds()
+
+        def is_next() -> bool:
+            reads = list(self._reading.values())
+            by_peer = Counter(read.peer for read in reads if not read.waits)
+            return all(by_peer[mine.peer] <= by_peer[read.peer] for read in reads if read.waits)
+
+        while not (taken := self._limits.bytes.take(size, _WAIT_SECONDS, is_next)):
+            if time.monotonic() > ends or context not in self._reading:
+                break
+        with self._lock:
+            given_up = self._given_up.pop(context, None)
+            if taken and not given_up:
+                mine.since, mine.reserved, mine.waits = time.monotonic(), size, False
+                return
+            self._reading.pop(context, None)
+        self._limits.bytes.release(size if taken else 0)
+        raise given_up or no_memory()
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
@@ -178,6 +213,8 @@ class CallPool(PatientPool):
         with self._lock:
             for context, read in list(self._reading.items()):
                 self._look_at(context, read, now - read.since, pressed)
+            if self.crowded:
+                self._give_up_one(now - SLOW_SECONDS)
         unread = PRESSED_SECONDS if pressed or self.full else UNREAD_SECONDS
         for context, since in list(self._sending.items()):
             if now - since > unread:
@@ -187,6 +224,8 @@ class CallPool(PatientPool):
         self, context: grpc.ServicerContext, read: _Read, seconds: float, pressed: bool
     ) -> None:
         """Give up a request that has been read for this long, or what it reserves, if need be."""
+        if read.waits:
+            return
         read.looks += 1
         if pressed and not read.reserved and read.looks > _LONG_READ_LOOKS:
             self._stop_reading(context, no_memory())
@@ -197,6 +236,19 @@ class CallPool(PatientPool):
         elif read.reserved and seconds > SLOW_SECONDS:
             self._limits.bytes.release(read.reserved)
             read.reserved = 0
+
+    def _give_up_one(self, before: float) -> None:
+        """Give up a slow call of a connection with many of them: others need its thread."""
+        slow = {
+            context: read
+            for context, read in self._reading.items()
+            if not read.is_small and read.since < before
+        }
+        counts = Counter(read.peer for read in slow.values()).most_common(1)
+        # More than are computed at once gain nothing by waiting together.
+        if counts and counts[0][1] > (1 if self.full else _COMPUTED_AT_ONCE):
+            last = next(c for c in reversed(slow) if slow[c].peer == counts[0][0])
+            self._stop_reading(last, no_memory() if slow[last].waits else too_slow(SLOW_SECONDS))
 
     def _stop_reading(self, context: grpc.ServicerContext, error: ServingError) -> None:
         self._given_up[context] = error

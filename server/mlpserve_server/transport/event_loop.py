@@ -131,11 +131,17 @@ class EventLoop:
             self._runner.refuse(call, self._metadata_too_large)
         elif self._admits and not self._admits(call.metadata):
             self._runner.refuse(call, self._unauthenticated)
-        elif self._is_full(reader):
-            self._runner.refuse(call, self._too_many)
+        elif not self._is_full(reader):
+            self._take_on(reader, call)
+        elif last := reader.make_room(call):
+            self._runner.finish(last, too_many())
+            self._take_on(reader, call)
         else:
-            self._runner.open += 1
-            reader.add(call)
+            self._runner.refuse(call, self._too_many)
+
+    def _take_on(self, reader: RequestReader, call: ServerCall) -> None:
+        self._runner.open += 1
+        reader.add(call)
 
     def _is_full(self, reader: RequestReader) -> bool:
         """Return True if as many calls wait as may; calls without a request make nobody wait."""

@@ -48,7 +48,8 @@ class ServerCall(CallInfo):
     """
 
     __slots__ = (
-        "_call", "_on_message", "_on_sent", "_queue", "_watched", "closed", "deadline", "held",
+        "_call", "_on_message", "_on_sent", "_peer", "_queue", "_watched", "closed", "deadline",
+        "held",
     )  # fmt: skip
 
     def __init__(self, event: Any, method: str, queue: "CompletionQueue") -> None:
@@ -60,6 +61,7 @@ class ServerCall(CallInfo):
         self.deadline: float = event.call_details.deadline
         self.closed = False
         self.held = 0
+        self._peer = ""
         self._watched = False
 
     @property
@@ -69,8 +71,10 @@ class ServerCall(CallInfo):
 
     def peer(self) -> str:
         """Return the caller's address."""
-        name: bytes | str = self._call.peer()
-        return name if isinstance(name, str) else name.decode()
+        if not self._peer:
+            name: bytes | str = self._call.peer()
+            self._peer = name if isinstance(name, str) else name.decode()
+        return self._peer
 
     def watch(self) -> None:
         """Notice from now on when the caller hangs up."""

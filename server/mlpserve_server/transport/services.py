@@ -51,6 +51,8 @@ MAX_METADATA_BYTES = 16 << 10
 SMALL_BYTES = 16 << 10
 
 _NEVER_MS = 2**31 - 1  # gRPC's infinity
+# A connection without a call is closed then: it holds a descriptor, and clients reconnect.
+_IDLE_MS = 120_000
 
 _OPTIONS = [
     ("grpc.max_send_message_length", MAX_REQUEST_BYTES),
@@ -116,6 +118,7 @@ def channel_options(
         ("grpc.so_reuseport", int(share_port)),
         ("grpc.max_connection_age_ms", age_ms),
         ("grpc.max_connection_age_grace_ms", _NEVER_MS),
+        ("grpc.max_connection_idle_ms", _IDLE_MS),
     ]
 
 

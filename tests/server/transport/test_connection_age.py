@@ -10,6 +10,7 @@ from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import StoredModel
 from mlpserve_server.transport.services import channel_options
 from tests.support.publishing import Publish
+from tests.support.raw_http2 import RawConnection
 from tests.support.server import Serve
 from tests.support.waiting import eventually
 
@@ -45,3 +46,22 @@ def test_a_call_in_flight_is_answered_after_its_connection_has_reached_the_age(
 def test_0_is_never(seconds: float, milliseconds: int) -> None:
     options = dict(channel_options(connection_age_seconds=seconds))
     assert options["grpc.max_connection_age_ms"] == milliseconds
+
+
+def test_a_connection_without_a_call_is_closed_and_one_with_a_call_is_not(
+    publish: Publish, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlpserve_server.transport.services._IDLE_MS", 300)
+    publish()
+    stubs = serve()
+    with RawConnection(stubs.address) as idle, RawConnection(stubs.address) as waiting:
+        waiting.open("/mlpserve.v1.PredictionService/Predict")
+
+        def is_closed() -> bool:
+            idle.receive(0.1)
+            return idle.terminated
+
+        eventually(is_closed)
+        waiting.receive(0)
+        assert not waiting.terminated
+    eventually(stubs.serving)

@@ -28,6 +28,9 @@ BATCH = pb.BatchPredictRequest(
 )
 
 
+MIB = 2**20
+
+
 class HalfOpen:
     """Calls whose headers are sent and whose requests never come."""
 
@@ -81,6 +84,27 @@ def test_half_open_batches_do_not_stop_others(stubs: Stubs) -> None:
     assert len(stubs.prediction.BatchPredict(BATCH, timeout=20).labels) == 4096
     assert stubs.prediction.Predict(REQUEST, timeout=20).model.version == 1
     half_open.end()
+
+
+@pytest.mark.parametrize("memory", ["for many requests", "for one request at a time"])
+def test_half_sent_batches_of_one_connection_let_those_of_others_go_first(
+    memory: str, publish: Publish, serve: Serve, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish()
+    roomy = memory == "for many requests"
+    # A connection never has all reads of the direct transport, however long they take.
+    seconds = 60 if roomy and transport == "direct" else 0.2
+    for module in ("request_reader", "call_pool"):
+        monkeypatch.setattr(f"mlpserve_server.transport.{module}.SLOW_SECONDS", seconds)
+    stubs = serve(max_bytes=(4096 if roomy else 64) * MIB)
+    eventually(stubs.serving)
+    with RawConnection(stubs.address) as hostile:
+        for _ in range(99):  # as many as a connection may have, but for the one that follows
+            call = hostile.open("/mlpserve.v1.PredictionService/BatchPredict")
+            hostile.send(call, frame(b"half", length=100))
+        _wait_for_arrival(hostile)
+        answers = [stubs.prediction.BatchPredict.future(BATCH, timeout=20) for _ in range(8)]
+        assert [len(answer.result().labels) for answer in answers] == [4096] * 8
 
 
 # More than any method has threads.

@@ -62,7 +62,7 @@ def test_the_service_trains_and_the_second_time_finds_nothing_to_do(tmp_path: Pa
     (tmp_path / "corrections").mkdir()
     runs = [
         subprocess.run(
-            [sys.executable, "-c", PROGRAM, *arguments, "--hidden", "32", "--batch-size", "16"],
+            [sys.executable, "-c", PROGRAM, *arguments, "--batch-size", "16", "--epochs", "8"],
             env=os.environ | here,
             capture_output=True,
             text=True,

@@ -57,11 +57,12 @@ def acknowledged(output: str) -> list[int]:
     return [int(number) for number in output.split()[1:]]
 
 
+@pytest.mark.parametrize("each", [3, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.timeout(300)
 def test_four_publishers_at_once_get_different_versions_and_the_champion_never_goes_back(
-    address: str, store: Store
+    each: int, address: str, store: Store
 ) -> None:
-    children = [start(address, 10, seed, lease=30) for seed in range(4)]
+    children = [start(address, each, seed, lease=30) for seed in range(4)]
     champions = []
     while any(child.poll() is None for child in children):
         champions.append(store.aliases().get(CHAMPION, 0))
@@ -69,12 +70,12 @@ def test_four_publishers_at_once_get_different_versions_and_the_champion_never_g
     outputs = [child.communicate() for child in children]
     assert [child.returncode for child in children] == [0, 0, 0, 0], outputs
     published = [n for out, _ in outputs for n in acknowledged(out)]
-    assert sorted(published) == store.versions() == list(range(1, 41))
+    assert sorted(published) == store.versions() == list(range(1, 4 * each + 1))
     assert_whole(store, set(published))
     assert champions == sorted(champions)
-    assert store.resolve(CHAMPION) == 40
+    assert store.resolve(CHAMPION) == 4 * each
     promoted = [e["version"] for e in store.history() if e["event"] == "promote"]
-    assert promoted == list(range(1, 41))
+    assert promoted == list(range(1, 4 * each + 1))
     for version in store.versions():
         store.verify(version)
     print(f"\n{len(published)} versions, the champion looked at {len(champions)} times")
@@ -118,7 +119,7 @@ def killer(child: "subprocess.Popen[str]", place: int) -> Callable[[str], str | 
 def test_a_publisher_killed_before_a_request_leaves_whole_versions_or_none(
     address: str, store: Store, publish: PublishTo, proxy: Proxy, short_lease: float
 ) -> None:
-    kill_at_requests(5, address, store, publish, proxy, short_lease)
+    kill_at_requests(8, address, store, publish, proxy, short_lease)
 
 
 @pytest.mark.slow
@@ -312,8 +313,7 @@ def test_a_reader_beside_writers_and_pruners_sees_whole_versions_or_none(
     store: Store, publish: PublishTo, publishing: threading.Event
 ) -> None:
     seen = set[int]()
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline or len(seen) < 3:
+    while len(seen) < 5:
         for version in store.versions():
             with contextlib.suppress(VersionNotFound):  # pruned meanwhile
                 seen.add(store.load(version).manifest.version)
