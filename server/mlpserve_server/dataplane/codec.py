@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 M = TypeVar("M", bound=Message)
+_NOTHING_SELECTED = Selection()
 _Request = prediction_pb2.PredictRequest | prediction_pb2.BatchPredictRequest
 
 
@@ -76,8 +77,10 @@ class SingleCodec:
             frame.heads[label]
             + packed[row * size : (row + 1) * size]
             + frame.tail
-            + frame.names_for(queries[row].known_names)
-            for row, label in enumerate(probabilities.argmax(axis=1).tolist())
+            + (b"" if query.known_names is None else frame.names_for(query.known_names))
+            for row, (label, query) in enumerate(
+                zip(probabilities.argmax(axis=1).tolist(), queries, strict=True)
+            )
         ]
 
 
@@ -159,5 +162,7 @@ def tensor(values: NDArray[np.floating[Any]]) -> prediction_pb2.Tensor:
 
 
 def _query(message: _Request, x: prediction_pb2.Tensor, receipts: bool) -> PredictQuery:
+    # Both are rare, and what a message does not have costs as much to read as what it has.
     known = message.known_class_names if message.HasField("known_class_names") else None
-    return PredictQuery(selection(message.model), x.dtype, x.shape, x.data, known, receipts)
+    selected = selection(message.model) if message.HasField("model") else _NOTHING_SELECTED
+    return PredictQuery(selected, x.dtype, x.shape, x.data, known, receipts)

@@ -7,7 +7,7 @@ runner can stop, or turn to something else, in between.
 
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import Generic, NamedTuple, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -37,6 +37,8 @@ Answer: TypeAlias = Result | Exception
 # Work in steps of about a millisecond; its value is the result.
 Steps: TypeAlias = Generator[None, None, Result]
 Part = TypeVar("Part")
+# A checked query, and the model that answers it.
+_Job: TypeAlias = tuple[Q, StoredModel]
 
 _SINGLE, _BATCH, _INFER, _EXPLAIN = SingleCodec(), BatchCodec(), InferCodec(), ExplainCodec()
 
@@ -50,13 +52,6 @@ def complete(steps: Steps, active: Callable[[], bool]) -> Result:
             result: Result = end.value
             return result
     raise Abandoned("the caller no longer waits")
-
-
-class _Job(NamedTuple, Generic[Q]):
-    """A checked query and the model that answers it."""
-
-    query: Q
-    model: StoredModel
 
 
 class DataPlane:
@@ -124,12 +119,14 @@ class DataPlane:
         groups: dict[tuple[int, int, bool], dict[int, _Job[Q]]] = {}
         for place, request in enumerate(requests):
             try:
-                job = self._decode(codec, request, may_load)
+                query, model = job = self._decode(codec, request, may_load)
             except Exception as error:
                 answers[place] = as_value(error)
             else:
-                key = id(job.model), job.query.dtype, job.query.explains
-                groups.setdefault(key, {})[place] = job
+                key = id(model), query.dtype, query.explains
+                if key not in groups:
+                    groups[key] = {}
+                groups[key][place] = job
         for group in groups.values():
             answers |= zip(group, self._answer_group(codec, [*group.values()]), strict=True)
         return [answers[place] for place in range(len(requests))]
@@ -207,20 +204,22 @@ class DataPlane:
         codec.check(query, model.manifest, self.max_batch)
         if query.receipts and self._issuer is None:
             raise NoReceipts()
-        return _Job(query, model)
+        return query, model
 
     def _answer_jobs(self, codec: Codec[Q], jobs: Sequence[_Job[Q]]) -> list[Result]:
         """Answer jobs of one model and dtype; raise InvalidInput if a value is wrong."""
-        queries = [job.query for job in jobs]
-        model, manifest = jobs[0].model, jobs[0].model.manifest
+        queries = [query for query, _ in jobs]
+        model = jobs[0][1]
+        manifest = model.manifest
         data = queries[0].data if len(queries) == 1 else b"".join(q.data for q in queries)
         x = tensors.scaled(data, queries[0].dtype, manifest, codec.field)
         computed = self._compute(model, x, queries[0].explains)
         responses = codec.encode(computed, manifest, queries)
         if self._issuer:
             responses = _with_receipts(self._issuer, responses, queries, manifest, computed)
+        row_bytes, version = len(data) // len(x), manifest.version
         return [
-            Result(response, tensors.row_count(query, manifest), manifest.version)
+            Result(response, len(query.data) // row_bytes, version)
             for response, query in zip(responses, queries, strict=True)
         ]
 

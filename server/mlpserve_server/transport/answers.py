@@ -18,7 +18,7 @@ class Answers:
 
     def __init__(self, bytes_limit: ByteLimiter) -> None:
         self._bytes_limit = bytes_limit
-        self._sending: dict[ServerCall, tuple[float, int]] = {}  # since when, the oldest first
+        self._sending: dict[ServerCall, float] = {}  # since when, the oldest first
 
     def __bool__(self) -> bool:
         """Return True while something is being sent."""
@@ -26,26 +26,27 @@ class Answers:
 
     def send(self, call: ServerCall, response: bytes) -> None:
         """Send a response, which ends the call."""
-        size = len(response) if len(response) > SMALL_BYTES else 0
-        if size:
-            self._bytes_limit.add(size)
-        self._sending[call] = time.monotonic(), size
+        if len(response) > SMALL_BYTES:
+            call.held = len(response)
+            self._bytes_limit.add(call.held)
+        self._sending[call] = time.monotonic()
         call.answer(response, self._sent)
 
     def refuse(self, call: ServerCall, refusal: Refusal) -> None:
         """Send a refusal, which ends the call."""
-        self._sending[call] = time.monotonic(), 0
+        self._sending[call] = time.monotonic()
         call.refuse(*refusal, self._sent)
 
     def give_up_unread(self, pressed: bool) -> None:
         """Cancel the calls whose answers have not been read in time."""
         before = time.monotonic() - (PRESSED_SECONDS if pressed else UNREAD_SECONDS)
-        for call, (since, _) in list(self._sending.items()):
+        for call, since in list(self._sending.items()):
             if since > before:
                 return
             call.cancel()
 
     def _sent(self, call: ServerCall) -> None:
-        _, size = self._sending.pop(call)
-        if size:
-            self._bytes_limit.release(size)
+        del self._sending[call]
+        if call.held:
+            self._bytes_limit.release(call.held)
+            call.held = 0

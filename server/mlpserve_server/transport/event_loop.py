@@ -92,15 +92,10 @@ class EventLoop:
     def _run(self) -> None:
         while not self._queue.ended:
             try:
-                more = self._poll(self._work.patience(self.busy))
-                until = self._work.events_until()
-                while more and time.monotonic() < until:
-                    more = self._poll(0)
-                if self._work.has_backlog():
-                    self._find_cancelled()
-                self._work.begin()
-                self._runner.work_once()
-                self._work.end()
+                if self._poll(self._work.patience(self.busy)):
+                    self._poll_on()
+                if self._work:
+                    self._work_once()
                 if self._work.look_is_due():
                     self._look()
                 if self._stopping and not self._work:
@@ -110,6 +105,18 @@ class EventLoop:
 
     def _poll(self, seconds: float) -> bool:
         return self._queue.poll(seconds, _MAX_EVENTS, _MAX_EVENTS_SECONDS)
+
+    def _poll_on(self) -> None:
+        until = self._work.events_until()
+        while time.monotonic() < until and self._poll(0):
+            pass
+
+    def _work_once(self) -> None:
+        if self._work.has_backlog():
+            self._find_cancelled()
+        self._work.begin()
+        self._runner.work_once()
+        self._work.end()
 
     def _find_cancelled(self) -> None:
         waiting = [call for call, _ in (*self._work.singles, *self._work.infers)]

@@ -22,6 +22,9 @@ cygrpc: Any = import_module("grpc._cython.cygrpc")
 SUPPORTED = ((1, 82), (1, 86))
 
 _NO_FLAGS = 0
+_OK = cygrpc.StatusCode.ok
+# Without metadata it keeps nothing of the call that it is part of, so that one serves all.
+_INITIAL_METADATA = cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS)
 _TIMEOUT = cygrpc.CompletionType.queue_timeout
 _SHUTDOWN = cygrpc.CompletionType.queue_shutdown
 
@@ -44,7 +47,7 @@ def end_call(context: grpc.ServicerContext, code: int, details: str) -> None:
 class ServerCall(CallInfo):
     """One call, from its arrival to its end.
 
-    `held` are the bytes of its request that count as in use, for the event loop.
+    `held` are the bytes of its request or response that count as in use, for the event loop.
     """
 
     __slots__ = (
@@ -91,34 +94,28 @@ class ServerCall(CallInfo):
 
     def answer(self, response: bytes, on_sent: "Callable[[ServerCall], None]") -> None:
         """Send the response and end the call; the callback follows when it has been sent."""
-        message = cygrpc.SendMessageOperation(response, _NO_FLAGS)
-        self._end(on_sent, None, cygrpc.StatusCode.ok, b"", message)
+        self._on_sent = on_sent
+        operations = (
+            _INITIAL_METADATA,
+            cygrpc.SendMessageOperation(response, _NO_FLAGS),
+            cygrpc.SendStatusFromServerOperation(None, _OK, b"", _NO_FLAGS),
+        )
+        self._start(operations, self._sent)
 
     def refuse(
         self, code: int, details: str, metadata: Any, on_sent: "Callable[[ServerCall], None]"
     ) -> None:
         """End the call with a status and trailing metadata."""
-        self._end(on_sent, metadata, code, details.encode())
+        self._on_sent = on_sent
+        operations = (
+            _INITIAL_METADATA,
+            cygrpc.SendStatusFromServerOperation(metadata, code, details.encode(), _NO_FLAGS),
+        )
+        self._start(operations, self._sent)
 
     def cancel(self) -> None:
         """End the call, whatever is being sent or received."""
         self._call.cancel()
-
-    def _end(
-        self,
-        on_sent: "Callable[[ServerCall], None]",
-        metadata: Any,
-        code: int,
-        details: bytes,
-        *message: Any,
-    ) -> None:
-        self._on_sent = on_sent
-        operations = (
-            cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
-            *message,
-            cygrpc.SendStatusFromServerOperation(metadata, code, details, _NO_FLAGS),
-        )
-        self._start(operations, self._sent)
 
     def _start(self, operations: Sequence[Any], on_event: Callable[[Any], None]) -> None:
         # An operation on a queue that is shut down would end the process.

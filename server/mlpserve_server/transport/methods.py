@@ -64,6 +64,11 @@ class Pools:
         named = self.predictions, self.batches, self.models, self.reports, self.probes
         return *named, self.checks
 
+    @property
+    def busy(self) -> bool:
+        """Whether any of these holds a call."""
+        return any(pool.busy for pool in self.calls)
+
     def shut_down(self) -> None:
         """End the threads."""
         for pool in (*self.calls, self.reflection, self.refusals):

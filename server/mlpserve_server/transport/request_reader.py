@@ -91,20 +91,18 @@ class RequestReader:
 
     def add(self, call: ServerCall) -> None:
         """Read the request of a call, now or when its turn has come."""
-        self._unread.append(call)
-        self.read()
+        # Nearly always nothing waits, and the call need not either.
+        if self._unread or len(self._reading) >= self.at_once - 1 or not self._begin(call):
+            self._unread.append(call)
+            self.read()
 
     def read(self) -> None:
         """Read what has waited for its turn, as far as the limits allow."""
         while self._unread and len(self._reading) < self.at_once:
             place = self._next()
-            if place is None or (self._reserved and not self._bytes_limit.take(self._reserved)):
+            if place is None or not self._begin(self._unread[place]):
                 return
-            call = self._unread[place]
             del self._unread[place]
-            call.held = self._reserved
-            self._reading[call] = time.monotonic()
-            call.receive(self._received)
 
     def make_room(self, call: ServerCall) -> ServerCall | None:
         """Take out, for a call, the last one of the connection with the most calls unread.
@@ -155,10 +153,21 @@ class RequestReader:
         place = min(range(len(peers)), key=lambda n: reads[peers[n]] + slow[peers[n]])
         return place if reads[peers[place]] < max(1, self.at_once - 1) else None
 
+    def _begin(self, call: ServerCall) -> bool:
+        """Begin to read; return False, and do nothing, if the memory is not free."""
+        if self._reserved:
+            if not self._bytes_limit.take(self._reserved):
+                return False
+            call.held = self._reserved
+        self._reading[call] = time.monotonic()
+        call.receive(self._received)
+        return True
+
     def _received(self, call: ServerCall, request: bytes | None) -> None:
         if not self._reading.pop(call, None) and not self._slow.pop(call, None):
             return  # it was given up
-        self._free(call)
+        if call.held:
+            self._free(call)
         if request is None:
             self._on_end(call)
         else:

@@ -133,4 +133,7 @@ def max_request_bytes(budget: int) -> int:
 
 def metadata_is_too_large(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
     """Return True beyond MAX_METADATA_BYTES, by HTTP/2's way of counting."""
-    return sum([len(key) + len(value) + 32 for key, value in metadata]) > MAX_METADATA_BYTES
+    size = 0
+    for key, value in metadata:  # a comprehension would cost another call
+        size += len(key) + len(value) + 32
+    return size > MAX_METADATA_BYTES

@@ -80,7 +80,7 @@ class StandardTransport:
     @property
     def busy(self) -> bool:
         """Whether there is any call, also one that is being read or sent."""
-        return any(pool.busy for pool in self._pools.calls)
+        return self._pools.busy
 
     def listen(self, address: str) -> str:
         """Take an address and return it with its port.
@@ -143,11 +143,12 @@ class StandardTransport:
 
     def _look(self) -> None:
         careful_until = 0.0
-        while not self._stopped.wait(_LOOK_SECONDS if self.busy else _IDLE_SECONDS):
+        while not self._stopped.wait(_LOOK_SECONDS if self._pools.busy else _IDLE_SECONDS):
             for patient in (self._pools.reflection, self._backend.health.watch_pool):
                 patient.give_up_slow()
             if not self.busy:
                 self._limits.memory.settle()
+            if not self._pools.busy:
                 continue
             if self._limits.memory_is_short():
                 careful_until = time.monotonic() + _CAREFUL_SECONDS

@@ -74,6 +74,8 @@ class WorkQueue(Generic[C]):
 
     def take_handed_back(self) -> list[tuple[C, Answer]]:
         """Return the calls that the pool has done, which are taken out."""
+        if not self._handed_back:
+            return []
         taken = [self._handed_back.popleft() for _ in range(len(self._handed_back))]
         self._handed -= len(taken)
         return taken
@@ -107,7 +109,8 @@ class WorkQueue(Generic[C]):
 
     def look_is_due(self) -> bool:
         """Return True once in a while."""
-        if self._clock() < self._next_look:
+        now = self._clock()
+        if now < self._next_look:
             return False
-        self._next_look = self._clock() + _LOOK_SECONDS
+        self._next_look = now + _LOOK_SECONDS
         return True
