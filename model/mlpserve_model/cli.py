@@ -10,7 +10,12 @@ from typing import Any, TypeVar
 
 from mlpserve_model.errors import CorruptVersion, StoreError, VersionNotFound
 from mlpserve_model.format.manifest import Manifest, Verdict
-from mlpserve_model.interchange.commands import add_import, import_file
+from mlpserve_model.interchange.commands import (
+    add_export,
+    add_import,
+    export_file,
+    import_file,
+)
 from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
 from mlpserve_model.process.streams import printing
 from mlpserve_model.process.tables import plain, readable, table
@@ -71,6 +76,7 @@ def parser() -> SettingsParser:
         "--to", type=between(1, MAX_VERSION, int), required=True, help="number of the version"
     )
     rollback.add_argument("--reason", required=True, help="reason, for the history")
+    add_export(command("export", _export, "write a version as a file of another format"))
     add_import(command("import", import_file, "publish a network that another program made"))
     verify = command("verify", _verify, "check files, digests and self-tests of all versions")
     verify.add_argument(
@@ -176,6 +182,10 @@ def _verify(store: Store, settings: Namespace) -> int:
         bad = sum(fault is not None for fault in faults.values())
         print(f"{len(faults) - bad} whole, {bad} damaged")
     return 1 if any(faults.values()) else 0
+
+
+def _export(store: Store, settings: Namespace) -> int:
+    return export_file(store, _resolve(store, settings.version), settings)
 
 
 def _prune(store: Store, settings: Namespace) -> int:

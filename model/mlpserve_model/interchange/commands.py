@@ -1,6 +1,7 @@
 """The flags of `import` and `export`, and what they do."""
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpserve_model.format.manifest import INPUT_KINDS
+from mlpserve_model.interchange.exporting import FORMATS, export_network, write_export
 from mlpserve_model.interchange.importing import ImportOptions, import_network
 from mlpserve_model.interchange.named_arrays import ORIENTATIONS
 from mlpserve_model.interchange.publishing import publish_unjudged
@@ -19,7 +21,14 @@ from mlpserve_model.process.children import safe_path
 from mlpserve_model.process.tables import plain, readable
 from mlpserve_model.store.store import Store
 
-__all__ = ["add_import", "add_import_flags", "import_file", "import_options"]
+__all__ = [
+    "add_export",
+    "add_import",
+    "add_import_flags",
+    "export_file",
+    "import_file",
+    "import_options",
+]
 
 WRONG_USAGE = 2
 
@@ -63,6 +72,36 @@ def import_file(store: Store, settings: Namespace) -> int:
     if network.output_activation == "identity":
         print("it answers with logits as they are: --output-activation softmax makes probabilities")
     print(f"FORCED, and not served: mlpserve-models promote {manifest.version} makes it champion")
+    return 0
+
+
+def add_export(parser: SettingsParser) -> None:
+    """Add the flags of `mlpserve-models export`."""
+    parser.add_argument("version", help="version: a number or an alias")
+    parser.add_argument(
+        "--format", choices=tuple(FORMATS), required=True, help="format of the file"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="file to write", shown="MODEL-VERSION.ENDING"
+    )
+    parser.add_argument("--force", action="store_true", help="replace the file if there is one")
+
+
+def export_file(store: Store, version: int, settings: Namespace) -> int:
+    """Write a version as a file of another format."""
+    default = Path(f"{store.model}-{version}{FORMATS[settings.format]}")
+    path = settings.output or default
+    data = export_network(store.load(version), settings.format)
+    write_export(path, data, settings.force)
+    if settings.json:
+        digest = hashlib.sha256(data).hexdigest()
+        print(
+            json.dumps(
+                {"version": version, "file": str(path), "bytes": len(data), "sha256": digest}
+            )
+        )
+    else:
+        print(f"version {version} of {store.model} as {settings.format}: {plain(str(path))}")
     return 0
 
 

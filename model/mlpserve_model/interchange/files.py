@@ -59,7 +59,7 @@ def check_kind(path: Path) -> None:
 
 def _advice(file: io.BufferedReader, begin: bytes, suffix: str) -> str:
     """Return what is wrong with a kind of file and what to do; empty for the others."""
-    if begin[:1] == b"\x80" and begin[1:2] in (b"\2", b"\3", b"\4", b"\5"):
+    if _is_pickle(begin):
         which = "torch" if suffix in (".pt", ".pth") else "scikit-learn"
         return _PICKLE + _ADVICE[which]
     if begin[:4] == b"PK\3\4" and _holds_torch(file):
@@ -71,6 +71,12 @@ def _advice(file: io.BufferedReader, begin: bytes, suffix: str) -> str:
     if begin[:8] == b"\x89HDF\r\n\x1a\n" or suffix in (".h5", ".keras", ".tflite", ".pb"):
         return f"is a file of Keras or TensorFlow, which is not read; {_ADVICE['keras']}"
     return ""
+
+
+def _is_pickle(begin: bytes) -> bool:
+    # The length of a safetensors header may begin alike; its JSON follows after 8 bytes.
+    protocols = (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5")
+    return begin.startswith(protocols) and begin[8:9] != b"{"
 
 
 def _holds_torch(file: io.BufferedReader) -> bool:

@@ -10,9 +10,10 @@ from mlpserve_model.format import strict_json
 from mlpserve_model.format.manifest import INPUT_KINDS, Manifest
 from mlpserve_model.interchange.imported import Metadata
 
-__all__ = ["activations_of", "describe", "metadata_of"]
+__all__ = ["ORIENTATION", "activations_of", "describe", "metadata_of"]
 
 _PREFIX = "mlpserve."
+ORIENTATION = f"{_PREFIX}orientation"  # of the weights in a file of arrays
 _ORIGIN = ("model", "version", "digest", "manifest", "created", "dataset", "dataset_digest")
 
 

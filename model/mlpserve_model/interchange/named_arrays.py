@@ -18,13 +18,13 @@ from mlpserve_model.interchange.imported import (
     imported_network,
     with_output,
 )
-from mlpserve_model.interchange.metadata import activations_of, metadata_of
+from mlpserve_model.interchange.metadata import ORIENTATION, activations_of, metadata_of
 from mlpserve_model.nn.types import Array
 from mlpserve_model.process.tables import plain
 
-__all__ = ["ORIENTATIONS", "network_of_arrays"]
+__all__ = ["INPUTS_UNITS", "ORIENTATIONS", "network_of_arrays"]
 
-ORIENTATIONS = ("inputs-units", "units-inputs")
+ORIENTATIONS = INPUTS_UNITS, UNITS_INPUTS = "inputs-units", "units-inputs"
 _EPSILON = 1e-5  # of batch normalisation, PyTorch's default
 _ROLE = re.compile(
     r"(?P<layer>.*?)[._/]?(?P<role>weights?|kernel|coefs?|w|biases|bias|intercepts?|b|gamma|beta"
@@ -77,7 +77,7 @@ def network_of_arrays(
             f"{len(names) or 'no'} activations for the {len(matrices)} layers {_listed(matrices)}: "
             "give one for each with --activations, such as relu,softmax"
         )
-    transposed = _is_transposed(ordered, orientation)
+    transposed = _is_transposed(ordered, orientation or entries.get(ORIENTATION))
     folded, found = fold(_steps(ordered, names, transposed), _inputs(ordered, transposed))
     metadata: Metadata = metadata_of(entries)
     return imported_network(folded, with_output(found, output_activation), metadata)
@@ -125,8 +125,8 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 def _is_transposed(ordered: list[tuple[str, Group]], orientation: str | None) -> bool:
     """Return whether weights are (units, inputs), as PyTorch has them, from what fits together."""
-    if orientation:
-        return orientation == "units-inputs"
+    if orientation in ORIENTATIONS:
+        return orientation == UNITS_INPUTS
     fitting = [way for way in (False, True) if _fit(ordered, way)]
     if len(fitting) == 2:
         # All are square: PyTorch says weight, Keras kernel, scikit-learn coefs.
