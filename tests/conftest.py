@@ -1,6 +1,8 @@
 """What every test may rely on."""
 
+import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,6 +15,15 @@ def pytest_configure() -> None:
     A shell starts background jobs with SIGINT ignored, and what ignores it hands that on.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_ours() -> Iterator[None]:
+    """Hide the settings of who runs the tests from the programs that these start."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("MLPSERVE_")]:
+            patch.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session")
