@@ -26,7 +26,12 @@ class KnownNames(NamedTuple):
 
 
 def names_hash(names: Sequence[str]) -> int:
-    """Return the value of `known_class_names` for these names."""
+    """Return the value of `known_class_names` for these names.
+
+    It is 0, as for none, where a name has a newline: others could give the same hash.
+    """
+    if any("\n" in name for name in names):
+        return 0
     digest = hashlib.sha256("\n".join(names).encode()).digest()
     return int.from_bytes(digest[:8], "little")
 

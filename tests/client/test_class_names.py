@@ -121,6 +121,10 @@ def test_the_hash_is_the_contracts() -> None:
     assert names_hash(("no", "yes")) == 0x180D_DA9A_973C_AA8D
 
 
+def test_names_with_a_newline_are_not_said_to_be_known() -> None:
+    assert names_hash(("no\nyes",)) == names_hash(("a", "no\n")) == 0
+
+
 @every_call
 def test_names_come_with_the_answer_and_nothing_is_asked_for(
     connect: Connect, replica: Start, call: str

@@ -4,7 +4,7 @@ import csv
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from mlpserve_client import _images
@@ -76,17 +76,26 @@ def _write_json(answer: _Answer) -> None:
 
 
 def _csv_writer(model: ModelVersion) -> Callable[[_Answer], None]:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
     classes = [f"p_{name}" for name in model.class_names]
-    writer.writerow(["input", "row", "label", "name", "probability", "version", *classes])
+    _write_row(["input", "row", "label", "name", "probability", "version", *classes])
 
     def write(answer: _Answer) -> None:
         prediction = answer.prediction
         numbers = [f"{p:.6g}" for p in (prediction.probability, *prediction.probabilities)]
         start = (answer.source, answer.number, prediction.label, prediction.name)
-        writer.writerow([*start, numbers[0], prediction.model.version, *numbers[1:]])
+        _write_row([*start, numbers[0], prediction.model.version, *numbers[1:]])
 
     return write
+
+
+def _write_row(values: Sequence[object]) -> None:
+    """Write a row of CSV, its texts as they are, but to a terminal without control characters."""
+    texts = [str(value) for value in values]
+    if sys.stdout.isatty():
+        texts = [printable(text) for text in texts]
+    # A carriage return ends a line for those who read it; csv quotes only what it ends lines with.
+    dialect = "unix" if any("\r" in text for text in texts) else "excel"  # "unix" quotes all
+    csv.writer(sys.stdout, dialect, lineterminator="\n").writerow(texts)
 
 
 def _write_line(answer: _Answer) -> None:

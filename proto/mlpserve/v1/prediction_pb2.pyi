@@ -82,8 +82,9 @@ class PredictRequest(google.protobuf.message.Message):
     """
     known_class_names: builtins.int
     """Hash of the class names that the caller has: the first 8 bytes, little-endian, of the
-    SHA-256 of the names in UTF-8, joined by newlines; 0 if it has none. The answer carries
-    class_names where this differs from the hash of the model's names. Unset: never.
+    SHA-256 of the names in UTF-8, joined by newlines; 0 if it has none, or if one of them has a
+    newline. The answer carries class_names where this differs from the hash of the model's
+    names, and where one of those has a newline. Unset: never.
     """
     @property
     def instance(self) -> global___Tensor:

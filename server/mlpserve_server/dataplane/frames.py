@@ -47,7 +47,12 @@ def frame_of(manifest: Manifest) -> Frame:
 
 
 def names_hash(names: tuple[str, ...]) -> int:
-    """Return the hash by which callers say which class names they have."""
+    """Return the hash by which callers say which class names they have.
+
+    It is -1, which no caller says, where a name has a newline: others could give the same hash.
+    """
+    if any("\n" in name for name in names):
+        return -1
     digest = hashlib.sha256("\n".join(names).encode()).digest()
     return int.from_bytes(digest[:8], "little")
 

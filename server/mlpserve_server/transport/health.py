@@ -6,6 +6,7 @@ a Watch that is cancelled at the wrong moment stops the whole server for good.
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,13 +15,15 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from mlpserve_server.dataplane import codec
-from mlpserve_server.errors import UnknownService
+from mlpserve_server.errors import Overloaded, UnknownService
 from mlpserve_server.transport.pools import PatientPool
 
 __all__ = ["NOT_SERVING", "SERVING", "Health"]
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+# Of all connections; each Watch takes 22 KiB.
+_MAX_WATCHES = 4096
 _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
@@ -30,7 +33,7 @@ class Health:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # held for look-ups only
         self._status: dict[str, Any] = {"": SERVING}
-        self._watchers: set[_Watcher] = set()
+        self._watchers: dict[_Watcher, None] = {}  # in the order of their arrival
         # For new watches and changes of status; a watcher that only waits takes no thread.
         self.watch_pool = PatientPool("watch")
 
@@ -67,10 +70,20 @@ class Health:
     def watch(
         self, request: bytes, context: grpc.ServicerContext, send: Callable[[bytes | None], None]
     ) -> None:
-        """Send the status now and whenever it changes, until the call ends; `send` may block."""
-        watcher = _Watcher(_service(request), send, lambda: self.watch_pool.waits_for(context))
+        """Send the status now and whenever it changes, until the call ends; `send` may block.
+
+        Raises:
+            Overloaded: there are too many, and no connection has more than this one.
+
+        """
+        watcher = _Watcher(
+            _service(request), context, send, lambda: self.watch_pool.waits_for(context)
+        )
         with self._lock:
-            self._watchers.add(watcher)
+            displaced = self._displaced_by(watcher)
+            self._watchers[watcher] = None
+        if displaced:
+            displaced.context.cancel()
         if context.add_callback(lambda: self._forget(watcher)):
             watcher.tell(self._status_of)
         else:  # the call has ended already
@@ -78,7 +91,19 @@ class Health:
 
     def _forget(self, watcher: "_Watcher") -> None:
         with self._lock:
-            self._watchers.discard(watcher)
+            self._watchers.pop(watcher, None)
+
+    def _displaced_by(self, watcher: "_Watcher") -> "_Watcher | None":
+        """Return the last Watch of the connection with the most if there are too many."""
+        if len(self._watchers) < _MAX_WATCHES:
+            return None
+        counts = Counter(each.context.peer() for each in self._watchers)
+        peer, count = counts.most_common(1)[0]
+        if counts[watcher.context.peer()] >= count - 1:
+            raise Overloaded("too many watches are open")
+        last = next(each for each in reversed(self._watchers) if each.context.peer() == peer)
+        del self._watchers[last]
+        return last
 
     def _status_of(self, service: str) -> Any:
         with self._lock:
@@ -91,10 +116,12 @@ class _Watcher:
     def __init__(
         self,
         service: str,
+        context: grpc.ServicerContext,
         send: Callable[[bytes | None], None],
         waits: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.service = service
+        self.context = context
         self._send = send
         self._waits = waits
         self._told: Any = None

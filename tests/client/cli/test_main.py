@@ -295,6 +295,19 @@ def test_a_file_with_one_instance_is_one_row(
     assert labels_in(capsys.readouterr().out) == [expected(pixels[:1]).argmax()]
 
 
+def test_csv_has_class_names_as_they_are_whatever_they_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("a,b", 'say "c"', "two\nlines", "carriage\rreturn", "=1+1", " spaces ")
+    np.save(tmp_path / "x.npy", np.zeros((2, 4), np.float32))
+    with serve(input_shape=(4,), class_names=names) as server:
+        command = ["predict", str(tmp_path / "x.npy"), "--csv", "--target", server.target]
+        assert main(command) == 0
+    header, *rows = csv.reader(io.StringIO(capsys.readouterr().out, newline=""))
+    assert header[6:] == [f"p_{name}" for name in names]
+    assert [row[3] for row in rows] == [names[int(row[2])] for row in rows]
+
+
 def test_a_pipe_becomes_csv_and_nothing_else(pixels: Pixels, expected: Expected) -> None:
     done = run("predict", "-", "--csv", stdin=npy(pixels))
 

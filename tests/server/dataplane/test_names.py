@@ -63,6 +63,16 @@ def test_calls_that_share_a_product_get_the_names_that_each_lacks(stubs: Stubs) 
     assert sent == [NAMES if k == 0 else () for k in known]
 
 
+def test_names_with_a_newline_are_always_sent(publish: Publish, serve: Serve) -> None:
+    names = ("a\nb", "c", "d")  # joined by newlines as ("a", "b\nc", "d")
+    publish(signature=Signature((3, 4), 16, names))
+    stubs = serve()
+    eventually(stubs.serving)
+    for known in (hash_of(*names), 0):
+        request = pb.PredictRequest(instance=PIXELS, known_class_names=known)
+        assert tuple(stubs.prediction.Predict(request, timeout=10).class_names) == names
+
+
 def test_versions_that_differ_in_their_names_alone_answer_with_their_own(
     publish: Publish, serve: Serve
 ) -> None:

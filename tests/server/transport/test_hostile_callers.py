@@ -181,6 +181,31 @@ def test_watches_that_are_not_read_do_not_stop_health(stubs: Stubs) -> None:
         assert stubs.serving()
 
 
+def test_watches_are_bounded_and_the_connection_with_the_most_loses_one_first(
+    stubs: Stubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlpserve_server.transport.health._MAX_WATCHES", 10)
+    request = frame(health_pb2.HealthCheckRequest().SerializeToString())
+    with RawConnection(stubs.address) as hostile, RawConnection(stubs.address) as other:
+
+        def watch(connection: RawConnection) -> int:
+            stream = connection.open("/grpc.health.v1.Health/Watch")
+            connection.send(stream, request)
+            eventually(lambda: is_answered(connection, stream))
+            return stream
+
+        def is_answered(connection: RawConnection, stream: int) -> bool:
+            connection.receive(0.1)
+            return bool(connection.data[stream]) or stream in connection.ended
+
+        watched = [watch(hostile) for _ in range(10)]
+        assert hostile.status(watch(hostile)) == 8
+        stream = watch(other)
+        assert stream not in other.ended
+        hostile.result(watched[-1])
+        assert set(hostile.ended) & set(watched) == {watched[-1]}
+
+
 def test_idle_reflection_and_half_open_calls_do_not_stop_health(stubs: Stubs) -> None:
     reflection = reflection_pb2_grpc.ServerReflectionStub(stubs.channel)
     go = threading.Event()

@@ -103,6 +103,8 @@ def test_the_digest_changes_with_every_part_of_the_contents(stripes: Dataset) ->
         replace(stripes, inputs=stripes.inputs.reshape(300, 2, 8)),
         replace(stripes, labels=labels),
         replace(stripes, class_names=("a", "b", "z")),
+        replace(stripes, class_names=("a\nb", "c", "d")),
+        replace(stripes, class_names=("a", "b\nc", "d")),
     ]
     assert len({variant.digest() for variant in variants}) == len(variants)
 

@@ -1,6 +1,7 @@
 """A labelled data set, checked when it is made, whatever source it came from."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -101,8 +102,18 @@ def rows_digest(inputs: Inputs, labels: Labels, class_names: tuple[str, ...]) ->
     for array in (inputs, labels):
         sha256.update(f"{array.dtype.str} {array.shape}\n".encode())
         sha256.update(np.ascontiguousarray(array).data)
-    sha256.update("\n".join(class_names).encode())
+    sha256.update(_joined(class_names).encode())
     return f"sha256:{sha256.hexdigest()}"
+
+
+def _joined(names: tuple[str, ...]) -> str:
+    """Return a text that no other names give: joined by newlines, or as JSON if one has a newline.
+
+    Names are not empty, so the first kind never begins with a newline.
+    """
+    if any("\n" in name for name in names):
+        return "\n" + json.dumps(names)
+    return "\n".join(names)
 
 
 def encode_labels(values: npt.NDArray[Any]) -> tuple[Labels, tuple[str, ...]]:
