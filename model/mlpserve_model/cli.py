@@ -14,7 +14,9 @@ from mlpserve_model.interchange.commands import (
     add_export,
     add_import,
     export_file,
+    has_holdout,
     import_file,
+    run_trainer,
 )
 from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
 from mlpserve_model.process.streams import printing
@@ -34,8 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if has_holdout(given):
+        return run_trainer(given)
     settings = parser().parse_args(given)
-    settings.given = given
     try:
         code: int = settings.run(Store(settings.store, settings.model), settings)
     except StoreError as error:

@@ -14,7 +14,7 @@ from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, betwee
 from mlpserve_model.process.interrupts import sigterm_as_sigint, uninterrupted
 from mlpserve_model.process.log import set_up
 from mlpserve_model.process.streams import printing
-from mlpserve_trainer import judge_command
+from mlpserve_trainer import import_command, judge_command
 from mlpserve_trainer.datasets import DATASETS, DataLocations
 from mlpserve_trainer.datasets.idx import has_images
 from mlpserve_trainer.errors import TrainerError, UsageError
@@ -92,6 +92,9 @@ def parser() -> SettingsParser:
     add_schedule_flags(command("schedule", _schedule, "train by a timetable, until stopped"))
     judge_command.add_flags(
         command("judge", judge_command.run, "promote, retire or roll back on evidence")
+    )
+    import_command.add_flags(
+        command("import", import_command.run, "judge and publish a network of another program")
     )
     _add_reproduce_flags(command("reproduce", _reproduce, "train a version again and compare"))
     _add_sweep_flags(command("sweep", _sweep, "compare recipes on validation data"))

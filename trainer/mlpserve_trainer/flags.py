@@ -21,12 +21,14 @@ from mlpserve_trainer.training import TrainSettings
 __all__ = [
     "add_cache",
     "add_feedback",
+    "add_gate_flags",
     "add_judge_flags",
     "add_places",
     "add_schedule_flags",
     "add_train_flags",
     "duration",
     "flag",
+    "gate_rules",
     "schedule_settings",
     "store_flags",
     "train_settings",
@@ -64,6 +66,21 @@ def add_train_flags(parser: SettingsParser) -> None:
         choices = f", {' or '.join(key.choices)}" if key.choices else ""
         text = f"override the recipe: {key.help}{choices}"
         parser.add_argument(flag(key.name), type=key.parse, help=text, dest=key.name)
+    add_gate_flags(parser)
+    parser.add_argument(
+        "--unless-published",
+        action="store_true",
+        help="do nothing if there is a champion",
+    )
+    parser.add_argument(
+        "--unless-unchanged",
+        action="store_true",
+        help="do nothing if the champion or the newest version has the same data and recipe",
+    )
+
+
+def add_gate_flags(parser: SettingsParser) -> None:
+    """Add the flags that say how strict the gate is, and what happens to a version that passes."""
     parser.add_argument(
         "--min-accuracy",
         type=between(0, 1),
@@ -90,16 +107,6 @@ def add_train_flags(parser: SettingsParser) -> None:
     )
     parser.add_argument(
         "--force", action="store_true", help="promote the version although it fails the gate"
-    )
-    parser.add_argument(
-        "--unless-published",
-        action="store_true",
-        help="do nothing if there is a champion",
-    )
-    parser.add_argument(
-        "--unless-unchanged",
-        action="store_true",
-        help="do nothing if the champion or the newest version has the same data and recipe",
     )
     parser.add_argument("--reason", help="reason for --force, for the manifest and the history")
 
@@ -219,10 +226,21 @@ def add_cache(parser: SettingsParser) -> None:
     )
 
 
-def train_settings(options: argparse.Namespace) -> TrainSettings:
-    """Return the settings of a training; raises UsageError for contradictory or unknown values."""
+def gate_rules(options: argparse.Namespace) -> Rules:
+    """Return how strict the gate is; raises UsageError for contradictory values."""
     if options.force != bool(options.reason):
         raise UsageError("--force and --reason go together: give both or neither")
+    return Rules(
+        min_accuracy=options.min_accuracy,
+        margin=options.margin,
+        allow_signature_change=options.allow_signature_change,
+        force_reason=options.reason,
+    )
+
+
+def train_settings(options: argparse.Namespace) -> TrainSettings:
+    """Return the settings of a training; raises UsageError for contradictory or unknown values."""
+    rules = gate_rules(options)
     given = {key.name: getattr(options, key.name) for key in recipe_keys()}
     changes = {name: value for name, value in given.items() if value is not None}
     both = [name for name in ("hidden_activation", "output_activation") if name in changes]
@@ -242,12 +260,7 @@ def train_settings(options: argparse.Namespace) -> TrainSettings:
         seed=options.seed,
         data_dir=options.data_dir,
         cache_dir=options.cache_dir,
-        rules=Rules(
-            min_accuracy=options.min_accuracy,
-            margin=options.margin,
-            allow_signature_change=options.allow_signature_change,
-            force_reason=options.reason,
-        ),
+        rules=rules,
         checkpoint_dir=options.checkpoint_dir or options.cache_dir / "checkpoints",
         resume=options.resume,
         unless_unchanged=options.unless_unchanged,

@@ -3,10 +3,11 @@
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mlpserve_model.interchange.importing import ImportOptions, import_network
 from mlpserve_model.interchange.named_arrays import ORIENTATIONS
 from mlpserve_model.interchange.publishing import publish_unjudged
 from mlpserve_model.nn.activations import HIDDEN, OUTPUT
-from mlpserve_model.process.arguments import SettingsParser, between
+from mlpserve_model.process.arguments import PREFIX, SettingsParser, between
 from mlpserve_model.process.children import safe_path
 from mlpserve_model.process.tables import plain, readable
 from mlpserve_model.store.store import Store
@@ -26,11 +27,14 @@ __all__ = [
     "add_import",
     "add_import_flags",
     "export_file",
+    "has_holdout",
     "import_file",
     "import_options",
+    "run_trainer",
 ]
 
 WRONG_USAGE = 2
+_HOLDOUT = f"{PREFIX}HOLDOUT"
 
 
 def add_import(parser: SettingsParser) -> None:
@@ -41,14 +45,28 @@ def add_import(parser: SettingsParser) -> None:
         "--holdout",
         type=Path,
         metavar="DATA",
-        help="labelled data (.npz with X and y) that the gate of mlpserve-trainer judges it by",
+        help="labelled data by which `mlpserve-trainer import`, whose flags then count, judges it",
     )
 
 
+def has_holdout(given: Sequence[str]) -> bool:
+    """Return True if these are the words of an import that the trainer's gate judges."""
+    words = [word.partition("=")[0] for word in given]
+    return given[:1] == ["import"] and ("--holdout" in words or bool(os.environ.get(_HOLDOUT)))
+
+
+def run_trainer(given: Sequence[str]) -> int:
+    """Run mlpserve-trainer with these words: evaluation and gate are its own.
+
+    It is a program of its own, so that this package works without the trainer's.
+    """
+    with safe_path():
+        command = [sys.executable, "-m", "mlpserve_trainer", *given]
+        return subprocess.run(command, check=False).returncode
+
+
 def import_file(store: Store, settings: Namespace) -> int:
-    """Publish a network from a file: judged by the trainer's gate with a holdout, else forced."""
-    if settings.holdout is not None:
-        return _judged(settings)
+    """Publish a network from a file as forced; with a holdout `run_trainer` has it judged."""
     if not (settings.reason or "").strip():
         print(
             "mlpserve-models: without --holdout nothing judges the network: "
@@ -103,14 +121,6 @@ def export_file(store: Store, version: int, settings: Namespace) -> int:
     else:
         print(f"version {version} of {store.model} as {settings.format}: {plain(str(path))}")
     return 0
-
-
-def _judged(settings: Namespace) -> int:
-    """Run the trainer's command, a program of its own: this one works without the trainer."""
-    command = [sys.executable, "-m", "mlpserve_trainer", *settings.given]
-    sys.stdout.flush()
-    with safe_path():
-        return subprocess.run(command, check=False).returncode
 
 
 def add_import_flags(parser: SettingsParser) -> None:

@@ -58,6 +58,8 @@ Draw = Callable[[Any], None]
 
 def learning_curves(state: TrainingState) -> str:
     """Draw loss, validation accuracy and learning rate by epoch, a figure each."""
+    if not state.losses:
+        return "<p>The network was trained elsewhere.</p>"
     curves = (
         ("loss on training data", state.losses, ORANGE),
         ("accuracy on validation data", state.accuracies, BLUE),
