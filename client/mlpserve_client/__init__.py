@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         MlpserveError,
         ModelNotFoundError,
         ModelRejectedError,
+        NotOfferedError,
         NotReadyError,
         OverloadedError,
         ServerError,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
         ModelRef,
         ModelVersion,
         Prediction,
+        Report,
+        ReportResult,
     )
     from mlpserve_client._settings import Tls
     from mlpserve_client._sync import Client
@@ -60,9 +63,12 @@ __all__ = [
     "ModelRef",
     "ModelRejectedError",
     "ModelVersion",
+    "NotOfferedError",
     "NotReadyError",
     "OverloadedError",
     "Prediction",
+    "Report",
+    "ReportResult",
     "ServerError",
     "SettingsError",
     "Tls",
@@ -77,6 +83,8 @@ _RESULTS = (
     "ModelRef",
     "ModelVersion",
     "Prediction",
+    "Report",
+    "ReportResult",
 )
 _HOMES = {
     "AsyncClient": "_async",

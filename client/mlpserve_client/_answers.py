@@ -12,15 +12,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve.v1 import explanation_pb2, model_pb2, prediction_pb2
-from mlpserve_client._errors import ServerError
+from mlpserve.v1 import explanation_pb2, feedback_pb2, model_pb2, prediction_pb2
+from mlpserve_client._errors import NotOfferedError, ServerError
 from mlpserve_client._explanation import Explanation
-from mlpserve_client._results import InputValues, ModelRef, ModelVersion, Prediction
+from mlpserve_client._results import (
+    InputValues,
+    ModelRef,
+    ModelVersion,
+    Prediction,
+    ReportResult,
+)
 
 Floats = npt.NDArray[np.float32]
 
 _MAX_INPUTS = 2**26  # values of one instance; far above what a server takes
 _MAX_DIMENSIONS = 32
+_MAX_RECEIPT = 1024  # bytes
 _MAX_LISTED = 100_000  # versions of one list
 _MAX_LISTED_BYTES = 256 << 20
 
@@ -33,6 +40,7 @@ class Rows(NamedTuple):
         probabilities: `[n, classes]` float32, read-only.
         model: the version that gave the answer.
         class_names: the names of all classes; empty if the server sent none.
+        receipts: one for each row, if they were requested.
 
     """
 
@@ -40,6 +48,7 @@ class Rows(NamedTuple):
     probabilities: Floats
     model: ModelRef
     class_names: Sequence[str]
+    receipts: tuple[bytes, ...] = ()
 
 
 class Listed:
@@ -113,17 +122,45 @@ def probabilities(response: prediction_pb2.PredictResponse) -> Floats:
 
 
 def prediction(
-    label: int, probabilities: Floats, model: ModelRef, class_names: tuple[str, ...]
+    label: int,
+    probabilities: Floats,
+    model: ModelRef,
+    class_names: tuple[str, ...],
+    receipt: bytes = b"",
 ) -> Prediction:
     """Return the answer for one instance, of parts that fit together."""
-    probability = float(probabilities[label])
-    return Prediction(label, class_names[label], probability, probabilities, model, class_names)
+    probability, name = float(probabilities[label]), class_names[label]
+    return Prediction(label, name, probability, probabilities, model, class_names, receipt)
 
 
-def rows(response: prediction_pb2.BatchPredictResponse, count: int) -> Rows:
+def receipts(found: Sequence[bytes], count: int) -> tuple[bytes, ...]:
+    """Return the receipts of an answer.
+
+    Args:
+        found: those in the answer.
+        count: number of rows whose receipts were requested.
+
+    Raises:
+        NotOfferedError: they were requested, and there are none.
+        ServerError: there is another number of them, or one is too long to be a receipt.
+
+    """
+    if count and not found:
+        raise NotOfferedError("the server gives no receipts: it is older than this client")
+    if len(found) != count:
+        raise ServerError(f"the server answered {count} rows with {len(found)} receipts")
+    if any(len(receipt) > _MAX_RECEIPT for receipt in found):
+        raise ServerError(f"the server sent a receipt of more than {_MAX_RECEIPT} bytes")
+    return tuple(found)
+
+
+def rows(
+    response: prediction_pb2.BatchPredictResponse, count: int, with_receipts: bool = False
+) -> Rows:
     """Return the answer for `count` rows, their probabilities in the message's memory.
 
     Raises:
+        NotOfferedError: receipts were requested, and there are none.
         ServerError: it is not for so many rows, or its parts do not fit together.
 
     """
@@ -141,7 +178,23 @@ def rows(response: prediction_pb2.BatchPredictResponse, count: int) -> Rows:
             f"the server answered labels from {labels.min()} to {labels.max()} and probabilities "
             f"of {found.shape[1]} classes"
         )
-    return Rows(labels, found, ref(response.model), response.class_names)
+    given = receipts(response.receipts, count if with_receipts else 0)
+    return Rows(labels, found, ref(response.model), response.class_names, given)
+
+
+def report_result(response: feedback_pb2.ReportResponse, count: int) -> ReportResult:
+    """Return what became of some reports.
+
+    Raises:
+        ServerError: the numbers are not those of so many reports.
+
+    """
+    recorded, known = response.recorded, response.known
+    if min(recorded, known) < 0 or recorded + known != count:
+        raise ServerError(
+            f"the server answered {count} reports with {recorded} recorded and {known} known"
+        )
+    return ReportResult(recorded, known)
 
 
 def explanation(

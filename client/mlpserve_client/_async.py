@@ -11,7 +11,14 @@ from mlpserve_client._calls import Calls
 from mlpserve_client._explain import explain
 from mlpserve_client._explanation import Explanation
 from mlpserve_client._messages import selector
-from mlpserve_client._results import BatchPrediction, ModelVersion, Prediction
+from mlpserve_client._report import report
+from mlpserve_client._results import (
+    BatchPrediction,
+    ModelVersion,
+    Prediction,
+    Report,
+    ReportResult,
+)
 from mlpserve_client._settings import Tls, resolve
 
 if TYPE_CHECKING:
@@ -56,9 +63,10 @@ class AsyncClient:
         version: int | None = None,
         alias: str | None = None,
         timeout: float | None = None,
+        receipt: bool = False,
     ) -> Prediction:
         """Classify one instance, as `Client.predict`."""
-        return await self._calls.predict(instance, selector(version, alias), timeout)
+        return await self._calls.predict(instance, selector(version, alias), timeout, receipt)
 
     async def predict_batch(
         self,
@@ -67,10 +75,11 @@ class AsyncClient:
         version: int | None = None,
         alias: str | None = None,
         timeout: float | None = None,
+        receipts: bool = False,
     ) -> BatchPrediction:
         """Classify any number of instances by one version, as `Client.predict_batch`."""
         chosen = selector(version, alias)
-        return await self._batches.predict_batch(instances, chosen, timeout)
+        return await self._batches.predict_batch(instances, chosen, timeout, receipts)
 
     def predict_stream(
         self,
@@ -102,6 +111,26 @@ class AsyncClient:
         """Explain why one instance gets the score of a class, as `Client.explain`."""
         chosen = selector(version, alias)
         return await explain(self._calls, instance, label, baseline, activations, chosen, timeout)
+
+    async def report(
+        self,
+        receipt: bytes | str,
+        *,
+        class_name: str | None = None,
+        right: bool | None = None,
+        instance: "Instance | None" = None,
+        note: str = "",
+        timeout: float | None = None,
+    ) -> ReportResult:
+        """Report what the truth about one answer was, as `Client.report`."""
+        one = Report(receipt, class_name, right, instance, note)
+        return await report(self._calls, [one], timeout)
+
+    async def report_batch(
+        self, reports: Iterable[Report], *, timeout: float | None = None
+    ) -> ReportResult:
+        """Report on any number of answers, as `Client.report_batch`."""
+        return await report(self._calls, reports, timeout)
 
     async def model(
         self,

@@ -49,7 +49,11 @@ class Batches:
         self._classes = _UNKNOWN_CLASSES
 
     async def predict_batch(
-        self, instances: Any, selector: Selector = None, timeout: float | None = None
+        self,
+        instances: Any,
+        selector: Selector = None,
+        timeout: float | None = None,
+        receipts: bool = False,
     ) -> BatchPrediction:
         """Classify many instances by one version."""
         array = await self._as_array(instances, selector, timeout)
@@ -58,12 +62,13 @@ class Batches:
             return _BatchBuilder(0, model.ref, model.class_names).result()
         await self._calls.scale.check(array, selector, timeout)
         size = self._rows_within(_REQUEST_BYTES, array[0])
-        request = _request(array[:size], selector, self._calls.class_names.known)
+        request = _request(array[:size], selector, self._calls.class_names.known, receipts)
         head = await self._answer(request, selector, timeout)
         builder = await self._builder(len(array), head, timeout)
         builder.add(head.parts)
         rest = _slices(array, size, self._rows_within(_REQUEST_BYTES, array[0]))
-        async with aclosing(self._in_order(rest, _pin(builder.ref), timeout)) as answers:
+        others = self._in_order(rest, _pin(builder.ref), timeout, receipts=receipts)
+        async with aclosing(others) as answers:
             async for answer in answers:
                 builder.add(answer.parts)
         return builder.result()
@@ -112,6 +117,7 @@ class Batches:
         selector: Selector,
         timeout: float | None,
         with_names: bool = False,
+        receipts: bool = False,
     ) -> AsyncGenerator[_Answer]:
         """Send every batch, a few at a time, and yield the answers in order."""
         waiting: deque[_Request] = deque()
@@ -120,7 +126,7 @@ class Batches:
                 if with_names:
                     await self._calls.scale.check(rows, selector, timeout)
                 known = self._calls.class_names.known if with_names else None
-                request = _request(rows, selector, known)
+                request = _request(rows, selector, known, receipts)
                 call = self._calls.start(BATCH_PREDICT, request.message, timeout)
                 waiting.append(request._replace(call=call))
                 if len(waiting) >= _IN_FLIGHT:
@@ -141,7 +147,7 @@ class Batches:
             response = await self._calls.call_with_retry(
                 BATCH_PREDICT, request.message, timeout, request.call
             )
-            return _Answer([self._checked(response, len(request.rows))], known)
+            return _Answer([self._checked(response, request)], known)
         except BatchTooLargeError as error:
             # The server's limit of rows; 0 if a message was too long for gRPC.
             most = error.max_batch or len(request.rows) // 2
@@ -152,13 +158,14 @@ class Batches:
             limit = min(most, -(-len(request.rows) // 2))
         parts: list[_answers.Rows] = []
         for start in range(0, len(request.rows), limit):
-            part = _request(request.rows[start : start + limit], selector, request.known)
+            rows, receipts = request.rows[start : start + limit], request.message.receipts
+            part = _request(rows, selector, request.known, receipts)
             parts += (await self._answer(part, selector, timeout)).parts
             selector = _pin(parts[0].model)
         return _Answer(parts, known)
 
-    def _checked(self, response: Response, rows: int) -> _answers.Rows:
-        found = _answers.rows(response, rows)
+    def _checked(self, response: Response, request: _Request) -> _answers.Rows:
+        found = _answers.rows(response, len(request.rows), request.message.receipts)
         self._calls.answered_by(response)
         self._classes = found.probabilities.shape[1]
         return found
@@ -186,6 +193,7 @@ class _BatchBuilder:
         self._labels = np.empty(rows, dtype=np.int32)
         self._probabilities = np.empty((rows, len(class_names)), dtype=np.float32)
         self._class_names = class_names
+        self._receipts: list[bytes] = []
         self._filled = 0
 
     def add(self, parts: Iterable[_answers.Rows]) -> None:
@@ -200,12 +208,14 @@ class _BatchBuilder:
             rows = slice(self._filled, self._filled + len(part.labels))
             self._labels[rows] = part.labels
             self._probabilities[rows] = part.probabilities
+            self._receipts += part.receipts
             self._filled = rows.stop
 
     def result(self) -> BatchPrediction:
         self._labels.flags.writeable = False
         self._probabilities.flags.writeable = False
-        return BatchPrediction(self._labels, self._probabilities, self.ref, self._class_names)
+        names, receipts = self._class_names, tuple(self._receipts)
+        return BatchPrediction(self._labels, self._probabilities, self.ref, names, receipts)
 
 
 def _check_stream(instances: object, batch_size: object) -> None:
@@ -217,10 +227,11 @@ def _check_stream(instances: object, batch_size: object) -> None:
         )
 
 
-def _request(rows: Rows, selector: Selector, known: KnownNames | None) -> _Request:
+def _request(rows: Rows, selector: Selector, known: KnownNames | None, receipts: bool) -> _Request:
     message = prediction_pb2.BatchPredictRequest(
         instances=_messages.encode(rows),
         model=selector,
+        receipts=receipts,
         known_class_names=known.hash if known else None,
     )
     return _Request(rows, message, known)

@@ -78,14 +78,21 @@ class Calls:
             raise ClientClosedError("the client is closed")
 
     async def predict(
-        self, instance: Any, selector: Selector = None, timeout: float | None = None
+        self,
+        instance: Any,
+        selector: Selector = None,
+        timeout: float | None = None,
+        receipt: bool = False,
     ) -> Prediction:
         """Classify one instance."""
         array = await self.fitter(selector, timeout).as_array(instance)
         await self.scale.check(array, selector, timeout)
         known = self.class_names.known
         request = prediction_pb2.PredictRequest(
-            instance=_messages.encode(array), model=selector, known_class_names=known.hash
+            instance=_messages.encode(array),
+            model=selector,
+            receipt=receipt,
+            known_class_names=known.hash,
         )
         try:
             response = await self.call_with_retry(PREDICT, request, timeout)
@@ -99,7 +106,8 @@ class Calls:
         names = await self.class_names.resolve(
             ref, response.class_names, known, len(probabilities), timeout
         )
-        return _answers.prediction(response.label, probabilities, ref, names)
+        receipts = _answers.receipts([response.receipt] if response.receipt else [], receipt)
+        return _answers.prediction(response.label, probabilities, ref, names, *receipts)
 
     def answered_by(
         self,

@@ -19,7 +19,7 @@ from mlpserve_client._targets import is_local
 READINESS = "mlpserve.v1.PredictionService"
 _CALLS = [
     {"service": f"mlpserve.v1.{name}"}
-    for name in ("PredictionService", "ExplanationService", "ModelService")
+    for name in ("PredictionService", "ExplanationService", "FeedbackService", "ModelService")
 ]
 _MESSAGE_LIMIT = 64 * 1024 * 1024  # bytes, as the server's
 
@@ -33,8 +33,9 @@ _SERVICE_CONFIG = {
     "methodConfig": [
         {
             "name": _CALLS,
-            # Calls change nothing, so all may be retried. A server that stops ends some calls
-            # as CANCELLED (grpc/grpc#41785), though the client did not cancel them.
+            # Calls change nothing, or count once as reports do, so all may be retried. A server
+            # that stops ends some calls as CANCELLED (grpc/grpc#41785), though the client did not
+            # cancel them.
             "retryPolicy": {
                 "maxAttempts": 5,
                 "initialBackoff": "0.05s",

@@ -17,6 +17,7 @@ from mlpserve_client._errors import (
     MlpserveError,
     ModelNotFoundError,
     ModelRejectedError,
+    NotOfferedError,
     NotReadyError,
     OverloadedError,
     ServerError,
@@ -80,6 +81,8 @@ def translate(error: grpc.RpcError, target: str) -> MlpserveError:
             return InvalidInputError(text, field=details.field)
         case grpc.StatusCode.NOT_FOUND:
             return ModelNotFoundError(text)
+        case grpc.StatusCode.FAILED_PRECONDITION if reason in ("NO_RECEIPTS", "NO_FEEDBACK"):
+            return NotOfferedError(text)
         case grpc.StatusCode.FAILED_PRECONDITION:
             return ModelRejectedError(text)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
@@ -93,7 +96,7 @@ def translate(error: grpc.RpcError, target: str) -> MlpserveError:
         case grpc.StatusCode.UNAVAILABLE:
             return ConnectionFailedError(f"{target} cannot be reached: {text}", target=target)
         case grpc.StatusCode.UNIMPLEMENTED if not reason:
-            return ServerError(
+            return NotOfferedError(
                 f"the server does not offer this call ({text}): it is older than this client, "
                 "or not an mlpserve server"
             )

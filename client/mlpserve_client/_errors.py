@@ -100,3 +100,7 @@ class ServerError(MlpserveError):
     def __init__(self, message: str, *, request_id: str = "") -> None:
         super().__init__(message)
         self.request_id = request_id
+
+
+class NotOfferedError(ServerError):
+    """The server does not offer this: it is older than this client, or not set up for it."""

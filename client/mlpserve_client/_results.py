@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from mlpserve_client._inputs import Instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,11 @@ class ClassProbability(NamedTuple):
         return f"ClassProbability({self.label}, {self.name!r}, {self.probability:.4f})"
 
 
+def is_audit(receipt: bytes) -> bool:
+    """Return True if a receipt says that its answer was drawn for the audit."""
+    return bool(receipt) and bool(receipt[0] & 1)
+
+
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
 class Prediction:
     """The answer for one instance.
@@ -112,6 +120,7 @@ class Prediction:
         probabilities: one for each class, `[classes]` float32, read-only.
         model: the version that gave the answer.
         class_names: the names of all classes, by label.
+        receipt: what `report` names this answer by; empty unless it was requested.
 
     """
 
@@ -121,6 +130,12 @@ class Prediction:
     probabilities: npt.NDArray[np.float32]
     model: ModelRef
     class_names: tuple[str, ...]
+    receipt: bytes = b""
+
+    @property
+    def audit(self) -> bool:
+        """True if the server drew this answer for the audit: report its truth, right or wrong."""
+        return is_audit(self.receipt)
 
     def top(self, k: int = 3) -> list[ClassProbability]:
         """Return the `k` most probable classes, the most probable first."""
@@ -160,6 +175,7 @@ class BatchPrediction(Sequence[Prediction]):
         probabilities: `[n, classes]` float32, read-only.
         model: the version that gave all the answers.
         class_names: the names of all classes, by label.
+        receipts: what `report` names each answer by; empty unless they were requested.
 
     """
 
@@ -167,6 +183,7 @@ class BatchPrediction(Sequence[Prediction]):
     probabilities: npt.NDArray[np.float32]
     model: ModelRef
     class_names: tuple[str, ...]
+    receipts: tuple[bytes, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -183,12 +200,22 @@ class BatchPrediction(Sequence[Prediction]):
     def __getitem__(self, index: int | slice) -> "Prediction | BatchPrediction":
         if isinstance(index, slice):
             return BatchPrediction(
-                self.labels[index], self.probabilities[index], self.model, self.class_names
+                self.labels[index],
+                self.probabilities[index],
+                self.model,
+                self.class_names,
+                self.receipts[index],
             )
         label = int(self.labels[index])
         row = self.probabilities[index]
         return Prediction(
-            label, self.class_names[label], float(row[label]), row, self.model, self.class_names
+            label,
+            self.class_names[label],
+            float(row[label]),
+            row,
+            self.model,
+            self.class_names,
+            self.receipts[index] if self.receipts else b"",
         )
 
     def __eq__(self, other: object) -> bool:
@@ -207,3 +234,38 @@ class BatchPrediction(Sequence[Prediction]):
         shown = ", ".join(str(label) for label in self.labels[:8])
         more = ", ..." if len(self) > 8 else ""
         return f"BatchPrediction(n={len(self)}, labels=[{shown}{more}], model={self.model})"
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What a caller knows about one answer: the true class, or whether the answer was right.
+
+    Attributes:
+        receipt: the answer's receipt, as bytes or in hex.
+        class_name: name of the true class.
+        right: whether the predicted class was the true one; give this or `class_name`.
+        instance: what was classified, exactly as it was given to `predict`, for the model to learn
+            from; None keeps it from the server.
+        note: free text for people.
+
+    """
+
+    receipt: bytes | str
+    class_name: str | None = None
+    right: bool | None = None
+    instance: "Instance | None" = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """What became of some reports.
+
+    Attributes:
+        recorded: number of reports that the server has kept.
+        known: number of reports whose receipts had been reported before.
+
+    """
+
+    recorded: int
+    known: int

@@ -12,7 +12,14 @@ from mlpserve_client._calls import Calls
 from mlpserve_client._explain import explain
 from mlpserve_client._explanation import Explanation
 from mlpserve_client._messages import selector
-from mlpserve_client._results import BatchPrediction, ModelVersion, Prediction
+from mlpserve_client._report import report
+from mlpserve_client._results import (
+    BatchPrediction,
+    ModelVersion,
+    Prediction,
+    Report,
+    ReportResult,
+)
 from mlpserve_client._settings import Tls, resolve
 
 if TYPE_CHECKING:
@@ -150,6 +157,7 @@ class Client(ServerQueries):
         version: int | None = None,
         alias: str | None = None,
         timeout: float | None = None,
+        receipt: bool = False,
     ) -> Prediction:
         """Classify one instance.
 
@@ -162,15 +170,18 @@ class Client(ServerQueries):
             version: use this version instead of the one being served.
             alias: use the version that this alias points at.
             timeout: seconds, instead of the client's timeout.
+            receipt: request a receipt, by which `report` says later what the truth was.
 
         Raises:
             InvalidInputError: the input does not fit the model.
             ModelNotFoundError: there is no such version or alias.
             ModelRejectedError: the selected version is not fit to be served.
+            NotOfferedError: a receipt was requested, and the server gives none.
             MlpserveError: the call failed; its subclass says why.
 
         """
-        return run(self._calls.predict(instance, selector(version, alias), timeout))
+        chosen = selector(version, alias)
+        return run(self._calls.predict(instance, chosen, timeout, receipt))
 
     def predict_batch(
         self,
@@ -179,6 +190,7 @@ class Client(ServerQueries):
         version: int | None = None,
         alias: str | None = None,
         timeout: float | None = None,
+        receipts: bool = False,
     ) -> BatchPrediction:
         """Classify any number of instances, all by one version.
 
@@ -190,12 +202,14 @@ class Client(ServerQueries):
             version: use this version instead of the one being served.
             alias: use the version that this alias points at.
             timeout: seconds that each request may take, instead of the client's timeout.
+            receipts: request a receipt for each instance.
 
         Raises:
             MlpserveError: as for `predict`; then there is no answer at all.
 
         """
-        return run(self._batches.predict_batch(instances, selector(version, alias), timeout))
+        chosen = selector(version, alias)
+        return run(self._batches.predict_batch(instances, chosen, timeout, receipts))
 
     def predict_stream(
         self,
@@ -266,6 +280,55 @@ class Client(ServerQueries):
         """
         chosen = selector(version, alias)
         return run(explain(self._calls, instance, label, baseline, activations, chosen, timeout))
+
+    def report(
+        self,
+        receipt: bytes | str,
+        *,
+        class_name: str | None = None,
+        right: bool | None = None,
+        instance: "Instance | None" = None,
+        note: str = "",
+        timeout: float | None = None,
+    ) -> ReportResult:
+        """Report what the truth about one answer was. A second report of it changes nothing.
+
+        Args:
+            receipt: the answer's receipt, as bytes or in hex.
+            class_name: name of the true class.
+            right: whether the predicted class was the true one; give this or `class_name`.
+            instance: what was classified, exactly as it was given to `predict`, for the model to
+                learn from; None keeps it from the server.
+            note: free text for people.
+            timeout: seconds, instead of the client's timeout.
+
+        Raises:
+            InvalidInputError: the report is wrong, such as a receipt of another server.
+            NotOfferedError: the server takes no reports.
+            OverloadedError: this caller has made too many reports; `retry_after` says how long to
+                wait.
+            MlpserveError: the call failed, as for `predict`.
+
+        """
+        one = Report(receipt, class_name, right, instance, note)
+        return run(report(self._calls, [one], timeout))
+
+    def report_batch(
+        self, reports: Iterable[Report], *, timeout: float | None = None
+    ) -> ReportResult:
+        """Report on any number of answers, some hundred in a request.
+
+        A failure may come after some requests; to send all of them again is safe.
+
+        Args:
+            reports: what to report.
+            timeout: seconds that each request may take, instead of the client's timeout.
+
+        Raises:
+            MlpserveError: as for `report`.
+
+        """
+        return run(report(self._calls, reports, timeout))
 
     def __repr__(self) -> str:
         return f"Client({self._calls.settings.where!r})"

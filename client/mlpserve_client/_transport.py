@@ -6,8 +6,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
-from mlpserve.v1 import explanation_pb2, model_pb2, prediction_pb2
+from mlpserve.v1 import explanation_pb2, feedback_pb2, model_pb2, prediction_pb2
 from mlpserve.v1.explanation_pb2_grpc import ExplanationServiceStub
+from mlpserve.v1.feedback_pb2_grpc import FeedbackServiceStub
 from mlpserve.v1.model_pb2_grpc import ModelServiceStub
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 
@@ -32,6 +33,9 @@ BATCH_PREDICT: Method[prediction_pb2.BatchPredictRequest, prediction_pb2.BatchPr
 EXPLAIN: Method[explanation_pb2.ExplainRequest, explanation_pb2.ExplainResponse] = Method(
     ExplanationServiceStub, "Explain"
 )
+REPORT: Method[feedback_pb2.ReportRequest, feedback_pb2.ReportResponse] = Method(
+    FeedbackServiceStub, "Report"
+)
 GET_MODEL: Method[model_pb2.GetModelVersionRequest, model_pb2.GetModelVersionResponse] = Method(
     ModelServiceStub, "GetModelVersion"
 )
@@ -46,6 +50,7 @@ def bind(channel: grpc.Channel | grpc.aio.Channel) -> dict[Method[Any, Any], Any
         PREDICT,
         BATCH_PREDICT,
         EXPLAIN,
+        REPORT,
         GET_MODEL,
         LIST_MODELS,
     ]

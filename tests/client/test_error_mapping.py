@@ -17,6 +17,7 @@ from mlpserve_client import (
     MlpserveError,
     ModelNotFoundError,
     ModelRejectedError,
+    NotOfferedError,
     NotReadyError,
     OverloadedError,
     ServerError,
@@ -70,7 +71,9 @@ Code = grpc.StatusCode
         (Failed(Code.DEADLINE_EXCEEDED, ""), DeadlineError),
         (Failed(Code.UNAUTHENTICATED, "", info("UNAUTHENTICATED")), UnauthenticatedError),
         (Failed(Code.INTERNAL, "", info("INTERNAL")), ServerError),
-        (Failed(Code.UNIMPLEMENTED, "unknown method"), ServerError),
+        (Failed(Code.UNIMPLEMENTED, "unknown method"), NotOfferedError),
+        (Failed(Code.FAILED_PRECONDITION, "", info("NO_RECEIPTS")), NotOfferedError),
+        (Failed(Code.FAILED_PRECONDITION, "", info("NO_FEEDBACK")), NotOfferedError),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     for name, text, add in (
         ("predict", "classify images and arrays", _add_predict),
         ("explain", "show which values of an input its answer came from", _add_explain),
+        ("report", "report what the truth about an answer was", _add_report),
         ("models", "list the versions in the store", _add_json),
         ("model", "describe one version", _add_model),
         ("health", "exit with 0 if a server is ready, with 1 if not: for probes", _add_health),
@@ -182,6 +183,9 @@ def _add_predict(command: argparse.ArgumentParser) -> None:
     output = command.add_mutually_exclusive_group()
     _add_json(output)
     output.add_argument("--csv", action="store_true", help="print CSV, one row an instance")
+    command.add_argument(
+        "--receipt", action="store_true", help="request receipts and print them, for report"
+    )
     _add_selector(command)
 
 
@@ -195,6 +199,24 @@ def _add_explain(command: argparse.ArgumentParser) -> None:
     )
     _add_json(command)
     _add_selector(command)
+
+
+def _add_report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("receipt", metavar="RECEIPT", help="as `predict --receipt` prints it")
+    truth = command.add_mutually_exclusive_group(required=True)
+    truth.add_argument("--class", dest="class_name", metavar="NAME", help="the true class")
+    truth.add_argument("--right", action="store_true", help="the answer was right")
+    truth.add_argument("--wrong", action="store_true", help="the answer was wrong")
+    command.add_argument(
+        "--instance",
+        metavar="FILE",
+        help="send what was classified as well, to learn from: a file, as for predict",
+    )
+    command.add_argument(
+        "--index", metavar="I", help="row of the file that was classified [default the only one]"
+    )
+    command.add_argument("--note", default="", metavar="TEXT", help="free text for people")
+    _add_json(command)
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The commands of mlpserve-client other than predict, explain and bench."""
+"""The commands of mlpserve-client other than predict, explain, report and bench."""
 
 import json
 import sys
@@ -10,6 +10,7 @@ from typing import Any
 from mlpserve_client._cli import bench as _bench
 from mlpserve_client._cli import explain as _explaining
 from mlpserve_client._cli import predict as _predicting
+from mlpserve_client._cli import report as _reporting
 from mlpserve_client._cli.terminal import table
 from mlpserve_client._cli.text import printable
 from mlpserve_client._results import ModelVersion
@@ -53,6 +54,7 @@ def health(client: Client, arguments: Namespace) -> int:
 COMMANDS: dict[str, Command] = {
     "predict": _predicting.predict,
     "explain": _explaining.explain,
+    "report": _reporting.report,
     "models": models,
     "model": model,
     "health": health,

@@ -44,7 +44,9 @@ def _answers(client: Client, sources: list[Source], arguments: Namespace) -> Ite
     for source in sources:
         for start in range(0, len(source.rows), _SLAB):
             slab = source.rows[start : start + _SLAB]
-            batch = client.predict_batch(slab, version=version, alias=alias)
+            batch = client.predict_batch(
+                slab, version=version, alias=alias, receipts=arguments.receipt
+            )
             # Every answer by the version of the first, whatever is published meanwhile.
             version, alias = batch.model.version, None
             numbers = source.numbers[start : start + _SLAB]
@@ -56,7 +58,7 @@ def _writer(arguments: Namespace, total: int, model: ModelVersion) -> Callable[[
     if arguments.json:
         return _write_json
     if arguments.csv:
-        return _csv_writer(model)
+        return _csv_writer(model, arguments.receipt)
     return _write_picture if total <= MAX_PICTURES else _write_line
 
 
@@ -72,18 +74,22 @@ def _write_json(answer: _Answer) -> None:
         "model": prediction.model.name,
         "version": prediction.model.version,
     }
+    if prediction.receipt:
+        row |= {"receipt": prediction.receipt.hex(), "audit": prediction.audit}
     print(json.dumps(row))
 
 
-def _csv_writer(model: ModelVersion) -> Callable[[_Answer], None]:
+def _csv_writer(model: ModelVersion, receipts: bool) -> Callable[[_Answer], None]:
     classes = [f"p_{name}" for name in model.class_names]
-    _write_row(["input", "row", "label", "name", "probability", "version", *classes])
+    last = ["receipt"] if receipts else []
+    _write_row(["input", "row", "label", "name", "probability", "version", *classes, *last])
 
     def write(answer: _Answer) -> None:
         prediction = answer.prediction
         numbers = [f"{p:.6g}" for p in (prediction.probability, *prediction.probabilities)]
         start = (answer.source, answer.number, prediction.label, prediction.name)
-        _write_row([*start, numbers[0], prediction.model.version, *numbers[1:]])
+        end = [prediction.receipt.hex()] if receipts else []
+        _write_row([*start, numbers[0], prediction.model.version, *numbers[1:], *end])
 
     return write
 
@@ -101,7 +107,7 @@ def _write_row(values: Sequence[object]) -> None:
 def _write_line(answer: _Answer) -> None:
     prediction = answer.prediction
     named = printable(f"{answer.source}[{answer.number}]  {prediction.name}")
-    print(f"{named}  {prediction.probability:.2%}")
+    print(f"{named}  {prediction.probability:.2%}  {prediction.receipt.hex()}".rstrip())
 
 
 def _write_picture(answer: _Answer) -> None:
@@ -110,6 +116,9 @@ def _write_picture(answer: _Answer) -> None:
     named = printable(f"{answer.source}[{answer.number}]: {prediction.name}")
     by = printable(f"({ref.name} version {ref.version})")
     print(f"{named} with {prediction.probability:.2%} {by}")
+    if prediction.receipt:
+        drawn = ", drawn for the audit: its truth is asked for" if prediction.audit else ""
+        print(f"receipt {prediction.receipt.hex()}{drawn}")
     try:
         left = picture(answer.values.reshape(_images.plane(answer.values.shape)))
     except InvalidInputError:

@@ -43,11 +43,16 @@ def read_sources(arguments: Namespace, model: ModelVersion) -> tuple[list[Source
     sources: list[Source] = []
     for name in arguments.files:
         try:
-            sources.append(_rows_of(name, _read(name, model), arguments.index))
+            sources.append(read_rows(name, model, arguments.index))
         except InvalidInputError as error:
             text = str(error) if name in str(error) else f"{name}: {error}"
             print(f"mlpserve-client: {printable(text)}", file=sys.stderr)
     return sources, len(sources) < len(arguments.files)
+
+
+def read_rows(name: str, model: ModelVersion, index: str | None) -> Source:
+    """Read the instances of one file, or those of its rows that `index` chooses."""
+    return _rows_of(name, _read(name, model), index)
 
 
 def _demo_rows(model: ModelVersion, store: str) -> tuple[str, Array]:
