@@ -172,7 +172,10 @@ def test_a_wrong_flag_ends_with_2_and_a_hint(
         (("--data-dir", "letters.npz"), "--data-dir letters.npz is not used by data set digits"),
         (("--dataset", "idx:a", "--data-dir", "b"), "--data-dir b is not used by data set idx:a"),
         (("--momentum", "0.9"), "--momentum has no effect on the optimizer adam"),
-        (("--activations", "relu"), "expected 2, one for each hidden layer and one for the last"),
+        (
+            ("--activations", "relu,relu,softmax"),
+            "expected 2, one for each hidden layer and one for the last",
+        ),
         (
             ("--activations", "relu,softmax", "--hidden-activation", "relu"),
             "give one of --activations and --hidden-activation",
