@@ -198,7 +198,9 @@ def _draft(settings: TrainSettings, network: Network, data: Dataset, parts: Spli
     return Draft(
         model=settings.model,
         network=network,
-        signature=Signature(data.input_shape, data.input_maximum, data.class_names),
+        signature=Signature(
+            data.input_shape, data.input_maximum, data.class_names, data.input_kind
+        ),
         dataset=DatasetInfo(data.name, data.digest(), parts.description),
         recipe=settings.recipe.as_dict(),
         seed=settings.seed,

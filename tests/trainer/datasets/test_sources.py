@@ -67,20 +67,10 @@ def test_a_csv_file_is_recognised(tmp_path: Path, encoding: str, header: str) ->
     np.testing.assert_array_equal(data.inputs, np.array([[0.5, 0.25], [1, 0]], np.float32))
 
 
-@pytest.mark.parametrize("text", ["", "a\n", "1,2,a\n1,b\n", "1,x,a\n", "1,300,a\n0,2,b\n"])
+@pytest.mark.parametrize("text", ["", "a\n", "1,2,a\n1,b\n", "1,x,a\n", "1,nan,a\n0,2,b\n"])
 def test_a_csv_file_that_cannot_be_trained_on_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "pets.csv").write_text(text)
     with pytest.raises(DataError, match=r"pets\.csv"):
-        auto(tmp_path / "pets.csv")
-
-
-@pytest.mark.parametrize(("header", "column"), [("width,height,kind\n", "height"), ("", "2")])
-@pytest.mark.parametrize("value", ["1.5", "-1", "nan", "300"])
-def test_a_column_of_a_csv_file_beyond_its_range_is_named(
-    header: str, column: str, value: str, tmp_path: Path
-) -> None:
-    (tmp_path / "pets.csv").write_text(f"{header}0,{value},cat\n1,1,dog\n")
-    with pytest.raises(DataError, match=f"in column '{column}': scale each column"):
         auto(tmp_path / "pets.csv")
 
 

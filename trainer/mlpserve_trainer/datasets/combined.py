@@ -105,15 +105,20 @@ def _drops(
 
 def _whole(part: SourceSpec, data: Dataset, first: Dataset) -> DroppedFile:
     """Take the training rows of another data set; its test rows stay unseen."""
-    kinds = [(d.input_shape, d.input_maximum, d.inputs.dtype.name) for d in (first, data)]
-    if kinds[0] != kinds[1]:
-        shown = [f"{shape} of {kind} up to {maximum}" for shape, maximum, kind in kinds]
-        raise DataError(f"{part}: expected rows {shown[0]}, as {first.name} has, got {shown[1]}")
+    expected, got = map(_kind, (first, data))
+    if got != expected:
+        raise DataError(f"{part}: expected rows {expected}, as {first.name} has, got {got}")
     rows = slice(data.training_rows)
     names = np.array(data.class_names)[data.labels[rows]]
     return DroppedFile(
         str(part), "", data.inputs[rows], known_labels(str(part), names, first.class_names)
     )
+
+
+def _kind(data: Dataset) -> str:
+    if data.input_kind == "real":
+        return f"{data.input_shape} of real numbers"
+    return f"{data.input_shape} of {data.inputs.dtype.name} up to {data.input_maximum}"
 
 
 def _origin(part: SourceSpec, first: Dataset, drops: Sequence[DroppedFile]) -> Provenance:

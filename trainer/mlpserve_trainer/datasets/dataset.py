@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model import InputValues
+from mlpserve_model.process.tables import plain
+from mlpserve_trainer.datasets.scaling import column_name
 from mlpserve_trainer.errors import DataError
 
 __all__ = [
@@ -47,7 +49,8 @@ class Dataset:
     """Labelled inputs, checked when they are constructed.
 
     * `name`: what the manifest calls it.
-    * `inputs`: (n, *input_shape); uint8 from 0 to `input_maximum`, or float32 from 0 to 1.
+    * `inputs`: (n, *input_shape); uint8 from 0 to `input_maximum`, or float32: from 0 to 1 for
+      pixels, any finite values for real inputs.
     * `labels`: (n,) int64, indices into `class_names`.
     * `class_names`: one name for each class, in the order of the network's outputs.
     * `input_maximum`: what uint8 inputs are divided by to reach 0 to 1.
@@ -56,6 +59,8 @@ class Dataset:
     * `is_fallback`: whether another data set was wanted and could not be had.
     * `added`: how many rows at the end are for training alone, whatever the split.
     * `origins`: the sources, where there are several.
+    * `input_kind`: "pixels" or "real"; real inputs are rows of a table.
+    * `columns`: the names of its columns, for messages; none if they have none.
 
     Raises DataError when the parts do not fit together or cannot be trained on.
     """
@@ -70,6 +75,8 @@ class Dataset:
     added: int = 0
     is_fallback: bool = False
     origins: tuple[Provenance, ...] = ()
+    input_kind: str = "pixels"
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_sizes(self)
@@ -85,6 +92,8 @@ class Dataset:
         """Return the kind and the range of the inputs."""
         is_raw = self.inputs.dtype == np.uint8
         low, high = float(self.inputs.min()), float(self.inputs.max())
+        if self.input_kind == "real":
+            return InputValues("real", low, high)
         one = self.input_maximum if is_raw else 1
         # The first row settles most data.
         if all(bool(((x == 0) | (x == one)).all()) for x in (self.inputs[0], self.inputs)):
@@ -171,6 +180,9 @@ def _check_sizes(data: Dataset) -> None:
 
 
 def _check_values(data: Dataset) -> None:
+    if data.input_kind == "real":
+        _check_finite(data)
+        return
     limit = data.input_maximum if data.inputs.dtype == np.uint8 else 1
     # A NaN makes both of these NaN, and no comparison with NaN holds.
     low, high = float(data.inputs.min()), float(data.inputs.max())
@@ -179,6 +191,18 @@ def _check_values(data: Dataset) -> None:
             f"data set {data.name}: expected {data.inputs.dtype} inputs from 0 to {limit} and no "
             f"NaN, got values from {low:g} to {high:g}; scale or clean them"
         )
+
+
+def _check_finite(data: Dataset) -> None:
+    """Raise DataError naming the first column with a missing value."""
+    if np.isfinite(data.inputs).all():
+        return
+    row, column = (int(place) for place in np.argwhere(~np.isfinite(data.inputs))[0])
+    raise DataError(
+        f"{plain(data.source or data.name)}: {column_name(data.columns, column)} has "
+        f"{data.inputs[row, column]} in row {row}, expected finite numbers: leave such rows out, "
+        "or fill them in"
+    )
 
 
 def _check_labels(data: Dataset) -> None:

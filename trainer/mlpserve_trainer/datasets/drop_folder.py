@@ -22,7 +22,7 @@ from mlpserve_model.process.tables import plain
 from mlpserve_model.store.atomic_files import Directory, UnusableFile
 from mlpserve_trainer.datasets.dataset import Dataset, Inputs, Labels, known_labels
 from mlpserve_trainer.datasets.files import memory_limit
-from mlpserve_trainer.datasets.npz import LabelledRows, check_size, read_rows
+from mlpserve_trainer.datasets.npz import PIXEL_MAXIMUM, LabelledRows, check_size, read_rows
 from mlpserve_trainer.datasets.npz_reader import NotAnArchive, NpzReader
 from mlpserve_trainer.errors import DataError
 from mlpserve_trainer.input_files import open_data
@@ -217,7 +217,11 @@ class _Reader:
 
 def _parsed(reader: NpzReader, shown: str, first: Dataset) -> tuple[Inputs, Labels]:
     _check_header(reader, shown, first)
-    rows = read_rows(reader, shown, first.input_maximum)
+    # Of a drop of real inputs, as of any table, the values alone do not tell the kind.
+    maximum = PIXEL_MAXIMUM if first.input_kind == "real" else first.input_maximum
+    rows = read_rows(reader, shown, maximum)
+    if first.input_kind == "real":
+        return _real(shown, rows), known_labels(shown, rows.labels, first.class_names)
     _check_values(shown, first, rows)
     return rows.inputs, known_labels(shown, rows.labels, first.class_names)
 
@@ -236,7 +240,20 @@ def _check_header(reader: NpzReader, shown: str, first: Dataset) -> None:
         )
 
 
+def _real(shown: str, rows: LabelledRows) -> Inputs:
+    values: Inputs = rows.inputs.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise DataError(f"{shown}: expected finite numbers in X; leave rows with others out")
+    return values
+
+
 def _check_values(shown: str, first: Dataset, rows: LabelledRows) -> None:
+    if rows.input_kind == "real":
+        low, high = rows.inputs.min(), rows.inputs.max()
+        raise DataError(
+            f"{shown}: expected X as {first.name} has it, whole numbers from 0 to "
+            f"{first.input_maximum} or from 0 to 1 and no NaN, got {low:g} to {high:g}"
+        )
     if rows.maximum != first.input_maximum:
         raise DataError(
             f"{shown}: expected maximum {first.input_maximum}, as {first.name} has, "

@@ -10,13 +10,22 @@ import numpy.typing as npt
 from mlpserve_model.process.tables import plain
 from mlpserve_trainer.datasets.dataset import Inputs
 from mlpserve_trainer.datasets.files import memory_limit
-from mlpserve_trainer.datasets.npz_reader import NpzReader
+from mlpserve_trainer.datasets.npz_reader import ArrayHeader, NpzReader
 from mlpserve_trainer.errors import DataError
 from mlpserve_trainer.input_files import open_data
 
-__all__ = ["PIXEL_MAXIMUM", "LabelledRows", "check_size", "find_npz", "read_npz", "read_rows"]
+__all__ = [
+    "PIXEL_MAXIMUM",
+    "REAL_MAXIMUM",
+    "LabelledRows",
+    "check_size",
+    "find_npz",
+    "read_npz",
+    "read_rows",
+]
 
 PIXEL_MAXIMUM = 255
+REAL_MAXIMUM = 1  # of real inputs, which have none
 # The largest code point, and the halves of UTF-16 pairs, which alone are no text.
 LAST_CODE_POINT, SURROGATES = 0x10FFFF, (0xD800, 0xDFFF)
 
@@ -31,6 +40,8 @@ class LabelledRows:
             of strings has the length of the longest for each.
         maximum: what stands for 1.0 in uint8 inputs.
         says_maximum: whether the file gave the maximum itself.
+        input_kind: "pixels", or "real": inputs (n, columns) of any values.
+        columns: the names of the columns, if they have some.
 
     """
 
@@ -38,6 +49,8 @@ class LabelledRows:
     labels: npt.NDArray[Any]
     maximum: int
     says_maximum: bool = False
+    input_kind: str = "pixels"
+    columns: tuple[str, ...] = ()
 
 
 def find_npz(place: Path) -> Path:
@@ -83,7 +96,8 @@ def check_size(reader: NpzReader, name: str, limit: int) -> int:
         found = ", ".join(reader.names)[:200] or "none"
         raise DataError(f"{name}: expected arrays X and y, found {found}")
     x, y = reader.header("X"), reader.header("y")
-    needed = x.size * _target(x.dtype).itemsize + y.nbytes
+    wide = x.dtype.itemsize > 1 and _is_table(x, reader)  # whole numbers beyond 255 become float32
+    needed = x.size * (4 if wide else _target(x.dtype).itemsize) + y.nbytes
     if needed > limit:
         raise DataError(
             f"{name} needs {needed / 2**20:,.0f} MiB, expected at most {limit / 2**20:,.0f} MiB "
@@ -96,16 +110,31 @@ def read_rows(reader: NpzReader, name: str, maximum: int) -> LabelledRows:
     """Read X, y and `maximum` of an open file that `check_size` has let pass.
 
     Whole numbers from 0 to `maximum` (as given here unless the file says otherwise) become uint8;
-    fractions become float32, and have to lie between 0 and 1; False and True are 0 and 1.
+    fractions from 0 to 1 become float32; False and True are 0 and 1. Other values of a table X
+    (n, columns) are real inputs, unless the file gives a maximum; other shapes have to be pixels.
 
     Raises DataError as `read_npz`.
     """
     says_maximum = "maximum" in reader.names
     if says_maximum:
         maximum = _read_maximum(reader, name)
-    return LabelledRows(
-        _read_inputs(reader, name, maximum), _read_labels(reader, name), maximum, says_maximum
-    )
+    inputs = _read_inputs(reader, name, maximum)
+    labels = _read_labels(reader, name)
+    if _is_table(reader.header("X"), reader) and not _are_pixels(inputs):
+        return LabelledRows(inputs, labels, REAL_MAXIMUM, says_maximum=True, input_kind="real")
+    return LabelledRows(inputs, labels, maximum, says_maximum)
+
+
+def _is_table(x: ArrayHeader, reader: NpzReader) -> bool:
+    """Return True if X may hold real inputs."""
+    return len(x.shape) == 2 and "maximum" not in reader.names
+
+
+def _are_pixels(inputs: Inputs) -> bool:
+    # No comparison with NaN holds.
+    if inputs.dtype == np.uint8 or not inputs.size:
+        return True
+    return bool(inputs.min() >= 0 and inputs.max() <= 1)
 
 
 def _read_maximum(reader: NpzReader, name: str) -> int:
@@ -128,12 +157,14 @@ def _read_inputs(reader: NpzReader, name: str, maximum: int) -> Inputs:
     header = reader.header("X")
     if header.dtype.kind not in "buif":
         raise DataError(f"{name}: expected numbers in X, got {header.dtype}")
-    values = np.empty(header.size, _target(header.dtype))
+    values: Any = np.empty(header.size, _target(header.dtype))
+    may_be_real = _is_table(header, reader)
     whole, low, high, start = True, np.inf, -np.inf, 0
     for chunk in reader.chunks("X"):
         low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
-        if header.dtype.kind in "ui":
-            _check_whole(name, low, high, maximum)
+        if header.dtype.kind in "ui" and not (low >= 0 and high <= maximum):
+            _check_whole(name, low, high, maximum, may_be_real)
+            values = values.astype(np.float32, copy=False)
         elif header.dtype.kind == "f":
             whole = whole and bool((chunk == np.floor(chunk)).all())
         with np.errstate(over="ignore", invalid="ignore"):  # judged as infinite, and refused
@@ -141,14 +172,15 @@ def _read_inputs(reader: NpzReader, name: str, maximum: int) -> Inputs:
         start += len(chunk)
     if header.dtype.kind == "f" and whole and high > 1:
         # Pixel counts written as floats, as scikit-learn's digits are.
-        _check_whole(name, low, high, maximum)
-        values = values.astype(np.uint8)
+        _check_whole(name, low, high, maximum, may_be_real)
+        if low >= 0 and high <= maximum:
+            values = values.astype(np.uint8)
     inputs: Any = values.reshape(header.shape, order="F" if header.fortran_order else "C")
     return np.ascontiguousarray(inputs)
 
 
-def _check_whole(name: str, low: float, high: float, maximum: int) -> None:
-    if not (low >= 0 and high <= maximum):
+def _check_whole(name: str, low: float, high: float, maximum: int, may_be_real: bool) -> None:
+    if not (low >= 0 and high <= maximum) and not may_be_real:
         raise DataError(
             f"{name}: expected whole numbers in X from 0 to {maximum}, got {low:g} to {high:g}"
         )

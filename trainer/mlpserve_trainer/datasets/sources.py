@@ -209,7 +209,16 @@ def _from_rows(name: str, path: Path, rows: LabelledRows) -> Dataset:
             "the inputs end far below the value that means 1.0; set an array named maximum",
             extra={"largest": highest, "maximum": rows.maximum},
         )
-    return Dataset(name, rows.inputs, labels, class_names, rows.maximum, source=str(path))
+    return Dataset(
+        name=name,
+        inputs=rows.inputs,
+        labels=labels,
+        class_names=class_names,
+        input_maximum=rows.maximum,
+        source=str(path),
+        input_kind=rows.input_kind,
+        columns=rows.columns,
+    )
 
 
 DATASETS = {
@@ -218,7 +227,7 @@ DATASETS = {
     "idx": Source(f"a folder of IDX files (--data-dir), {CLASS_NAMES_FILE} optional", load_idx),
     "npz": Source("your own .npz with arrays X and y (--data-dir FILE)", load_npz),
     "csv": Source(
-        "your own .csv: numbers from 0 to 1, the class in the last column (--data-dir FILE)",
+        "your own .csv: numbers, the class in the last column (--data-dir FILE)",
         load_csv,
     ),
     "images": Source("a folder with a folder of images for each class (--data-dir)", load_images),

@@ -1,15 +1,17 @@
 """Split a data set into training, validation and holdout rows."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model.nn.network import scale_pixels
+from mlpserve_model.process.tables import plain
 from mlpserve_trainer.datasets import Dataset
 from mlpserve_trainer.datasets.dataset import Inputs, Labels
+from mlpserve_trainer.datasets.scaling import Scaling, standardising
 from mlpserve_trainer.errors import DataError
 
 __all__ = ["Examples", "Split", "split", "stratified"]
@@ -55,7 +57,10 @@ class Examples:
         return Examples(inputs, labels, self.input_maximum)
 
     def scaled(self, rows: npt.NDArray[Any] | slice = slice(None)) -> npt.NDArray[np.float32]:
-        """Return the inputs of some rows as the network takes them: (n, inputs), from 0 to 1."""
+        """Return the inputs of some rows as the network takes them: (n, inputs).
+
+        Pixels reach from 0 to 1, real inputs are as they are.
+        """
         chosen: npt.NDArray[Any] = self.inputs[rows].reshape(-1, self.inputs[0].size)
         if chosen.dtype == np.uint8:
             return scale_pixels(chosen, self.input_maximum)
@@ -64,12 +69,16 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The three parts of a data set, and a description of the split."""
+    """The three parts of a data set, and a description of the split.
+
+    `scaling` is what real inputs are standardised by before they are trained on.
+    """
 
     training: Examples
     validation: Examples
     holdout: Examples
     description: str
+    scaling: Scaling | None = None
 
 
 def split(data: Dataset, validation_fraction: float) -> Split:
@@ -84,7 +93,7 @@ def split(data: Dataset, validation_fraction: float) -> Split:
         validation_fraction: Fraction of the training rows of each class, from 0 to 1.
 
     Raises:
-        DataError: There are too few rows for three parts.
+        DataError: There are too few rows for three parts, or a column of real inputs is constant.
 
     """
     everything = Examples(data.inputs, data.labels, data.input_maximum)
@@ -109,6 +118,11 @@ def split(data: Dataset, validation_fraction: float) -> Split:
             f"{data.source}: {len(data.labels)} rows of {len(data.class_names)} classes are too "
             "few to train, validate and judge: at least 3 rows of some class are needed"
         )
+    if data.input_kind == "real":
+        scaling = standardising(
+            plain(data.source or data.name), parts.training.inputs, data.columns
+        )
+        return replace(parts, scaling=scaling)
     return parts
 
 

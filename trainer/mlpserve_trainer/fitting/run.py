@@ -43,8 +43,12 @@ def fitted(
 ) -> Epoch:
     """Fit a network, save each epoch if there is a checkpoint, and return the last one.
 
+    Real inputs are standardised for the training, and its weights then changed to take them as
+    they are.
+
     Raises TrainerError when the training diverges or the checkpoint cannot be read.
     """
+    scaling, parts = parts.scaling, _standardised(parts)
     state = checkpoint.load() if checkpoint and resume else None
     if checkpoint and resume and state is None:
         logger.info(
@@ -63,7 +67,18 @@ def fitted(
     with threadpool_limits(1, user_api="blas"), _resume_hint(checkpoint):
         epochs = fit(network, recipe, parts.training, parts.validation, seed, state)
         *_, last = watch(checkpoint.saving(epochs) if checkpoint else epochs, recipe.epochs)
-    return _calibrated(network, recipe, last, parts.validation)
+    last = _calibrated(network, recipe, last, parts.validation)
+    return replace(last, weights=scaling.fold(last.weights)) if scaling else last
+
+
+def _standardised(parts: Split) -> Split:
+    if parts.scaling is None:
+        return parts
+    training, validation = (
+        replace(examples, inputs=parts.scaling.apply(examples.inputs))
+        for examples in (parts.training, parts.validation)
+    )
+    return replace(parts, training=training, validation=validation)
 
 
 @contextmanager

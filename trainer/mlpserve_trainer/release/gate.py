@@ -121,7 +121,9 @@ def _changes(old: Signature, new: Signature) -> Iterator[str]:
     if old.input_shape != new.input_shape:
         shapes = ("×".join(map(str, s.input_shape)) for s in (old, new))
         yield "shape {} became {}".format(*shapes)
-    if old.input_maximum != new.input_maximum:
+    if old.input_kind != new.input_kind:
+        yield f"inputs of {old.input_kind} became {new.input_kind}"
+    elif old.input_maximum != new.input_maximum:
         yield f"maximum {old.input_maximum:g} became {new.input_maximum:g}"
     if len(old.class_names) != len(new.class_names):
         yield f"{len(old.class_names)} classes became {len(new.class_names)}"
