@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlpserve_model.format.npz_reader import ArrayHeader
 from mlpserve_model.process.tables import plain
 from mlpserve_trainer.datasets.dataset import Inputs
 from mlpserve_trainer.datasets.files import memory_limit
-from mlpserve_trainer.datasets.npz_reader import ArrayHeader, NpzReader
+from mlpserve_trainer.datasets.npz_reader import NpzReader
 from mlpserve_trainer.errors import DataError
 from mlpserve_trainer.input_files import open_data
 
