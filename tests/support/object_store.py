@@ -33,8 +33,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         request = f"{self.command} {_key(self.path)}"
         fault = proxy.note(request)
-        if fault == "503":
-            self._answer(503, [], b"<Error><Code>SlowDown</Code></Error>")
+        if fault in ("500", "503"):
+            code = "SlowDown" if fault == "503" else "InternalError"
+            self._answer(int(fault), [], f"<Error><Code>{code}</Code></Error>".encode())
         elif fault == "hang":
             proxy.closing.wait(60)
             self._reset()

@@ -119,7 +119,7 @@ def test_a_poll_that_finds_nothing_new_is_one_request_or_two(
     assert len(proxy.requests) <= most * (polls + 1)
 
 
-@pytest.mark.parametrize("fault", ["503", "reset", "hang"])
+@pytest.mark.parametrize("fault", ["500", "503", "reset", "hang"])
 def test_a_store_that_fails_leaves_the_model_in_service_and_is_followed_again(
     fault: str,
     publish: PublishTo,
@@ -140,6 +140,24 @@ def test_a_store_that_fails_leaves_the_model_in_service_and_is_followed_again(
     proxy.fault = works
     publish(seed=1)
     eventually(lambda: server.version() == 2)
+
+
+def test_a_slow_store_delays_no_answer_and_is_followed(
+    publish: PublishTo, serve: ServeBucket, proxy: Proxy
+) -> None:
+    publish()
+    server = serve()
+    eventually(server.ready)
+    slow = threading.Event()
+    proxy.before_answer = lambda request: slow.wait(0.3)
+    publish(seed=1)
+    eventually(lambda: server.version() == 2)
+    proxy.before_answer = lambda request: slow.wait(20)
+    proxy.requests.clear()
+    eventually(lambda: bool(proxy.requests))  # a poll that waits for its answer
+    assert [server.version() for _ in range(20)] == [2] * 20
+    assert server.ready()
+    slow.set()
 
 
 @pytest.mark.parametrize("torn", ["aliases.json", "2/manifest.json", "2/model.npz", "2/golden.npz"])
