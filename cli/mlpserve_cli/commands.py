@@ -51,6 +51,7 @@ COMMANDS = {
         _trainer("train", "train a network, judge it, publish it"),
         _trainer("schedule", "train by a timetable, until stopped"),
         _trainer("judge", "promote, retire or roll back a version on evidence"),
+        _trainer("feedback", "review what callers corrected"),
         _trainer("reproduce", "train a published version again and compare"),
         _trainer("sweep", "compare recipes on validation data"),
         _trainer("datasets", "list the data sets"),

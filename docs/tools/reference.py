@@ -102,9 +102,17 @@ PAGES = {FOLDER / "settings.md": settings_page, FOLDER / "metrics.md": metrics_p
 
 
 def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the commands of a program; those below a command have its name before theirs."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
+            found: dict[str, argparse.ArgumentParser] = {}
+            for name, command in action.choices.items():
+                below = _commands(command)
+                is_group = below != {command.prog: command}
+                found |= (
+                    {f"{name} {n}": c for n, c in below.items()} if is_group else {name: command}
+                )
+            return found
     return {parser.prog: parser}
 
 

@@ -1,4 +1,4 @@
-"""The command mlpserve-trainer: train, schedule, judge, reproduce, sweep, datasets, recipes."""
+"""The command mlpserve-trainer: train, schedule, judge, feedback, reproduce, sweep, and lists."""
 
 import argparse
 import json
@@ -14,13 +14,14 @@ from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, betwee
 from mlpserve_model.process.interrupts import sigterm_as_sigint, uninterrupted
 from mlpserve_model.process.log import set_up
 from mlpserve_model.process.streams import printing
-from mlpserve_trainer import import_command, judge_command
+from mlpserve_trainer import feedback_command, import_command, judge_command
 from mlpserve_trainer.datasets import DATASETS, DataLocations
 from mlpserve_trainer.datasets.idx import has_images
 from mlpserve_trainer.errors import TrainerError, UsageError
 from mlpserve_trainer.fitting.progress import Watch, log_epochs, show_bar
 from mlpserve_trainer.flags import (
     add_cache,
+    add_feedback,
     add_places,
     add_schedule_flags,
     add_train_flags,
@@ -96,6 +97,8 @@ def parser() -> SettingsParser:
     import_command.add_flags(
         command("import", import_command.run, "judge and publish a network of another program")
     )
+    feedback = commands.add_parser("feedback", help="review what callers corrected")
+    feedback_command.add_commands(feedback)
     _add_reproduce_flags(command("reproduce", _reproduce, "train a version again and compare"))
     _add_sweep_flags(command("sweep", _sweep, "compare recipes on validation data"))
     add_cache(command("datasets", _list_datasets, "list the data sets"))
@@ -108,6 +111,7 @@ def _add_reproduce_flags(parser: SettingsParser) -> None:
     parser.add_store()
     parser.add_logging()
     add_places(parser)
+    add_feedback(parser, "the reports that the version was trained on, if they are elsewhere now")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 
@@ -180,7 +184,11 @@ def _reproduce(options: argparse.Namespace) -> int:
     set_up(options.log_format, options.log_level)
     places = DataLocations(options.data_dir, options.cache_dir)
     result = reproduce(
-        Store(options.store, options.model), options.version, places, _watch(options)
+        Store(options.store, options.model),
+        options.version,
+        places,
+        _watch(options),
+        options.feedback,
     )
     if options.json:
         print(json.dumps(asdict(result) | {"identical": result.identical}))

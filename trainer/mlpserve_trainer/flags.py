@@ -8,8 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlpserve_model import CHALLENGER, CHAMPION
+from mlpserve_model.evidence.receipts import ReceiptKeys, read_keys
 from mlpserve_model.process.arguments import SettingsParser, between, location
 from mlpserve_model.process.folders import cache_folder
+from mlpserve_model.store.atomic_files import UnusableFile
+from mlpserve_model.store.location import Location
+from mlpserve_trainer.corrections.collect import CorrectionSettings
 from mlpserve_trainer.datasets import DataLocations
 from mlpserve_trainer.datasets.sources import check_used
 from mlpserve_trainer.errors import UsageError
@@ -20,15 +24,19 @@ from mlpserve_trainer.training import TrainSettings
 
 __all__ = [
     "add_cache",
+    "add_correction_flags",
     "add_feedback",
     "add_gate_flags",
     "add_judge_flags",
     "add_places",
+    "add_receipt_keys",
     "add_schedule_flags",
     "add_train_flags",
+    "correction_settings",
     "duration",
     "flag",
     "gate_rules",
+    "receipt_keys",
     "schedule_settings",
     "store_flags",
     "train_settings",
@@ -66,6 +74,19 @@ def add_train_flags(parser: SettingsParser) -> None:
         choices = f", {' or '.join(key.choices)}" if key.choices else ""
         text = f"override the recipe: {key.help}{choices}"
         parser.add_argument(flag(key.name), type=key.parse, help=text, dest=key.name)
+    parser.add_argument(
+        "--corrections",
+        type=location,
+        help="also train on accepted corrections: the place that the servers have as --feedback",
+    )
+    add_correction_flags(parser)
+    add_receipt_keys(parser)
+    parser.add_argument(
+        "--max-corrections",
+        type=between(0, 1),
+        default=CorrectionSettings.share,
+        help="largest share of the rows, and of those of each class, that corrections add",
+    )
     add_gate_flags(parser)
     parser.add_argument(
         "--unless-published",
@@ -179,6 +200,32 @@ def duration(low: float, high: float) -> Callable[[str], float]:
     return seconds
 
 
+def add_correction_flags(parser: SettingsParser) -> None:
+    """Add the flags that say which reports are corrections."""
+    parser.add_argument(
+        "--auto-accept",
+        type=between(2, 1000, int),
+        help="accept corrections of a row without a review if so many sources agree on it",
+    )
+    parser.add_argument(
+        "--quota",
+        type=between(1, 10**6, int),
+        default=CorrectionSettings.quota,
+        help="reports of one source and day that wait for a review; further ones do not",
+    )
+
+
+def correction_settings(options: argparse.Namespace, place: Location) -> CorrectionSettings:
+    """Return which corrections are used; raises UsageError for unusable keys."""
+    return CorrectionSettings(
+        place=place,
+        auto_accept=options.auto_accept,
+        quota=options.quota,
+        share=getattr(options, "max_corrections", CorrectionSettings.share),
+        keys=receipt_keys(options),
+    )
+
+
 def add_feedback(parser: SettingsParser, text: str) -> None:
     """Add the flag for the place of reports."""
     parser.add_argument("--feedback", type=location, help=text)
@@ -198,11 +245,23 @@ def add_judge_flags(parser: SettingsParser) -> None:
         default="7d",
         help="time for which a new champion is compared with the one before it; 0s for none",
     )
+
+
+def add_receipt_keys(parser: SettingsParser) -> None:
+    """Add the flag for the keys of receipts."""
     parser.add_argument(
         "--receipt-keys",
         type=Path,
-        help="file of the servers' receipt keys, to verify every receipt again",
+        help="file of the servers' receipt keys, to verify the receipt of every report again",
     )
+
+
+def receipt_keys(options: argparse.Namespace) -> ReceiptKeys | None:
+    """Return the keys of receipts, if they are given; raises UsageError for unusable ones."""
+    try:
+        return None if options.receipt_keys is None else read_keys(options.receipt_keys)
+    except UnusableFile as error:
+        raise UsageError(f"--receipt-keys: {error}") from error
 
 
 def add_places(parser: SettingsParser) -> None:
@@ -265,7 +324,16 @@ def train_settings(options: argparse.Namespace) -> TrainSettings:
         resume=options.resume,
         unless_unchanged=options.unless_unchanged,
         alias=options.alias,
+        corrections=_corrections(options),
     )
+
+
+def _corrections(options: argparse.Namespace) -> CorrectionSettings | None:
+    if options.corrections is not None:
+        return correction_settings(options, options.corrections)
+    if options.auto_accept is not None:
+        raise UsageError("--auto-accept needs --corrections: the place of the reports")
+    return None
 
 
 def schedule_settings(options: argparse.Namespace) -> TrainSettings:

@@ -5,18 +5,21 @@ import json
 import logging
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 from mlpserve_model import Store
-from mlpserve_model.evidence.receipts import read_keys
 from mlpserve_model.evidence.records import FeedbackPlace
 from mlpserve_model.process.arguments import SettingsParser
 from mlpserve_model.process.follower import Guard
 from mlpserve_model.process.log import set_up
 from mlpserve_model.process.tables import table
-from mlpserve_model.store.atomic_files import UnusableFile
 from mlpserve_trainer.errors import UsageError
-from mlpserve_trainer.flags import add_feedback, add_judge_flags, duration
+from mlpserve_trainer.flags import (
+    add_feedback,
+    add_judge_flags,
+    add_receipt_keys,
+    duration,
+    receipt_keys,
+)
 from mlpserve_trainer.judge.decision import Decision
 from mlpserve_trainer.judge.judge import Judge, JudgeSettings
 from mlpserve_trainer.judge.replay import replay
@@ -35,6 +38,7 @@ def add_flags(parser: SettingsParser) -> None:
     parser.add_logging()
     add_feedback(parser, "the reports: the place that the servers have as --feedback")
     add_judge_flags(parser)
+    add_receipt_keys(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the table, and do nothing")
     parser.add_argument(
         "--every", type=duration(1, 86400), help="judge repeatedly, at this interval, such as 1m"
@@ -73,15 +77,9 @@ def judge_of(options: argparse.Namespace) -> Judge:
 
 
 def _settings(options: argparse.Namespace) -> JudgeSettings:
-    keys: Path | None = options.receipt_keys
-    try:
-        return JudgeSettings(
-            alpha=options.alpha,
-            probation=options.probation,
-            keys=None if keys is None else read_keys(keys),
-        )
-    except UnusableFile as error:
-        raise UsageError(f"--receipt-keys: {error}") from error
+    return JudgeSettings(
+        alpha=options.alpha, probation=options.probation, keys=receipt_keys(options)
+    )
 
 
 def _repeat(judge: Judge, options: argparse.Namespace) -> int:

@@ -7,7 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from mlpserve_model import Manifest, Store, Weights
+from mlpserve_model.format import strict_json
 from mlpserve_model.format.arrays import encode_weights
+from mlpserve_model.store.location import Location, parse_location
+from mlpserve_trainer.corrections.batch import (
+    CORRECTIONS_FILE,
+    Batch,
+    tags_in,
+    with_corrections,
+)
+from mlpserve_trainer.corrections.collect import recall
 from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.combined import used_files
 from mlpserve_trainer.datasets.sources import uses_data_dir
@@ -19,6 +28,8 @@ from mlpserve_trainer.recipe import Recipe
 from mlpserve_trainer.training import library_versions
 
 __all__ = ["Reproduction", "reproduce"]
+
+MAX_BYTES = 2**26  # of a list of corrections
 
 
 @dataclass(frozen=True)
@@ -43,10 +54,15 @@ class Reproduction:
 
 
 def reproduce(
-    store: Store, version: int, places: DataLocations, watch: Watch = log_epochs
+    store: Store,
+    version: int,
+    places: DataLocations,
+    watch: Watch = log_epochs,
+    feedback: Location | None = None,
 ) -> Reproduction:
     """Train a version again and compare; nothing is published.
 
+    `feedback` is where the reports are now that it was trained on; None is where they were.
     Raises StoreError when the version cannot be read, DataError when the data is not the same,
     and TrainerError when its recipe is not one that this release can follow.
     """
@@ -54,6 +70,7 @@ def reproduce(
     manifest = published.manifest
     recipe = Recipe.recorded(manifest.recipe)
     data = load(manifest.dataset.name, _places(places, manifest), used_files(manifest.extra))
+    data = with_corrections(data, _corrections(store, manifest, feedback))
     _check_data(data, manifest)
     parts = split(data, recipe.validation_fraction)
     last = fitted(network_for(recipe, data), recipe, parts, manifest.seed, watch)
@@ -75,6 +92,20 @@ def _places(places: DataLocations, manifest: Manifest) -> DataLocations:
     if isinstance(recorded, str) and Path(recorded).exists():
         return replace(places, data_dir=Path(recorded))
     return places
+
+
+def _corrections(store: Store, manifest: Manifest, feedback: Location | None) -> Batch:
+    """Return the corrections that the version was trained on, whatever became of them since."""
+    recorded = manifest.extra.get("corrections")
+    if CORRECTIONS_FILE not in manifest.files or not isinstance(recorded, dict):
+        return Batch()
+    place = feedback or parse_location(str(recorded.get("place")))
+    document = store.document(manifest.version, CORRECTIONS_FILE, MAX_BYTES)
+    try:
+        training, _ = tags_in(strict_json.parse(document))
+    except ValueError as error:
+        raise DataError(f"{CORRECTIONS_FILE} cannot be used: {error}") from error
+    return Batch(tuple(recall(place, store.model, training))) if training else Batch()
 
 
 def _check_data(data: Dataset, manifest: Manifest) -> None:

@@ -20,16 +20,25 @@ from mlpserve_model import (
 )
 from mlpserve_model.process.folders import cache_folder
 from mlpserve_model.store.location import Location
+from mlpserve_trainer.corrections.batch import (
+    CORRECTIONS_FILE,
+    Batch,
+    choose,
+    live_holdout,
+    with_corrections,
+)
+from mlpserve_trainer.corrections.collect import CorrectionSettings, collect
 from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.split import Split, split
 from mlpserve_trainer.evaluation.calibration import expected_calibration_error
-from mlpserve_trainer.evaluation.scores import accuracy, evaluate, report
+from mlpserve_trainer.evaluation.scores import Evaluation, accuracy, evaluate, report
 from mlpserve_trainer.fitting.checkpoint import Checkpoint
+from mlpserve_trainer.fitting.fit import Epoch
 from mlpserve_trainer.fitting.progress import Watch, log_epochs
 from mlpserve_trainer.fitting.run import fitted, network_for
 from mlpserve_trainer.recipe import Recipe, load_recipe
 from mlpserve_trainer.release.fingerprint import trained_before
-from mlpserve_trainer.release.gate import Rules
+from mlpserve_trainer.release.gate import Check, Rules, harmless
 from mlpserve_trainer.release.outcome import Outcome
 from mlpserve_trainer.release.preconditions import (
     check_limits,
@@ -66,6 +75,7 @@ class TrainSettings:
         rules: How strict the gate is.
         checkpoint_dir: Folder of the state after each epoch until publication; None for none.
         resume: Whether to resume from the checkpoint of the same training, if there is one.
+        corrections: Which corrections of callers are added to the training rows; None for none.
         alias: Alias of the version if it passes the gate: champion, or challenger, about which
             the judge decides.
         unless_unchanged: Whether to skip the training when the champion or the newest version
@@ -81,6 +91,7 @@ class TrainSettings:
     rules: Rules = field(default_factory=Rules)
     checkpoint_dir: Path | None = None
     resume: bool = False
+    corrections: CorrectionSettings | None = None
     alias: str = CHAMPION
     unless_unchanged: bool = False
 
@@ -101,18 +112,21 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
     """
     started = time.perf_counter()
     store = Store(settings.store, settings.model)
-    data, parts, draft = _prepared(settings)
-    check_limits(draft, parts.holdout.labels)
+    plan = _prepared(settings)
+    data, draft = plan.data, plan.draft
+    check_limits(draft, plan.parts.holdout.labels)
     check_writable(store)  # after all that may refuse the training: it makes the model's folder
     if settings.unless_unchanged and (before := trained_before(store, draft)):
         return _unchanged(store, before, data, time.perf_counter() - started)
     check_signature(store, draft, settings.rules)
-    if settings.recipe.augments and not parts.training.is_image:
+    if settings.recipe.augments and not plan.parts.training.is_image:
         logger.info("training without augmentation: the inputs are not uint8 images")
-    challenger = _fit_challenger(settings, draft, parts, watch, data.source)
+    found, checks = _unless_harmful(settings, _fit(settings, plan, watch), watch)
+    data = found.plan.data
+    challenger = _challenger(settings, found, checks)
     manifest = publish(store, challenger, settings.rules, settings.alias)
     if settings.checkpoint_dir:
-        Checkpoint.of(settings.checkpoint_dir, challenger.draft).remove()
+        Checkpoint.of(settings.checkpoint_dir, draft).remove()
     _log_published(manifest)
     if data.is_fallback:
         logger.warning(
@@ -126,16 +140,41 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
 def check_publishable(settings: TrainSettings) -> None:
     """Raise what `train` would raise before its first epoch."""
     store = Store(settings.store, settings.model)
-    _, parts, draft = _prepared(settings)
-    check_limits(draft, parts.holdout.labels)
+    plan = _prepared(settings)
+    check_limits(plan.draft, plan.parts.holdout.labels)
     check_writable(store)
-    check_signature(store, draft, settings.rules)
+    check_signature(store, plan.draft, settings.rules)
 
 
-def _prepared(settings: TrainSettings) -> tuple[Dataset, Split, Draft]:
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """The data of a training, what callers corrected of it, and what it is to become."""
+
+    base: Dataset
+    batch: Batch
+    data: Dataset
+    parts: Split
+    draft: Draft
+
+
+def _prepared(settings: TrainSettings) -> _Plan:
     data = load(settings.recipe.dataset, DataLocations(settings.data_dir, settings.cache_dir))
+    if settings.corrections is None:
+        return _plan(settings, data, Batch())
+    found = collect(settings.corrections, settings.model)
+    batch = choose(found, data, settings.corrections.share)
+    logger.info("corrections", extra=batch.facts())
+    return _plan(settings, data, batch)
+
+
+def _plan(settings: TrainSettings, base: Dataset, batch: Batch) -> _Plan:
+    data = with_corrections(base, batch)
     parts = split(data, settings.recipe.validation_fraction)
-    return data, parts, _draft(settings, network_for(settings.recipe, data), data, parts)
+    draft = _draft(settings, network_for(settings.recipe, data), data, parts)
+    if settings.corrections is not None:
+        facts = {"place": _written(settings.corrections.place), **batch.facts()}
+        draft = replace(draft, extra={**draft.extra, "corrections": facts})
+    return _Plan(base, batch, data, parts, draft)
 
 
 def _unchanged(store: Store, before: Manifest, data: Dataset, seconds: float) -> Outcome:
@@ -162,16 +201,49 @@ def _outcome(
     )
 
 
-def _fit_challenger(
-    settings: TrainSettings, draft: Draft, parts: Split, watch: Watch, source: str
-) -> Challenger:
-    recipe, network = settings.recipe, draft.network
-    folder = settings.checkpoint_dir
-    checkpoint = Checkpoint.of(folder, draft) if folder else None
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """A plan that was carried out: the last epoch, and what it predicts of the holdout."""
+
+    plan: _Plan
+    last: Epoch
+    seconds: float
+    evaluation: Evaluation
+
+
+def _fit(settings: TrainSettings, plan: _Plan, watch: Watch) -> _Fitted:
+    folder, network = settings.checkpoint_dir, plan.draft.network
+    checkpoint = Checkpoint.of(folder, plan.draft) if folder else None
     started = time.perf_counter()
-    last = fitted(network, recipe, parts, settings.seed, watch, checkpoint, settings.resume)
+    last = fitted(
+        network, settings.recipe, plan.parts, settings.seed, watch, checkpoint, settings.resume
+    )
     seconds = time.perf_counter() - started
-    evaluation = evaluate(network, last.weights, parts.holdout)
+    return _Fitted(plan, last, seconds, evaluate(network, last.weights, plan.parts.holdout))
+
+
+def _unless_harmful(
+    settings: TrainSettings, found: _Fitted, watch: Watch
+) -> tuple[_Fitted, tuple[Check, ...]]:
+    """Return the training and the check of its corrections, or one without them if they harm."""
+    plan = found.plan
+    if not plan.batch.training:
+        return found, ()
+    without = _plan(settings, plan.base, replace(plan.batch, training=()))
+    plain = _fit(replace(settings, checkpoint_dir=None), without, watch)
+    check = harmless(found.evaluation.correct, plain.evaluation.correct)
+    if check.passed:
+        return found, (check,)
+    logger.warning("corrections refused", extra={"reason": check.reason})
+    facts = {**without.draft.extra["corrections"], "refused": asdict(plan.draft.dataset)}
+    draft = replace(without.draft, extra={**without.draft.extra, "corrections": facts})
+    reason = f"{len(plan.batch.training)} corrections were refused: {check.reason}"
+    return replace(plain, plan=replace(without, draft=draft)), (Check(True, reason),)
+
+
+def _challenger(settings: TrainSettings, found: _Fitted, checks: tuple[Check, ...]) -> Challenger:
+    plan, last, evaluation = found.plan, found.last, found.evaluation
+    network, parts = plan.draft.network, plan.parts
     analysis = analyse(network, last.weights, parts, last.state, last.temperature)
     metrics = {
         "accuracy": evaluation.accuracy,
@@ -179,12 +251,16 @@ def _fit_challenger(
         "validation_accuracy": accuracy(network, last.weights, parts.validation),
         "training_accuracy": accuracy(network, last.weights, parts.training),
         "training_loss": last.loss,
-        "training_seconds": round(seconds, 3),
+        "training_seconds": round(found.seconds, 3),
         "calibration_error": expected_calibration_error(analysis.served),
     }
-    draft = replace(draft, metrics=metrics)
-    page = HtmlReport(draft, analysis, source)
-    return Challenger(draft, last.weights, parts.holdout, evaluation, page)
+    live = live_holdout(plan.base, plan.batch)
+    if live is not None:
+        metrics["live_accuracy"] = accuracy(network, last.weights, live)
+    draft = replace(plan.draft, metrics=metrics)
+    page = HtmlReport(draft, analysis, plan.data.source)
+    files = {CORRECTIONS_FILE: plan.batch.document()} if settings.corrections else {}
+    return Challenger(draft, last.weights, parts.holdout, evaluation, page, live, checks, files)
 
 
 def library_versions() -> dict[str, str]:
@@ -215,9 +291,14 @@ def _extra(settings: TrainSettings, data: Dataset) -> dict[str, Any]:
     """Return where the data came from, so that `reproduce` finds it again."""
     extra: dict[str, Any] = {"sources": list(map(asdict, data.origins))} if data.origins else {}
     if settings.data_dir:
-        place = str(settings.data_dir.absolute())
-        extra["data_dir"] = place.encode("utf-8", "backslashreplace").decode()
+        extra["data_dir"] = _written(settings.data_dir)
     return extra
+
+
+def _written(place: Location) -> str:
+    """Return a place as JSON can hold it: names of files may be any bytes."""
+    text = str(place.absolute() if isinstance(place, Path) else place)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _log_published(manifest: Manifest) -> None:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mlpserve_model import CHALLENGER, CHAMPION, Store
+from mlpserve_model.evidence.genuine import is_genuine
 from mlpserve_model.evidence.receipts import ReceiptKeys
 from mlpserve_model.evidence.records import FeedbackPlace, ReportRecord
 from mlpserve_model.store.reader import translated
+from mlpserve_trainer.corrections.reviews import Reviews
 from mlpserve_trainer.judge.decision import Decision, decide
 from mlpserve_trainer.judge.evidence import weigh
-from mlpserve_trainer.judge.genuine import is_genuine
 from mlpserve_trainer.judge.pairs import Pair, pairs
 
 __all__ = ["Judge", "JudgeSettings", "audited", "decision_file"]
@@ -74,7 +75,9 @@ class Judge:
         return decisions
 
     def _reports(self, pair: Pair) -> Iterable[ReportRecord]:
-        return audited(self._place, self._store.model, pair, self._settings.keys)
+        revoked = Reviews(self._place, self._store.model).revoked()
+        reports = audited(self._place, self._store.model, pair, self._settings.keys)
+        return (report for report in reports if report.source not in revoked)
 
     def _carry_out(self, decision: Decision) -> None:
         """Move the aliases; a decision is one line of the history, with the figures behind it."""

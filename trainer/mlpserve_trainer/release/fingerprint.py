@@ -4,7 +4,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from mlpserve_model import CHAMPION, CorruptVersion, Draft, Manifest, Store, VersionNotFound
+from mlpserve_model import (
+    CHAMPION,
+    CorruptVersion,
+    DatasetInfo,
+    Draft,
+    Manifest,
+    Store,
+    VersionNotFound,
+)
 from mlpserve_trainer.errors import UsageError
 from mlpserve_trainer.recipe import Recipe
 
@@ -28,7 +36,17 @@ def trained_before(store: Store, draft: Draft) -> Manifest | None:
         # A newest version that is damaged or just pruned is like no version.
         with suppress(CorruptVersion, VersionNotFound):
             manifests.append(store.manifest(newest))
-    return next((m for m in manifests if _essence(m) == _essence(draft)), None)
+    return next((m for m in manifests if _essence(draft) in (_essence(m), _refused(m))), None)
+
+
+def _refused(manifest: Draft) -> Any:
+    """Return what the training with the corrections that it refused depended on."""
+    corrections = manifest.extra.get("corrections")
+    refused = corrections.get("refused") if isinstance(corrections, dict) else None
+    if not isinstance(refused, dict):
+        return None
+    name, digest, split = (str(refused.get(key)) for key in ("name", "digest", "split"))
+    return _essence(replace(manifest, dataset=DatasetInfo(name, digest, split)))
 
 
 def _essence(manifest: Draft) -> Any:

@@ -13,6 +13,7 @@ __all__ = [
     "Check",
     "Rules",
     "accuracy_floor",
+    "harmless",
     "judge",
     "no_worse",
     "same_signature",
@@ -76,6 +77,23 @@ def no_worse(correct: npt.NDArray[np.bool_], champion: Comparison, margin: float
         f"{'worse than' if worse else 'not worse than'} champion {champion.champion} "
         f"({champion.correct.mean():.4f}): {gained} rows gained, {lost} lost, "
         f"margin {margin:g}, exact McNemar p {p_value:.2g}",
+    )
+
+
+def harmless(with_them: npt.NDArray[np.bool_], without: npt.NDArray[np.bool_]) -> Check:
+    """Refuse corrections with which a training gets fewer rows of the holdout right, not by chance.
+
+    Args:
+        with_them: (n,) whether the version trained with them predicted each row right.
+        without: The same of a version trained without them.
+    """
+    gained, lost = int((with_them & ~without).sum()), int((without & ~with_them).sum())
+    p_value = _chance_of_losing(lost, gained)
+    passed = p_value >= SIGNIFICANCE
+    return Check(
+        passed,
+        f"corrections {'do no harm' if passed else 'make it worse'}: {gained} rows of the holdout "
+        f"gained by them, {lost} lost, exact McNemar p {p_value:.2g}",
     )
 
 

@@ -1,7 +1,8 @@
 """From a fitted network to a judged, published and perhaps promoted version."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +60,9 @@ class Challenger:
         holdout: The examples that it is judged by.
         evaluation: Its predictions of them.
         page: Its report, complete but for the verdict.
+        live: The live holdout: corrections of callers that were not trained on; None without any.
+        checks: What was checked before.
+        files: More files of the version, by name.
     """
 
     draft: Draft
@@ -66,6 +70,9 @@ class Challenger:
     holdout: Examples
     evaluation: Evaluation
     page: HtmlReport
+    live: Examples | None = None
+    checks: tuple[Check, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def publish(store: Store, challenger: Challenger, rules: Rules, alias: str = CHAMPION) -> Manifest:
@@ -87,6 +94,7 @@ def publish(store: Store, challenger: Challenger, rules: Rules, alias: str = CHA
         champion = store.aliases().get(CHAMPION)
         predecessor = _predecessor(store, champion, signals)
         checks, comparison = _checks(store, champion, challenger, rules)
+        checks += challenger.checks
         draft, page = challenger.draft, challenger.page
         verdict = judge(checks, rules.force_reason)
         scores = report(challenger.evaluation, draft.signature.class_names)
@@ -97,6 +105,7 @@ def publish(store: Store, challenger: Challenger, rules: Rules, alias: str = CHA
                 "model_card.md": card,
                 "report.html": page.render(version, verdict, comparison, predecessor),
                 REFERENCE_FILE: reference.encode(),
+                **challenger.files,
             }
 
         with ignore_sigint():
@@ -143,7 +152,23 @@ def _compare(
         return [same], None
     correct = evaluate(champion.manifest.network, champion.weights, challenger.holdout).correct
     comparison = Comparison(version, correct)
-    return [same, no_worse(challenger.evaluation.correct, comparison, rules.margin)], comparison
+    checks = [same, no_worse(challenger.evaluation.correct, comparison, rules.margin)]
+    if challenger.live is not None:
+        checks.append(_on_live_holdout(champion, challenger, challenger.live, rules.margin))
+    return checks, comparison
+
+
+def _on_live_holdout(
+    champion: StoredModel, challenger: Challenger, live: Examples, margin: float
+) -> Check:
+    """Compare both on what callers corrected, to see whether it was learnt."""
+    ours = evaluate(challenger.draft.network, challenger.weights, live)
+    theirs = evaluate(champion.manifest.network, champion.weights, live)
+    comparison = Comparison(champion.manifest.version, theirs.correct)
+    check = no_worse(ours.correct, comparison, margin)
+    return Check(
+        check.passed, f"live holdout of {len(live)} rows, {ours.accuracy:.4f} right: {check.reason}"
+    )
 
 
 def _predecessor(store: Store, champion: int | None, signals: Signals) -> Predecessor | None:

@@ -17,6 +17,7 @@ from mlpserve_trainer.report import figures
 from mlpserve_trainer.report.analysis import Analysis, Comparison, Mistake
 from mlpserve_trainer.report.drift import Predecessor, drift_rows
 from mlpserve_trainer.report.model_card import activations_in_words
+from mlpserve_trainer.report.provenance import corrections_in_words
 
 __all__ = ["HtmlReport"]
 
@@ -217,6 +218,7 @@ def _facts(draft: Draft) -> dict[str, Any]:
         "data": f"{draft.dataset.name}, split: {draft.dataset.split}",
         "input": f"{'×'.join(map(str, signature.input_shape))}, {_range(signature)}",
         **_values(draft),
+        "corrections": corrections_in_words(draft),
         "seed": draft.seed,
         **draft.libraries,
     }

@@ -8,6 +8,7 @@ from typing import Any
 from mlpserve_model import Draft, Network, Signature, Verdict
 from mlpserve_model.process.tables import plain
 from mlpserve_trainer.report.analysis import Analysis, Comparison
+from mlpserve_trainer.report.provenance import corrections_in_words
 
 __all__ = ["activations_in_words", "model_card"]
 
@@ -49,6 +50,7 @@ def model_card(
         f"* Classes: {', '.join(map(_escape, names[:MAX_NAMES]))}{more}",
         f"* Data: {_escape(draft.dataset.name)}, split: {_escape(draft.dataset.split)}",
         f"* Digest of the data: {draft.dataset.digest}",
+        f"* Corrections of callers: {corrections_in_words(draft)}",
         f"* Seed: {draft.seed}\n",
         f"## Verdict: {verdict.verdict}\n",
         *(f"* {_escape(reason)}" for reason in verdict.reasons),

@@ -1,0 +1,233 @@
+"""`mlpserve-trainer feedback`: review the corrections that callers reported."""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpserve_model.evidence.records import FeedbackPlace
+from mlpserve_model.process.arguments import SettingsParser
+from mlpserve_model.process.log import set_up
+from mlpserve_model.process.tables import plain, table
+from mlpserve_trainer.corrections.collect import collect
+from mlpserve_trainer.corrections.quarantine import (
+    AGREED,
+    OVER_QUOTA,
+    PENDING,
+    REVOKED,
+    Correction,
+)
+from mlpserve_trainer.corrections.reviews import ACCEPTED, NO_SOURCE, REJECTED, Reviews
+from mlpserve_trainer.errors import UsageError
+from mlpserve_trainer.flags import (
+    add_correction_flags,
+    add_feedback,
+    add_receipt_keys,
+    correction_settings,
+)
+
+__all__ = ["add_commands"]
+
+STATES = (PENDING, ACCEPTED, AGREED, REJECTED, REVOKED, OVER_QUOTA)
+HEADER = ("TAG", "REPORTED", "VERSION", "TRUTH", "ANSWER", "CONFIDENCE", "SOURCE", "STATE")
+SHOWN = 12  # digits of a tag or a source
+SHADES = " .:-=+*#%@"
+MAX_SIDE = 64  # of an instance that is drawn
+DONE = 0
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def add_commands(parser: SettingsParser) -> None:
+    """Add the commands below `feedback`."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Command, text: str) -> SettingsParser:
+        sub: SettingsParser = commands.add_parser(name, help=text, description=text)
+        sub.add_store()
+        sub.add_logging()
+        add_feedback(sub, "the reports: the place that the servers have as --feedback")
+        add_correction_flags(sub)
+        add_receipt_keys(sub)
+        sub.add_argument("--json", action="store_true", help="print JSON on stdout")
+        sub.set_defaults(run=lambda options: _ready(options, run))
+        return sub
+
+    listing = command("list", _list, "list corrections, by default those that wait for a review")
+    listing.add_argument(
+        "--state", choices=(*STATES, "all"), default=PENDING, help="state of those listed"
+    )
+    show = command("show", _show, "show everything about one correction")
+    show.add_argument("tag", help="its tag, or how it begins")
+    for name, text in (
+        ("accept", "accept corrections: trainings take them"),
+        ("reject", "reject corrections: no training takes them"),
+    ):
+        review = command(name, _review, text)
+        review.set_defaults(verdict=ACCEPTED if name == "accept" else REJECTED)
+        review.add_argument("tags", nargs="*", metavar="tag", help="their tags, or how they begin")
+        review.add_argument("--source", help="instead of tags: all that wait, of this source")
+        review.add_argument("--reason", default="", help="reason, which is kept")
+    revoke = command("revoke", _revoke, "take out all that a source reported, from now on")
+    revoke.add_argument(
+        "source", help=f"its fingerprint, or how it begins; {NO_SOURCE} for callers without a token"
+    )
+    revoke.add_argument("--reason", required=True, help="reason, which is kept")
+    command("auto", _auto, "accept what --auto-accept sources agree on")
+
+
+def _ready(options: argparse.Namespace, run: Command) -> int:
+    set_up(options.log_format, options.log_level)
+    if options.feedback is None:
+        raise UsageError("--feedback is required: the place where the servers put reports")
+    return run(options)
+
+
+def _list(options: argparse.Namespace) -> int:
+    found = _collected(options)
+    chosen = [c for c in found if options.state in (c.state, "all")]
+    if options.json:
+        print(json.dumps([_document(correction) for correction in chosen]))
+        return DONE
+    if chosen:
+        print(table(HEADER, map(_row, chosen)))
+    counts = Counter(correction.state for correction in found)
+    states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    print(f"{len(found)} corrections: {states}" if found else "no corrections")
+    return DONE
+
+
+def _show(options: argparse.Namespace) -> int:
+    correction = _one(_collected(options), options.tag)
+    if options.json:
+        print(json.dumps(_document(correction)))
+        return DONE
+    document = _document(correction)
+    review = Reviews(FeedbackPlace(options.feedback), options.model).all().get(document["tag"])
+    if review is not None:
+        document["review"] = f"{review.verdict} by {review.by} at {review.at} {review.reason}"
+    width = max(map(len, document))
+    for name, value in document.items():
+        print(f"{name:{width}}  {plain(str(value))}".rstrip())
+    if drawing := _drawing(correction.instance):
+        print(f"\n{drawing}")
+    return DONE
+
+
+def _review(options: argparse.Namespace) -> int:
+    if bool(options.tags) == (options.source is not None):
+        raise UsageError("give tags, or --source: one of the two")
+    found = _collected(options)
+    if options.source is None:
+        chosen = [_one(found, tag) for tag in options.tags]
+    else:
+        source = _source((c.report.source for c in found), options.source)
+        chosen = [c for c in found if c.state == PENDING and c.report.source == source]
+    _judge(options, chosen, options.verdict, options.reason)
+    return DONE
+
+
+def _auto(options: argparse.Namespace) -> int:
+    if options.auto_accept is None:
+        raise UsageError("--auto-accept is required: how many sources have to agree")
+    chosen = [c for c in _collected(options) if c.state == AGREED]
+    _judge(options, chosen, ACCEPTED, f"{options.auto_accept} or more sources agree")
+    return DONE
+
+
+def _judge(
+    options: argparse.Namespace, chosen: Sequence[Correction], verdict: str, reason: str
+) -> None:
+    reviews = Reviews(FeedbackPlace(options.feedback), options.model)
+    for correction in chosen:
+        reviews.add(correction.report.tag, verdict, reason)
+    if options.json:
+        print(json.dumps({verdict: [c.report.tag for c in chosen]}))
+    else:
+        print(f"{verdict}: {len(chosen)}")
+
+
+def _revoke(options: argparse.Namespace) -> int:
+    reports = list(FeedbackPlace(options.feedback).reports(options.model))
+    source = _source((report.source for report in reports), options.source)
+    Reviews(FeedbackPlace(options.feedback), options.model).revoke(source, options.reason)
+    taken = sum(report.source == source for report in reports)
+    if options.json:
+        print(json.dumps({"revoked": source, "reports": taken}))
+    else:
+        print(f"revoked: {source or NO_SOURCE}, {taken} reports; the next training is without")
+    return DONE
+
+
+def _collected(options: argparse.Namespace) -> list[Correction]:
+    return collect(correction_settings(options, options.feedback), options.model)
+
+
+def _one(found: Sequence[Correction], tag: str) -> Correction:
+    matches = [c for c in found if c.report.tag.startswith(tag.lower())]
+    if len(matches) != 1:
+        what = f"{len(matches)} corrections have tags" if matches else "no correction has a tag"
+        raise UsageError(f"{what} that begin with {tag!r}: `feedback list --state all` lists them")
+    return matches[0]
+
+
+def _source(sources: Iterable[str], text: str) -> str:
+    """Return the fingerprint that this text begins."""
+    if text == NO_SOURCE:
+        return ""
+    matches = {source for source in sources if source.startswith(text.lower())}
+    if text and len(matches) == 1:
+        return matches.pop()
+    what = "several sources have" if matches else "no source has"
+    raise UsageError(f"{what} a fingerprint that begins with {text!r}")
+
+
+def _row(correction: Correction) -> tuple[str, ...]:
+    report = correction.report
+    return (
+        report.tag[:SHOWN],
+        _time(report.reported_at)[:16],
+        str(report.version),
+        correction.truth,
+        str(report.label),
+        f"{report.confidence:.4f}",
+        report.source[:SHOWN] or NO_SOURCE,
+        correction.state,
+    )
+
+
+def _document(correction: Correction) -> dict[str, Any]:
+    report = correction.report
+    return {
+        "tag": report.tag,
+        "state": correction.state,
+        "reported": _time(report.reported_at),
+        "version": report.version,
+        "answer": report.label,
+        "confidence": round(report.confidence, 4),
+        "truth": correction.truth,
+        "source": report.source or NO_SOURCE,
+        "note": report.note,
+    }
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _drawing(instance: npt.NDArray[np.float32]) -> str:
+    """Return an image as text, dark where it is 1; nothing for what is no image."""
+    if instance.ndim != 2 or not 1 < max(instance.shape) <= MAX_SIDE:
+        return ""
+    levels = np.clip(instance * len(SHADES), 0, len(SHADES) - 1).astype(int)
+    return "\n".join(_lines(levels))
+
+
+def _lines(levels: npt.NDArray[np.int64]) -> Iterator[str]:
+    for line in levels:
+        yield "".join(2 * SHADES[level] for level in line).rstrip()
