@@ -15,7 +15,7 @@ from pathlib import Path
 __all__ = ["CORPUS", "ROOMS", "Target", "load_targets", "scratch", "split", "target"]
 
 CORPUS = Path(__file__).with_name("corpus")
-ROOMS = ("model", "server", "trainer", "client", "web")
+ROOMS = ("model", "interchange", "server", "trainer", "client", "web")
 # Separates the parts of one input where a parser takes several.
 _SEPARATOR = b"\n--\n"
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpserve_model.errors import UnsupportedModel
-from mlpserve_model.format.manifest import MAX_PARAMETERS
 from mlpserve_model.nn.activations import OUTPUT
 from mlpserve_model.nn.types import Array
 
@@ -29,7 +28,7 @@ class Affine:
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """x * factor + offset, each (values,)."""
+    """x * factor + offset, each (values,), or (1,) if it is the same for all."""
 
     factor: NDArray[np.float64]
     offset: NDArray[np.float64]
@@ -41,6 +40,9 @@ class Activation:
 
     name: str
 
+
+# Larger ones would take far more memory than the file that asks for them.
+_WIDEST_UNIT_MATRIX = 1024
 
 Step: TypeAlias = Affine | Scale | Activation
 
@@ -106,15 +108,17 @@ def _after_scale(pending: Affine | Scale | None, step: Affine) -> Affine:
     if not isinstance(pending, Scale):
         return step
     with np.errstate(all="ignore"):
-        return Affine(pending.factor[:, None] * step.w, pending.offset @ step.w + step.b)
+        offset = np.broadcast_to(pending.offset, step.w.shape[:1])
+        return Affine(pending.factor[:, None] * step.w, offset @ step.w + step.b)
 
 
 def _diagonal(scale: Scale | None, width: int) -> Affine:
-    if width * width > MAX_PARAMETERS:
+    if width > _WIDEST_UNIT_MATRIX:
         raise UnsupportedModel(
             f"an operation on each of {width:,} values that no layer can take in: "
             "expected it beside a matrix"
         )
     if scale is None:
         return Affine(np.eye(width), np.zeros(width))
-    return Affine(np.diag(scale.factor), scale.offset)
+    factor, offset = (np.broadcast_to(part, (width,)) for part in (scale.factor, scale.offset))
+    return Affine(np.diag(factor), offset)

@@ -48,6 +48,8 @@ def load_model(path: Path) -> Any:
         raise UnsupportedModel(f"{shown} is not an ONNX model, or is cut off") from error
     if not model.graph.node or not model.opset_import:
         raise UnsupportedModel(f"{shown} is not an ONNX model: it has no graph of operators")
+    if any(isinstance(text, bytes) for text in _texts(model)):  # what protobuf gives them as
+        raise UnsupportedModel(f"{shown} holds names that are not UTF-8")
     _read_external(model.graph.initializer, path)
     return model
 
@@ -67,10 +69,13 @@ def array_of(tensor: Any) -> Constant:
     if values and tensor.data_type != TensorProto.STRING and not _plausible(tensor, values):
         raise UnsupportedModel(f"{shown} claims {values:,} values, and holds fewer or more")
     try:
-        return np.asarray(numpy_helper.to_array(tensor))
+        array = np.asarray(numpy_helper.to_array(tensor))
     # to_array fails at wrong types and lengths in many ways (KeyError, TypeError, ValueError ...).
     except Exception as error:
         raise UnsupportedModel(f"{shown} cannot be read: {error}") from error
+    if tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
+        raise UnsupportedModel(f"{shown} holds complex numbers")
+    return array.astype(np.float32) if tensor.data_type == TensorProto.BFLOAT16 else array
 
 
 def _plausible(tensor: Any, values: int) -> bool:
@@ -80,6 +85,22 @@ def _plausible(tensor: Any, values: int) -> bool:
     fields = (tensor.float_data, tensor.double_data, tensor.int32_data, tensor.int64_data)
     held = max(len(field) for field in (*fields, tensor.uint64_data))
     return values <= 8 * held
+
+
+def _texts(model: Any) -> Iterator[Any]:
+    """Give every text of a model that is used."""
+    graph = model.graph
+    yield from (model.producer_name, model.producer_version)
+    yield from (opset.domain for opset in model.opset_import)
+    yield from (text for entry in model.metadata_props for text in (entry.key, entry.value))
+    yield from (value.name for value in (*graph.input, *graph.output))
+    for tensor in graph.initializer:
+        yield tensor.name
+        yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield from (attribute.name, attribute.t.name)
 
 
 def _read_external(tensors: Any, path: Path) -> None:

@@ -4,6 +4,7 @@ The graph is walked once, in its order, and each tensor becomes a constant, rows
 computes, labels, or unknown with the reason. What is unknown matters only if the output needs it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from mlpserve_model.errors import UnsupportedModel
+from mlpserve_model.format.manifest import MAX_PARAMETERS
 from mlpserve_model.interchange.folding import Scale
 from mlpserve_model.interchange.onnx_file import array_of
 from mlpserve_model.interchange.onnx_operators import evaluate
@@ -71,15 +73,16 @@ def read_graph(model: Any, input_shape: Sequence[int] = (), output: str | None =
     if len(graph.node) > MAX_NODES:
         raise UnsupportedModel(f"{len(graph.node)} nodes, expected at most {MAX_NODES}")
     given = _input(graph, tuple(input_shape))
-    steps = (Scale(np.full(int(np.prod(given.shape)), _PIXELS), np.zeros(1)),)
+    steps = (Scale(np.full(1, _PIXELS), np.zeros(1)),)
     start = Rows(steps if given.is_bytes else (), given.shape)
     values: dict[str, Value] = {tensor.name: array_of(tensor) for tensor in graph.initializer}
     values[given.name] = start
     versions = {opset.domain: opset.version for opset in model.opset_import}
     held = sum(value.size for value in values.values() if isinstance(value, np.ndarray))
     budget = Budget(_COPIES * held + _FREE)
+    walk = _Walk(values, versions, given.batch, budget)
     for proto in graph.node:
-        values.update(_outputs(proto, values, versions, given.batch, budget))
+        walk.visit(proto)
     names = [value.name for value in graph.output]
     return Reading(given, _output(names, values, output))
 
@@ -109,6 +112,8 @@ def _input(graph: Any, wanted: tuple[int, ...]) -> GraphInput:
         raise UnsupportedModel(
             "the shape of one input is not in the file: say it with --input-shape, such as 1,28,28"
         )
+    if math.prod(sizes) > MAX_PARAMETERS:
+        raise UnsupportedModel(f"the input has the shape {tuple(sizes)}, which no version takes")
     return GraphInput(inputs[0].name, dtype, tuple(sizes), max(batch, 0))
 
 
@@ -116,62 +121,63 @@ def _differ(sizes: list[int], wanted: tuple[int, ...]) -> bool:
     return any(size not in (0, other) for size, other in zip(sizes, wanted, strict=True))
 
 
-def _outputs(
-    proto: Any, values: dict[str, Value], versions: dict[str, int], batch: int, budget: Budget
-) -> dict[str, Value]:
-    """Return what a node makes, by the names of its outputs."""
-    outputs = [name for name in proto.output if name]
-    shown = (
-        f"node {plain(proto.name or next(iter(outputs), ''))[:100]} ({plain(proto.op_type)[:50]})"
-    )
-    try:
-        found = _evaluated(proto, shown, values, versions, batch, budget)
-    except UnsupportedModel as error:
-        found = Unknown(str(error))
-    others: dict[str, Value] = {
-        name: Unknown(f"{shown}: its second output is not supported") for name in outputs[1:]
-    }
-    return {**others, **({outputs[0]: found} if outputs else {})}
+@dataclass(frozen=True)
+class _Walk:
+    """Takes the nodes of a graph in their order.
 
+    Attributes:
+        values: What each tensor is, by its name.
+        versions: Of the operator sets, by their domains.
+        batch: The number of rows that the graph is made for; 0 for any.
+        budget: Of its constants.
 
-def _evaluated(
-    proto: Any,
-    shown: str,
-    values: dict[str, Value],
-    versions: dict[str, int],
-    batch: int,
-    budget: Budget,
-) -> Value:
-    inputs: list[Value | None] = []
-    for name in proto.input:
-        if name and name not in values:
-            raise UnsupportedModel(
-                f"{shown} takes {plain(name)[:100]}, which no node before it makes: "
-                "the graph has a cycle, or is not in order"
-            )
-        value = values.get(name)
-        if isinstance(value, Unknown):
-            return value
-        inputs.append(value)
-    if proto.domain not in _DOMAINS:
-        raise UnsupportedModel(f"{shown} is of the domain {plain(proto.domain)[:50]}, not of ONNX")
-    try:
-        node = Node(
-            proto.name or proto.output[0], proto.op_type,
-            {attribute.name: _attribute(attribute) for attribute in proto.attribute},
-            versions.get(proto.domain, 1), batch, budget,
-        )  # fmt: skip
+    """
+
+    values: dict[str, Value]
+    versions: dict[str, int]
+    batch: int
+    budget: Budget
+
+    def visit(self, proto: Any) -> None:
+        """Add what a node makes to the values."""
+        name = plain(proto.name or next(filter(None, proto.output), ""))
+        shown = f"node {name[:100]} ({plain(proto.op_type)[:50]})"
+        others = Unknown(f"{shown}: only its first output is supported")
+        self.values.update({output: others for output in proto.output[1:] if output})
+        if not proto.output or not proto.output[0]:
+            return
+        try:
+            found = self._made(proto, shown)
+        except UnsupportedModel as error:
+            text = str(error)
+            found = Unknown(text if text.startswith("node ") else f"{shown}: {text}")
+        # What inputs that do not fit an operator raise, in NumPy and here.
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+            found = Unknown(f"{shown}: its inputs or attributes do not fit ({error})")
+        self.values[proto.output[0]] = found
+
+    def _made(self, proto: Any, shown: str) -> Value:
+        inputs: list[Value | None] = []
+        for name in proto.input:
+            if name and name not in self.values:
+                raise UnsupportedModel(
+                    f"{shown} takes {plain(name)[:100]}, which no node before it makes: "
+                    "the graph has a cycle, or is not in order"
+                )
+            value = self.values.get(name)
+            if isinstance(value, Unknown):
+                return value
+            inputs.append(value)
+        if proto.domain not in _DOMAINS:
+            raise UnsupportedModel(f"it is of the domain {plain(proto.domain)[:50]}, not of ONNX")
+        attributes = {attribute.name: _attribute(attribute) for attribute in proto.attribute}
+        version = self.versions.get(proto.domain, 1)
+        node = Node(proto.op_type, attributes, version, self.batch, self.budget)
         found = evaluate(node, inputs)
-    except UnsupportedModel as error:
-        text = str(error)
-        raise UnsupportedModel(text if text.startswith("node ") else f"{shown}: {text}") from error
-    # What inputs that do not fit an operator raise, in numpy and here.
-    except (ValueError, TypeError, IndexError, KeyError, OverflowError, AttributeError) as error:
-        raise UnsupportedModel(f"{shown}: its inputs or attributes do not fit ({error})") from error
-    if isinstance(found, Rows):
-        tensor = found.tensor if proto.op_type == "ZipMap" else proto.output[0]
-        return replace(found, maker=shown, tensor=tensor)
-    return found
+        if isinstance(found, Rows):
+            tensor = found.tensor if proto.op_type == "ZipMap" else proto.output[0]
+            return replace(found, maker=shown, tensor=tensor)
+        return found
 
 
 def _attribute(attribute: Any) -> Any:

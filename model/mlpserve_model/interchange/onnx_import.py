@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from mlpserve_model.errors import UnsupportedModel
-from mlpserve_model.format.manifest import MAX_PARAMETERS
 from mlpserve_model.interchange.folding import Activation, fold
 from mlpserve_model.interchange.imported import (
     ImportedNetwork,
@@ -19,7 +18,7 @@ from mlpserve_model.interchange.metadata import metadata_of
 from mlpserve_model.interchange.onnx_check import run
 from mlpserve_model.interchange.onnx_file import load_model
 from mlpserve_model.interchange.onnx_graph import Reading, read_graph
-from mlpserve_model.interchange.random_inputs import random_inputs
+from mlpserve_model.interchange.random_inputs import MAX_VALUES, random_inputs, rows_for
 from mlpserve_model.nn.network import forward
 
 __all__ = ["import_onnx"]
@@ -97,8 +96,9 @@ def _difference(model: Any, reading: Reading, found: ImportedNetwork, is_logarit
     """Return the largest difference from onnxruntime; raises UnsupportedModel if it is large."""
     given, network = reading.input, found.network
     rng = np.random.default_rng(0)
-    rows = max(given.batch, 1) * -(-_ROWS // max(given.batch, 1))
-    if rows * max(network.layer_sizes) > MAX_PARAMETERS:
+    batch = max(given.batch, 1)
+    rows = batch * -(-rows_for(found, _ROWS) // batch)
+    if given.batch > 1 and rows * max(network.layer_sizes) > MAX_VALUES:
         raise UnsupportedModel(f"the model takes {given.batch} rows at once: export it for 1")
     raw, x = random_inputs(rng, rows, found, given.is_bytes)
     answers = run(model, given, reading.rows.tensor, raw)

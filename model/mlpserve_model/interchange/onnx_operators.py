@@ -46,7 +46,7 @@ def _elementwise(node: Node, values: Sequence[Value | None]) -> Value:
     if len(rows) == 1 and len(given) == 2 and node.operator in _LINEAR:
         constants = [value for value in given if isinstance(value, np.ndarray)]
         if _scalar(constants[0]) is None:
-            vector = _vector(rows[0], constants[0])
+            vector = _vector(node, rows[0], constants[0])
             return _scaled(rows[0], node, vector, isinstance(given[0], Rows))
     if node.operator in SETTLING:
         rows = [_settled_if_known(row) for row in rows]
@@ -82,7 +82,7 @@ def _with_steps(rows: Rows, *steps: Any) -> Rows:
     return replace(settled, steps=(*settled.steps, *steps))
 
 
-def _vector(rows: Rows, array: Constant) -> Any:
+def _vector(node: Node, rows: Rows, array: Constant) -> Any:
     """Return one float64 for each value of a row."""
     if array.dtype.kind not in "fiub":
         raise UnsupportedModel(f"a constant holds {array.dtype}, expected numbers")
@@ -92,6 +92,7 @@ def _vector(rows: Rows, array: Constant) -> Any:
         raise UnsupportedModel(
             f"a constant of shape {array.shape} does not fit rows of shape {rows.shape}"
         ) from None
+    node.budget.spend(whole.size)
     return whole.astype(np.float64).ravel()
 
 
@@ -167,7 +168,7 @@ def _gemm(node: Node, values: Sequence[Value | None]) -> Rows:
         return found
     if not isinstance(bias, np.ndarray):
         raise UnsupportedModel("its bias is not a constant")
-    offset = beta * _vector(found, bias)
+    offset = beta * _vector(node, found, bias)
     return _with_steps(found, Scale(np.ones_like(offset), offset))
 
 
@@ -179,6 +180,7 @@ def _batch_normalisation(node: Node, values: Sequence[Value | None]) -> Rows:
     channels = rows.shape[0] if rows.shape else 0
     if len(statistics) < 4 or any(array.shape != (channels,) for array in statistics):
         raise UnsupportedModel(f"expected 4 constants of {channels} values")
+    node.budget.spend(4 * rows.size)
     repeated = [np.repeat(array, rows.size // channels) for array in statistics]
     gamma, beta, mean, variance = repeated
     epsilon = node.attributes.get("epsilon", 1e-5)
@@ -188,7 +190,7 @@ def _batch_normalisation(node: Node, values: Sequence[Value | None]) -> Rows:
 def _scaler(node: Node, values: Sequence[Value | None]) -> Rows:
     rows = _rows(values[0])
     offset, scale = (
-        _vector(rows, np.asarray(node.attributes.get(name, default), np.float64))
+        _vector(node, rows, np.asarray(node.attributes.get(name, default), np.float64))
         for name, default in (("offset", 0.0), ("scale", 1.0))
     )
     return _with_steps(rows, Scale(scale, -offset * scale))

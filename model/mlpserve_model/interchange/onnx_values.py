@@ -1,6 +1,6 @@
 """What the tensors of a graph are: constants, the rows of the network, or labels."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -11,7 +11,6 @@ from mlpserve_model.errors import UnsupportedModel
 from mlpserve_model.interchange.folding import Activation, Scale, Step
 from mlpserve_model.interchange.onnx_curves import GRID, Samples, affine_of, name_of
 from mlpserve_model.nn.activations import HIDDEN
-from mlpserve_model.process.tables import plain
 
 __all__ = ["BATCH", "Budget", "Labels", "Node", "Rows", "Unknown", "Value"]
 
@@ -58,7 +57,7 @@ class Rows:
         if self.samples is None:
             return self
         if affine := affine_of(self.samples):
-            factor, offset = (np.full(self.size, value) for value in affine)
+            factor, offset = (np.array([value]) for value in affine)
             step: Step = Scale(factor, offset)
         elif name := name_of(self.samples):
             step = Activation(name)
@@ -106,7 +105,6 @@ class Node:
     """An operator of a graph as it is used in one place.
 
     Attributes:
-        name: Its name, or that of its first output.
         operator: Its type.
         attributes: By their names.
         version: Of the operator set.
@@ -115,12 +113,8 @@ class Node:
 
     """
 
-    name: str
     operator: str
     attributes: dict[str, Any]
     version: int
     batch: int
-    budget: Budget = field(repr=False)
-
-    def __str__(self) -> str:
-        return f"node {plain(self.name)[:100]} ({plain(self.operator)[:50]})"
+    budget: Budget

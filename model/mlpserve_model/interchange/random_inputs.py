@@ -6,10 +6,16 @@ from numpy.typing import NDArray
 from mlpserve_model.interchange.imported import ImportedNetwork
 from mlpserve_model.nn.network import forward, scale_pixels
 
-__all__ = ["golden_inputs", "random_inputs"]
+__all__ = ["MAX_VALUES", "golden_inputs", "random_inputs", "rows_for"]
 
 _GOLDEN_ROWS = 32
 _CANDIDATES = 4  # for each golden row
+MAX_VALUES = 2**20
+
+
+def rows_for(found: ImportedNetwork, wanted: int) -> int:
+    """Return so many rows, or fewer if a layer is so wide that they would take much memory."""
+    return max(1, min(wanted, MAX_VALUES // max(found.network.layer_sizes)))
 
 
 def random_inputs(
@@ -34,7 +40,8 @@ def golden_inputs(found: ImportedNetwork) -> NDArray[np.float32]:
     answers steeply.
     """
     rng = np.random.default_rng(0)
-    _, x = random_inputs(rng, _CANDIDATES * _GOLDEN_ROWS, found)
+    rows = rows_for(found, _CANDIDATES * _GOLDEN_ROWS)
+    _, x = random_inputs(rng, rows, found)
     with np.errstate(all="ignore"):
         exact = forward(found.network, found.weights, x.astype(np.float64))
         error = np.abs(exact - forward(found.network, found.weights, x)).max(axis=1)

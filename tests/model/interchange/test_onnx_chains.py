@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from mlpserve_model import forward
 from mlpserve_model.interchange.imported import ImportedNetwork
@@ -97,6 +97,20 @@ def test_matmul_and_add_with_a_transposed_weight_as_pytorch_writes_it(read: Read
     found = read(model(nodes, constants))
     np.testing.assert_array_equal(found.weights[0].w, W1)
     np.testing.assert_array_equal(found.weights[0].b, B1)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float16, "bfloat16"])
+def test_weights_of_other_precisions(kind: Any, read: Read) -> None:
+    if kind == "bfloat16":
+        upper = (W1.view(np.uint32) >> 16).astype(np.uint16)
+        made = helper.make_tensor("w", TensorProto.BFLOAT16, W1.shape, upper.tobytes(), raw=True)
+    else:
+        made = numpy_helper.from_array(W1.astype(kind), "w")
+    nodes = [node("Cast", "w", "w1", to=TensorProto.FLOAT), node("Gemm", "x w1 b1", "z1"),
+             node("Relu", "z1", "h"), *TAIL]  # fmt: skip
+    whole = model(nodes, {key: array for key, array in WEIGHTS.items() if key != "w1"})
+    whole.graph.initializer.append(made)
+    np.testing.assert_allclose(read(whole).weights[0].w, W1, rtol=0.01)
 
 
 def test_gemm_with_its_attributes(read: Read) -> None:

@@ -1,0 +1,122 @@
+"""scikit-learn's networks in .skops files, as skops writes them."""
+
+import json
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skops.io
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import (
+    MaxAbsScaler,
+    MinMaxScaler,
+    Normalizer,
+    PolynomialFeatures,
+    RobustScaler,
+    StandardScaler,
+)
+
+from mlpserve_model import UnsupportedModel, forward
+from mlpserve_model.interchange.imported import ImportedNetwork
+from mlpserve_model.interchange.importing import ImportOptions, import_network
+
+RNG = np.random.default_rng(8)
+X = RNG.normal(3, [0.1, 1, 50, 1], (60, 4))
+NAMES = np.array(["ash", "birch", "cedar"])[RNG.integers(0, 3, 60)]
+NETWORK = {"hidden_layer_sizes": (6, 5), "max_iter": 3, "random_state": 0}
+
+
+def fitted(estimator: Any, y: Any = NAMES) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return estimator.fit(X, y)
+
+
+def read(estimator: Any, folder: Path) -> ImportedNetwork:
+    path = folder / "model.skops"
+    skops.io.dump(estimator, path)
+    return import_network(path, ImportOptions())
+
+
+def assert_same(estimator: Any, folder: Path) -> ImportedNetwork:
+    found = read(estimator, folder)
+    answers = forward(found.network, found.weights, X.astype(np.float32))
+    np.testing.assert_allclose(answers, estimator.predict_proba(X), atol=1e-5)
+    assert found.metadata.class_names == tuple(map(str, estimator.classes_))
+    assert found.metadata.input_kind == "real"
+    return found
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "logistic", "identity"])
+def test_every_activation_of_scikit_learn(activation: str, tmp_path: Path) -> None:
+    assert_same(fitted(MLPClassifier(**NETWORK, activation=activation)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "scalers",
+    [
+        [StandardScaler()], [StandardScaler(with_mean=False)], [StandardScaler(with_std=False)],
+        [StandardScaler(with_mean=False, with_std=False)], [MinMaxScaler()], [MaxAbsScaler()],
+        [RobustScaler()], [RobustScaler(with_centering=False)],
+        [MinMaxScaler(), StandardScaler()], [make_pipeline(MinMaxScaler(), StandardScaler())],
+        ["passthrough"],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_scalers_go_into_the_first_layer(scalers: list[Any], tmp_path: Path) -> None:
+    found = assert_same(fitted(make_pipeline(*scalers, MLPClassifier(**NETWORK))), tmp_path)
+    assert found.network.layer_sizes == (4, 6, 5, 3)
+
+
+def test_two_classes_and_several_labels(tmp_path: Path) -> None:
+    assert_same(fitted(MLPClassifier(**NETWORK), NAMES == "ash"), tmp_path)
+    several = (NAMES[:, None] == np.array(["ash", "birch"])).astype(int)
+    found = assert_same(fitted(MLPClassifier(**NETWORK), several), tmp_path)
+    assert found.network.activations[-1] == "sigmoid"
+
+
+OTHERS = {
+    "MLPRegressor where an MLPClassifier": MLPRegressor(**NETWORK),
+    "LogisticRegression where": make_pipeline(StandardScaler(), LogisticRegression()),
+    "Normalizer before the network": make_pipeline(Normalizer(), MLPClassifier(**NETWORK)),
+    "PolynomialFeatures before": make_pipeline(PolynomialFeatures(), MLPClassifier(**NETWORK)),
+    "clip=True": make_pipeline(MinMaxScaler(clip=True), MLPClassifier(**NETWORK)),
+}
+
+
+@pytest.mark.parametrize("words", OTHERS)
+def test_other_estimators_are_named(words: str, tmp_path: Path) -> None:
+    y = NAMES == "ash"
+    with pytest.raises(UnsupportedModel, match=words):
+        read(fitted(OTHERS[words], y), tmp_path)
+
+
+def test_one_that_is_not_fitted(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="not fitted"):
+        read(MLPClassifier(), tmp_path)
+
+
+def test_types_of_strangers_are_never_constructed(tmp_path: Path) -> None:
+    """What skops would ask its caller to trust has no meaning here."""
+    path = tmp_path / "model.skops"
+    skops.io.dump(fitted(MLPClassifier(**NETWORK)), path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    schema = json.loads(members["schema.json"])
+    call = {
+        "__class__": "system", "__module__": "os", "__loader__": "FunctionNode", "content": "id",
+    }  # fmt: skip
+    for name in ("activation", "coefs_", "classes_"):
+        changed = json.loads(json.dumps(schema))
+        changed["content"]["content"][name] = call
+        with zipfile.ZipFile(path, "w") as archive:
+            for member, data in (members | {"schema.json": json.dumps(changed).encode()}).items():
+                archive.writestr(member, data)
+        with pytest.raises(UnsupportedModel, match=r"holds os\.system where"):
+            import_network(path, ImportOptions())
