@@ -37,6 +37,7 @@ def register_gauges(
         "mlpserve_store_read_timestamp_seconds": lambda: {(): manager.last_read},
         "mlpserve_model_info": lambda: _served(manager),
         "mlpserve_model_created_timestamp_seconds": lambda: _created(manager),
+        "mlpserve_model_accuracy": lambda: _accuracy(manager),
         "mlpserve_build_info": lambda: {build: 1},
         "mlpserve_start_timestamp_seconds": lambda: {(): started},
         "mlpserve_cpu_seconds_total": _CpuSeconds(),
@@ -64,6 +65,12 @@ def _created(manager: ModelManager) -> _Values:
     if model := manager.current:
         return {(str(model.manifest.version),): model.manifest.created.timestamp()}
     return {}
+
+
+def _accuracy(manager: ModelManager) -> _Values:
+    model = manager.current
+    accuracy = model.manifest.metrics.get("accuracy") if model else None
+    return {} if model is None or accuracy is None else {(str(model.manifest.version),): accuracy}
 
 
 def _build(transport: StandardTransport) -> tuple[str, ...]:

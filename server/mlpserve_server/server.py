@@ -18,6 +18,8 @@ from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.feedback import FeedbackDesk
 from mlpserve_server.dataplane.frames import frame_of
 from mlpserve_server.dataplane.predictions import DataPlane
+from mlpserve_server.evidence.drift import LOOK_SECONDS as DRIFT_LOOK_SECONDS
+from mlpserve_server.evidence.drift import DriftWatch
 from mlpserve_server.evidence.receipts import ReceiptIssuer
 from mlpserve_server.gauges import register_followers, register_gauges
 from mlpserve_server.lifecycle.loader import Loader
@@ -93,8 +95,20 @@ class Server:
             if settings.feedback and self._access.receipt_keys
             else None
         )
+        # Without metrics nobody would see it.
+        self._drift = (
+            DriftWatch(self._manager, settings.drift_window, observer)
+            if settings.drift_window and self._telemetry.counts
+            else None
+        )
         data = DataPlane(
-            self._manager, settings.max_batch, settings.max_rows, observer, self._shadow, issuer
+            self._manager,
+            settings.max_batch,
+            settings.max_rows,
+            observer,
+            self._shadow,
+            issuer,
+            self._drift,
         )
         self._limits = _limits(settings)
         make = _transport(settings.transport)
@@ -139,6 +153,8 @@ class Server:
         log.info("listening", extra=fields)
         if self._shadow:
             self._shadow.start()
+        if self._drift:
+            self._drift.start()
         for follower in self._followers:
             follower.start()
 
@@ -181,6 +197,8 @@ class Server:
         looks += ((files.what, files.reload, self._access.pause) for files in self._access.files)
         if self._shadow:
             looks.append(("shadow", self._shadow.look, LOOK_SECONDS))
+        if self._drift:
+            looks.append(("drift", self._drift.look, DRIFT_LOOK_SECONDS))
         count = self._telemetry.observer.count
         return [
             Follower(*look, partial(count, "mlpserve_follower_failures_total", look[0]), self._lost)

@@ -177,6 +177,12 @@ class Settings(LogSettings, StoreSettings):
         "reports a minute from one token, or from all callers without tokens, in each worker",
         type=between(0.01, 1_000_000),
     )
+    drift_window: int = setting(
+        3000,
+        "rows, sampled from the last ones, that are compared with the version's holdout to detect "
+        "drift, in each worker; 0 is none; needs --metrics-listen",
+        type=between(0, 1_000_000, int),
+    )
     allow_plaintext: bool = setting(
         False, "listen without TLS where other machines can reach the server"
     )

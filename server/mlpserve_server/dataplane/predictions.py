@@ -19,6 +19,7 @@ from mlpserve_server.dataplane.explanations import ExplainCodec
 from mlpserve_server.dataplane.oip_codec import InferCodec
 from mlpserve_server.dataplane.query import Codec, Computed, Decoder, Float32, Q, Query, Result
 from mlpserve_server.errors import Abandoned, NoReceipts, as_value
+from mlpserve_server.evidence.drift import DriftWatch
 from mlpserve_server.evidence.receipts import ReceiptIssuer
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.shadow import Shadow
@@ -70,6 +71,7 @@ class DataPlane:
         observer: Observer | None = None,
         shadow: Shadow | None = None,
         issuer: ReceiptIssuer | None = None,
+        drift: DriftWatch | None = None,
     ) -> None:
         self.manager = manager
         self.max_batch = max_batch
@@ -77,6 +79,7 @@ class DataPlane:
         self._observer = observer or Observer()
         self._shadow = shadow
         self._issuer = issuer
+        self._drift = drift
 
     def predict(self, requests: Sequence[bytes], may_load: bool = True) -> list[Answer]:
         """Answer PredictRequests with PredictResponses or errors, in order; raise nothing.
@@ -231,6 +234,8 @@ class DataPlane:
         """Return the probabilities (rows, classes) of x (rows, inputs); report them."""
         probabilities = model.predict(x)
         self._observer.predicted(model.manifest, probabilities)
+        if self._drift:
+            self._drift.offer(model, x)
         if self._shadow:
             self._shadow.offer(model, x, probabilities)
         return probabilities

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import fields
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from mlpserve_model import Signature, StoredModel
 from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.lifecycle.sampling import RowRate
 from mlpserve_server.observability.observer import Observer
 
 __all__ = ["LOOK_SECONDS", "Shadow", "compare"]
@@ -78,13 +78,12 @@ class Shadow:
         observer: Observer,
     ) -> None:
         self._manager = manager
-        self._rate = rows_per_second
+        self._rate = RowRate(rows_per_second, _MAX_ROWS_AT_ONCE)
         self._busy = busy
         self._observer = observer
-        self._since = time.monotonic()  # rows may be sampled for the time since then
         self._waiting: deque[_Sample] = deque()
         self._waiting_rows = 0
-        self._lock = threading.Lock()  # guards the three above, briefly
+        self._lock = threading.Lock()  # guards the two above, briefly
         self._logged: _Pair = (None, None)
         self._compared: tuple[_Pair, bool] = ((None, None), False)  # whether they are comparable
         self._ending = threading.Event()
@@ -107,7 +106,7 @@ class Shadow:
 
         """
         # Most calls return here: about 100 calls a second pay for what follows.
-        if (time.monotonic() - self._since) * self._rate < 1:
+        if not self._rate.is_due():
             return
         shadow = self._manager.shadow
         if shadow is None or model is not self._manager.current or self._ending.is_set():
@@ -116,21 +115,12 @@ class Shadow:
         if pair[0] is not model or pair[1] is not shadow:
             comparable = not _obstacle(model, shadow)
             self._compared = (model, shadow), comparable
-        if comparable and (rows := self._due(len(x))):
+        if comparable and (rows := self._rate.take(len(x))):
             if self._busy():
                 self._dropped(rows)
                 return
             # A copy: the request that the rows belong to may be thousands of times larger.
             self._put(_Sample(shadow, x[:rows].copy(), probabilities[:rows].copy()))
-
-    def _due(self, offered: int) -> int:
-        """Return how many of the rows to sample, so that the rate holds in every second."""
-        with self._lock:
-            now = time.monotonic()
-            self._since = max(self._since, now - 1)
-            rows = min(int((now - self._since) * self._rate), offered, _MAX_ROWS_AT_ONCE)
-            self._since += rows / self._rate
-            return rows
 
     def _put(self, sample: _Sample) -> None:
         with self._lock:

@@ -4,6 +4,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
+from statistics import fmean
 from typing import Any
 
 from prometheus_client.core import (
@@ -17,6 +18,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from mlpserve_server.observability.accuracy import live_accuracy
 from mlpserve_server.observability.metrics import METRICS, OTHER, Metric, MetricDelta
 
 __all__ = ["WorkerAggregator"]
@@ -24,7 +26,12 @@ __all__ = ["WorkerAggregator"]
 # Maximum number of versions with labels of their own: those with the highest numbers.
 MAX_VERSIONS = 10
 
-_OVER_WORKERS: dict[str, Callable[[list[float]], float]] = {"sum": sum, "min": min, "max": max}
+_OVER_WORKERS: dict[str, Callable[[list[float]], float]] = {
+    "sum": sum,
+    "min": min,
+    "max": max,
+    "mean": fmean,
+}
 _Labels = tuple[str, ...]
 
 
@@ -66,6 +73,7 @@ class WorkerAggregator(Collector):
             for series in (self._counters, self._histograms, self._over_workers()):
                 for (name, labels), value in series.items():
                     values[name][labels] = value
+        values |= live_accuracy(values["mlpserve_reports_total"])
         return (_family(METRICS[name], series) for name, series in values.items())
 
     def _count(self, metric: Metric, labels: _Labels, value: Any) -> None:

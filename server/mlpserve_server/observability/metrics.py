@@ -44,7 +44,7 @@ CODES = (
 )  # fmt: skip  # by their numbers
 
 FOLLOWERS = (
-    "store", "certificates", "tokens", "receipt keys", "shadow", "records", "reports",
+    "store", "certificates", "tokens", "receipt keys", "shadow", "drift", "records", "reports",
 )  # fmt: skip
 
 _SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -63,7 +63,7 @@ class Metric:
         help: meaning, with the unit.
         labels: names of the labels.
         bounds: upper bounds of a histogram's buckets.
-        over_workers: how the gauges of several workers are combined: sum, min or max.
+        over_workers: how the gauges of several workers are combined: sum, min, max or mean.
         known: values of the labels that exist from the start, at 0. Of a series that appears with
             its first count, Prometheus cannot compute a rate.
 
@@ -162,9 +162,53 @@ METRICS = {
             "whose predicted class was the true one (right) or not (wrong)",
             version=(), kind=("audit", "volunteered"), answer=("right", "wrong"),
         ),
+        _gauge(
+            "mlpserve_audit_accuracy",
+            "share of right answers among the audited reports that this server has kept since it "
+            "started",
+            "version",
+        ),
+        _gauge(
+            "mlpserve_audit_accuracy_bound",
+            "95 % bounds (low, high) of the accuracy, for one look (wilson) and for any number of "
+            "looks (sequence)",
+            "version", "interval", "side",
+        ),
+        _gauge(
+            "mlpserve_model_accuracy", "accuracy on the holdout of the version that answers",
+            "version", over_workers="max",
+        ),
         _counter(
             "mlpserve_reports_known_total",
             "reports not kept because their receipts had been reported before",
+        ),
+        _gauge(
+            "mlpserve_drift_rows", "sampled rows that are compared with the holdout", "version",
+        ),
+        _gauge(
+            "mlpserve_drift_p_value",
+            "probability of such a difference from the holdout, or a larger one, without drift: of "
+            "the predicted classes, the confidence, the energy and the mean input, by the worker "
+            "where it is smallest",
+            "version", "signal", over_workers="min",
+        ),
+        _gauge(
+            "mlpserve_drift_psi", "population stability index of the rows and the holdout",
+            "version", "signal", over_workers="max",
+        ),
+        _gauge(
+            "mlpserve_drift_psi_threshold",
+            "what the index exceeds with probability 5 % without drift, for so many rows",
+            "version", "signal", over_workers="max",
+        ),
+        _gauge(
+            "mlpserve_drift_class_share",
+            "estimated share of the true class among the sampled rows, if only the shares changed",
+            "version", "class", over_workers="mean",
+        ),
+        _gauge(
+            "mlpserve_drift_class_share_expected", "share of the true class in the holdout",
+            "version", "class", over_workers="max",
         ),
         _counter(
             "mlpserve_grpc_errors_total",

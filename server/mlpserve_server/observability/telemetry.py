@@ -31,6 +31,9 @@ class Telemetry:
         settings: which of metrics, access log and traces there are.
         on_end: called when the thread that counts ends though nobody stopped it.
 
+    Attributes:
+        counts: whether there are metrics.
+
     Raises:
         TelemetryError: traces are asked for, and their library is not installed.
 
@@ -41,7 +44,7 @@ class Telemetry:
         self._endpoint: Endpoint | None = None
         self._stack = ExitStack()
         self._send: Callable[[MetricDelta], None] = _nowhere
-        counts = bool(settings.metrics_listen or settings.metrics_line)
+        self.counts = counts = bool(settings.metrics_listen or settings.metrics_line)
         sinks = _sinks(settings)
         report = (lambda report: self._send(report)) if counts else None
         self._recorder = Recorder(report, sinks, on_end) if counts or sinks else None
