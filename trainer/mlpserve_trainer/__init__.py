@@ -3,7 +3,14 @@
 from mlpserve_trainer import TrainSettings, load_recipe, train
 
 outcome = train(TrainSettings(recipe=load_recipe("quick", dataset="digits")))
+
+from mlpserve_trainer import MlpClassifier, publish
+
+publish("models", MlpClassifier().fit(X, y), X_holdout, y_holdout, model="flowers")
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from mlpserve_trainer.errors import (
     DataError,
@@ -23,9 +30,14 @@ except ModuleNotFoundError as error:
         "in a checkout: pip install '.[trainer]'"
     ) from error
 
+if TYPE_CHECKING:
+    from mlpserve_trainer.estimator import MlpClassifier
+    from mlpserve_trainer.release.estimators import publish
+
 __all__ = [
     "DataError",
     "DatasetUnavailable",
+    "MlpClassifier",
     "Outcome",
     "Recipe",
     "Rules",
@@ -34,6 +46,16 @@ __all__ = [
     "TrainingDiverged",
     "UsageError",
     "load_recipe",
+    "publish",
     "recipe_names",
     "train",
 ]
+
+# Imported when they are asked for: scikit-learn takes a second that no command needs for them.
+_LAZY = {"MlpClassifier": "estimator", "publish": "release.estimators"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"mlpserve_trainer.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

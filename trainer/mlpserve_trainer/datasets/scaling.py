@@ -10,7 +10,7 @@ from mlpserve_model import Layer, Weights
 from mlpserve_model.process.tables import plain
 from mlpserve_trainer.errors import DataError
 
-__all__ = ["Scaling", "column_name", "standardising"]
+__all__ = ["Scaling", "column_name", "standardising", "weighted_standardising"]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -37,12 +37,12 @@ class Scaling(NamedTuple):
         """Return rows (n, columns), scaled."""
         return (rows * self.factor + self.offset).astype(np.float32)
 
-    def fold(self, weights: Weights) -> Weights:
+    def fold(self, weights: Weights, dtype: type[np.float32 | np.float64] = np.float32) -> Weights:
         """Return weights that answer to rows as the given ones answer to scaled rows."""
-        (w, b), *rest = weights
-        wide = w.astype(np.float64)
-        first = Layer((self.factor[:, np.newaxis] * wide), b + self.offset @ wide)
-        return (Layer(first.w.astype(np.float32), first.b.astype(np.float32)), *rest)
+        wide = tuple(Layer(w.astype(np.float64), b.astype(np.float64)) for w, b in weights)
+        (w, b), *rest = wide
+        layers = (Layer(self.factor[:, np.newaxis] * w, b + self.offset @ w), *rest)
+        return tuple(Layer(w.astype(dtype), b.astype(dtype)) for w, b in layers)
 
 
 def standardising(name: str, rows: npt.NDArray[Any], columns: Sequence[str]) -> Scaling:
@@ -71,6 +71,21 @@ def standardising(name: str, rows: npt.NDArray[Any], columns: Sequence[str]) -> 
             "for float32, in which inputs are sent: subtract a constant from it"
         )
     return Scaling(1 / deviation, -mean / deviation)
+
+
+def weighted_standardising(rows: Doubles, weights: Doubles) -> Scaling:
+    """Return the scaling by weighted means and deviations; a constant column becomes 0.
+
+    Args:
+        rows: Training rows (n, columns).
+        weights: Their weights (n,).
+
+    """
+    mean = np.average(rows, axis=0, weights=weights)
+    deviation = np.sqrt(np.average((rows - mean) ** 2, axis=0, weights=weights))
+    varies = (rows.max(axis=0) > rows.min(axis=0)) & (deviation > MIN_DEVIATION)
+    factor = np.divide(1, deviation, out=np.zeros_like(deviation), where=varies)
+    return Scaling(factor, -mean * factor)
 
 
 def column_name(columns: Sequence[str], index: int) -> str:

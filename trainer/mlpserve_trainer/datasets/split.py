@@ -11,6 +11,7 @@ from mlpserve_model.nn.network import scale_pixels
 from mlpserve_model.process.tables import plain
 from mlpserve_trainer.datasets import Dataset
 from mlpserve_trainer.datasets.dataset import Inputs, Labels
+from mlpserve_trainer.datasets.rows import drawn_rows, rows_in_epoch
 from mlpserve_trainer.datasets.scaling import Scaling, standardising
 from mlpserve_trainer.errors import DataError
 
@@ -28,14 +29,29 @@ Rows = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Inputs (n, *input_shape) as the data set has them, with labels (n,)."""
+    """Inputs (n, *input_shape) as the data set has them, with labels (n,).
+
+    `weights` (n,) say how often each row is drawn in an epoch; None for once.
+    """
 
     inputs: Inputs
     labels: Labels
     input_maximum: float
+    weights: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def rows_in_epoch(self) -> int:
+        """The number of rows that one pass trains on."""
+        return len(self) if self.weights is None else rows_in_epoch(self.weights)
+
+    def order(self, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+        """Return the rows of one pass, in random order."""
+        if self.weights is None:
+            return rng.permutation(len(self))
+        return rng.permutation(drawn_rows(self.weights, self.rows_in_epoch, rng))
 
     @property
     def is_image(self) -> bool:
@@ -48,7 +64,8 @@ class Examples:
 
     def select(self, rows: npt.NDArray[Any] | slice) -> "Examples":
         """Return some of the rows."""
-        return Examples(self.inputs[rows], self.labels[rows], self.input_maximum)
+        weights = None if self.weights is None else self.weights[rows]
+        return Examples(self.inputs[rows], self.labels[rows], self.input_maximum, weights)
 
     def concat(self, others: "Examples") -> "Examples":
         """Return these rows and the others after them."""

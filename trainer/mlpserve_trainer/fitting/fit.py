@@ -18,7 +18,7 @@ from mlpserve_trainer.fitting.parallel.engine import ParallelEngine
 from mlpserve_trainer.fitting.state import TrainingState, layers_of
 from mlpserve_trainer.recipe import Recipe
 
-__all__ = ["Epoch", "fit"]
+__all__ = ["Epoch", "fit", "run_epoch"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ def fit(
         return
     steps = engine(network, recipe, training, state)
     while not _is_over(recipe, state):
-        loss, rate = _run_epoch(steps, recipe, training, seed, state.epochs)
+        loss, rate = run_epoch(steps, recipe, training, seed, state.epochs)
         reached = accuracy(network, layers_of(network, state.current), validation)
         state.add_epoch(loss, reached, rate, keep_best=recipe.patience > 0)
         yield _last_epoch(network, state)
@@ -78,7 +78,7 @@ def _last_epoch(network: Network, state: TrainingState) -> Epoch:
     return Epoch(state.epochs, state.losses[-1], state.accuracies[-1], weights, state)
 
 
-def _run_epoch(
+def run_epoch(
     engine: Engine, recipe: Recipe, examples: Examples, seed: int, completed: int
 ) -> tuple[float, float]:
     """Take the steps of an epoch; return the mean loss and the last learning rate."""
@@ -104,10 +104,10 @@ def _batches(
     An epoch over small data is several passes, so that the training has `min_steps` steps.
     """
     (order_seed,) = seeds.spawn(1)
-    rng, count = np.random.default_rng(order_seed), len(examples)
-    steps_in_pass = math.ceil(count / recipe.batch_size)
+    rng = np.random.default_rng(order_seed)
+    steps_in_pass = math.ceil(examples.rows_in_epoch / recipe.batch_size)
     passes = math.ceil(recipe.min_steps / (steps_in_pass * recipe.epochs)) or 1
-    orders = (rng.permutation(count) for _ in range(passes))
+    orders = (examples.order(rng) for _ in range(passes))
     rows = [batch for order in orders for batch in batches(order, recipe.batch_size)]
     first, total = completed * len(rows), recipe.epochs * len(rows)
     return [

@@ -21,7 +21,7 @@ from mlpserve_trainer.fitting.progress import Watch
 from mlpserve_trainer.fitting.state import TrainingState
 from mlpserve_trainer.recipe import Recipe
 
-__all__ = ["fitted", "network_for"]
+__all__ = ["calibrated", "fitted", "network_for"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def fitted(
     with threadpool_limits(1, user_api="blas"), _resume_hint(checkpoint):
         epochs = fit(network, recipe, parts.training, parts.validation, seed, state)
         *_, last = watch(checkpoint.saving(epochs) if checkpoint else epochs, recipe.epochs)
-    last = _calibrated(network, recipe, last, parts.validation)
+    last = calibrated(network, recipe, last, parts.validation)
     return replace(last, weights=scaling.fold(last.weights)) if scaling else last
 
 
@@ -95,7 +95,7 @@ def _resume_hint(checkpoint: Checkpoint | None) -> Iterator[None]:
         raise KeyboardInterrupt(hint) from interrupt
 
 
-def _calibrated(network: Network, recipe: Recipe, last: Epoch, validation: Examples) -> Epoch:
+def calibrated(network: Network, recipe: Recipe, last: Epoch, validation: Examples) -> Epoch:
     """Return the epoch with a temperature, fitted on validation rows, folded into its weights."""
     if recipe.calibration == "none":
         return last

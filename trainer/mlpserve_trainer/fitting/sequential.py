@@ -35,7 +35,7 @@ class SequentialEngine:
         self._network, self._recipe, self._state = network, recipe, state
         self._targets = smoothed_targets(network.classes, recipe.label_smoothing)
         self._load = batch_loader(recipe, examples, recipe.batch_size)
-        self._shards = shard_count(network, recipe, len(examples))
+        self._shards = shard_count(network, recipe, examples.rows_in_epoch)
 
     def run(self, batches: Sequence[Batch], seeds: np.random.SeedSequence) -> Losses:
         """Take one step for each batch, and yield its loss; see Engine."""

@@ -46,7 +46,8 @@ class ParallelEngine:
         state: TrainingState,
         fork: bool = True,
     ) -> None:
-        self._recipe, members = recipe, shard_count(network, recipe, len(examples))
+        rows_in_epoch = examples.rows_in_epoch
+        self._recipe, members = recipe, shard_count(network, recipe, rows_in_epoch)
         self._targets = smoothed_targets(network.classes, recipe.label_smoothing)
         self._inputs = used = used_inputs(recipe, examples, len(network.layer_shapes))
         self._shards = [Shard(network, recipe, m, members, used.order) for m in range(members)]
@@ -54,12 +55,12 @@ class ParallelEngine:
         # Augmentation is worth sharing: each shard then loads some rows of the batch for all.
         # Otherwise each loads whole batches.
         self._shared_inputs = augments(recipe, examples)
-        max_rows = min(recipe.batch_size, len(examples))
+        max_rows = min(recipe.batch_size, rows_in_epoch)
         share = math.ceil(max_rows / members) if self._shared_inputs else max_rows
         self._loaders = [batch_loader(recipe, used.examples, share) for _ in self._shards]
         self._buffers = {
             rows: SharedBuffers(used.reduced(network), members, rows, self._shared_inputs)
-            for rows in {max_rows, len(examples) % max_rows or max_rows}
+            for rows in {max_rows, rows_in_epoch % max_rows or max_rows}
         }
         self._norms = shared(SLOTS, members)
         self._run = Lockstep().run if fork else run_interleaved

@@ -1,0 +1,211 @@
+"""Estimators of scikit-learn as versions: folded, calibrated, judged and published."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sklearn
+from sklearn.exceptions import NotFittedError
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.utils.validation import check_is_fitted
+
+from mlpserve_model import CHAMPION, DatasetInfo, Draft, Signature, Store, UnsupportedModel
+from mlpserve_model.interchange.folding import Activation, Affine, Scale, Step, fold
+from mlpserve_model.interchange.imported import ImportedNetwork, Metadata, imported_network
+from mlpserve_trainer.datasets.dataset import known_labels, rows_digest
+from mlpserve_trainer.datasets.split import Examples
+from mlpserve_trainer.errors import DataError, UsageError
+from mlpserve_trainer.estimator import MlpClassifier
+from mlpserve_trainer.release.foreign import Published, publish_foreign
+from mlpserve_trainer.release.gate import Rules
+
+__all__ = ["publish"]
+
+NAMES = {"logistic": "sigmoid"}  # scikit-learn's; its other activations have our names
+SUPPORTED = (
+    "expected a fitted MlpClassifier of mlpserve_trainer, an MLPClassifier of scikit-learn, or a "
+    "Pipeline of StandardScaler, MinMaxScaler, MaxAbsScaler or RobustScaler and one of them"
+)
+
+
+def publish(
+    store: Store | Path | str,
+    estimator: Any,
+    X_holdout: Any,  # noqa: N803
+    y_holdout: Any,
+    *,
+    model: str | None = None,
+    class_names: Sequence[str] | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    input_maximum: float | None = None,
+    rules: Rules | None = None,
+    alias: str = CHAMPION,
+    calibration: str = "temperature",
+    source: str = "holdout",
+) -> Published:
+    """Publish a fitted estimator, with report and card, and promote it if it passes the gate.
+
+    Scalers before the network are folded into its first layer, so callers send rows as the
+    pipeline takes them.
+
+    Args:
+        store: The store, or its place; then `model` is needed.
+        estimator: A `MlpClassifier`, scikit-learn's `MLPClassifier`, a `Pipeline` of scalers and
+            one of them, or a search whose best estimator is one of these.
+        X_holdout: Rows (n, columns) that it was not trained on, as its `predict` takes them. A
+            fifth of them fits the temperature, the others judge.
+        y_holdout: Their labels (n,).
+        model: Name of the model in the store.
+        class_names: A name for each class, in the order of `classes_`; None for the labels.
+        input_shape: Shape of one instance; None for (columns,).
+        input_maximum: For rows of pixels from 0 to this value: callers may then send uint8, or
+            floats from 0 to 1. None for real numbers.
+        rules: How strict the gate is.
+        alias: The alias that moves to it, if it passes.
+        calibration: "temperature" or "none".
+        source: Where the holdout came from, for people.
+
+    Raises:
+        UsageError: The estimator cannot become a version; the message says which are supported.
+        DataError: The holdout does not fit, or is too small.
+        StoreError: The store refuses.
+
+    """
+    estimator = getattr(estimator, "best_estimator_", estimator)
+    if not isinstance(store, Store):
+        if model is None:
+            raise UsageError("a place of a store needs the name of the model: publish(model=...)")
+        store = Store(store, model)
+    found, labels = _imported(estimator, input_maximum)
+    names = tuple(map(str, labels if class_names is None else class_names))
+    shape = input_shape or (found.network.inputs,)
+    kind, maximum = ("real", 1.0) if input_maximum is None else ("pixels", float(input_maximum))
+    signature = Signature(shape, maximum, names, kind)
+    y = [str(label) for label in np.asarray(y_holdout).ravel()]
+    as_names = dict(zip(map(str, labels), names, strict=True))
+    examples = _examples(X_holdout, [as_names.get(label, label) for label in y], signature, source)
+    draft = Draft(
+        model=store.model,
+        network=found.network,
+        signature=signature,
+        dataset=DatasetInfo("unknown", rows_digest(examples.inputs, examples.labels, names), ""),
+        recipe={},
+        seed=0,
+        libraries={"scikit-learn": sklearn.__version__, "numpy": np.__version__},
+        metrics={},
+        extra={"imported": {"estimator": repr(estimator)[:2000]}},
+    )
+    return publish_foreign(
+        store,
+        draft,
+        found.weights,
+        examples,
+        rules or Rules(),
+        source,
+        alias,
+        calibrates=calibration != "none",
+    )
+
+
+def _imported(estimator: Any, input_maximum: float | None) -> tuple[ImportedNetwork, Any]:
+    """Return the network of an estimator, and its labels."""
+    *scalers, classifier = list(_steps(estimator))
+    try:
+        check_is_fitted(classifier)
+        before = [_scale(scaler) for scaler in scalers]
+    except NotFittedError as error:
+        raise UsageError(f"the estimator is not fitted: {SUPPORTED}") from error
+    if input_maximum is not None:  # the version takes 0 to 1, and the estimator 0 to the maximum
+        before.insert(0, Scale(np.full(1, float(input_maximum)), np.zeros(1)))
+    weights, activations = _layers(classifier)
+    inputs = weights[0][0].shape[0]
+    steps: list[Step] = [_widened(scale, inputs) for scale in before]
+    for (w, b), name in zip(weights, activations, strict=True):
+        steps += [Affine(w, b), Activation(name)]
+    try:
+        layers, names = fold(steps, inputs)
+        return imported_network(layers, names, Metadata()), classifier.classes_
+    except UnsupportedModel as error:
+        raise UsageError(str(error)) from error
+
+
+def _steps(estimator: Any) -> Iterator[Any]:
+    if isinstance(estimator, Pipeline):
+        for _, step in estimator.steps:
+            yield from _steps(step)
+    elif estimator is not None and not (isinstance(estimator, str) and estimator == "passthrough"):
+        yield estimator
+
+
+def _scale(scaler: Any) -> Scale:
+    check_is_fitted(scaler)
+    if isinstance(scaler, StandardScaler):
+        return _centred(scaler.mean_ if scaler.with_mean else None, scaler.scale_)
+    if isinstance(scaler, RobustScaler):
+        return _centred(scaler.center_, scaler.scale_)
+    if isinstance(scaler, MaxAbsScaler):
+        return _centred(None, scaler.scale_)
+    if isinstance(scaler, MinMaxScaler) and not scaler.clip:
+        return Scale(scaler.scale_, scaler.min_)
+    raise UsageError(f"{scaler!r} before the network: {SUPPORTED}")
+
+
+def _centred(mean: Any, scale: Any) -> Scale:
+    factor = np.ones(1) if scale is None else 1 / scale
+    offset = np.zeros(1) if mean is None else -mean * factor
+    factor, offset = np.broadcast_arrays(factor, offset)
+    return Scale(factor, offset)
+
+
+def _widened(scale: Scale, inputs: int) -> Scale:
+    if len(scale.factor) not in (1, inputs):
+        raise UsageError(f"a scaler of {len(scale.factor)} columns before a network of {inputs}")
+    return Scale(np.resize(scale.factor, inputs), np.resize(scale.offset, inputs))
+
+
+def _layers(classifier: Any) -> tuple[list[tuple[Any, Any]], list[str]]:
+    """Return `w` and `b` of each layer, and their activations."""
+    if isinstance(classifier, MlpClassifier):
+        return [(w, b) for w, b in classifier.weights_], list(classifier.network_.activations)
+    if not isinstance(classifier, MLPClassifier):
+        raise UsageError(f"{type(classifier).__name__} cannot become a version: {SUPPORTED}")
+    if classifier.out_activation_ == "logistic" and classifier.n_outputs_ > 1:
+        raise UsageError(
+            "an MLPClassifier of several labels a row cannot become a version: its answers are "
+            "not one class"
+        )
+    weights = list(zip(classifier.coefs_, classifier.intercepts_, strict=True))
+    names = [classifier.activation] * (len(weights) - 1) + [classifier.out_activation_]
+    return weights, [NAMES.get(name, name) for name in names]
+
+
+def _examples(x: Any, labels: list[str], signature: Signature, source: str) -> Examples:
+    """Return the holdout as the version takes it; raises DataError."""
+    try:
+        rows = np.asarray(x, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{source}: expected numbers in X_holdout: {error}") from error
+    inputs = int(np.prod(signature.input_shape))
+    if rows.size != len(labels) * inputs or not len(labels):
+        raise DataError(
+            f"{source}: X_holdout of shape {rows.shape} for {len(labels)} labels, expected rows "
+            f"of {inputs} values"
+        )
+    rows = rows.reshape(-1, *signature.input_shape)
+    if signature.input_kind == "pixels":
+        rows = rows / signature.input_maximum
+        if not (rows.min() >= 0 and rows.max() <= 1):
+            raise DataError(
+                f"{source}: X_holdout beyond 0 to {signature.input_maximum:g}, the input_maximum"
+            )
+    values = rows.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise DataError(f"{source}: expected finite numbers in X_holdout")
+    return Examples(
+        values,
+        known_labels(source, np.array(labels), signature.class_names),
+        signature.input_maximum,
+    )
