@@ -3,15 +3,16 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import grpc
 import numpy as np
 
+from mlpserve_model import Manifest
 from mlpserve_model.process.follower import Follower
-from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.lifecycle.models import Models
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.transport.standard import StandardTransport
 
@@ -23,7 +24,7 @@ _Values = dict[tuple[str, ...], float]
 
 def register_gauges(
     observer: Observer,
-    manager: ModelManager,
+    models: Models,
     transport: StandardTransport,
     ready: Callable[[], bool],
 ) -> None:
@@ -34,10 +35,11 @@ def register_gauges(
         "mlpserve_calls_waiting": lambda: {(): transport.waiting},
         "mlpserve_workers": lambda: {(): 1},
         "mlpserve_workers_ready": lambda: {(): ready()},
-        "mlpserve_store_read_timestamp_seconds": lambda: {(): manager.last_read},
-        "mlpserve_model_info": lambda: _served(manager),
-        "mlpserve_model_created_timestamp_seconds": lambda: _created(manager),
-        "mlpserve_model_accuracy": lambda: _accuracy(manager),
+        "mlpserve_store_read_timestamp_seconds": lambda: {(): _last_read(models)},
+        "mlpserve_model_info": lambda: _served(models),
+        "mlpserve_model_created_timestamp_seconds": lambda: _created(models),
+        "mlpserve_model_accuracy": lambda: _accuracy(models),
+        "mlpserve_models": lambda: _counted(models),
         "mlpserve_build_info": lambda: {build: 1},
         "mlpserve_start_timestamp_seconds": lambda: {(): started},
         "mlpserve_cpu_seconds_total": _CpuSeconds(),
@@ -54,23 +56,35 @@ def register_followers(observer: Observer, followers: Sequence[Follower]) -> Non
     observer.gauge("mlpserve_follower_alive", lambda: {(f.name,): f.alive for f in followers})
 
 
-def _served(manager: ModelManager) -> _Values:
-    if model := manager.current:
-        manifest = model.manifest
-        return {(manifest.model, str(manifest.version), manifest.digest): 1}
-    return {}
+def _last_read(models: Models) -> float:
+    """Return when the store was last readable for the model where that is longest ago."""
+    return min((manager.last_read for manager in models.managers.values()), default=0.0)
 
 
-def _created(manager: ModelManager) -> _Values:
-    if model := manager.current:
-        return {(str(model.manifest.version),): model.manifest.created.timestamp()}
-    return {}
+def _served(models: Models) -> _Values:
+    return {(m.model, str(m.version), m.digest): 1 for m in _manifests(models)}
 
 
-def _accuracy(manager: ModelManager) -> _Values:
-    model = manager.current
-    accuracy = model.manifest.metrics.get("accuracy") if model else None
-    return {} if model is None or accuracy is None else {(str(model.manifest.version),): accuracy}
+def _created(models: Models) -> _Values:
+    return {(m.model, str(m.version)): m.created.timestamp() for m in _manifests(models)}
+
+
+def _counted(models: Models) -> _Values:
+    managers = models.managers.values()
+    answering = sum(manager.current is not None for manager in managers)
+    return {("answering",): answering, ("waiting",): len(managers) - answering}
+
+
+def _manifests(models: Models) -> Iterator[Manifest]:
+    """Give the manifests of the versions that answer, of the models with gauges of their own."""
+    for manager in models.labelled():
+        if model := manager.current:
+            yield model.manifest
+
+
+def _accuracy(models: Models) -> _Values:
+    manifests = [m for m in _manifests(models) if "accuracy" in m.metrics]
+    return {(m.model, str(m.version)): m.metrics["accuracy"] for m in manifests}
 
 
 def _build(transport: StandardTransport) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,7 @@ from mlpserve_model.process.folders import cache_folder
 from mlpserve_model.process.follower import Follower
 from mlpserve_model.process.memory import usable_memory
 from mlpserve_model.store.cache import CachedStore
+from mlpserve_model.store.listing import ModelListing
 from mlpserve_model.store.reader import StoreReader
 from mlpserve_server.dataplane.admission import ByteLimiter, Limits, QueueLimit
 from mlpserve_server.dataplane.catalog import Catalog
@@ -24,7 +25,9 @@ from mlpserve_server.evidence.receipts import ReceiptIssuer
 from mlpserve_server.gauges import register_followers, register_gauges
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.lifecycle.models import Models
 from mlpserve_server.lifecycle.shadow import LOOK_SECONDS, Shadow
+from mlpserve_server.observability.observer import Observer
 from mlpserve_server.observability.telemetry import Telemetry
 from mlpserve_server.security.credentials import Credentials
 from mlpserve_server.settings import Settings, default_max_bytes
@@ -34,11 +37,11 @@ from mlpserve_server.transport.direct import DirectTransport
 from mlpserve_server.transport.grpc_core import unsupported
 from mlpserve_server.transport.health import NOT_SERVING, SERVING, Health
 from mlpserve_server.transport.services import (
-    PREDICTION_SERVICE,
     Backend,
     TransportError,
     channel_options,
     max_request_bytes,
+    readiness_of,
 )
 from mlpserve_server.transport.standard import StandardTransport
 
@@ -66,10 +69,15 @@ class Server:
         self._follows = True
         self._telemetry = Telemetry(settings, self._lost)
         observer = self._telemetry.observer
-        loader = Loader(_store(settings), settings.standby, observer, on_load=frame_of)
-        self._manager = ModelManager(loader, settings.serve, settings.shadow)
+        self._models = Models(
+            settings.model,
+            settings.default_model,
+            partial(_manager, settings, observer),
+            ModelListing(settings.store).names,
+            self._changed,
+        )
         self._shadow = (
-            Shadow(self._manager, settings.shadow_rows, self._is_busy, observer)
+            Shadow(self._models, settings.shadow_rows, self._is_busy, observer)
             if settings.shadow
             else None
         )
@@ -77,8 +85,7 @@ class Server:
         self._stopping = threading.Event()
         self._ready_lock = threading.Lock()
         self._health = Health()
-        self._ready = False
-        self._set_ready(False)
+        self._changed(self._models.managers)
         issuer = (
             ReceiptIssuer(self._access.receipt_keys, settings.audit_share, observer)
             if self._access.receipt_keys
@@ -86,7 +93,7 @@ class Server:
         )
         self._desk = (
             FeedbackDesk(
-                self._manager,
+                self._models,
                 self._access.receipt_keys,
                 FeedbackPlace(settings.feedback),
                 settings.feedback_rate,
@@ -97,12 +104,12 @@ class Server:
         )
         # Without metrics nobody would see it.
         self._drift = (
-            DriftWatch(self._manager, settings.drift_window, observer)
+            DriftWatch(self._models, settings.drift_window, observer)
             if settings.drift_window and self._telemetry.counts
             else None
         )
         data = DataPlane(
-            self._manager,
+            self._models,
             settings.max_batch,
             settings.max_rows,
             observer,
@@ -113,7 +120,7 @@ class Server:
         self._limits = _limits(settings)
         make = _transport(settings.transport)
         self._transport = make(
-            Backend(data, Catalog(self._manager), self._health, self._desk),
+            Backend(data, Catalog(self._models), self._health, self._desk),
             self._limits,
             self._access,
             channel_options(
@@ -121,7 +128,7 @@ class Server:
             ),
             observer,
         )
-        register_gauges(observer, self._manager, self._transport, lambda: self._ready)
+        register_gauges(observer, self._models, self._transport, lambda: self._ready)
         self._followers = self._make_followers()
         register_followers(observer, [*self._telemetry.followers, *self._followers])
 
@@ -163,9 +170,10 @@ class Server:
         if self._stopping.is_set():
             return
         self._stopping.set()
-        self._set_ready(False)
+        self._changed(self._models.managers)
         for follower in self._followers:
             follower.stop()
+        self._models.close()
         if self._shadow:
             self._shadow.stop()
         log.info("draining", extra={"seconds": self.settings.drain_seconds})
@@ -192,7 +200,7 @@ class Server:
 
     def _make_followers(self) -> list[Follower]:
         looks: list[tuple[str, Callable[[], object], float]] = [
-            ("store", self._look_at_store, self.settings.poll_seconds)
+            ("store", self._models.poll, self.settings.poll_seconds)
         ]
         looks += ((files.what, files.reload, self._access.pause) for files in self._access.files)
         if self._shadow:
@@ -205,31 +213,45 @@ class Server:
             for look in looks
         ]
 
-    def _look_at_store(self) -> None:
-        if self._manager.poll():
-            self._set_ready(True)  # after the model is in place
-
     def _lost(self) -> None:
         """Become not ready for good: a follower has ended, perhaps that of the tokens."""
         self._follows = False
-        self._set_ready(False)
+        self._changed(self._models.managers)
 
     def _is_busy(self) -> bool:
         """Return True if a quarter of the permitted calls is waiting."""
         return self._transport.waiting * 4 >= self._limits.queue.limit
 
-    def _set_ready(self, ready: bool) -> None:
+    def _changed(self, names: Iterable[str]) -> None:
+        """Have health say what is true of the server and of these models, which are in place."""
         with self._ready_lock:  # a draining server never becomes ready again
-            self._ready = ready and self._follows and not self._stopping.is_set()
-            self._health.set(PREDICTION_SERVICE, SERVING if self._ready else NOT_SERVING)
+            can_serve = self._follows and not self._stopping.is_set()
+            self._ready = can_serve and self._models.ready
+            self._report(None, self._ready)
+            for name in names:
+                if manager := self._models.managers.get(name):
+                    self._report(name, can_serve and manager.current is not None)
+                else:
+                    self._health.remove(readiness_of(name))
+
+    def _report(self, model: str | None, ready: bool) -> None:
+        self._health.set(readiness_of(model), SERVING if ready else NOT_SERVING)
 
 
-def _store(settings: Settings) -> StoreReader:
-    """Return the store; an object store gets a local cache, for a start while it is unreachable."""
+def _manager(settings: Settings, observer: Observer, model: str) -> ModelManager:
+    loader = Loader(_store(settings, model), settings.standby, observer, on_load=frame_of)
+    return ModelManager(loader, settings.serve, settings.shadow)
+
+
+def _store(settings: Settings, model: str) -> StoreReader:
+    """Return the store of a model.
+
+    An object store gets a local cache, for a start while it is unreachable.
+    """
     if isinstance(settings.store, Path):
-        return StoreReader(settings.store, settings.model)
+        return StoreReader(settings.store, model)
     folder = settings.cache_dir or cache_folder()
-    return CachedStore(settings.store, settings.model, folder, keep=settings.standby + 1)
+    return CachedStore(settings.store, model, folder, keep=settings.standby + 1)
 
 
 def _limits(settings: Settings) -> Limits:

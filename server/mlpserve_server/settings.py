@@ -1,8 +1,10 @@
 """The server's settings, read once in main."""
 
+import re
 from argparse import SUPPRESS, ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -11,10 +13,11 @@ from mlpserve_model.process.addresses import is_host_and_port
 from mlpserve_model.process.arguments import (
     MAX_VERSION,
     LogSettings,
+    PlaceSettings,
     SettingsParser,
-    StoreSettings,
     between,
     location,
+    model_name,
     setting,
 )
 from mlpserve_model.process.cpus import usable_cores
@@ -24,6 +27,8 @@ from mlpserve_model.store.location import Location
 __all__ = ["TRANSPORTS", "Settings", "default_max_bytes", "read_settings", "settings_parser"]
 
 TRANSPORTS = ("auto", "direct", "standard")
+# A model's name, or one with wildcards.
+_PATTERN = re.compile(r"[a-z0-9*?][a-z0-9._*?-]{0,62}")
 # What a worker takes by itself, with a small model; and the bounds of what requests get.
 _WORKER_BYTES, _MIN_REQUEST_BYTES, _MAX_REQUEST_BYTES = 128 << 20, 96 << 20, 2 << 30
 
@@ -59,9 +64,30 @@ def _selection(text: str) -> str:
 _COUNT, _DAY = between(1, 1_000_000, int), 86_400
 
 
+def _models(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise ArgumentTypeError("no model to serve")
+    for name in names:
+        if not _PATTERN.fullmatch(name):
+            raise ArgumentTypeError(
+                f"{name!r} is not a name or pattern of models: it must match {_PATTERN.pattern}"
+            )
+    return names
+
+
 @dataclass(frozen=True, kw_only=True)
-class Settings(LogSettings, StoreSettings):
+class Settings(LogSettings, PlaceSettings):
     """The settings of a server. Times are in seconds."""
+
+    model: tuple[str, ...] = setting(
+        ("mnist",),
+        "models in the store: names and patterns such as letters-* or *, separated by commas",
+        type=_models,
+    )
+    default_model: str | None = setting(
+        None, "model that answers calls that name none; the only one, if unset", type=model_name
+    )
 
     listen: tuple[str, ...] = setting(
         ("127.0.0.1:50051",),
@@ -231,6 +257,9 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
         )
     if settings.feedback and not settings.receipt_keys:
         parser.error("--feedback needs --receipt-keys: reports are verified by their receipts")
+    default, served = settings.default_model, settings.model
+    if default and not any(fnmatchcase(default, pattern) for pattern in served):
+        parser.error(f"--default-model {default} is not among --model {','.join(served)}")
     if reason := _insecure(settings):
         parser.error(reason)
     return settings

@@ -28,6 +28,7 @@ from mlpserve_server.settings import read_settings
 from mlpserve_server.transport.status import refusal_of
 from tests.fuzz.model import as_settings
 from tests.fuzz.target import scratch, split, target
+from tests.support.managers import models_of
 from tests.support.publishing import publish_to
 
 TOKEN = "a-token-of-24-characters"
@@ -98,7 +99,7 @@ def page_token(data: bytes) -> None:
 
 @target()
 def model_metadata(data: bytes) -> None:
-    catalog = OpenCatalog(_catalog(), _yes, max_batch=16)
+    catalog = OpenCatalog(_catalog(), lambda _: True, max_batch=16)
     if response := _response(_answer(lambda: catalog.model_metadata(data))):
         inference_pb2.ModelMetadataResponse.FromString(response)
     if response := _response(_answer(lambda: catalog.model_config(data))):
@@ -144,12 +145,12 @@ def _catalog() -> Catalog:
     publish_to(store, seed=1, promote=False)
     manager = ModelManager(Loader(store, standby=1), CHAMPION)
     assert manager.poll()
-    return Catalog(manager)
+    return Catalog(models_of(manager))
 
 
 @cache
 def _data_plane() -> DataPlane:
-    return DataPlane(_catalog().manager, max_batch=16, max_rows=32)
+    return DataPlane(_catalog().models, max_batch=16, max_rows=32)
 
 
 @cache

@@ -6,9 +6,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from mlpserve_model.errors import StoreError
 from mlpserve_model.store.atomic_files import Directory, make_folder
-from mlpserve_model.store.location import Bucket, Location, parse_location
+from mlpserve_model.store.location import Bucket, Location, missing_client, parse_location
 
 __all__ = ["Files", "open_files"]
 
@@ -113,8 +112,5 @@ def _bucket_files(bucket: Bucket) -> Files:
         from mlpserve_model.evidence.bucket_place import BucketFiles
         from mlpserve_model.store.object_client import open_objects
     except ModuleNotFoundError as error:
-        raise StoreError(
-            f"{bucket} needs the package {error.name}: install the extra object-store, "
-            "in a checkout: pip install '.[object-store]'"
-        ) from error
+        raise missing_client(bucket, error) from error
     return BucketFiles(open_objects(bucket, "", os.environ))

@@ -58,22 +58,28 @@ def location(text: str) -> Location:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _model_name(text: str) -> str:
+def model_name(text: str) -> str:
     if not NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"the model name {text!r} must match {NAME.pattern}")
     return text
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreSettings:
-    """A model in a store."""
+class PlaceSettings:
+    """A store."""
 
     store: Location = setting(
         Path("models"),
         "the store: a folder, or s3://, gs:// or az:// with BUCKET/PREFIX",
         type=location,
     )
-    model: str = setting("mnist", "name of the model in the store", type=_model_name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSettings(PlaceSettings):
+    """A model in a store."""
+
+    model: str = setting("mnist", "name of the model in the store", type=model_name)
 
 
 @dataclass(frozen=True, kw_only=True)

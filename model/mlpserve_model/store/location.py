@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlpserve_model.errors import StoreError
 
-__all__ = ["SCHEMES", "Bucket", "Location", "parse_location"]
+__all__ = ["SCHEMES", "Bucket", "Location", "missing_client", "parse_location"]
 
 SCHEMES = ("s3", "gs", "az")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
@@ -50,3 +50,11 @@ def parse_location(text: Path | Bucket | str) -> Location:
             f"each part of a prefix {_SEGMENT.pattern}"
         )
     return Bucket(scheme, name, prefix)
+
+
+def missing_client(place: Bucket, error: ModuleNotFoundError) -> StoreError:
+    """Return the error for an object store whose client is not installed."""
+    return StoreError(
+        f"{place} needs the package {error.name}: install the extra object-store, "
+        "in a checkout: pip install '.[object-store]'"
+    )

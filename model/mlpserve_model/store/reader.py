@@ -19,7 +19,7 @@ from mlpserve_model.format.records import (
 from mlpserve_model.format.version_files import StoredModel, compare, read_model, read_verified
 from mlpserve_model.store.backend import Backend
 from mlpserve_model.store.folder_backend import FolderBackend
-from mlpserve_model.store.location import Bucket, parse_location
+from mlpserve_model.store.location import Bucket, missing_client, parse_location
 
 __all__ = ["StoreReader", "translated"]
 
@@ -215,10 +215,7 @@ def _open(root: Path | Bucket, model: str) -> Backend:
     try:
         from mlpserve_model.store.object_backend import open_backend
     except ModuleNotFoundError as error:
-        raise StoreError(
-            f"{root} needs the package {error.name}: install the extra object-store, "
-            "in a checkout: pip install '.[object-store]'"
-        ) from error
+        raise missing_client(root, error) from error
     return open_backend(root, model)
 
 

@@ -12,13 +12,12 @@ from mlpserve_model import Manifest
 from mlpserve_server.dataplane import tensors
 from mlpserve_server.dataplane.frames import frame_of
 from mlpserve_server.dataplane.query import Computed, Selection
-from mlpserve_server.errors import InvalidInput, ModelNotFound
+from mlpserve_server.errors import InvalidInput
 
 __all__ = [
     "BatchCodec",
     "PredictQuery",
     "SingleCodec",
-    "check_name",
     "model_ref",
     "numbered",
     "parse",
@@ -120,12 +119,6 @@ def parse(kind: type[M], data: bytes) -> M:
     except DecodeError as error:
         name = kind.DESCRIPTOR.full_name
         raise InvalidInput("", f"the request is not a {name}: {error}") from error
-
-
-def check_name(name: str, served: str) -> None:
-    """Raise ModelNotFound for another model than the served one."""
-    if name != served:
-        raise ModelNotFound(f"there is no model {name[:63]!r}: served is {served}")
 
 
 def selection(selector: model_pb2.ModelSelector) -> Selection:

@@ -9,7 +9,13 @@ from typing import NamedTuple
 
 from mlpserve.v1 import feedback_pb2
 from mlpserve_model import CorruptVersion, Manifest, StoreError, VersionNotFound
-from mlpserve_model.evidence.receipts import InvalidReceipt, Receipt, ReceiptKeys, weights_of
+from mlpserve_model.evidence.receipts import (
+    RECEIPT_BYTES,
+    InvalidReceipt,
+    Receipt,
+    ReceiptKeys,
+    weights_of,
+)
 from mlpserve_model.evidence.records import MAX_NOTE, FeedbackPlace, ReportRecord
 from mlpserve_server.dataplane import codec, tensors
 from mlpserve_server.dataplane.predictions import Steps
@@ -18,6 +24,7 @@ from mlpserve_server.dataplane.wire import has_more_fields
 from mlpserve_server.errors import InvalidInput, NotReady, QuotaExceeded
 from mlpserve_server.evidence.quota import Quota
 from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.lifecycle.models import Models
 from mlpserve_server.observability.observer import Observer
 
 __all__ = ["MAX_REPORTS", "FeedbackDesk"]
@@ -45,7 +52,7 @@ class FeedbackDesk:
     """Verifies reports and keeps each of them once.
 
     Args:
-        manager: what the versions are read from.
+        models: what the versions are read from.
         keys: returns the keys in force that verify receipts.
         place: where reports are kept.
         rate: reports a minute for each source.
@@ -55,19 +62,20 @@ class FeedbackDesk:
 
     def __init__(
         self,
-        manager: ModelManager,
+        models: Models,
         keys: Callable[[], ReceiptKeys],
         place: FeedbackPlace,
         rate: float,
         observer: Observer,
     ) -> None:
-        self._manager = manager
+        self._models = models
+        self._last: ModelManager | None = None  # the model of the last report: mostly the next's
         self._keys = keys
         self._place = place
         self._quota = Quota(rate)
         self._observer = observer
         self._pool = futures.ThreadPoolExecutor(_WRITES_AT_ONCE, thread_name_prefix="reports")
-        self._stored_manifest = functools.lru_cache(_KEPT_MANIFESTS)(manager.store.manifest)
+        self._stored_manifest = functools.lru_cache(_KEPT_MANIFESTS)(_stored_manifest)
 
     def close(self) -> None:
         """End the threads."""
@@ -146,25 +154,39 @@ class FeedbackDesk:
         )
 
     def _verified(self, data: bytes, field: str, keys: ReceiptKeys) -> _Signed:
-        model = self._manager.store.model
         try:
-            receipt = keys.verify(data, model)
+            manager, receipt = self._signed(data, keys)
         except InvalidReceipt as error:
             raise InvalidInput(field, str(error)) from error
-        manifest = self._manifest(receipt.version, field)
+        manifest = self._manifest(manager, receipt.version, field)
         known = weights_of(manifest.digest) == receipt.weights
         if not known or receipt.label >= len(manifest.signature.class_names):
             raise InvalidInput(
                 field,
-                f"the receipt is of another {model} version {receipt.version} than the store has",
+                f"the receipt is of another {manifest.model} version {receipt.version} than the "
+                "store has",
             )
         return _Signed(data, receipt, manifest)
 
-    def _manifest(self, version: int, field: str) -> Manifest:
-        if model := self._manager.in_memory(version):
+    def _signed(self, data: bytes, keys: ReceiptKeys) -> tuple[ModelManager, Receipt]:
+        """Return the model whose answer a receipt is for: the tag covers its name, not the rest."""
+        managers = sorted(self._models.managers.values(), key=lambda m: m is not self._last)
+        for manager in managers:
+            try:
+                receipt = keys.verify(data, manager.store.model)
+            except InvalidReceipt:
+                if len(managers) == 1 or len(data) != RECEIPT_BYTES:
+                    raise
+            else:
+                self._last = manager
+                return manager, receipt
+        raise InvalidReceipt("not a receipt for an answer of a model here, or its key is withdrawn")
+
+    def _manifest(self, manager: ModelManager, version: int, field: str) -> Manifest:
+        if model := manager.in_memory(version):
             return model.manifest
         try:
-            return self._stored_manifest(version)
+            return self._stored_manifest(manager, version)
         except (VersionNotFound, CorruptVersion) as error:
             message = f"the receipt is of version {version}, which the store no longer has"
             raise InvalidInput(field, message) from error
@@ -191,7 +213,11 @@ class FeedbackDesk:
     def _count(self, record: ReportRecord) -> None:
         kind = "audit" if record.audit else "volunteered"
         answer = "right" if record.right else "wrong"
-        self._observer.count(_REPORTS, str(record.version), kind, answer)
+        self._observer.count(_REPORTS, record.model, str(record.version), kind, answer)
+
+
+def _stored_manifest(manager: ModelManager, version: int) -> Manifest:
+    return manager.store.manifest(version)
 
 
 def _truth(

@@ -9,6 +9,7 @@ from mlpserve.v1 import model_pb2
 from mlpserve_server.dataplane import codec
 from mlpserve_server.dataplane import oip_codec as open_inference
 from mlpserve_server.dataplane.catalog import Catalog
+from mlpserve_server.dataplane.descriptions import describe_model
 from mlpserve_server.errors import (
     InvalidInput,
     ModelNotFound,
@@ -58,12 +59,14 @@ class OpenCatalog:
 
     Args:
         catalog: What it describes.
-        serving: Returns the readiness.
+        serving: Returns the readiness of a model, and of the server where it is None.
         max_batch: The most instances in one request.
 
     """
 
-    def __init__(self, catalog: Catalog, serving: Callable[[], bool], max_batch: int) -> None:
+    def __init__(
+        self, catalog: Catalog, serving: Callable[[str | None], bool], max_batch: int
+    ) -> None:
         self._catalog = catalog
         self._serving = serving
         self._max_batch = max_batch
@@ -76,7 +79,7 @@ class OpenCatalog:
     def server_ready(self, request: bytes) -> bytes:
         """Answer a ServerReadyRequest, as health does for the predictions."""
         codec.parse(inference_pb2.ServerReadyRequest, request)
-        return inference_pb2.ServerReadyResponse(ready=self._serving()).SerializeToString()
+        return inference_pb2.ServerReadyResponse(ready=self._serving(None)).SerializeToString()
 
     def server_metadata(self, request: bytes) -> bytes:
         """Answer a ServerMetadataRequest."""
@@ -94,7 +97,7 @@ class OpenCatalog:
         except (ModelNotFound, NotReady):
             state = VersionState.STATE_UNSPECIFIED
         can_answer = state in (VersionState.STATE_ACTIVE, VersionState.STATE_STANDBY)
-        ready = self._serving() and can_answer
+        ready = can_answer and self._serving(message.name)
         return inference_pb2.ModelReadyResponse(ready=ready).SerializeToString()
 
     def model_metadata(self, request: bytes) -> bytes:
@@ -102,7 +105,8 @@ class OpenCatalog:
         message = codec.parse(inference_pb2.ModelMetadataRequest, request)
         described = self._in_order(message.name, message.version)
         version = described.ref.version
-        versions = [version] if message.version else self._catalog.manager.loaded
+        loaded = self._catalog.models.get(message.name).loaded
+        versions = [version] if message.version else loaded
         response = inference_pb2.ModelMetadataResponse(
             name=described.ref.name,
             versions=map(str, versions),
@@ -155,19 +159,17 @@ class OpenCatalog:
         return inference_pb2.RepositoryIndexResponse(models=models).SerializeToString()
 
     def _index(self) -> Iterator[_Index]:
-        manager = self._catalog.manager
-        name = manager.store.model
-        if versions := manager.loaded:
-            for version in versions:
+        for name, manager in sorted(self._catalog.models.managers.items()):
+            for version in manager.loaded:
                 yield _Index(name=name, version=str(version), state="READY")
-            return
-        described = self._catalog.describe_model(name)
-        loading = described.state == VersionState.STATE_LOADING
-        yield _Index(
-            name=name,
-            state="LOADING" if loading else "UNAVAILABLE",
-            reason=described.state_reason,
-        )
+            if not manager.loaded:
+                described = describe_model(manager)
+                loading = described.state == VersionState.STATE_LOADING
+                yield _Index(
+                    name=name,
+                    state="LOADING" if loading else "UNAVAILABLE",
+                    reason=described.state_reason,
+                )
 
     def _in_order(self, name: str, version: str) -> model_pb2.ModelVersion:
         """Return a version that is not damaged; raises ServingError."""
@@ -177,8 +179,8 @@ class OpenCatalog:
         return described
 
     def _described(self, name: str, version: str) -> model_pb2.ModelVersion:
-        codec.check_name(name, self._catalog.manager.store.model)
-        return self._catalog.describe(open_inference.selection(version, "version"))
+        chosen = open_inference.selection(version, "version")
+        return self._catalog.describe(chosen._replace(name=name))
 
 
 def _outputs(described: model_pb2.ModelVersion) -> list[_Tensor]:

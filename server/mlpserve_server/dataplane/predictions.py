@@ -14,14 +14,14 @@ import numpy as np
 from mlpserve_model import Manifest, StoredModel
 from mlpserve_server.dataplane import explanations, tensors
 from mlpserve_server.dataplane.admission import RowLimiter
-from mlpserve_server.dataplane.codec import BatchCodec, SingleCodec, check_name
+from mlpserve_server.dataplane.codec import BatchCodec, SingleCodec
 from mlpserve_server.dataplane.explanations import ExplainCodec
 from mlpserve_server.dataplane.oip_codec import InferCodec
 from mlpserve_server.dataplane.query import Codec, Computed, Decoder, Float32, Q, Query, Result
 from mlpserve_server.errors import Abandoned, NoReceipts, as_value
 from mlpserve_server.evidence.drift import DriftWatch
 from mlpserve_server.evidence.receipts import ReceiptIssuer
-from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.lifecycle.models import Models
 from mlpserve_server.lifecycle.shadow import Shadow
 from mlpserve_server.observability.observer import Observer
 
@@ -56,7 +56,7 @@ def complete(steps: Steps, active: Callable[[], bool]) -> Result:
 
 
 class DataPlane:
-    """Answers prediction requests with whatever the manager serves.
+    """Answers prediction requests with the models that are served.
 
     `may_load` tells whether a selected version may be read from the store on the way; where it
     may not, such a call is answered with NotInMemory and must be repeated on a thread that may
@@ -65,7 +65,7 @@ class DataPlane:
 
     def __init__(
         self,
-        manager: ModelManager,
+        models: Models,
         max_batch: int,
         max_rows: int,
         observer: Observer | None = None,
@@ -73,7 +73,7 @@ class DataPlane:
         issuer: ReceiptIssuer | None = None,
         drift: DriftWatch | None = None,
     ) -> None:
-        self.manager = manager
+        self._models = models
         self.max_batch = max_batch
         self._rows = RowLimiter(max_rows)
         self._observer = observer or Observer()
@@ -88,7 +88,7 @@ class DataPlane:
         """
         size = len(requests[0]) if len(requests) == 1 else 0
         if size > tensors.ANY_INSTANCE_BYTES and (
-            error := tensors.too_long(size, self.manager.max_inputs, _SINGLE.field)
+            error := tensors.too_long(size, self._models.max_inputs, _SINGLE.field)
         ):
             return [error]
         return self._answer(_SINGLE, requests, may_load)
@@ -201,9 +201,7 @@ class DataPlane:
         """Decode and check a request; raise ServingError."""
         query = codec.decode(request)
         version, alias, name = query.selection
-        if name is not None:
-            check_name(name, self.manager.store.model)
-        model = self.manager.get(version, alias, may_load=may_load)
+        model = self._models.get(name).get(version, alias, may_load=may_load)
         codec.check(query, model.manifest, self.max_batch)
         if query.receipts and self._issuer is None:
             raise NoReceipts()

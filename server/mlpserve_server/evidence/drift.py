@@ -22,6 +22,7 @@ from mlpserve_model.evidence.reference import (
 from mlpserve_model.evidence.statistics import class_shares
 from mlpserve_model.nn.network import logits
 from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.lifecycle.models import Models
 from mlpserve_server.lifecycle.sampling import RowRate
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.observability.recorder import MAX_CLASS_LENGTH, MAX_CLASSES
@@ -81,29 +82,25 @@ class Window:
 
 
 class DriftWatch:
-    """Samples rows that the served version answers, and compares them with its reference.
+    """Samples rows that served versions answer, and compares them with their references.
 
     A version without a reference is not watched.
 
     Args:
-        manager: what serves.
-        rows: the rows of the window.
+        models: what serves.
+        rows: the rows of a version's window.
         observer: what reads the gauges.
 
     """
 
-    def __init__(self, manager: ModelManager, rows: int, observer: Observer) -> None:
-        self._manager = manager
+    def __init__(self, models: Models, rows: int, observer: Observer) -> None:
+        self._models = models
         self._rows = rows
         self._observer = observer
         self._rate = RowRate(ROWS_PER_SECOND, _MAX_ROWS_AT_ONCE)
         self._waiting: deque[_Sample] = deque(maxlen=_MAX_WAITING)
-        self._watched: StoredModel | None = None  # of which samples are taken
-        self._looked_at: StoredModel | None = None  # whose reference was asked for
-        self._retry_at = 0.0
-        self._window: Window | None = None
-        self._compared_at = 0.0
-        self._values: Mapping[str, _Gauge] = {}
+        # By model. Replaced as a whole: calls read it without a lock.
+        self._watches: Mapping[str, _ModelDrift] = {}
 
     def start(self) -> None:
         """Show the gauges."""
@@ -118,7 +115,11 @@ class DriftWatch:
             self._observer.gauge(name, partial(self._value, name))
 
     def _value(self, gauge: str) -> _Gauge:
-        return self._values.get(gauge, {})
+        return {
+            (model, *labels): value
+            for model, watch in self._watches.items()
+            for labels, value in watch.values.get(gauge, {}).items()
+        }
 
     def offer(self, model: StoredModel, x: _Float32) -> None:
         """Sample some of these live rows, if it is time.
@@ -128,42 +129,84 @@ class DriftWatch:
             x: The instances, scaled, (rows, inputs).
 
         """
-        if model is self._watched and self._rate.is_due() and (rows := self._rate.take(len(x))):
+        if not self._rate.is_due():
+            return
+        watch = self._watches.get(model.manifest.model)
+        if watch and model is watch.watched and (rows := self._rate.take(len(x))):
             # Spread, since callers sort batches; a copy, since requests may be large.
             self._waiting.append(_Sample(model, x[:: len(x) // rows][:rows].copy()))
 
     def look(self) -> None:
         """Count what waits; a thread of its own calls this every LOOK_SECONDS."""
-        self._follow(self._manager.current)
+        managers = {manager.store.model: manager for manager in self._models.labelled()}
+        if managers.keys() != self._watches.keys():
+            self._watches = {
+                name: self._watches.get(name) or _ModelDrift(manager, self._rows)
+                for name, manager in managers.items()
+            }
+        for watch in self._watches.values():
+            watch.follow()
         while self._waiting:
             sample = self._waiting.popleft()
-            if self._window and sample.model is self._watched:
-                self._window.add(sample.model, sample.x)
-        now = time.monotonic()
-        if self._window and self._watched and now - self._compared_at >= _COMPARE_SECONDS:
-            self._compared_at = now
-            self._values = _gauges(self._watched, self._window)
+            if watch := self._watches.get(sample.model.manifest.model):
+                watch.add(sample)
+        for watch in self._watches.values():
+            watch.compare()
 
-    def _follow(self, served: StoredModel | None) -> None:
+
+class _ModelDrift:
+    """The drift of one model: of the version that is served.
+
+    Attributes:
+        watched: The version of which samples are taken, None if there is none.
+        values: The values of every gauge, by the labels after the model's.
+
+    """
+
+    def __init__(self, manager: ModelManager, rows: int) -> None:
+        self._manager = manager
+        self._rows = rows
+        self.watched: StoredModel | None = None
+        self.values: Mapping[str, _Gauge] = {}
+        self._looked_at: StoredModel | None = None  # whose reference was asked for
+        self._retry_at = 0.0
+        self._window: Window | None = None
+        self._compared_at = 0.0
+
+    def add(self, sample: _Sample) -> None:
+        """Count the rows of a sample of the watched version."""
+        if self._window and sample.model is self.watched:
+            self._window.add(sample.model, sample.x)
+
+    def compare(self) -> None:
+        """Renew the values, if it is time."""
+        now = time.monotonic()
+        if self._window and self.watched and now - self._compared_at >= _COMPARE_SECONDS:
+            self._compared_at = now
+            self.values = _gauges(self.watched, self._window)
+
+    def follow(self) -> None:
         """Begin a window for the served version, if it is another one than before."""
+        served = self._manager.current
         if served is None or (served is self._looked_at and time.monotonic() < self._retry_at):
             return
         if served is not self._looked_at:
-            self._watched = self._window = None
-            self._values = {}
+            self.watched = self._window = None
+            self.values = {}
         self._looked_at, self._retry_at = served, float("inf")
-        version = served.manifest.version
+        model, version = served.manifest.model, served.manifest.version
         try:
             reference = read_reference(self._manager.store, served.manifest)
         except (CorruptVersion, VersionNotFound) as error:
-            log.error("no drift watched", extra={"version": version, "reason": str(error)})
+            fields = {"model": model, "version": version, "reason": str(error)}
+            log.error("no drift watched", extra=fields)
             return
         except StoreError:  # which the follower of the store logs
             self._retry_at = time.monotonic() + _RETRY_SECONDS
             return
         if reference is not None:
             self._window = Window(reference, self._rows)
-            self._watched = served
+            self.watched = served
             self._compared_at = 0.0
 
 

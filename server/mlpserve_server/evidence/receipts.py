@@ -65,9 +65,9 @@ class ReceiptIssuer:
         labels = probabilities.argmax(axis=1).tolist()
         confidences = probabilities.max(axis=1).tolist()
         audits = [draw() < share for _ in rows]
-        drawn = sum(audits)
-        self._observer.count(_RECEIPTS, str(version), "audit", amount=drawn)
-        self._observer.count(_RECEIPTS, str(version), "plain", amount=len(audits) - drawn)
+        drawn, named = sum(audits), (manifest.model, str(version))
+        self._observer.count(_RECEIPTS, *named, "audit", amount=drawn)
+        self._observer.count(_RECEIPTS, *named, "plain", amount=len(audits) - drawn)
         each = zip(audits, labels, confidences, serials, map(hash_row, rows), strict=False)
         return [
             _FIELD + sign(audit, version, now, label, _steps(p), weights, n & _MASK, row_hash)

@@ -181,7 +181,8 @@ class Loader:
         seconds = round(time.monotonic() - started, 4)
         self._observer.count("mlpserve_model_loads_total", "loaded")
         self._observer.observe("mlpserve_model_load_seconds", seconds)
-        log.info("model loaded", extra={"version": version, "seconds": seconds})
+        fields = {"model": self.store.model, "version": version, "seconds": seconds}
+        log.info("model loaded", extra=fields)
         return model
 
     def _is_replaced(self, model: StoredModel) -> bool:
@@ -211,7 +212,8 @@ class Loader:
         known = self._failures.get(version)
         self._failures[version] = _Failure(reason, manifest, retry_at)
         if known is None or known.reason != reason:
-            log.error("version refused", extra={"version": version, "reason": reason})
+            fields = {"model": self.store.model, "version": version, "reason": reason}
+            log.error("version refused", extra=fields)
 
 
 def _result(error: StoreError) -> str:

@@ -166,11 +166,15 @@ class ModelManager:
             aliases = self._last_seen.store.aliases()
             model = self._find_served(self._last_seen, aliases, [])
         except StoreError as error:
-            log.error("the cache cannot be read", extra={"reason": str(error)})
+            fields = {"model": self.store.model, "reason": str(error)}
+            log.error("the cache cannot be read", extra=fields)
             return False
         if model is None:
             return False
         self.aliases = aliases
-        fields = {"version": model.manifest.version, "store": str(self.store.root)}
+        fields = {
+            "model": self.store.model, "version": model.manifest.version,
+            "store": str(self.store.root),
+        }  # fmt: skip
         log.warning("serving what was last seen of the store", extra=fields)
         return self._switch_to(model)

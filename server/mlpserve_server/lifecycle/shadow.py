@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpserve_model import Signature, StoredModel
-from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.lifecycle.models import Models
 from mlpserve_server.lifecycle.sampling import RowRate
 from mlpserve_server.observability.observer import Observer
 
@@ -63,29 +63,30 @@ def compare(live: Float32, shadow: Float32) -> Comparison:
 
 
 class Shadow:
-    """Sends at most `rows_per_second` of the live rows through the manager's shadow as well.
+    """Sends at most `rows_per_second` of the live rows through their model's shadow as well.
 
-    Rows that the served version answers are sampled while the shadow is another version with the
+    Rows that a served version answers are sampled while the shadow is another version with the
     same signature. The sample is dropped while `busy()` is true, which means that live calls pile
     up, and while too many rows are in the queue.
     """
 
     def __init__(
         self,
-        manager: ModelManager,
+        models: Models,
         rows_per_second: float,
         busy: Callable[[], bool],
         observer: Observer,
     ) -> None:
-        self._manager = manager
+        self._models = models
         self._rate = RowRate(rows_per_second, _MAX_ROWS_AT_ONCE)
         self._busy = busy
         self._observer = observer
         self._waiting: deque[_Sample] = deque()
         self._waiting_rows = 0
         self._lock = threading.Lock()  # guards the two above, briefly
-        self._logged: _Pair = (None, None)
-        self._compared: tuple[_Pair, bool] = ((None, None), False)  # whether they are comparable
+        self._logged: dict[str, _Pair] = {}
+        # By model: the pair, and whether the two are comparable.
+        self._compared: dict[str, tuple[_Pair, bool]] = {}
         self._ending = threading.Event()
 
     def start(self) -> None:
@@ -108,13 +109,17 @@ class Shadow:
         # Most calls return here: about 100 calls a second pay for what follows.
         if not self._rate.is_due():
             return
-        shadow = self._manager.shadow
-        if shadow is None or model is not self._manager.current or self._ending.is_set():
+        name = model.manifest.model
+        manager = self._models.managers.get(name)
+        shadow = manager.shadow if manager else None
+        if manager is None or shadow is None or model is not manager.current:
             return
-        pair, comparable = self._compared
+        if self._ending.is_set():
+            return
+        pair, comparable = self._compared.get(name, ((None, None), False))
         if pair[0] is not model or pair[1] is not shadow:
             comparable = not _obstacle(model, shadow)
-            self._compared = (model, shadow), comparable
+            self._compared[name] = (model, shadow), comparable
         if comparable and (rows := self._rate.take(len(x))):
             if self._busy():
                 self._dropped(rows)
@@ -151,7 +156,8 @@ class Shadow:
         The thread gives way by doing little at a time. A lower priority in the system would be
         worse: a thread that is not scheduled may hold the interpreter's lock.
         """
-        self._log_pair()
+        for name, manager in self._models.managers.items():
+            self._log_pair(name, (manager.current, manager.shadow))
         self._compare_waiting()
 
     def _compare_waiting(self) -> None:
@@ -167,31 +173,33 @@ class Shadow:
                 return
 
     def _count(self, shadow: StoredModel, found: Comparison) -> None:
-        version = str(shadow.manifest.version)
-        self._observer.count(ROWS, version, "agreed", amount=found.agreed)
-        self._observer.count(ROWS, version, "differed", amount=found.rows - found.agreed)
-        self._observer.count(DIFFERENCE, version, amount=found.difference)
+        named = shadow.manifest.model, str(shadow.manifest.version)
+        self._observer.count(ROWS, *named, "agreed", amount=found.agreed)
+        self._observer.count(ROWS, *named, "differed", amount=found.rows - found.agreed)
+        self._observer.count(DIFFERENCE, *named, amount=found.difference)
 
     def _info(self) -> dict[tuple[str, ...], float]:
-        shadow = self._manager.shadow
-        return {(str(shadow.manifest.version),): 1.0} if shadow else {}
+        shadows = (manager.shadow for manager in self._models.labelled())
+        return {(s.manifest.model, str(s.manifest.version)): 1.0 for s in shadows if s}
 
     def _dropped(self, rows: int) -> None:
         self._observer.count(DROPPED, amount=rows)
 
-    def _log_pair(self) -> None:
-        """Log which versions are compared, whenever they change."""
-        live, shadow = self._manager.current, self._manager.shadow
-        if live is self._logged[0] and shadow is self._logged[1]:
+    def _log_pair(self, model: str, pair: _Pair) -> None:
+        """Log which versions of a model are compared, whenever they change."""
+        live, shadow = pair
+        logged = self._logged.get(model, (None, None))
+        if live is logged[0] and shadow is logged[1]:
             return
-        self._logged = live, shadow
+        self._logged[model] = pair
         beside, version = (model and model.manifest.version for model in (live, shadow))
         reason = _obstacle(live, shadow) if live and shadow else "one of the two is not there"
         if reason:
-            fields = {"version": version, "beside": beside, "reason": reason}
+            fields = {"model": model, "version": version, "beside": beside, "reason": reason}
             log.info("not shadowing", extra=fields)
         else:
-            log.info("shadowing", extra={"version": version, "beside": beside})
+            fields = {"model": model, "version": version, "beside": beside}
+            log.info("shadowing", extra=fields)
 
 
 def _obstacle(live: StoredModel, shadow: StoredModel) -> str:

@@ -50,13 +50,14 @@ class StoreState:
         """Log a fault, unless the last poll had the same."""
         if str(error) != self.fault:
             self.fault = str(error)
-            log.error("the store cannot be read", extra={"reason": self.fault})
+            fields = {"model": self._store.model, "reason": self.fault}
+            log.error("the store cannot be read", extra=fields)
 
     def is_back(self) -> None:
         """Log that the fault is over, if there was one."""
         if self.fault:
             self.fault = ""
-            log.info("the store can be read again")
+            log.info("the store can be read again", extra={"model": self._store.model})
 
     def waits_for(self, selected: str) -> str:
         """Return why there is no model for this selection, for callers: the log has the fault."""
@@ -72,7 +73,8 @@ class StoreState:
         root, reason = self._store.root, self.waits_for(selected)
         if isinstance(root, Path) and _is_missing(root):
             reason = f"there is no folder {root} yet, or its name is wrong"
-        log.info("waiting for a model", extra={"reason": reason, "store": str(root)})
+        fields = {"model": self._store.model, "reason": reason, "store": str(root)}
+        log.info("waiting for a model", extra=fields)
 
 
 def _is_missing(folder: Path) -> bool:

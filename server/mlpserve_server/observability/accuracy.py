@@ -14,22 +14,22 @@ def live_accuracy(reports: Mapping[tuple[str, ...], float]) -> dict[str, _Series
     """Return the gauges of live accuracy by their names.
 
     Args:
-        reports: the reports so far, by version, kind and answer.
+        reports: the reports so far, by model, version, kind and answer.
 
     """
-    audited: defaultdict[str, dict[str, int]] = defaultdict(lambda: {"right": 0, "wrong": 0})
-    for (version, kind, answer), count in reports.items():
+    audited: defaultdict[tuple[str, str], dict[str, int]] = defaultdict(lambda: {"right": 0, "wrong": 0})
+    for (model, version, kind, answer), count in reports.items():
         if kind == "audit":
-            audited[version][answer] += int(count)
+            audited[model, version][answer] += int(count)
     shares: _Series = {}
     bounds: _Series = {}
-    for version, answers in audited.items():
+    for named, answers in audited.items():
         right, rows = answers["right"], sum(answers.values())
-        shares[version,] = right / rows
+        shares[named] = right / rows
         for interval, between in (
             ("wilson", wilson_interval(right, rows)),
             ("sequence", confidence_sequence(right, rows)),
         ):
             for side, value in zip(("low", "high"), between, strict=True):
-                bounds[version, interval, side] = value
+                bounds[(*named, interval, side)] = value
     return {"mlpserve_audit_accuracy": shares, "mlpserve_audit_accuracy_bound": bounds}

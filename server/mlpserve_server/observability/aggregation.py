@@ -23,8 +23,10 @@ from mlpserve_server.observability.metrics import METRICS, OTHER, Metric, Metric
 
 __all__ = ["WorkerAggregator"]
 
-# Maximum number of versions with labels of their own: those with the highest numbers.
+# Maximum number of versions of a model with labels of their own: those with the highest numbers.
 MAX_VERSIONS = 10
+# Maximum number of models with labels of their own: those that were called first.
+MAX_MODELS = 100
 
 _OVER_WORKERS: dict[str, Callable[[list[float]], float]] = {
     "sum": sum,
@@ -43,7 +45,7 @@ class WorkerAggregator(Collector):
         self._counters: defaultdict[tuple[str, _Labels], float] = defaultdict(float)
         self._histograms: dict[tuple[str, _Labels], list[float]] = {}
         self._gauges: dict[int, dict[tuple[str, _Labels], float]] = defaultdict(dict)
-        self._versions: set[int] = set()
+        self._versions: defaultdict[str, set[int]] = defaultdict(set)  # by model
         # Known series exist from the start: of one that appears with its first count, Prometheus
         # cannot compute a rate.
         self.add(0, [(m.name, k, _zero(m)) for m in METRICS.values() for k in m.known])
@@ -92,34 +94,39 @@ class WorkerAggregator(Collector):
         return {k: _OVER_WORKERS[METRICS[k[0]].over_workers](v) for k, v in values.items()}
 
     def _bounded(self, metric: Metric, labels: _Labels) -> _Labels:
-        """Return the labels, with "other" for a version that has no label of its own.
+        """Return the labels, with "other" for models and versions without a label of their own.
 
         The versions with labels only rise, and the counts of one that loses its label are added to
         "other": no series decreases, and no count is lost.
         """
         if "version" not in metric.labels:
             return labels
-        version = labels[metric.labels.index("version")]
-        if version != OTHER and int(version) not in self._versions:
-            self._versions.add(int(version))
-            if len(self._versions) > MAX_VERSIONS:
-                self._fold(min(self._versions))
-                self._versions.remove(min(self._versions))
-        named = version != OTHER and int(version) in self._versions
-        return labels if named else _folded(metric, labels)
+        named = dict(zip(metric.labels, labels, strict=True))
+        model, version = named["model"], named["version"]
+        if model == OTHER or (model not in self._versions and len(self._versions) >= MAX_MODELS):
+            return _folded(metric, labels, "model", "version", "class")
+        versions = self._versions[model]
+        if version != OTHER and int(version) not in versions:
+            versions.add(int(version))
+            if len(versions) > MAX_VERSIONS:
+                self._fold(model, min(versions))
+                versions.remove(min(versions))
+        has_label = version != OTHER and int(version) in versions
+        return labels if has_label else _folded(metric, labels, "version", "class")
 
-    def _fold(self, version: int) -> None:
+    def _fold(self, model: str, version: int) -> None:
         for series in (self._counters, self._histograms):
             for name, labels in list(series):
                 metric = METRICS[name]
                 named = dict(zip(metric.labels, labels, strict=True))
-                if named.get("version") == str(version):
-                    self._count(metric, _folded(metric, labels), series.pop((name, labels)))
+                if (named.get("model"), named.get("version")) == (model, str(version)):
+                    folded = _folded(metric, labels, "version", "class")
+                    self._count(metric, folded, series.pop((name, labels)))
 
 
-def _folded(metric: Metric, labels: _Labels) -> _Labels:
+def _folded(metric: Metric, labels: _Labels, *names: str) -> _Labels:
     named = zip(metric.labels, labels, strict=True)
-    return tuple(OTHER if name in ("version", "class") else value for name, value in named)
+    return tuple(OTHER if name in names else value for name, value in named)
 
 
 def _zero(metric: Metric) -> Any:

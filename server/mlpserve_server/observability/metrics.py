@@ -107,10 +107,12 @@ METRICS = {
         _gauge("mlpserve_rows_in_flight", "rows of batches in flight"),
         _histogram("mlpserve_product_rows", "rows in one matrix product", _ROWS),
         _counter(
-            "mlpserve_predictions_total", "rows by predicted class", version=(), **{"class": ()}
+            "mlpserve_predictions_total", "rows by predicted class",
+            model=(), version=(), **{"class": ()}
         ),
         _histogram(
-            "mlpserve_confidence", "highest probability of each row", _CONFIDENCES, version=()
+            "mlpserve_confidence", "highest probability of each row", _CONFIDENCES,
+            model=(), version=()
         ),
         _gauge(
             "mlpserve_model_info", "1 for the version that answers calls which select none",
@@ -119,7 +121,11 @@ METRICS = {
         _gauge(
             "mlpserve_model_created_timestamp_seconds",
             "Unix time at which the version that answers was published",
-            "version", over_workers="max",
+            "model", "version", over_workers="max",
+        ),
+        _gauge(
+            "mlpserve_models", "models that are served: answering, or waiting for a version",
+            "state", over_workers="max",
         ),
         _counter(
             "mlpserve_model_loads_total",
@@ -135,17 +141,17 @@ METRICS = {
         ),
         _gauge(
             "mlpserve_shadow_info", "1 for the version that is compared with the one that answers",
-            "version", over_workers="max",
+            "model", "version", over_workers="max",
         ),
         _counter(
             "mlpserve_shadow_rows_total",
             "rows compared: the shadow predicts the same class (agreed) or another (differed)",
-            version=(), result=("agreed", "differed"),
+            model=(), version=(), result=("agreed", "differed"),
         ),
         _counter(
             "mlpserve_shadow_difference_total",
             "sum over the rows compared of the mean absolute difference of their probabilities",
-            version=(),
+            model=(), version=(),
         ),
         _counter(
             "mlpserve_shadow_dropped_rows_total",
@@ -154,61 +160,62 @@ METRICS = {
         _counter(
             "mlpserve_receipts_total",
             "receipts given out: drawn for the audit (audit) or not (plain)",
-            version=(), kind=("audit", "plain"),
+            model=(), version=(), kind=("audit", "plain"),
         ),
         _counter(
             "mlpserve_reports_total",
             "reports kept: of answers drawn for the audit (audit) or of others (volunteered), "
             "whose predicted class was the true one (right) or not (wrong)",
-            version=(), kind=("audit", "volunteered"), answer=("right", "wrong"),
+            model=(), version=(), kind=("audit", "volunteered"), answer=("right", "wrong"),
         ),
         _gauge(
             "mlpserve_audit_accuracy",
             "share of right answers among the audited reports that this server has kept since it "
             "started",
-            "version",
+            "model", "version",
         ),
         _gauge(
             "mlpserve_audit_accuracy_bound",
             "95 % bounds (low, high) of the accuracy, for one look (wilson) and for any number of "
             "looks (sequence)",
-            "version", "interval", "side",
+            "model", "version", "interval", "side",
         ),
         _gauge(
             "mlpserve_model_accuracy", "accuracy on the holdout of the version that answers",
-            "version", over_workers="max",
+            "model", "version", over_workers="max",
         ),
         _counter(
             "mlpserve_reports_known_total",
             "reports not kept because their receipts had been reported before",
         ),
         _gauge(
-            "mlpserve_drift_rows", "sampled rows that are compared with the holdout", "version",
+            "mlpserve_drift_rows", "sampled rows that are compared with the holdout",
+            "model", "version",
         ),
         _gauge(
             "mlpserve_drift_p_value",
             "probability of such a difference from the holdout, or a larger one, without drift: of "
             "the predicted classes, the confidence, the energy and the mean input, by the worker "
             "where it is smallest",
-            "version", "signal", over_workers="min",
+            "model", "version", "signal", over_workers="min",
         ),
         _gauge(
             "mlpserve_drift_psi", "population stability index of the rows and the holdout",
-            "version", "signal", over_workers="max",
+            "model", "version", "signal", over_workers="max",
         ),
         _gauge(
             "mlpserve_drift_psi_threshold",
             "what the index exceeds with probability 5 % without drift, for so many rows",
-            "version", "signal", over_workers="max",
+            "model", "version", "signal", over_workers="max",
         ),
         _gauge(
             "mlpserve_drift_class_share",
             "estimated share of the true class among the sampled rows, if only the shares changed",
-            "version", "class", over_workers="mean",
+            "model", "version", "class", over_workers="mean",
         ),
         _gauge(
             "mlpserve_drift_class_share_expected", "share of the true class in the holdout",
-            "version", "class", over_workers="max",
+            "model", "version", "class", over_workers="max",
         ),
         _counter(
             "mlpserve_grpc_errors_total",

@@ -194,13 +194,13 @@ class Recorder(Observer):
         # By the manifest itself: a number may stand for another one after a swap.
         manifests = {id(manifest): manifest for manifest, _, _ in products}
         for manifest in manifests.values():
-            version = manifest.version
+            named = manifest.model, str(manifest.version)
             mine = [(labels, c) for m, labels, c in products if m is manifest]
             confidences = np.concatenate([c for _, c in mine])
             counts = np.bincount(np.concatenate([labels for labels, _ in mine])).tolist()
-            report.append(_distribution("mlpserve_confidence", confidences, str(version)))
+            report.append(_distribution("mlpserve_confidence", confidences, *named))
             report += [
-                ("mlpserve_predictions_total", (str(version), _class(manifest, label)), count)
+                ("mlpserve_predictions_total", (*named, _class(manifest, label)), count)
                 for label, count in enumerate(counts)
                 if count
             ]

@@ -39,11 +39,20 @@ class Health:
 
     def set(self, service: str, status: Any) -> None:
         """Change a service's status and tell its watchers, without waiting for them."""
+        self._change(service, status)
+
+    def _change(self, service: str, status: Any) -> None:
         with self._lock:
             self._status[service] = status
+            if status == _UNKNOWN:
+                del self._status[service]
             watchers = [w for w in self._watchers if w.service == service]
         for watcher in watchers:
             self.watch_pool.submit(watcher.tell, self._status_of)
+
+    def remove(self, service: str) -> None:
+        """Forget a service: its watchers hear that it is unknown."""
+        self._change(service, _UNKNOWN)
 
     def end_watches(self) -> None:
         """End every Watch: clients ask again where calls are answered."""

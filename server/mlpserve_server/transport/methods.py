@@ -28,6 +28,7 @@ from mlpserve_server.transport.services import (
     MODEL_SERVICE,
     PREDICTION_SERVICE,
     Backend,
+    readiness_of,
 )
 
 __all__ = ["Method", "Pools", "methods_by_service"]
@@ -112,7 +113,7 @@ def _model_service(backend: Backend, pools: Pools) -> dict[str, Method]:
 def _inference_service(backend: Backend, pools: Pools) -> dict[str, Method]:
     data, health = backend.data, backend.health
     catalog = OpenCatalog(
-        backend.catalog, lambda: health.serving(PREDICTION_SERVICE), data.max_batch
+        backend.catalog, lambda name: health.serving(readiness_of(name)), data.max_batch
     )
     infer = unary_handler(
         run_to_end(data.infer_in_steps), pools.batches, COPIES * pools.limits.max_request

@@ -26,6 +26,7 @@ __all__ = [
     "channel_options",
     "max_request_bytes",
     "metadata_is_too_large",
+    "readiness_of",
 ]
 
 PREDICTION_SERVICE = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
@@ -120,6 +121,11 @@ def channel_options(
         ("grpc.max_connection_age_grace_ms", _NEVER_MS),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
     ]
+
+
+def readiness_of(model: str | None) -> str:
+    """Return the health service of a model's predictions; of all of them where it is None."""
+    return PREDICTION_SERVICE if model is None else f"{PREDICTION_SERVICE}/{model}"
 
 
 def max_request_bytes(budget: int) -> int:

@@ -22,6 +22,7 @@ from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.shadow import Shadow
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.observability.recorder import Recorder
+from tests.support.managers import models_of
 from tests.support.publishing import Publish
 from tests.support.server import Refuse, Serve, Stubs
 from tests.support.waiting import eventually
@@ -250,7 +251,7 @@ def test_two_models_of_one_number_in_one_product_answer_each_by_itself(
     models = itertools.cycle(two_of_one_number)
     monkeypatch.setattr(manager, "get", lambda *_, **__: next(models))
     request = pb.PredictRequest(instance=INSTANCE).SerializeToString()
-    answers = DataPlane(manager, max_batch=8, max_rows=8).predict([request] * 4)
+    answers = DataPlane(models_of(manager), max_batch=8, max_rows=8).predict([request] * 4)
     digests = [
         pb.PredictResponse.FromString(answer.response).model.digest
         for answer in answers
@@ -274,7 +275,7 @@ def test_predictions_of_two_models_of_one_number_are_counted_by_their_own_class_
         labels for report in reports for name, labels, *_ in report
         if name == "mlpserve_predictions_total"
     ]  # fmt: skip
-    assert sorted(counted) == [("1", "b"), ("1", "star")]
+    assert sorted(counted) == [("mnist", "1", "b"), ("mnist", "1", "star")]
 
 
 def test_a_shadow_of_the_served_number_with_other_weights_is_compared(
@@ -283,5 +284,5 @@ def test_a_shadow_of_the_served_number_with_other_weights_is_compared(
     caplog.set_level(logging.INFO)
     manager = ModelManager(Loader(store), "champion")
     manager.current, manager.shadow = two_of_one_number
-    Shadow(manager, 1.0, lambda: False, Observer()).look()
+    Shadow(models_of(manager), 1.0, lambda: False, Observer()).look()
     assert [record.message for record in caplog.records] == ["shadowing"]

@@ -23,6 +23,7 @@ from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.shadow import DIFFERENCE, DROPPED, ROWS, Shadow, compare
 from mlpserve_server.observability.observer import Observer
+from tests.support.managers import models_of
 from tests.support.publishing import Publish
 from tests.support.server import Serve
 from tests.support.waiting import eventually
@@ -43,7 +44,7 @@ class Tally(Observer):
         self.totals[metric, *labels] += amount
 
     def compared(self, version: int = 2) -> float:
-        return sum(self.totals[ROWS, str(version), how] for how in ("agreed", "differed"))
+        return sum(self.totals[ROWS, "mnist", str(version), how] for how in ("agreed", "differed"))
 
     @property
     def dropped(self) -> float:
@@ -58,8 +59,8 @@ class Setup:
         self.busy = False
         self.manager = ModelManager(Loader(store, 3, self.tally), serve, "challenger")
         self.manager.poll()
-        self.shadow = Shadow(self.manager, rate, lambda: self.busy, self.tally)
-        self.data = DataPlane(self.manager, 8192, 8192, self.tally, self.shadow)
+        self.shadow = Shadow(models_of(self.manager), rate, lambda: self.busy, self.tally)
+        self.data = DataPlane(models_of(self.manager), 8192, 8192, self.tally, self.shadow)
 
         self.follower = Follower("shadow", self.shadow.look, 0.01)
 
@@ -143,8 +144,8 @@ def test_a_copy_of_the_served_version_agrees_in_every_row(
         time.sleep(0.002)
     eventually(lambda: setup.tally.compared() + setup.tally.dropped == 2000)
     assert setup.tally.compared() > 500
-    assert setup.tally.totals[ROWS, "2", "differed"] == 0
-    assert setup.tally.totals[DIFFERENCE, "2"] < 1e-6 * setup.tally.compared()
+    assert setup.tally.totals[ROWS, "mnist", "2", "differed"] == 0
+    assert setup.tally.totals[DIFFERENCE, "mnist", "2"] < 1e-6 * setup.tally.compared()
 
 
 def test_another_model_is_compared_as_by_hand(
@@ -161,12 +162,12 @@ def test_another_model_is_compared_as_by_hand(
     live, challenger = (store.load(version).predict(x) for version in (1, 2))
     same = sum(int(a.argmax() == b.argmax()) for a, b in zip(live, challenger, strict=True))
     assert 0 < same < 60
-    assert setup.tally.totals[ROWS, "2", "agreed"] == same
+    assert setup.tally.totals[ROWS, "mnist", "2", "agreed"] == same
     by_hand = sum(
         sum(abs(float(p) - float(q)) for p, q in zip(a, b, strict=True)) / 3
         for a, b in zip(live, challenger, strict=True)
     )
-    assert setup.tally.totals[DIFFERENCE, "2"] == pytest.approx(by_hand, rel=1e-4)
+    assert setup.tally.totals[DIFFERENCE, "mnist", "2"] == pytest.approx(by_hand, rel=1e-4)
     assert setup.tally.dropped == 0
 
 

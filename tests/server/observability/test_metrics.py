@@ -13,7 +13,7 @@ import pytest
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store
-from mlpserve_server.observability.aggregation import MAX_VERSIONS, WorkerAggregator
+from mlpserve_server.observability.aggregation import MAX_MODELS, MAX_VERSIONS, WorkerAggregator
 from mlpserve_server.observability.metrics import METRICS
 from tests.support.publishing import Publish
 from tests.support.server import Run, Serve, Stubs
@@ -186,7 +186,7 @@ def test_versions_beyond_a_number_are_counted_together_and_nothing_goes_back() -
     seen: dict[tuple[str, ...], float] = {}
     numbers = np.random.default_rng(0).permutation(100) + 1
     for count, version in enumerate(numbers, start=1):
-        report = [("mlpserve_predictions_total", (str(version), "star"), 1)]
+        report = [("mlpserve_predictions_total", ("mnist", str(version), "star"), 1)]
         totals.add(count % 2, report)
         (family,) = (f for f in totals.collect() if f.name == "mlpserve_predictions")
         now = {tuple(s.labels.values()): s.value for s in family.samples}
@@ -195,7 +195,19 @@ def test_versions_beyond_a_number_are_counted_together_and_nothing_goes_back() -
         assert all(now[labels] >= value for labels, value in seen.items() if labels in now)
         seen = now
     newest = {str(version) for version in range(101 - MAX_VERSIONS, 101)}
-    assert {version for version, _ in seen} == newest | {"other"}
+    assert {version for _, version, _ in seen} == newest | {"other"}
+
+
+def test_models_beyond_a_number_are_counted_together_and_no_row_is_lost() -> None:
+    totals = WorkerAggregator()
+    for number in range(3 * MAX_MODELS):
+        labels = (f"m{number}", str(number % 5 + 1), "star")
+        totals.add(0, [("mlpserve_predictions_total", labels, 2)])
+    (family,) = (f for f in totals.collect() if f.name == "mlpserve_predictions")
+    counts = {tuple(s.labels.values()): s.value for s in family.samples}
+    assert len(counts) == MAX_MODELS + 1
+    assert counts["other", "other", "other"] == 4 * MAX_MODELS
+    assert sum(counts.values()) == 6 * MAX_MODELS
 
 
 def test_without_a_setting_there_is_no_endpoint(serve: Serve) -> None:
