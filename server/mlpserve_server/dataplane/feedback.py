@@ -109,8 +109,10 @@ class FeedbackDesk:
         ]
         if seconds := self._quota.take(source, len(records)):
             raise QuotaExceeded(seconds)
+        # Of two reports on one answer the first counts, whichever would be written first.
+        firsts = {record.tag: record for record in reversed(records)}
         recorded = 0
-        for chunk in _chunks(records):
+        for chunk in _chunks([*firsts.values()]):
             yield
             recorded += self._keep(chunk)
         known = len(records) - recorded

@@ -148,8 +148,8 @@ class DriftWatch:
             watch.follow()
         while self._waiting:
             sample = self._waiting.popleft()
-            if watch := self._watches.get(sample.model.manifest.model):
-                watch.add(sample)
+            if found := self._watches.get(sample.model.manifest.model):
+                found.add(sample)
         for watch in self._watches.values():
             watch.compare()
 

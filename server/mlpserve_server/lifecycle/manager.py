@@ -166,13 +166,13 @@ class ModelManager:
             aliases = self._last_seen.store.aliases()
             model = self._find_served(self._last_seen, aliases, [])
         except StoreError as error:
-            fields = {"model": self.store.model, "reason": str(error)}
-            log.error("the cache cannot be read", extra=fields)
+            reason = {"model": self.store.model, "reason": str(error)}
+            log.error("the cache cannot be read", extra=reason)
             return False
         if model is None:
             return False
         self.aliases = aliases
-        fields = {
+        fields: dict[str, object] = {
             "model": self.store.model, "version": model.manifest.version,
             "store": str(self.store.root),
         }  # fmt: skip

@@ -17,7 +17,9 @@ def live_accuracy(reports: Mapping[tuple[str, ...], float]) -> dict[str, _Series
         reports: the reports so far, by model, version, kind and answer.
 
     """
-    audited: defaultdict[tuple[str, str], dict[str, int]] = defaultdict(lambda: {"right": 0, "wrong": 0})
+    audited: defaultdict[tuple[str, str], dict[str, int]] = defaultdict(
+        lambda: {"right": 0, "wrong": 0}
+    )
     for (model, version, kind, answer), count in reports.items():
         if kind == "audit":
             audited[model, version][answer] += int(count)

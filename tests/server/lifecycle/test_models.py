@@ -23,6 +23,7 @@ from tests.support.server import READINESS, Refuse, Serve, Stubs
 from tests.support.waiting import eventually
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+Input = inference_pb2.ModelInferRequest.InferInputTensor
 ROW = np.full(12, 0.5, np.float32)
 NewStore = Callable[[str], Store]
 
@@ -79,7 +80,7 @@ def test_each_name_is_answered_by_its_own_weights(new_store: NewStore, serve: Se
         )
         infer = inference_pb2.ModelInferRequest(
             model_name=name,
-            inputs=[{"name": "instances", "datatype": "FP32", "shape": [1, 12]}],
+            inputs=[Input(name="instances", datatype="FP32", shape=[1, 12])],
             raw_input_contents=[ROW.tobytes()],
         )
         assert stubs.inference.ModelInfer(infer).model_name == name

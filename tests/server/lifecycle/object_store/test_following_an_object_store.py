@@ -66,7 +66,7 @@ def serve(address: str, tmp_path: Path) -> Iterator[ServeBucket]:
     def serve(**changes: Any) -> Running:
         settings: dict[str, Any] = {
             "store": parse_location(address),
-            "model": "tiny",
+            "model": ("tiny",),
             "listen": ("127.0.0.1:0",),
             "poll_seconds": 0.05,
             "drain_seconds": 0,
