@@ -31,7 +31,7 @@ from mlpserve_server.observability.observer import Observer
 from mlpserve_server.observability.telemetry import Telemetry
 from mlpserve_server.security.credentials import Credentials
 from mlpserve_server.settings import Settings, default_max_bytes
-from mlpserve_server.system.memory import MemoryWatch
+from mlpserve_server.system.memory import MemoryWatch, kept_by_arenas
 from mlpserve_server.system.ports import require_free
 from mlpserve_server.transport.direct import DirectTransport
 from mlpserve_server.transport.grpc_core import unsupported
@@ -42,6 +42,7 @@ from mlpserve_server.transport.services import (
     channel_options,
     max_request_bytes,
     readiness_of,
+    window_bytes,
 )
 from mlpserve_server.transport.standard import StandardTransport
 
@@ -124,7 +125,10 @@ class Server:
             self._limits,
             self._access,
             channel_options(
-                settings.worker > 0, settings.connection_age_seconds, self._limits.max_request
+                settings.worker > 0,
+                settings.connection_age_seconds,
+                self._limits.max_request,
+                window_bytes(self._limits.bytes.maximum),
             ),
             observer,
         )
@@ -259,7 +263,8 @@ def _limits(settings: Settings) -> Limits:
     return Limits(
         QueueLimit(settings.max_waiting, settings.max_wait_seconds),
         ByteLimiter(max_bytes),
-        MemoryWatch(max_bytes // 4),  # of what is not counted: requests that should be small
+        # Of what is not counted: requests that should be small, and what the allocator keeps.
+        MemoryWatch(max_bytes // 4 + kept_by_arenas(max_bytes)),
         max_request_bytes(max_bytes),
     )
 

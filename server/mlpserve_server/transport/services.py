@@ -27,6 +27,7 @@ __all__ = [
     "max_request_bytes",
     "metadata_is_too_large",
     "readiness_of",
+    "window_bytes",
 ]
 
 PREDICTION_SERVICE = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
@@ -51,6 +52,11 @@ MAX_METADATA_BYTES = 16 << 10
 # Requests and answers up to this size are bounded by their number, larger ones by their bytes.
 SMALL_BYTES = 16 << 10
 
+# What a connection may send ahead of what is read: where requests may take 2 GiB, as much as
+# saves 6 % of the CPU time of a batch of 1,000 images compared with the smallest, which is
+# HTTP/2's own. The windows of this many connections take what requests may.
+_MIN_WINDOW, _MAX_WINDOW, _WINDOWS = 64 << 10, 1 << 20, 2048
+
 _NEVER_MS = 2**31 - 1  # gRPC's infinity
 # A connection without a call is closed then: it holds a descriptor, and clients reconnect.
 _IDLE_MS = 120_000
@@ -64,7 +70,7 @@ _OPTIONS = [
     ("grpc.server.max_pending_requests_hard_limit", 1 << 20),
     # Otherwise the windows of connections grow, and what is not read yet is held all the same:
     # 20 calls of 60 MiB, read one by one, took 600 MiB instead of 240. What is read gets a window
-    # of its size either way.
+    # of its size either way. How large they are instead: window_bytes.
     ("grpc.http2.bdp_probe", 0),
     # Clients that keep idle connections alive are welcome, ten seconds apart.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
@@ -101,6 +107,7 @@ def channel_options(
     share_port: bool = False,
     connection_age_seconds: float = 0,
     max_request: int = MAX_REQUEST_BYTES,
+    window: int = _MIN_WINDOW,
 ) -> list[tuple[str, int]]:
     """Return the options of a server.
 
@@ -109,6 +116,7 @@ def channel_options(
         connection_age_seconds: Age at which a client is asked to reconnect; 0 is never. There is no
             limit to the time that calls in flight may take then, so that none of them is lost.
         max_request: The largest request in bytes, from `max_request_bytes`.
+        window: What a connection may send ahead of what is read, from `window_bytes`.
 
     """
     age_ms = max(round(connection_age_seconds * 1000), 1) if connection_age_seconds else _NEVER_MS
@@ -116,6 +124,7 @@ def channel_options(
     return [
         *_OPTIONS,
         ("grpc.max_receive_message_length", max_request),
+        ("grpc.http2.lookahead_bytes", window),
         ("grpc.so_reuseport", int(share_port)),
         ("grpc.max_connection_age_ms", age_ms),
         ("grpc.max_connection_age_grace_ms", _NEVER_MS),
@@ -135,6 +144,11 @@ def max_request_bytes(budget: int) -> int:
     MNIST takes 25 MB.
     """
     return min(MAX_REQUEST_BYTES, max(MAX_REQUEST_BYTES // 2, budget // COPIES))
+
+
+def window_bytes(budget: int) -> int:
+    """Return the window of a connection where requests and answers may take so many bytes."""
+    return min(max(budget // _WINDOWS, _MIN_WINDOW), _MAX_WINDOW)
 
 
 def metadata_is_too_large(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
