@@ -26,7 +26,7 @@ from mlpserve_server.gauges import register_followers, register_gauges
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.models import Models
-from mlpserve_server.lifecycle.shadow import LOOK_SECONDS, Shadow
+from mlpserve_server.lifecycle.shadow import INTERVAL_SECONDS, Shadow
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.observability.telemetry import Telemetry
 from mlpserve_server.security.credentials import Credentials
@@ -208,7 +208,7 @@ class Server:
         ]
         looks += ((files.what, files.reload, self._access.pause) for files in self._access.files)
         if self._shadow:
-            looks.append(("shadow", self._shadow.look, LOOK_SECONDS))
+            looks.append(("shadow", self._shadow.work_off, INTERVAL_SECONDS))
         if self._drift:
             looks.append(("drift", self._drift.look, DRIFT_LOOK_SECONDS))
         count = self._telemetry.observer.count

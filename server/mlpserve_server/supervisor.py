@@ -25,7 +25,7 @@ _COMMAND = [sys.executable, "-P", "-m", "mlpserve_server"]
 _CANNOT_START = (1, 2)
 _FIRST_PAUSE, _MAX_PAUSE = 0.1, 5.0  # seconds before a worker is replaced
 _STEADY_SECONDS = 10.0  # a worker that ran this long is replaced after the first pause again
-_LOOK_SECONDS = 0.1
+_CHECK_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ def supervise(settings: Settings, arguments: Sequence[str], stop: threading.Even
             for number in range(1, settings.workers + 1)
         ]
         code = 0
-        while not code and not stop.wait(_LOOK_SECONDS):
-            code = max(worker.look() for worker in workers)
+        while not code and not stop.wait(_CHECK_SECONDS):
+            code = max(worker.restart_if_ended() for worker in workers)
         for worker in workers:
             worker.ask_to_stop()
         deadline = time.monotonic() + settings.drain_seconds + settings.grace_seconds + 5
@@ -75,8 +75,8 @@ class _Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._spawn()
 
-    def look(self) -> int:
-        """Replace the process if it has ended; return its exit code if it never listened or 0."""
+    def restart_if_ended(self) -> int:
+        """Start the process again if it has ended; return its code if it never listened, or 0."""
         if self._process is not None:
             code = self._process.poll()
             # Read after poll(): the process may have reported just before it ended.

@@ -15,7 +15,7 @@ from mlpserve_model import (
 from mlpserve_model.store.atomic_files import UnusableFile
 from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.oip_catalog import OpenCatalog
-from mlpserve_server.dataplane.predictions import Answer, DataPlane, complete
+from mlpserve_server.dataplane.predictions import DataPlane, Outcome, complete
 from mlpserve_server.dataplane.query import Result
 from mlpserve_server.errors import ServingError
 from mlpserve_server.lifecycle.loader import Loader
@@ -162,7 +162,7 @@ def _yes() -> bool:
     return True
 
 
-def _alike(method: Callable[[Sequence[bytes]], list[Answer]], data: bytes) -> list[Answer]:
+def _alike(method: Callable[[Sequence[bytes]], list[Outcome]], data: bytes) -> list[Outcome]:
     """The answers to one or several requests, which do not depend on what comes with them."""
     requests = split(data, data.count(b"\n--\n") + 1)
     together, alone = method(requests), [method([request])[0] for request in requests]
@@ -177,7 +177,7 @@ def _answer(call: Callable[[], bytes]) -> bytes | Exception:
         return error
 
 
-def _response(answer: Answer | bytes) -> bytes | None:
+def _response(answer: Outcome | bytes) -> bytes | None:
     """The response; for a documented error None, once it can be sent; raises any other."""
     if isinstance(answer, Result):
         return answer.response

@@ -13,13 +13,14 @@ from mlpserve_web.errors import HttpError
 from mlpserve_web.upstream import Upstream
 
 __all__ = [
-    "Answer", "Body", "Calling", "Endpoint", "Limits", "body_reader", "calling_by", "number",
+    "Body", "Calling", "ClientEndpoint", "Endpoint", "Limits",
+    "body_reader", "calling_by", "number",
 ]  # fmt: skip
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 # An endpoint that gets the client which calls the model servers as the caller.
-Answer: TypeAlias = Callable[[Request, AsyncClient], Awaitable[Response]]
-Calling: TypeAlias = Callable[[Answer], Endpoint]
+ClientEndpoint: TypeAlias = Callable[[Request, AsyncClient], Awaitable[Response]]
+Calling: TypeAlias = Callable[[ClientEndpoint], Endpoint]
 Body: TypeAlias = Callable[[Request], Awaitable[bytes]]
 
 # What a header of a call to the model servers can carry; these take 16 KiB of headers in all.
@@ -43,7 +44,7 @@ class Limits(NamedTuple):
 def calling_by(upstream: Upstream) -> Calling:
     """Return a decorator that makes an endpoint of a function that needs the caller's client."""
 
-    def calling(answer: Answer) -> Endpoint:
+    def calling(answer: ClientEndpoint) -> Endpoint:
         async def endpoint(request: Request) -> Response:
             async with upstream.client(_token(request)) as client:
                 return await answer(request, client)

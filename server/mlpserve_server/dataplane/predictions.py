@@ -25,7 +25,7 @@ from mlpserve_server.lifecycle.models import Models
 from mlpserve_server.lifecycle.shadow import Shadow
 from mlpserve_server.observability.observer import Observer
 
-__all__ = ["Answer", "DataPlane", "Steps", "complete"]
+__all__ = ["DataPlane", "Outcome", "Steps", "complete"]
 
 # Rows of one matrix product: small enough for single calls to get their turn in between and
 # for an abandoned batch to end soon, large enough that cutting it up costs nothing.
@@ -33,8 +33,8 @@ CHUNK_ROWS = 512
 # Explaining a row costs about four times as much as classifying it.
 EXPLAINED_CHUNK_ROWS = 128
 
-# The answer to one call: a result, or the reason why there is none.
-Answer: TypeAlias = Result | Exception
+# What comes of a request: a result, or the reason why there is none.
+Outcome: TypeAlias = Result | Exception
 # Work in steps of about a millisecond; its value is the result.
 Steps: TypeAlias = Generator[None, None, Result]
 Part = TypeVar("Part")
@@ -81,7 +81,7 @@ class DataPlane:
         self._issuer = issuer
         self._drift = drift
 
-    def predict(self, requests: Sequence[bytes], may_load: bool = True) -> list[Answer]:
+    def predict(self, requests: Sequence[bytes], may_load: bool = True) -> list[Outcome]:
         """Answer PredictRequests with PredictResponses or errors, in order; raise nothing.
 
         Large requests come alone, and are not parsed if they exceed what models in memory take.
@@ -93,7 +93,7 @@ class DataPlane:
             return [error]
         return self._answer(_SINGLE, requests, may_load)
 
-    def infer(self, requests: Sequence[bytes], may_load: bool = True) -> list[Answer]:
+    def infer(self, requests: Sequence[bytes], may_load: bool = True) -> list[Outcome]:
         """Answer small ModelInferRequests as `predict` does its own; raise nothing."""
         return self._answer(_INFER, requests, may_load)
 
@@ -114,11 +114,11 @@ class DataPlane:
         rows = tensors.row_count(query, model.manifest)
         return Result(response, rows, model.manifest.version)
 
-    def _answer(self, codec: Codec[Q], requests: Sequence[bytes], may_load: bool) -> list[Answer]:
+    def _answer(self, codec: Codec[Q], requests: Sequence[bytes], may_load: bool) -> list[Outcome]:
         """Answer requests with one matrix product for each model and dtype, and explained ones."""
         if len(requests) == 1:  # nothing to share, and the caller sees every microsecond
             return [self._answer_alone(codec, requests[0], may_load)]
-        answers: dict[int, Answer] = {}
+        answers: dict[int, Outcome] = {}
         groups: dict[tuple[int, int, bool], dict[int, _Job[Q]]] = {}
         for place, request in enumerate(requests):
             try:
@@ -134,13 +134,13 @@ class DataPlane:
             answers |= zip(group, self._answer_group(codec, [*group.values()]), strict=True)
         return [answers[place] for place in range(len(requests))]
 
-    def _answer_alone(self, codec: Codec[Q], request: bytes, may_load: bool) -> Answer:
+    def _answer_alone(self, codec: Codec[Q], request: bytes, may_load: bool) -> Outcome:
         try:
             return self._answer_jobs(codec, [self._decode(codec, request, may_load)])[0]
         except Exception as error:
             return as_value(error)
 
-    def _answer_group(self, codec: Codec[Q], jobs: Sequence[_Job[Q]]) -> Sequence[Answer]:
+    def _answer_group(self, codec: Codec[Q], jobs: Sequence[_Job[Q]]) -> Sequence[Outcome]:
         """Answer jobs of one model and dtype together; where a value is wrong, half and half.
 
         So those in a group with a wrong one cost little more for it.

@@ -12,7 +12,7 @@ from mlpserve_model import CorruptVersion, Manifest, StoredModel, StoreError, Ve
 from mlpserve_model.store.reader import StoreReader
 from mlpserve_server.observability.observer import Observer
 
-__all__ = ["Loader", "Standby"]
+__all__ = ["Loader", "Standby", "VersionRefused"]
 
 # A damaged version is tried again after this time: it may have been restored.
 _RETRY_SECONDS = 10.0
@@ -22,8 +22,12 @@ _COMPARE_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
-class GateRejected(CorruptVersion):
-    """The version's files are in order, but the gate rejected it."""
+class VersionRefused(StoreError):
+    """The version cannot answer: its files are damaged, or the gate rejected it."""
+
+
+class GateRejected(VersionRefused):
+    """The gate rejected the version, whose files may be in order."""
 
 
 class Standby:
@@ -94,7 +98,7 @@ class Loader:
     def load(self, version: int) -> StoredModel:
         """Return a version from standby, or read and verify it.
 
-        Raises VersionNotFound; CorruptVersion for one that is damaged, that the gate rejected, or
+        Raises VersionNotFound; VersionRefused for one that is damaged, that the gate rejected, or
         that was so a moment ago; or StoreError when the store cannot be read.
         """
         with self._lock:
@@ -102,14 +106,14 @@ class Loader:
                 return model
             failure = self._failures.get(version)
             if failure and time.monotonic() < failure.retry_at:
-                raise CorruptVersion(failure.reason)
+                raise VersionRefused(failure.reason)
             return self._load(version)
 
     def try_load(self, version: int) -> StoredModel | None:
         """Return the version, or None, with a line in the log, when it cannot be loaded."""
         try:
             return self.load(version)
-        except CorruptVersion:
+        except VersionRefused:
             return None  # which `load` has logged
         except StoreError as error:
             # Not held back: on a network mount an alias can be seen before its version, and
@@ -172,9 +176,10 @@ class Loader:
                 self._on_load(model.manifest)
         except StoreError as error:
             self._observer.count("mlpserve_model_loads_total", _result(error))
-            if isinstance(error, CorruptVersion):
-                self._failed(version, str(error), digest, time.monotonic() + _RETRY_SECONDS)
-            raise
+            if not isinstance(error, CorruptVersion | VersionRefused):
+                raise
+            self._failed(version, str(error), digest, time.monotonic() + _RETRY_SECONDS)
+            raise VersionRefused(str(error)) from error
         finally:
             self.loading = None
         self._failures.pop(version, None)

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from mlpserve_model import CorruptVersion, StoredModel, StoreError, VersionNotFound
+from mlpserve_model import StoredModel, StoreError, VersionNotFound
 from mlpserve_server.errors import ModelNotFound, ModelUnavailable, NotReady
-from mlpserve_server.lifecycle.loader import Loader
+from mlpserve_server.lifecycle.loader import Loader, VersionRefused
 
 __all__ = ["LATEST", "find", "find_before", "load_selected", "of_version", "target", "wanted"]
 
@@ -61,7 +61,7 @@ def load_selected(loader: Loader, version: int, is_away: bool) -> StoredModel:
         if is_away:
             raise NotReady("the store cannot be read at the moment") from error
         raise ModelNotFound(str(error)) from error
-    except CorruptVersion as error:
+    except VersionRefused as error:
         raise ModelUnavailable(f"version {version} cannot answer: {error}") from error
     except StoreError as error:
         raise NotReady("the store cannot be read at the moment") from error

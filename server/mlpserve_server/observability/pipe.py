@@ -38,7 +38,7 @@ def follow(sums: Sums, worker: int, line: socket.socket) -> None:
     """Add up the reports from this socket, in a thread, until its other end is closed."""
     reports = line.makefile("rb")
 
-    def look() -> None:
+    def add_report() -> None:
         try:
             report = reports.readline()
         except ConnectionResetError:
@@ -60,4 +60,4 @@ def follow(sums: Sums, worker: int, line: socket.socket) -> None:
         end()
         sums.add(0, [("mlpserve_follower_alive", ("reports",), 0)])
 
-    Follower("reports", look, 0, failed, lost).start()
+    Follower("reports", add_report, 0, failed, lost).start()

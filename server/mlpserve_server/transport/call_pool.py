@@ -11,7 +11,6 @@ import grpc
 
 from mlpserve_server.dataplane.admission import Limits
 from mlpserve_server.errors import Abandoned, NoRequest, ServingError
-from mlpserve_server.transport.answers import PRESSED_SECONDS, UNREAD_SECONDS
 from mlpserve_server.transport.grpc_core import end_call
 from mlpserve_server.transport.interceptors import current_call
 from mlpserve_server.transport.pools import PatientPool
@@ -22,6 +21,7 @@ from mlpserve_server.transport.request_reader import (
     no_memory,
     too_slow,
 )
+from mlpserve_server.transport.response_sender import PRESSED_SECONDS, UNREAD_SECONDS
 from mlpserve_server.transport.services import SMALL_BYTES
 from mlpserve_server.transport.status import refusal_of
 
@@ -29,11 +29,11 @@ __all__ = ["CallPool", "next_request", "without_request"]
 
 # More would take the interpreter's lock from each other, and memory.
 _COMPUTED_AT_ONCE = 8
-# How often a call that waits for memory looks whether it was given up.
+# Interval at which a call that waits for memory checks whether it was given up.
 _WAIT_SECONDS = 0.05
-# A request that has been on its way for more looks is not a small one. Not seconds: what keeps the
+# A request that has been on its way for more checks is not a small one. Not seconds: what keeps the
 # process from taking in a request that has come keeps it from looking too.
-_LONG_READ_LOOKS = 5
+_LONG_READ_CHECKS = 5
 
 
 def next_request(requests: Iterator[bytes]) -> bytes | None:
@@ -62,7 +62,7 @@ class _Read:
         reserved: the bytes that it reserves.
         peer: its connection; unknown of a small one.
         waits: whether it waits for memory.
-        looks: how often it was looked at.
+        checks: how often it was checked.
     """
 
     since: float
@@ -70,7 +70,7 @@ class _Read:
     reserved: int
     peer: str = ""
     waits: bool = False
-    looks: int = 0
+    checks: int = 0
 
 
 class CallPool(PatientPool):
@@ -98,7 +98,7 @@ class CallPool(PatientPool):
 
     @property
     def computing(self) -> bool:
-        """Whether calls are waited for whose requests are here."""
+        """Whether there is a call whose request is here and whose answer is not."""
         return self._computing > 0
 
     @property
@@ -212,7 +212,7 @@ class CallPool(PatientPool):
         now = time.monotonic()
         with self._lock:
             for context, read in list(self._reading.items()):
-                self._look_at(context, read, now - read.since, pressed)
+                self._check_read(context, read, now - read.since, pressed)
             if self.crowded:
                 self._give_up_one(now - SLOW_SECONDS)
         unread = PRESSED_SECONDS if pressed or self.full else UNREAD_SECONDS
@@ -220,14 +220,14 @@ class CallPool(PatientPool):
             if now - since > unread:
                 context.cancel()
 
-    def _look_at(
+    def _check_read(
         self, context: grpc.ServicerContext, read: _Read, seconds: float, pressed: bool
     ) -> None:
         """Give up a request that has been read for this long, or what it reserves, if need be."""
         if read.waits:
             return
-        read.looks += 1
-        if pressed and not read.reserved and read.looks > _LONG_READ_LOOKS:
+        read.checks += 1
+        if pressed and not read.reserved and read.checks > _LONG_READ_CHECKS:
             self._stop_reading(context, no_memory())
         elif read.is_small and self.crowded and seconds > SLOW_SECONDS:
             self._stop_reading(context, too_slow(SLOW_SECONDS))

@@ -6,12 +6,12 @@ from concurrent import futures
 from functools import partial
 
 from mlpserve_server.dataplane.admission import Limits
-from mlpserve_server.dataplane.predictions import Answer, DataPlane, Steps, complete
+from mlpserve_server.dataplane.predictions import DataPlane, Outcome, Steps, complete
 from mlpserve_server.errors import Abandoned, NotInMemory, as_value
 from mlpserve_server.observability.observer import Observer
-from mlpserve_server.transport.answers import Answers
 from mlpserve_server.transport.grpc_core import ServerCall
 from mlpserve_server.transport.request_reader import no_memory
+from mlpserve_server.transport.response_sender import ResponseSender
 from mlpserve_server.transport.services import COPIES, SMALL_BYTES
 from mlpserve_server.transport.status import Refusal, refusal_of
 from mlpserve_server.transport.work_queue import Batch, WorkQueue
@@ -23,7 +23,7 @@ _MIN_SAMPLE = 4
 _LOAD_THREADS = 8
 
 # How the data plane answers: the requests, or the request, and whether it may load.
-Together = Callable[[Sequence[bytes], bool], list[Answer]]
+Together = Callable[[Sequence[bytes], bool], list[Outcome]]
 InSteps = Callable[[bytes, bool], Steps]
 
 
@@ -33,7 +33,7 @@ class CallRunner:
     Attributes:
         open: The calls taken on and not yet answered.
         work: What is to be computed.
-        answers: What is being sent.
+        sender: What is being sent.
 
     """
 
@@ -44,7 +44,7 @@ class CallRunner:
         self._pool = futures.ThreadPoolExecutor(_LOAD_THREADS, thread_name_prefix="load")
         self.open = 0
         self.work: WorkQueue[ServerCall] = WorkQueue()
-        self.answers = Answers(limits.bytes)
+        self.sender = ResponseSender(limits.bytes)
 
     def close(self) -> None:
         """End the threads that load."""
@@ -81,7 +81,7 @@ class CallRunner:
         for call, answer in self.work.take_handed_back():
             self.finish(call, answer)
 
-    def finish(self, call: ServerCall, answer: Answer) -> None:
+    def finish(self, call: ServerCall, answer: Outcome) -> None:
         """Send the answer or the error, and end the call."""
         self.open -= 1
         if call.held:
@@ -91,12 +91,12 @@ class CallRunner:
             self.refuse(call, refusal_of(answer, call))
         else:
             call.rows, call.version = answer.rows, answer.version
-            self.answers.send(call, answer.response)
+            self.sender.send(call, answer.response)
             self._observer.ended(call, 0)
 
     def refuse(self, call: ServerCall, refusal: Refusal) -> None:
         """End a call with a refusal; it is not, or no longer, one of the open calls."""
-        self.answers.refuse(call, refusal)
+        self.sender.refuse(call, refusal)
         self._observer.ended(call, refusal.code)
 
     def _hold(self, call: ServerCall, request: bytes) -> bool:
@@ -150,11 +150,11 @@ class CallRunner:
             return True
         return False
 
-    def _hand_over(self, call: ServerCall, work: Callable[[], Answer]) -> None:
+    def _hand_over(self, call: ServerCall, work: Callable[[], Outcome]) -> None:
         """Let a thread of the pool load what the call needs; it stays one of the open calls."""
 
         def run() -> None:
-            answer: Answer = Abandoned("the caller no longer waits")
+            answer: Outcome = Abandoned("the caller no longer waits")
             try:
                 if not call.abandoned:
                     answer = work()
@@ -166,5 +166,5 @@ class CallRunner:
         self._pool.submit(run)
 
 
-def _answer_alone(answer: Together, request: bytes) -> Answer:
+def _answer_alone(answer: Together, request: bytes) -> Outcome:
     return answer([request], True)[0]

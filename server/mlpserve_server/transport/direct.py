@@ -44,7 +44,7 @@ class DirectTransport(StandardTransport):
 
     @property
     def computing(self) -> bool:
-        """Whether calls are waited for whose requests are here."""
+        """Whether there is a call whose request is here and whose answer is not."""
         return super().computing or self._loop.computing
 
     @property

@@ -28,7 +28,7 @@ __all__ = ["EventLoop"]
 
 # Calls of a method that the core may hand over before it has to be asked again.
 _ACCEPTED_AT_ONCE = 64
-# Events, three a call, that are handled before some work is done.
+# Maximum of events, three a call, and of their time, before some work is done.
 _MAX_EVENTS, _MAX_EVENTS_SECONDS = 512, 0.005
 # How long to wait for the events of cancelled calls.
 _CANCELLED_SECONDS = 0.001
@@ -69,13 +69,13 @@ class EventLoop:
 
     @property
     def computing(self) -> bool:
-        """Whether calls are waited for whose requests are here."""
+        """Whether there is a call whose request is here and whose answer is not."""
         return self.open > self._reading.pending
 
     @property
     def busy(self) -> bool:
         """Whether there is any call, also one that is being read or sent."""
-        return bool(self.open or self._runner.answers)
+        return bool(self.open or self._runner.sender)
 
     def start(self) -> None:
         """Begin to take calls; the server must have started."""
@@ -96,8 +96,8 @@ class EventLoop:
                     self._poll_on()
                 if self._work:
                     self._work_once()
-                if self._work.look_is_due():
-                    self._look()
+                if self._work.housekeeping_is_due():
+                    self._give_up_overdue()
                 if self._stopping and not self._work:
                     self._queue.shut_down()
             except Exception:
@@ -126,12 +126,12 @@ class EventLoop:
         while not all(c.closed for c in waiting) and (left := until - time.monotonic()) > 0:
             self._poll(left)
 
-    def _look(self) -> None:
+    def _give_up_overdue(self) -> None:
         """Give up what takes too long or too much, and read on."""
         pressed = self.busy and self._limits.memory_is_short()
-        for call, error in self._reading.look(pressed, partial(self._poll, 0)):
+        for call, error in self._reading.give_up(pressed, partial(self._poll, 0)):
             self._runner.finish(call, error)
-        self._runner.answers.give_up_unread(pressed or self._limits.bytes.is_full)
+        self._runner.sender.give_up_unread(pressed or self._limits.bytes.is_full)
 
     def _admit(self, reader: RequestReader, call: ServerCall) -> None:
         if metadata_is_too_large(call.metadata):

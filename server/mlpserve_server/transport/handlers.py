@@ -26,11 +26,11 @@ from mlpserve_server.transport.status import status_of
 __all__ = [
     "Behaviour",
     "Handler",
+    "pooled_handler",
     "predict",
     "report",
     "run_to_end",
     "too_many",
-    "unary_handler",
     "watch_handler",
     "without_context",
 ]
@@ -45,7 +45,7 @@ def too_many() -> Overloaded:
     return Overloaded("too many calls are waiting")
 
 
-def unary_handler(answer: Behaviour, pool: CallPool, reserved: int = 0) -> Handler:
+def pooled_handler(answer: Behaviour, pool: CallPool, reserved: int = 0) -> Handler:
     """Return a handler that answers one request, read by the pool's threads.
 
     Args:

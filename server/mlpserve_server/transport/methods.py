@@ -12,10 +12,10 @@ from mlpserve_server.security.credentials import SourceOf
 from mlpserve_server.transport.call_pool import CallPool
 from mlpserve_server.transport.handlers import (
     Handler,
+    pooled_handler,
     predict,
     report,
     run_to_end,
-    unary_handler,
     watch_handler,
     without_context,
 )
@@ -92,11 +92,11 @@ def methods_by_service(
 
 def _prediction_service(backend: Backend, pools: Pools) -> dict[str, Method]:
     data, pool = backend.data, pools.predictions
-    batch = unary_handler(
+    batch = pooled_handler(
         run_to_end(data.batch_predict), pools.batches, COPIES * pools.limits.max_request
     )
     return {
-        "Predict": (unary_handler(predict(data, pools.limits), pool), pool),
+        "Predict": (pooled_handler(predict(data, pools.limits), pool), pool),
         "BatchPredict": (batch, pools.batches),
     }
 
@@ -115,7 +115,7 @@ def _inference_service(backend: Backend, pools: Pools) -> dict[str, Method]:
     catalog = OpenCatalog(
         backend.catalog, lambda name: health.serving(readiness_of(name)), data.max_batch
     )
-    infer = unary_handler(
+    infer = pooled_handler(
         run_to_end(data.infer_in_steps), pools.batches, COPIES * pools.limits.max_request
     )
     return {
@@ -133,13 +133,13 @@ def _inference_service(backend: Backend, pools: Pools) -> dict[str, Method]:
 
 def _explanation_service(backend: Backend, pools: Pools) -> dict[str, Method]:
     explain = run_to_end(backend.data.explain)
-    handler = unary_handler(explain, pools.batches, COPIES * pools.limits.max_request)
+    handler = pooled_handler(explain, pools.batches, COPIES * pools.limits.max_request)
     return {"Explain": (handler, pools.batches)}
 
 
 def _feedback_service(backend: Backend, pools: Pools, source_of: SourceOf) -> dict[str, Method]:
     answer = report(backend.feedback, source_of)
-    handler = unary_handler(answer, pools.reports, COPIES * pools.limits.max_request)
+    handler = pooled_handler(answer, pools.reports, COPIES * pools.limits.max_request)
     return {"Report": (handler, pools.reports)}
 
 
@@ -152,4 +152,4 @@ def _health_service(backend: Backend, pools: Pools) -> dict[str, Method]:
 
 
 def _plain(answer: Callable[[bytes], bytes], pool: CallPool) -> Method:
-    return unary_handler(without_context(answer), pool), pool
+    return pooled_handler(without_context(answer), pool), pool

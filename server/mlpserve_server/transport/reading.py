@@ -59,7 +59,7 @@ class Reading:
         """The number of calls that nobody else waits behind: slow ones, and those not read yet."""
         return sum(reader.idle for reader in self.readers.values())
 
-    def look(
+    def give_up(
         self, memory_is_short: bool, poll: Callable[[], object]
     ) -> Iterator[tuple[ServerCall, ServingError]]:
         """Yield the calls that are given up, and why; read on.
@@ -93,6 +93,6 @@ class Reading:
                     yield call, no_memory()
 
     def _ended(self, call: ServerCall) -> None:
-        """Wait for the next look: whether the caller is gone shows in an event of its own."""
+        """Leave the call to `give_up`: whether the caller is gone shows in an event of its own."""
         call.watch()
         self._silent.append(call)

@@ -27,13 +27,13 @@ from mlpserve_server.transport.services import Backend, TransportError
 
 __all__ = ["StandardTransport"]
 
-# How often to look for calls that are to be given up, while there are any.
-_LOOK_SECONDS, _IDLE_SECONDS = 0.01, 0.1
+# Intervals of the search for calls to give up: while there are any, and while there are none.
+_CHECK_SECONDS, _IDLE_SECONDS = 0.01, 0.1
 # How long requests that should be small and are not are given up after memory was short.
 _CAREFUL_SECONDS = 1.0
 # How long the answers to the last calls may take to leave when the server stops.
 _LINGER_SECONDS = 1.0
-_STOP_LOOK_SECONDS = 0.05
+_STOP_CHECK_SECONDS = 0.05
 
 
 class StandardTransport:
@@ -74,7 +74,7 @@ class StandardTransport:
 
     @property
     def computing(self) -> bool:
-        """Whether calls are waited for whose requests are here."""
+        """Whether there is a call whose request is here and whose answer is not."""
         return any(pool.computing for pool in self._pools.calls)
 
     @property
@@ -101,7 +101,7 @@ class StandardTransport:
     def start(self) -> None:
         """Begin to answer."""
         self._server.start()
-        threading.Thread(target=self._look, name="limits", daemon=True).start()
+        threading.Thread(target=self._give_up_overdue, name="limits", daemon=True).start()
 
     def stop(self, grace_seconds: float) -> None:
         """Refuse new calls, wait for those being computed up to the grace time, end.
@@ -111,7 +111,7 @@ class StandardTransport:
         """
         ended = self._server.stop(grace_seconds)
         quiet_since = time.monotonic()
-        while not ended.wait(_STOP_LOOK_SECONDS):
+        while not ended.wait(_STOP_CHECK_SECONDS):
             if self.computing:
                 quiet_since = time.monotonic()
             elif time.monotonic() - quiet_since > _LINGER_SECONDS:
@@ -141,9 +141,9 @@ class StandardTransport:
         pool = self._pools_by_method.get(method)
         return pool is not None and pool.full
 
-    def _look(self) -> None:
+    def _give_up_overdue(self) -> None:
         careful_until = 0.0
-        while not self._stopped.wait(_LOOK_SECONDS if self._pools.busy else _IDLE_SECONDS):
+        while not self._stopped.wait(_CHECK_SECONDS if self._pools.busy else _IDLE_SECONDS):
             for patient in (self._pools.reflection, self._backend.health.watch_pool):
                 patient.give_up_slow()
             if not self.busy:

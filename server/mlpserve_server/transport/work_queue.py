@@ -1,4 +1,4 @@
-"""What the event loop has taken on, and in which order and for how long it works on it."""
+"""The work that the event loop has taken on: its order, and how long each part may take."""
 
 import time
 from collections import deque
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from mlpserve_server.dataplane.predictions import Answer, Steps
+from mlpserve_server.dataplane.predictions import Outcome, Steps
 
 __all__ = ["Batch", "WorkQueue"]
 
@@ -17,15 +17,22 @@ _EVENTS_TO_WORK = 3
 # A cancelled call is known by an event, which comes a moment later: calls are asked only after
 # work as long as this, behind which they had to wait, and for a while.
 _LONG_WORK_SECONDS, _BACKLOG_SECONDS = 0.005, 0.02
-# How long an idle loop sleeps; less while it looks after reads or a pool works for it.
-_IDLE_SECONDS, _LOOK_SECONDS, _HANDED_SECONDS = 0.1, 0.01, 0.001
+# How long the loop waits for an event: idle, with calls that may time out, with calls at a pool.
+_IDLE_SECONDS, _HOUSEKEEPING_SECONDS, _HANDED_SECONDS = 0.1, 0.01, 0.001
 
 C = TypeVar("C")
 
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[C]):
-    """A request that is answered in steps; `again` makes those that may load."""
+    """A request that is answered in steps.
+
+    Attributes:
+        call: The call.
+        steps: What is left to do, without a load from the store.
+        again: Returns all steps, with a load, for a thread that may block.
+
+    """
 
     call: C
     steps: Steps
@@ -44,11 +51,11 @@ class WorkQueue(Generic[C]):
         self.infers: list[tuple[C, bytes]] = []
         self.batches: deque[Batch[C]] = deque()
         self._handed = 0
-        self._handed_back: deque[tuple[C, Answer]] = deque()
+        self._handed_back: deque[tuple[C, Outcome]] = deque()
         self._began = 0.0
         self._work_seconds = 0.0  # how long the last work took
         self._backlog_until = 0.0
-        self._next_look = 0.0
+        self._next_housekeeping = 0.0
 
     def __bool__(self) -> bool:
         """Return True while there is something to do at once."""
@@ -68,11 +75,11 @@ class WorkQueue(Generic[C]):
         """Count one call more that a pool works on."""
         self._handed += 1
 
-    def hand_back(self, call: C, answer: Answer) -> None:
+    def hand_back(self, call: C, answer: Outcome) -> None:
         """Put down the answer to a call that was handed over; for any thread."""
         self._handed_back.append((call, answer))
 
-    def take_handed_back(self) -> list[tuple[C, Answer]]:
+    def take_handed_back(self) -> list[tuple[C, Outcome]]:
         """Return the calls that the pool has done, which are taken out."""
         if not self._handed_back:
             return []
@@ -80,16 +87,16 @@ class WorkQueue(Generic[C]):
         self._handed -= len(taken)
         return taken
 
-    def patience(self, looks: bool) -> float:
-        """Return for how long to wait for an event; `looks` if something is to be looked after."""
+    def patience(self, busy: bool) -> float:
+        """Return how long to wait for an event; `busy` if there are calls, which time out."""
         if self:
             return 0.0
         if self._handed:
             return _HANDED_SECONDS
-        return _LOOK_SECONDS if looks else _IDLE_SECONDS
+        return _HOUSEKEEPING_SECONDS if busy else _IDLE_SECONDS
 
     def events_until(self) -> float:
-        """Return until when events go before work."""
+        """Return the time until which events are handled before work."""
         return self._clock() + _EVENTS_TO_WORK * self._work_seconds
 
     def begin(self) -> None:
@@ -107,10 +114,10 @@ class WorkQueue(Generic[C]):
         """Return True while there may be calls that had to wait behind long work."""
         return self._clock() < self._backlog_until
 
-    def look_is_due(self) -> bool:
-        """Return True once in a while."""
+    def housekeeping_is_due(self) -> bool:
+        """Return True ten milliseconds after the last time."""
         now = self._clock()
-        if now < self._next_look:
+        if now < self._next_housekeeping:
             return False
-        self._next_look = now + _LOOK_SECONDS
+        self._next_housekeeping = now + _HOUSEKEEPING_SECONDS
         return True

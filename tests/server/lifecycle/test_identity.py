@@ -284,5 +284,5 @@ def test_a_shadow_of_the_served_number_with_other_weights_is_compared(
     caplog.set_level(logging.INFO)
     manager = ModelManager(Loader(store), "champion")
     manager.current, manager.shadow = two_of_one_number
-    Shadow(models_of(manager), 1.0, lambda: False, Observer()).look()
+    Shadow(models_of(manager), 1.0, lambda: False, Observer()).work_off()
     assert [record.message for record in caplog.records] == ["shadowing"]

@@ -62,7 +62,7 @@ class Setup:
         self.shadow = Shadow(models_of(self.manager), rate, lambda: self.busy, self.tally)
         self.data = DataPlane(models_of(self.manager), 8192, 8192, self.tally, self.shadow)
 
-        self.follower = Follower("shadow", self.shadow.look, 0.01)
+        self.follower = Follower("shadow", self.shadow.work_off, 0.01)
 
     def start(self) -> None:
         """Begin to compare."""

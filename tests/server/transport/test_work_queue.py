@@ -28,19 +28,19 @@ def steps() -> Steps:
 
 def test_there_is_no_waiting_while_there_is_work() -> None:
     queue: WorkQueue[str] = WorkQueue(Clock())
-    idle = queue.patience(looks=False)
+    idle = queue.patience(busy=False)
     assert not queue
     queue.singles.append(("a", b""))
     assert queue
-    assert queue.patience(looks=True) == 0
+    assert queue.patience(busy=True) == 0
     queue.take_singles()
     queue.infers.append(("b", b""))
-    assert queue.patience(looks=True) == 0
+    assert queue.patience(busy=True) == 0
     queue.take_infers()
     queue.batches.append(Batch("c", steps(), steps))
-    assert queue.patience(looks=True) == 0
+    assert queue.patience(busy=True) == 0
     queue.batches.clear()
-    assert queue.patience(looks=False) == idle > queue.patience(looks=True) > 0
+    assert queue.patience(busy=False) == idle > queue.patience(busy=True) > 0
 
 
 def test_what_is_taken_is_taken_once_and_in_order() -> None:
@@ -54,13 +54,13 @@ def test_what_is_taken_is_taken_once_and_in_order() -> None:
 
 def test_a_call_that_the_pool_works_on_is_looked_for_often() -> None:
     queue: WorkQueue[str] = WorkQueue(Clock())
-    idle = queue.patience(looks=True)
+    idle = queue.patience(busy=True)
     queue.hand_over()
-    assert 0 < queue.patience(looks=True) < idle
+    assert 0 < queue.patience(busy=True) < idle
     queue.hand_back("a", ANSWER)
-    assert queue.patience(looks=True) == 0
+    assert queue.patience(busy=True) == 0
     assert queue.take_handed_back() == [("a", ANSWER)]
-    assert queue.patience(looks=True) == idle
+    assert queue.patience(busy=True) == idle
 
 
 def test_events_get_three_times_the_time_of_the_work_before() -> None:
@@ -82,10 +82,10 @@ def test_only_long_work_leaves_a_backlog_and_only_for_a_while() -> None:
     assert not queue.has_backlog()
 
 
-def test_a_look_is_due_once_in_a_while() -> None:
+def test_housekeeping_is_due_once_in_a_while() -> None:
     clock = Clock()
     queue: WorkQueue[str] = WorkQueue(clock)
-    assert queue.look_is_due()
-    assert not queue.look_is_due()
+    assert queue.housekeeping_is_due()
+    assert not queue.housekeeping_is_due()
     clock.now += 1
-    assert queue.look_is_due()
+    assert queue.housekeeping_is_due()

@@ -27,7 +27,7 @@ __all__ = ["Health", "Schedule"]
 # An interrupted run may finish the report and the publication of its version.
 LAST_SECONDS = 60.0
 # A waiting thread does not notice that the clock was set or that the machine slept.
-LOOK_AGAIN_SECONDS = 30.0
+CHECK_SECONDS = 30.0
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +104,8 @@ class Schedule:
                 self._entry.modify(next_run_time=_now())
             else:
                 self._announce()
-            while _taken(signals, LOOK_AGAIN_SECONDS) is None:
-                self._guard.run(self._look)
+            while _taken(signals, CHECK_SECONDS) is None:
+                self._guard.run(self._check_health)
             return self._stop(signals)
 
     def health(self) -> Health:
@@ -127,7 +127,7 @@ class Schedule:
         }
         return Health(trouble is None, facts)
 
-    def _look(self) -> None:
+    def _check_health(self) -> None:
         """Wake the scheduler, and log a change for the worse of its health."""
         self._scheduler.wakeup()
         before, self._status = self._status, self.health().facts["status"]

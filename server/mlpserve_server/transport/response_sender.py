@@ -1,4 +1,4 @@
-"""Answers on their way out of the direct transport, until their callers have read them."""
+"""Responses and refusals of the direct transport, until their callers have read them."""
 
 import time
 
@@ -7,13 +7,13 @@ from mlpserve_server.transport.grpc_core import ServerCall
 from mlpserve_server.transport.services import SMALL_BYTES
 from mlpserve_server.transport.status import Refusal
 
-__all__ = ["Answers"]
+__all__ = ["PRESSED_SECONDS", "UNREAD_SECONDS", "ResponseSender"]
 
 # A caller that has not read its answer by then gets none; under pressure, much earlier.
 UNREAD_SECONDS, PRESSED_SECONDS = 30.0, 1.0
 
 
-class Answers:
+class ResponseSender:
     """Sends answers and refusals, and gives up those that are not read."""
 
     def __init__(self, bytes_limit: ByteLimiter) -> None:
