@@ -44,6 +44,7 @@ from benchmarks.compare.rounds import (
 )
 from benchmarks.compare.servers import Server, mlpserve
 from benchmarks.compare.workload import Workload, challenge, make
+from mlpserve.v1 import prediction_pb2 as pb
 
 RESULTS = Path(__file__).parent / "results" / "costs.json"
 TOKEN = "the-second-of-two-tokens-is-the-one-shown"
@@ -107,6 +108,19 @@ def _shadow(call: Call, folder: Path) -> tuple[list[str], Call]:
     return ["--shadow", "challenger"], call
 
 
+def _keys(call: Call, folder: Path) -> tuple[list[str], Call]:
+    path = folder / "keys"
+    path.touch(mode=0o600)
+    path.write_text("a-key-that-nobody-can-guess-in-a-benchmark\n")
+    return ["--receipt-keys", str(path)], call
+
+
+def _receipts(call: Call, folder: Path) -> tuple[list[str], Call]:
+    flags, call = _keys(call, folder)
+    asking = pb.PredictRequest(receipt=True).SerializeToString()
+    return flags, replace(call, message=call.message + asking)  # end to end they are one message
+
+
 # One line for each option.
 CONFIGURATIONS = (
     Configuration("nothing", _nothing),
@@ -114,7 +128,10 @@ CONFIGURATIONS = (
     Configuration("tokens, two in force", _token),
     Configuration("TLS", _tls),
     Configuration("TLS and tokens", _both),
+    Configuration("metrics without drift", _flags(*_METRICS, "--drift-window", "0")),
     Configuration("metrics", _flags(*_METRICS)),
+    Configuration("keys for receipts, none asked for", _keys),
+    Configuration("a receipt with every answer", _receipts),
     Configuration("shadow", _shadow),
     Configuration("access log of 1 %", _flags("--access-log", "0.01")),
     Configuration("access log of every call", _flags("--access-log", "1")),

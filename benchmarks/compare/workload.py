@@ -20,6 +20,8 @@ from mlpserve_model import (
     initialise,
     scale_pixels,
 )
+from mlpserve_model.evidence.reference import REFERENCE_FILE, Reference, signals
+from mlpserve_model.nn.network import logits
 
 __all__ = ["BATCH_ROWS", "NETWORK", "Workload", "challenge", "make"]
 
@@ -100,8 +102,17 @@ def _write(workload: Workload, network: Network, golden: Float32) -> None:
     np.savez(workload.npz, allow_pickle=False, **arrays)
     workload.raw.write_bytes(b"".join(a.astype("<f4").tobytes() for a in arrays.values()))
     store = Store(workload.store, "mnist")
-    version = store.publish(_draft(network), Verdict("PROMOTED"), workload.weights, golden).version
+    verdict, reference = Verdict("PROMOTED"), _reference(workload, network)
+    version = store.publish(
+        _draft(network), verdict, workload.weights, golden, {REFERENCE_FILE: reference}
+    ).version
     store.move_alias(CHAMPION, version, expected=None, event="promote", reason="benchmark")
+
+
+def _reference(workload: Workload, network: Network) -> bytes:
+    x, answers = scale_pixels(workload.pixels, 255), workload.batch_answer
+    rows = signals(x, logits(network, workload.weights, x), answers)
+    return Reference.of(rows, answers.argmax(axis=1), network.classes).encode()
 
 
 def _draft(network: Network) -> Draft:

@@ -61,12 +61,14 @@ class Page(NamedTuple):
         target: the model servers, as the examples of calls name them.
         metrics: where the model servers' metrics are; without any, live traffic is left out.
         dashboard: what shows more of the metrics, linked to; None leaves the link out.
+        asks: whether people are asked if answers are right; the model servers need --feedback.
     """
 
     store: Store | None
     target: str
     metrics: Sequence[str] = ()
     dashboard: str | None = None
+    asks: bool = False
 
 
 def application(upstream: Upstream, limits: Limits, policy: OriginPolicy, page: Page) -> Starlette:

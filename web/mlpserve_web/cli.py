@@ -71,6 +71,7 @@ def _serve(settings: Namespace) -> int:
                 settings.target,
                 settings.metrics,
                 settings.dashboard,
+                settings.feedback,
             ),
         )
         serve(app, settings)

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlpserve_client import AsyncClient, ModelVersion
 from mlpserve_client._images import fit, open_image, picture_shape
 from mlpserve_model import Store, StoreError, VersionNotFound
+from mlpserve_web import feedback
 from mlpserve_web.errors import HttpError
 from mlpserve_web.requests import Body, Calling, number
 from mlpserve_web.traffic import read_traffic
@@ -55,6 +56,7 @@ def page_routes(
     target: str,
     metrics: Sequence[str],
     dashboard: str | None,
+    asks: bool,
 ) -> list[BaseRoute]:
     """Return the routes of the page and of what it asks for.
 
@@ -65,18 +67,27 @@ def page_routes(
         target: the model servers, as the page's examples of calls name them.
         metrics: where the model servers' metrics are; none leaves live traffic out.
         dashboard: what shows more of the metrics, for a link; None leaves it out.
+        asks: whether people are asked if answers are right.
 
     """
 
     async def models(_: Request, client: AsyncClient) -> Response:
         versions = [_described(version, store is not None) for version in await client.models()]
         shown = {"target": target, "traffic": bool(metrics), "dashboard": dashboard}
-        return JSONResponse({"versions": versions} | shown)
+        return JSONResponse({"versions": versions, "feedback": asks} | shown)
 
     explainer = Explainer(store)
 
     async def classify(request: Request, client: AsyncClient) -> Response:
         return await _classify(request, client, body, explainer)
+
+    async def said(request: Request, client: AsyncClient) -> Response:
+        if not asks:
+            raise HttpError(404, "--feedback was not given: nobody is asked")
+        class_name, right = feedback.truth(*map(request.query_params.get, ("said", "class")))
+        model, instance = await _instance(request, client, body)
+        new = await feedback.report(client, instance, model.version, class_name, right)
+        return JSONResponse({"recorded": new})
 
     async def traffic(_: Request, client: AsyncClient) -> Response:
         if not metrics:
@@ -94,6 +105,7 @@ def page_routes(
     return [
         Route("/api/models", calling(models)),
         Route("/api/classify", calling(classify), methods=["POST"]),
+        Route("/api/feedback", calling(said), methods=["POST"]),
         Route("/api/traffic", calling(traffic)),
         Route("/api/reports/{version}", calling(report)),
         Route("/", _index),
@@ -142,9 +154,10 @@ def _described(version: ModelVersion, reports: bool) -> dict[str, Any]:
     }
 
 
-async def _classify(
-    request: Request, client: AsyncClient, body: Body, explainer: Explainer
-) -> Response:
+async def _instance(
+    request: Request, client: AsyncClient, body: Body
+) -> tuple[ModelVersion, NDArray[np.float32]]:
+    """Return the version that is asked for, and the request's input as it takes it."""
     model = await client.model(version=_version(request))
     data = await body(request)
     if request.headers.get("Content-Type", "").startswith("application/json"):
@@ -154,6 +167,13 @@ async def _classify(
         # after the other.
         async with _one_picture:
             instance = await asyncio.to_thread(_picture, data, picture_shape(model))
+    return model, instance
+
+
+async def _classify(
+    request: Request, client: AsyncClient, body: Body, explainer: Explainer
+) -> Response:
+    model, instance = await _instance(request, client, body)
     began = time.perf_counter()
     answer = await client.predict(instance, version=model.version)
     milliseconds = (time.perf_counter() - began) * 1000

@@ -40,6 +40,12 @@ def settings_parser() -> SettingsParser:
         "with commas",
     )
     add("--dashboard", type=_page, help="dashboard of the metrics that the page links to, a URL")
+    add(
+        "--feedback",
+        action="store_true",
+        help="ask on the page whether answers are right, and report it to the model servers, which "
+        "need --receipt-keys and --feedback",
+    )
     add("--target-tls", action="store_true", help="encrypt calls of the model servers")
     add("--target-tls-ca", type=Path, help="PEM file: authorities to trust for model servers")
     add("--target-tls-cert", type=Path, help="PEM file: certificate to show to model servers")

@@ -13,12 +13,15 @@ from urllib.request import urlopen
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from mlpserve_model.evidence.statistics import confidence_sequence
 from mlpserve_web.errors import HttpError
 
 __all__ = ["read_traffic", "replicas", "summary"]
 
 _TIMEOUT = 2.0  # seconds for one page of metrics
 _MAX_BYTES = 16 << 20
+# As the alert has it: many looks a day, each at four signals.
+DRIFT_P = 1e-6
 
 
 async def read_traffic(addresses: Sequence[str]) -> dict[str, Any]:
@@ -40,11 +43,13 @@ async def read_traffic(addresses: Sequence[str]) -> dict[str, Any]:
 
 
 def summary(samples: Iterable[Sample]) -> dict[str, Any]:
-    """Return the totals that the page makes rates of: calls, errors, durations, rows, shadow."""
+    """Return the totals that the page makes rates of: calls, errors, durations, rows, evidence."""
     calls: Counter[str] = Counter()
     durations: Counter[float] = Counter()
     classes: Counter[str] = Counter()
     shadows: dict[str, Counter[str]] = {}
+    audited: dict[str, Counter[str]] = {}
+    drifts: dict[str, dict[str, float]] = {}
     for sample in samples:
         labels = sample.labels
         match sample.name:
@@ -58,6 +63,13 @@ def summary(samples: Iterable[Sample]) -> dict[str, Any]:
             case "mlpserve_shadow_rows_total":
                 rows = shadows.setdefault(labels["version"], Counter())
                 rows[labels["result"]] += int(sample.value)
+            case "mlpserve_reports_total" if labels["kind"] == "audit":
+                answers = audited.setdefault(labels["version"], Counter())
+                answers[labels["answer"]] += int(sample.value)
+            case "mlpserve_drift_p_value":
+                least = drifts.setdefault(labels["version"], {})
+                signal = labels["signal"]
+                least[signal] = min(sample.value, least.get(signal, 1.0))
     bounds = sorted(durations)
     return {
         "calls": calls["all"],
@@ -69,7 +81,19 @@ def summary(samples: Iterable[Sample]) -> dict[str, Any]:
             {"version": version, "agreed": rows["agreed"], "differed": rows["differed"]}
             for version, rows in shadows.items()
         ],
+        "audits": [_audit(version, answers) for version, answers in audited.items()],
+        "drifts": [
+            {"version": version, "signals": [s for s, p in least.items() if p < DRIFT_P]}
+            for version, least in drifts.items()
+        ],
     }
+
+
+def _audit(version: str, answers: Counter[str]) -> dict[str, Any]:
+    """Return the accuracy among audited reports, with bounds that hold at every look."""
+    right, rows = answers["right"], answers.total()
+    low, high = confidence_sequence(right, rows)
+    return {"version": version, "right": right, "rows": rows, "low": low, "high": high}
 
 
 def replicas(address: str) -> list[str]:

@@ -32,9 +32,14 @@ export const models = () => answer("api/models");
 export const traffic = () => answer("api/traffic");
 
 /** Classify a picture (a Blob) or a nested array of numbers; both come back as the network sees them. */
-export function classify(input, version) {
+export const classify = (input, version) => send(`api/classify${query(version)}`, input);
+
+/** Say what the truth about the answer of a version was: { said: "right" or "wrong" }, or { class: name }. */
+export const feedback = (input, version, truth) => send(`api/feedback?${new URLSearchParams({ version, ...truth })}`, input);
+
+function send(path, input) {
   const picture = input instanceof Blob;
-  return answer(`api/classify${query(version)}`, {
+  return answer(path, {
     method: "POST",
     headers: { "Content-Type": picture ? input.type || "application/octet-stream" : "application/json" },
     body: picture ? input : JSON.stringify(input),

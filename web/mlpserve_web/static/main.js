@@ -1,6 +1,7 @@
 // The page: what is put in, what comes out, and why.
 
 import * as api from "./api.js";
+import { ask } from "./feedback.js";
 import { DIGITS } from "./examples.js";
 import { Pad } from "./pad.js";
 import { at, bar, imageWidth, made, percent } from "./page.js";
@@ -36,7 +37,7 @@ async function classify(input) {
         api.classify(now, at("version").value),
         at("other").value ? api.classify(now, at("other").value) : null,
       ]);
-      if (state.input) show(first, second);
+      if (state.input) show(first, second, now);
       say("");
     } catch (error) {
       say(error.message);
@@ -46,12 +47,13 @@ async function classify(input) {
   at("answers").ariaBusy = String(encoding > 0);
 }
 
-function show(answer, second) {
+function show(answer, second, input) {
   state.answer = answer;
   at("answer").replaceChildren(...described(answer));
   at("second").replaceChildren(...(second ? described(second) : []));
   at("agreement").textContent = second ? agreement(answer, second) : "";
   showWhy(second ? [answer, second] : [answer]);
+  ask(state.models?.feedback && input, answer);
   showSnippet();
 }
 
@@ -151,6 +153,7 @@ const pad = new Pad(at("pad"), async () => {
   at("agreement").textContent = "";
   at("answers").ariaBusy = String(busy || encoding > 0);
   at("why").hidden = true;
+  ask(null);
 });
 
 for (const [digit, strokes] of Object.entries(DIGITS)) {

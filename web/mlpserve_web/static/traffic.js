@@ -46,6 +46,7 @@ function show(now, before) {
   at("traffic-line").replaceChildren(line(rates));
   showClasses(now.classes);
   at("traffic-shadows").replaceChildren(...now.shadows.filter(({ agreed, differed }) => agreed + differed).map(shadow));
+  at("traffic-evidence").replaceChildren(...now.audits.map(audit), ...now.drifts.map(drift));
 }
 
 function figure(name, value) {
@@ -80,4 +81,13 @@ function showClasses(classes) {
 function shadow({ version, agreed, differed }) {
   const rows = agreed + differed;
   return made("li", `Version ${version} in the shadow agrees on ${percent(agreed / rows)} of ${rows.toLocaleString("en")} rows.`);
+}
+
+function audit({ version, right, rows, low, high }) {
+  return made("li", `Version ${version}: ${percent(right / rows)} of ${rows.toLocaleString("en")} audited answers were right, so ${percent(low)} to ${percent(high)} are.`);
+}
+
+function drift({ version, signals }) {
+  if (!signals.length) return made("li", `Inputs look like the holdout of version ${version}.`);
+  return made("li", `Inputs no longer look like the holdout of version ${version}: ${signals.join(", ").replaceAll("_", " ")}.`);
 }
