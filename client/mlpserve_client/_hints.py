@@ -35,6 +35,8 @@ def unreachable_hint(settings: Settings, targets: Sequence[str], text: str) -> s
 
     """
     hints = []
+    if "Connection refused" in text and all(map(is_local, targets)):
+        hints.append("nothing listens there: `mlpserve serve` starts a server")
     if settings.tls is None and any(words in text for words in _CLOSED_AT_ONCE):
         hints.append("the server may want TLS, which is off")
     if settings.tls and any(words in text for words in _NOT_TLS):

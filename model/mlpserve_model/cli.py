@@ -21,6 +21,7 @@ from mlpserve_model.interchange.commands import (
 from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
 from mlpserve_model.process.streams import printing
 from mlpserve_model.process.tables import plain, readable, table
+from mlpserve_model.store.listing import ModelListing, other_models
 from mlpserve_model.store.store import CHAMPION, Store
 
 __all__ = ["main", "parser"]
@@ -42,7 +43,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         code: int = settings.run(Store(settings.store, settings.model), settings)
     except StoreError as error:
-        print(f"mlpserve-models: {plain(str(error))}", file=sys.stderr)
+        there_is = other_models(settings.store, settings.model)
+        print(f"mlpserve-models: {plain(str(error))}{there_is}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -62,7 +64,10 @@ def parser() -> SettingsParser:
         sub.set_defaults(run=run)
         return sub
 
-    command("list", _list, "list the versions, newest first")
+    listing = command("list", _list, "list the versions, newest first")
+    listing.add_argument(
+        "--models", action="store_true", help="list the models of the store instead"
+    )
     show = command("show", _show, "print everything about one version")
     show.add_argument("version", nargs="?", default=CHAMPION, help="version: a number or an alias")
     promote = command("promote", _promote, "point an alias at a version")
@@ -98,6 +103,8 @@ def parser() -> SettingsParser:
 
 
 def _list(store: Store, settings: Namespace) -> int:
+    if settings.models:
+        return _list_models(settings)
     aliases = store.aliases()
     missing = partial(_missing_row, aliases)
     rows = [*_of_all(store, aliases, partial(_row, store, aliases), missing).values()][::-1]
@@ -108,10 +115,32 @@ def _list(store: Store, settings: Namespace) -> int:
     return 0
 
 
+def _list_models(settings: Namespace) -> int:
+    rows = []
+    for name in [] if _no_folder(settings) else ModelListing(settings.store).names():
+        store = Store(settings.store, name)
+        if versions := len(store.versions()):
+            champion = store.aliases().get(CHAMPION)
+            rows.append({"model": name, "versions": versions, "champion": champion})
+    if settings.json:
+        _print_json(rows)
+    elif rows:
+        header = ("MODEL", "VERSIONS", "CHAMPION")
+        lines = ((r["model"], r["versions"], r["champion"] or "none") for r in rows)
+        print(table(header, (tuple(map(str, line)) for line in lines)))
+    else:
+        print(f"no models in {settings.store}{_no_folder(settings)}")
+    return 0
+
+
 def _nothing(store: Store, settings: Namespace) -> str:
-    text = f"no versions of {store.model} in {settings.store}"
+    there_is = _no_folder(settings) or other_models(settings.store, store.model)
+    return f"no versions of {store.model} in {settings.store}{there_is}"
+
+
+def _no_folder(settings: Namespace) -> str:
     missing = isinstance(settings.store, Path) and not settings.store.is_dir()
-    return f"{text}: there is no such folder" if missing else text
+    return ": there is no such folder" if missing else ""
 
 
 def _show(store: Store, settings: Namespace) -> int:

@@ -258,3 +258,8 @@ def test_unix_sockets_are_targets(connect: Connect, start: StartServer, tmp_path
     assert client.predict(IMAGE).model.version == 1
     first.stop()
     assert client.predict(IMAGE).model.version == 1
+
+
+def test_where_nothing_listens_the_error_says_what_starts_a_server(connect: Connect) -> None:
+    with pytest.raises(ConnectionFailedError, match="nothing listens there: `mlpserve serve`"):
+        connect("127.0.0.1:1").health(timeout=5)

@@ -77,6 +77,33 @@ def test_list_shows_the_newest_first_with_verdict_accuracy_and_aliases(
     assert lines[1][-1] == "as the test says"  # why it was rejected
 
 
+def test_list_shows_the_models_of_the_store(
+    models: Command, three: None, store: Store, publish: Publish
+) -> None:
+    letters = Store(store.folder.parent, "letters")
+    letters.folder.mkdir()
+    (letters.folder / "7").mkdir()
+    (letters.folder / "7" / "manifest.json").write_text("{}")
+    (store.folder.parent / "notes").mkdir()
+    run = models("list", "--models")
+    lines = [line.split() for line in run.out.splitlines()]
+    assert lines == [
+        ["MODEL", "VERSIONS", "CHAMPION"], ["letters", "1", "none"], ["tiny", "3", "1"],
+    ]  # fmt: skip
+    assert models("list", "--models", "--json").json[1] == {
+        "model": "tiny", "versions": 3, "champion": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["list", "show", "promote 1 --reason test"])
+def test_a_mistyped_model_is_answered_with_the_nearest_one(
+    command: str, models: Command, three: None
+) -> None:
+    name, *rest = command.split()
+    run = models(name, *rest, "--model", "tinny")
+    assert "the store has tiny; did you mean --model tiny?" in run.out + run.err
+
+
 def test_list_as_json_holds_what_a_script_needs(models: Command, three: None, store: Store) -> None:
     rows = models("list", "--json").json
     assert [row["version"] for row in rows] == [3, 2, 1]

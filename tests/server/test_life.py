@@ -23,6 +23,8 @@ REQUEST = pb.PredictRequest(
     instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
 )
 INTERFACES = Path("/proc/net/if_inet6")
+# What is decided before there is a transport needs no look at both.
+ANY_TRANSPORT = pytest.mark.parametrize("transport", ["auto"])
 NEEDS_IPV6 = pytest.mark.skipif(
     INTERFACES.exists() and "lo" not in INTERFACES.read_text().split(), reason="no IPv6 loopback"
 )
@@ -104,6 +106,7 @@ def test_a_watch_flips_at_the_start_and_at_the_drain_and_not_at_a_swap(
     assert server.process.returncode == 0
 
 
+@ANY_TRANSPORT
 def test_a_taken_port_is_an_error(publish: Publish, run: Run) -> None:
     publish()
     address = run().event("listening")["address"]
@@ -112,6 +115,7 @@ def test_a_taken_port_is_an_error(publish: Publish, run: Run) -> None:
     assert second.process.wait(timeout=20) == 1
 
 
+@ANY_TRANSPORT
 @NEEDS_IPV6
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize(
@@ -129,6 +133,7 @@ def test_a_host_of_two_addresses_is_taken_if_one_of_them_is(
         assert server.process.wait(timeout=20) == 1
 
 
+@ANY_TRANSPORT
 @NEEDS_IPV6
 def test_all_addresses_of_a_host_get_the_same_port(publish: Publish, run: Run) -> None:
     publish()
@@ -137,6 +142,7 @@ def test_all_addresses_of_a_host_get_the_same_port(publish: Publish, run: Run) -
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
+@ANY_TRANSPORT
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
@@ -155,6 +161,7 @@ def test_an_address_that_cannot_be_had_is_an_error_that_says_why(
     assert server.process.wait(timeout=20) == 1
 
 
+@ANY_TRANSPORT
 @pytest.mark.parametrize("form", ["there is no folder", "champion of mnist is not there"])
 def test_a_server_that_waits_says_whether_there_is_a_store_at_all(
     run: Run, store: Store, form: str
@@ -164,6 +171,7 @@ def test_a_server_that_waits_says_whether_there_is_a_store_at_all(
     assert form in run().event("waiting for a model")["reason"]
 
 
+@ANY_TRANSPORT
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -185,6 +193,7 @@ def test_wrong_usage_ends_with_2(run: Run, arguments: list[str]) -> None:
     assert errors.endswith("(see mlpserve-server --help)\n")
 
 
+@ANY_TRANSPORT
 def test_a_wrong_variable_is_named(run: Run) -> None:
     server = run(MLPSERVE_STANDBY="many")
     _, errors = server.process.communicate(timeout=20)
@@ -192,6 +201,7 @@ def test_a_wrong_variable_is_named(run: Run) -> None:
     assert "MLPSERVE_STANDBY" in errors
 
 
+@ANY_TRANSPORT
 def test_a_flag_wins_over_its_variable(publish: Publish, run: Run) -> None:
     publish()
     second = publish(seed=1, promote=False)

@@ -22,6 +22,12 @@ REQUEST = pb.PredictRequest(
 )
 
 
+@pytest.fixture
+def transport() -> str:
+    """The supervisor has no transport."""
+    return "auto"
+
+
 def children(pid: int) -> set[int]:
     stats = [stat for path in Path("/proc").glob("[0-9]*/stat") if (stat := read(path))]
     fields = [(int(stat.split()[0]), stat.rpartition(")")[2].split()) for stat in stats]

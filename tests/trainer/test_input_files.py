@@ -72,7 +72,7 @@ def test_a_fifo_is_refused_instead_of_waited_for(use: Use, tmp_path: Path) -> No
     "text",
     [
         "x = " + "[" * 200_000,
-        "hidden" + ".a" * 20_000 + " = 1",
+        "hidden" + ".a" * 5_000 + " = 1",
         "[grid]\nhidden = [{" + "a." * 20_000 + "a = 1}]",
         "epochs = " + "9" * 5000,
         "recipe = 5\n[grid]\nepochs = [1]",

@@ -338,14 +338,8 @@ def test_quick_reaches_95_percent_of_the_irises(tmp_path: Path) -> None:
     assert train(settings).metrics["accuracy"] >= 0.95
 
 
-def test_quick_reaches_98_percent_of_mnist(tmp_path: Path, mnist_dir: Path) -> None:
-    recipe = load_recipe("quick", dataset="mnist")
-    outcome = train(TrainSettings(store=tmp_path, recipe=recipe, data_dir=mnist_dir))
-    assert outcome.metrics["accuracy"] >= 0.98
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 4])
 def test_quick_reaches_98_percent_of_mnist_whatever_the_seed(
     tmp_path: Path, mnist_dir: Path, seed: int
 ) -> None:

@@ -1,14 +1,18 @@
 """The models of a store, by name."""
 
+import difflib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from mlpserve_model.errors import StoreError
 from mlpserve_model.format.manifest import NAME
 from mlpserve_model.store.location import Location, missing_client, parse_location
-from mlpserve_model.store.reader import translated
+from mlpserve_model.store.reader import StoreReader, translated
 
-__all__ = ["ModelListing"]
+__all__ = ["ModelListing", "other_models"]
+
+_MAX_NAMED = 10
 
 
 class ModelListing:
@@ -32,6 +36,27 @@ class ModelListing:
         """
         with translated(f"cannot list {self.root}"):
             return sorted(name for name in self._folders() if NAME.fullmatch(name))
+
+
+def other_models(root: Location, model: str) -> str:
+    """Return the end of a message about a model without versions: which models the store has.
+
+    Empty if the store has versions of this model or of none, or cannot be read.
+    """
+    try:
+        if _has_versions(root, model):
+            return ""
+        names = ModelListing(root).names()[: 2 * _MAX_NAMED]
+        names = [name for name in names if _has_versions(root, name)][:_MAX_NAMED]
+    except StoreError:
+        return ""
+    near = difflib.get_close_matches(model, names, n=1)
+    hint = f"; did you mean --model {near[0]}?" if near else ""
+    return f": the store has {', '.join(names)}{hint}" if names else ""
+
+
+def _has_versions(root: Location, model: str) -> bool:
+    return next(iter(StoreReader(root, model).newest()), None) is not None
 
 
 def _folders_of(root: Location) -> Callable[[], Iterable[str]]:

@@ -10,6 +10,7 @@ from mlpserve_server.dataplane.descriptions import (
     describe_selected,
     descriptions,
 )
+from mlpserve_server.dataplane.listing import Listing
 from mlpserve_server.dataplane.query import Selection
 from mlpserve_server.errors import InvalidInput, NotReady
 from mlpserve_server.lifecycle.models import Models
@@ -24,6 +25,7 @@ class Catalog:
 
     def __init__(self, models: Models) -> None:
         self.models = models
+        self._listing = Listing()
 
     def get_model_version(self, request: bytes) -> bytes:
         """Answer a GetModelVersionRequest, both as bytes."""
@@ -42,7 +44,7 @@ class Catalog:
         manager = self.models.get(named, "name")
         try:
             # One more than is given tells whether there is another page.
-            page = list(itertools.islice(descriptions(manager, before), size + 1))
+            page = list(itertools.islice(descriptions(manager, self._listing, before), size + 1))
         except StoreError as error:
             raise NotReady("the store cannot be read at the moment") from error
         more = len(page) > size

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from mlpserve.v1 import model_pb2
 from mlpserve_model import CorruptVersion, Manifest, StoreError, VersionNotFound
 from mlpserve_server.dataplane import codec
+from mlpserve_server.dataplane.listing import Listing
 from mlpserve_server.dataplane.query import Selection
 from mlpserve_server.errors import ModelNotFound, NotReady
 from mlpserve_server.lifecycle.manager import ModelManager
@@ -53,14 +54,16 @@ def describe_selected(manager: ModelManager, chosen: Selection) -> model_pb2.Mod
     return described
 
 
-def descriptions(manager: ModelManager, before: float) -> Iterator[model_pb2.ModelVersion]:
+def descriptions(
+    manager: ModelManager, listing: Listing, before: float
+) -> Iterator[model_pb2.ModelVersion]:
     """Give the versions below a number, in the store or in memory, newest first.
 
     Raises StoreError, also for a store that is not there: it is not an empty one.
     """
     if manager.store_state.is_away():
         raise StoreError(f"there is nothing in {manager.store}")
-    stored = (version for version, _ in manager.store.newest(before))
+    stored = listing.below(manager.store, before)
     in_memory = (version for version in reversed(manager.loaded) if version < before)
     merged = heapq.merge(stored, in_memory, key=operator.neg)
     for version, _ in itertools.groupby(merged):

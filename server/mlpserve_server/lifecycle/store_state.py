@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlpserve_model import StoreError
+from mlpserve_model.store.listing import other_models
 from mlpserve_model.store.reader import StoreReader
 
 __all__ = ["StoreState"]
@@ -73,6 +74,8 @@ class StoreState:
         root, reason = self._store.root, self.waits_for(selected)
         if isinstance(root, Path) and _is_missing(root):
             reason = f"there is no folder {root} yet, or its name is wrong"
+        elif not self.fault:
+            reason += other_models(root, self._store.model)
         fields = {"model": self._store.model, "reason": reason, "store": str(root)}
         log.info("waiting for a model", extra=fields)
 

@@ -133,15 +133,15 @@ def champion(store: Store, published: Manifest) -> None:
     store.move_alias(CHAMPION, 1, expected=None, event="promote", reason="a test")
 
 
-def test_killed_before_every_fifth_call_a_publisher_leaves_the_store_whole(
+def test_killed_before_every_tenth_call_a_publisher_leaves_the_store_whole(
     trace: Trace, champion: None, assert_whole: Callable[[], None]
 ) -> None:
     calls = _calls_of_publishing(trace(PUBLISHER))
     assert len(calls) > 30
-    _kill_before_each(trace, PUBLISHER, calls[::5], assert_whole)
+    _kill_before_each(trace, PUBLISHER, calls[::10], assert_whole)
 
 
-def test_killed_before_every_fourth_call_a_promotion_is_made_or_not(
+def test_killed_before_every_eighth_call_a_promotion_is_made_or_not(
     trace: Trace, champion: None, store: Store, publish: Publish
 ) -> None:
     publish()
@@ -159,10 +159,10 @@ def test_killed_before_every_fourth_call_a_promotion_is_made_or_not(
             store.move_alias(CHAMPION, 1, expected=2, event="rollback", reason="a test")
 
     store.move_alias(CHAMPION, 1, expected=2, event="rollback", reason="a test")
-    _kill_before_each(trace, PROMOTER, calls[::4], assert_made_or_not)
+    _kill_before_each(trace, PROMOTER, calls[::8], assert_made_or_not)
 
 
-def test_killed_before_every_sixth_call_a_prune_leaves_whole_versions_or_none(
+def test_killed_before_every_twelfth_call_a_prune_leaves_whole_versions_or_none(
     trace: Trace, champion: None, store: Store, publish: Publish
 ) -> None:
     for _ in range(3):
@@ -189,7 +189,7 @@ def test_killed_before_every_sixth_call_a_prune_leaves_whole_versions_or_none(
             publish()
 
     two_to_prune()
-    _kill_before_each(trace, PRUNER, calls[::6], assert_whole)
+    _kill_before_each(trace, PRUNER, calls[::12], assert_whole)
 
 
 @pytest.mark.slow

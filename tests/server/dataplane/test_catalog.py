@@ -1,5 +1,7 @@
 """ModelService tells what is in the store and what of it is served."""
 
+import math
+import shutil
 from typing import Any
 
 import grpc
@@ -7,6 +9,7 @@ import pytest
 
 from mlpserve.v1 import model_pb2
 from mlpserve_model import Store, Verdict
+from mlpserve_model.store.reader import StoreReader
 from tests.support.publishing import Publish
 from tests.support.server import Refuse, Serve, Stubs
 from tests.support.waiting import eventually
@@ -68,6 +71,33 @@ def test_the_list_is_paged(publish: Publish, serve: Serve) -> None:
     eventually(stubs.serving)
     found = [[v.ref.version for v in page] for page in pages(stubs, 2)]
     assert found == [[5, 4], [3, 2], [1]]
+
+
+def test_pages_share_a_listing_of_the_store_and_show_what_is_removed_meanwhile(
+    publish: Publish, serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(8):
+        publish(seed=seed)
+    stubs = serve(standby=0)
+    eventually(stubs.serving)
+    listings = []
+    newest = StoreReader.newest
+
+    def counting(self: StoreReader, below: float = math.inf) -> Any:
+        listings.append(below)
+        return newest(self, below)
+
+    monkeypatch.setattr(StoreReader, "newest", counting)
+    request = model_pb2.ListModelVersionsRequest(page_size=2)
+    found = []
+    for removed in (None, None, 3, None):
+        if removed:
+            shutil.rmtree(store.path(removed))
+        page = stubs.models.ListModelVersions(request, timeout=10)
+        found.append([version.ref.version for version in page.model_versions])
+        request.page_token = page.next_page_token
+    assert found == [[8, 7], [6, 5], [4, 2], [1]]
+    assert listings[-2:] == [math.inf, 7]
 
 
 def test_an_empty_store_has_an_empty_list(store: Store, serve: Serve) -> None:

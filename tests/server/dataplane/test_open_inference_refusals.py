@@ -302,7 +302,7 @@ def test_no_request_whatever_is_answered_with_a_fault(stubs: Stubs) -> None:
     seen = set()
 
     @settings(
-        max_examples=1000,
+        max_examples=300,
         deadline=None,
         derandomize=True,
         suppress_health_check=[HealthCheck.function_scoped_fixture],

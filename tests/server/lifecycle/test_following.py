@@ -50,6 +50,16 @@ def test_a_server_without_a_store_is_alive_but_not_ready(
     eventually(lambda: "waiting for a model" in caplog.text)
 
 
+def test_a_server_of_another_model_than_the_store_has_says_which_there_are(
+    publish: Publish, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish()
+    caplog.set_level("INFO")
+    serve(model=("mnits",))
+    expected = "champion of mnits is not there: the store has mnist; did you mean --model mnist?"
+    eventually(lambda: expected in [vars(record).get("reason") for record in caplog.records])
+
+
 def test_the_first_version_is_served_as_soon_as_it_appears(publish: Publish, serve: Serve) -> None:
     stubs = serve()
     version = publish()

@@ -151,7 +151,7 @@ def test_every_metric_is_shown_and_no_other(stubs: Stubs) -> None:
     assert shown == set(METRICS)
 
 
-def test_ten_thousand_strange_labels_add_no_series(stubs: Stubs) -> None:
+def test_thousands_of_strange_labels_add_no_series(stubs: Stubs) -> None:
     stubs.prediction.Predict(predict_request())
     settle(stubs)
     before = set(stubs.scrape().series)
@@ -167,7 +167,7 @@ def test_ten_thousand_strange_labels_add_no_series(stubs: Stubs) -> None:
             case _:
                 return stubs.channel.unary_unary(f'/secret.{n}"}} 1/Strange'), b""
 
-    strange = 10_000
+    strange = 2_000
     for first in range(0, strange, 500):
         calls = []
         for n in range(first, first + 500):

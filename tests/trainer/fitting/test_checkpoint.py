@@ -139,7 +139,7 @@ def test_the_name_tells_trainings_apart(settings: TrainSettings, tmp_path: Path)
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    arguments = ["train", "--dataset", "digits", "--epochs", "150", "--seed", "3"]
+    arguments = ["train", "--dataset", "digits", "--epochs", "60", "--seed", "3"]
     command = [sys.executable, "-c", PROGRAM, *arguments]
     environment = os.environ | {"MLPSERVE_STORE": str(tmp_path / "store")}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
