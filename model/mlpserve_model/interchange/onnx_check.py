@@ -14,10 +14,9 @@ from mlpserve_model.interchange.onnx_graph import GraphInput
 __all__ = ["run"]
 
 _QUIET = 4  # fatal errors alone; the others become exceptions
-Inputs = NDArray[np.float32] | NDArray[np.uint8]
 
 
-def run(model: Any, given: GraphInput, tensor: str, inputs: Inputs) -> NDArray[np.float64]:
+def run(model: Any, given: GraphInput, tensor: str, inputs: NDArray[Any]) -> NDArray[np.float64]:
     """Return what onnxruntime computes for a tensor of the model: (rows, values).
 
     Only the nodes that the tensor depends on are run, all of which were understood before.

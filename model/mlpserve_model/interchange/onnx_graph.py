@@ -28,6 +28,7 @@ _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 _INPUT_TYPES: dict[int, Any] = {
     TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64, TensorProto.UINT8: np.uint8,
     TensorProto.FLOAT16: np.float16, TensorProto.INT64: np.int64, TensorProto.INT32: np.int32,
+    TensorProto.BOOL: np.bool_,
 }  # fmt: skip
 _PIXELS = 255.0
 # Weights are cast, transposed and reshaped on their way; a small graph may compute small shapes.

@@ -100,7 +100,7 @@ def _difference(model: Any, reading: Reading, found: ImportedNetwork, is_logarit
     rows = batch * -(-rows_for(found, _ROWS) // batch)
     if given.batch > 1 and rows * max(network.layer_sizes) > MAX_VALUES:
         raise UnsupportedModel(f"the model takes {given.batch} rows at once: export it for 1")
-    raw, x = random_inputs(rng, rows, found, given.is_bytes)
+    raw, x = random_inputs(rng, rows, found, given.dtype)
     answers = run(model, given, reading.rows.tensor, raw)
     expected = np.exp(answers) if is_logarithm else answers
     with np.errstate(all="ignore"):

@@ -1,5 +1,7 @@
 """Random inputs for comparisons and self-tests, where there is no data."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,13 +21,24 @@ def rows_for(found: ImportedNetwork, wanted: int) -> int:
 
 
 def random_inputs(
-    rng: np.random.Generator, rows: int, found: ImportedNetwork, as_bytes: bool = False
-) -> tuple[NDArray[np.float32] | NDArray[np.uint8], NDArray[np.float32]]:
-    """Return inputs as a foreign model takes them, and as ours takes them: (rows, inputs) each."""
+    rng: np.random.Generator, rows: int, found: ImportedNetwork, dtype: Any = np.float32
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Return inputs as a foreign model takes them, and as ours takes them: (rows, inputs) each.
+
+    Args:
+        rng: The source of randomness.
+        rows: The number of inputs.
+        found: The network.
+        dtype: What the foreign model takes; uint8 are pixels from 0 to 255.
+
+    """
     shape = (rows, found.network.inputs)
-    if as_bytes:
+    if dtype is np.uint8:
         pixels = rng.integers(0, 256, shape, np.uint8)
         return pixels, scale_pixels(pixels, 255)
+    if dtype is np.bool_ or np.issubdtype(dtype, np.integer):
+        whole = rng.integers(0 if dtype is np.bool_ else -5, 2 if dtype is np.bool_ else 6, shape)
+        return whole.astype(dtype), whole.astype(np.float32)
     if found.metadata.input_kind == "pixels":
         scaled = rng.random(shape, np.float32)
     else:

@@ -181,6 +181,13 @@ def test_bytes_are_pixels_whose_scale_goes_into_the_first_layer(read: Read) -> N
     np.testing.assert_allclose(found.weights[0].w, W1, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [TensorProto.INT64, TensorProto.BOOL, TensorProto.DOUBLE])
+def test_inputs_of_other_types(kind: int, read: Read) -> None:
+    nodes = [node("Cast", "x", "f", to=TensorProto.FLOAT), node("Gemm", "f w1 b1", "z1"),
+             node("Relu", "z1", "h"), *TAIL]  # fmt: skip
+    assert read(model(nodes, WEIGHTS, kind=kind)).network.layer_sizes == (4, 5, 3)
+
+
 def test_logits_stay_as_they_are_unless_the_caller_says_otherwise(read: Read) -> None:
     made = model(
         [node("Gemm", "x w1 b1", "z1"), node("Relu", "z1", "h"), TAIL[0]], WEIGHTS, outputs="z"
