@@ -21,7 +21,7 @@ from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.combined import used_files
 from mlpserve_trainer.datasets.sources import uses_data_dir
 from mlpserve_trainer.datasets.split import split
-from mlpserve_trainer.errors import DataError
+from mlpserve_trainer.errors import DataError, UsageError
 from mlpserve_trainer.fitting.progress import Watch, log_epochs
 from mlpserve_trainer.fitting.run import fitted, network_for
 from mlpserve_trainer.recipe import Recipe
@@ -68,6 +68,10 @@ def reproduce(
     """
     published = store.load(version)
     manifest = published.manifest
+    if "imported" in manifest.extra:
+        raise UsageError(
+            f"version {version} was imported from a file: there is nothing to train again"
+        )
     recipe = Recipe.recorded(manifest.recipe)
     data = load(manifest.dataset.name, _places(places, manifest), used_files(manifest.extra))
     data = with_corrections(data, _corrections(store, manifest, feedback))

@@ -23,7 +23,8 @@ from mlpserve_model.process.tables import plain
 __all__ = ["GraphInput", "Reading", "read_graph"]
 
 MAX_NODES = 10_000
-_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+OLDEST_OPSET = 7
+_DOMAINS = {"": "", "ai.onnx": "", "ai.onnx.ml": "ai.onnx.ml"}  # the first two are one
 # The types of inputs, as onnxruntime takes them.
 _INPUT_TYPES: dict[int, Any] = {
     TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64, TensorProto.UINT8: np.uint8,
@@ -78,7 +79,12 @@ def read_graph(model: Any, input_shape: Sequence[int] = (), output: str | None =
     start = Rows(steps if given.is_bytes else (), given.shape)
     values: dict[str, Value] = {tensor.name: array_of(tensor) for tensor in graph.initializer}
     values[given.name] = start
-    versions = {opset.domain: opset.version for opset in model.opset_import}
+    versions = {_DOMAINS.get(opset.domain): opset.version for opset in model.opset_import}
+    if versions.get("", OLDEST_OPSET) < OLDEST_OPSET:
+        raise UnsupportedModel(
+            f"the model is of operator set {versions['']}, which onnxruntime does not run: "
+            f"export it for {OLDEST_OPSET} or later"
+        )
     held = sum(value.size for value in values.values() if isinstance(value, np.ndarray))
     budget = Budget(_COPIES * held + _FREE)
     walk = _Walk(values, versions, given.batch, budget)
@@ -135,7 +141,7 @@ class _Walk:
     """
 
     values: dict[str, Value]
-    versions: dict[str, int]
+    versions: dict[str | None, int]
     batch: int
     budget: Budget
 
@@ -172,7 +178,7 @@ class _Walk:
         if proto.domain not in _DOMAINS:
             raise UnsupportedModel(f"it is of the domain {plain(proto.domain)[:50]}, not of ONNX")
         attributes = {attribute.name: _attribute(attribute) for attribute in proto.attribute}
-        version = self.versions.get(proto.domain, 1)
+        version = self.versions.get(_DOMAINS[proto.domain], 1)
         node = Node(proto.op_type, attributes, version, self.batch, self.budget)
         found = evaluate(node, inputs)
         if isinstance(found, Rows):

@@ -107,6 +107,10 @@ def test_several_inputs_or_outputs_are_named(refusal: Refusal) -> None:
     assert "expected one input, found 2: x, other" in refusal(made)
 
 
+def test_an_old_operator_set_is_told_apart(refusal: Refusal) -> None:
+    assert "export it for 7 or later" in refusal(model([GEMM], WEIGHTS, opset=6))
+
+
 def test_an_open_shape_is_asked_for(refusal: Refusal) -> None:
     assert "--input-shape" in refusal(model([GEMM], WEIGHTS, shape=("rows", "columns")))
     assert "--input-shape says (5,)" in refusal(model([GEMM], WEIGHTS), input_shape=(5,))

@@ -76,6 +76,15 @@ def test_without_calibration_the_weights_are_those_of_the_file(foreign: Import) 
     np.testing.assert_array_equal(foreign.store.load(1).weights[0].w, 10 * CENTRES.T)
 
 
+def test_an_imported_version_cannot_be_trained_again(
+    foreign: Import, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert foreign.run() == 0
+    where = ["--store", str(foreign.folder / "models"), "--model", "trees"]
+    assert cli.main(["reproduce", "1", *where]) == cli.WRONG_USAGE
+    assert "was imported from a file" in capsys.readouterr().err
+
+
 def test_a_network_that_fails_is_rejected_unless_it_is_forced(foreign: Import) -> None:
     assert foreign.run("--min-accuracy", "1") == cli.REJECTED
     assert foreign.store.aliases() == {}
