@@ -7,7 +7,7 @@ only numbers, texts and lists are taken from it. Neither scikit-learn nor skops 
 
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from mlpserve_model.errors import UnsupportedModel
 from mlpserve_model.format import strict_json
+from mlpserve_model.format.manifest import MAX_LAYERS
 from mlpserve_model.format.npz_reader import NpzReader, UnreadableArrays
 from mlpserve_model.interchange.files import MAX_FILE_BYTES, open_file
 from mlpserve_model.interchange.folding import Activation, Affine, Scale, Step, fold
@@ -64,11 +65,15 @@ def _schema(stream: IO[bytes], path: Path) -> Any:
         raise UnsupportedModel(f"{shown}: {_SCHEMA} is not JSON: {error}") from error
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Tree:
-    """Takes plain values out of the schema's nodes; every method raises UnsupportedModel."""
+    """Takes plain values out of the schema's nodes; every method raises UnsupportedModel.
+
+    `left` is how many bytes of arrays may still be read: nodes may name one file many times.
+    """
 
     arrays: NpzReader
+    left: int = field(default_factory=lambda: MAX_FILE_BYTES)
 
     def items(self, node: Any) -> list[Any]:
         """Return the nodes of a list or a tuple."""
@@ -98,9 +103,12 @@ class _Tree:
     def array(self, node: Any) -> Any:
         """Return an array of numbers or texts."""
         file = node.get("file") if _loader(node) == "NdArrayNode" else None
-        if not isinstance(file, str) or file.removesuffix(".npy") not in self.arrays.names:
+        name = file.removesuffix(".npy") if isinstance(file, str) else ""
+        if name not in self.arrays.names:
             raise _unexpected(node, "an array of numbers or texts")
-        return self.arrays.array(file.removesuffix(".npy"), MAX_FILE_BYTES)
+        array = self.arrays.array(name, self.left)
+        self.left -= array.nbytes
+        return array
 
 
 def _loader(node: Any) -> str:
@@ -196,30 +204,35 @@ def _network(tree: _Tree, before: list[Step], node: Any) -> ImportedNetwork:
     attributes = tree.attributes(node)
     if "coefs_" not in attributes:
         raise UnsupportedModel("the MLPClassifier is not fitted")
-    weights, biases = (
-        [tree.array(item) for item in tree.items(attributes.get(name))]
-        for name in ("coefs_", "intercepts_")
-    )
+    layers = _layers(tree, attributes)
     names = [str(tree.plain(attributes.get(name))) for name in ("activation", "out_activation_")]
     hidden, output = (_ACTIVATIONS.get(name, name) for name in names)
+    inputs = layers[0].w.shape[0]
+    _check_widths(before, inputs)
     steps = list(before)
-    if len(weights) != len(biases) or not weights:
-        raise UnsupportedModel(f"{len(weights)} weights and {len(biases)} biases")
-    for number, (w, b) in enumerate(zip(weights, biases, strict=True), 1):
+    for number, layer in enumerate(layers, 1):
+        steps += [layer, Activation(hidden if number < len(layers) else output)]
+    return imported_network(*fold(steps, inputs), _metadata(tree, attributes))
+
+
+def _layers(tree: _Tree, attributes: dict[str, Any]) -> list[Affine]:
+    items = [tree.items(attributes.get(name)) for name in ("coefs_", "intercepts_")]
+    if not 1 <= len(items[0]) == len(items[1]) < MAX_LAYERS:
+        raise UnsupportedModel(f"{len(items[0])} weights and {len(items[1])} biases")
+    layers = [Affine(tree.array(w), tree.array(b)) for w, b in zip(*items, strict=True)]
+    for number, (w, b) in enumerate(((layer.w, layer.b) for layer in layers), 1):
         if w.ndim != 2 or b.shape != w.shape[1:] or {w.dtype.kind, b.dtype.kind} != {"f"}:
             raise UnsupportedModel(f"layer {number} has weights {w.shape} and biases {b.shape}")
-        steps += [Affine(w, b), Activation(hidden if number < len(weights) else output)]
-    _check_widths(before, weights[0].shape[0])
-    version = (
-        str(tree.plain(attributes["_sklearn_version"])) if "_sklearn_version" in attributes else ""
+    return layers
+
+
+def _metadata(tree: _Tree, attributes: dict[str, Any]) -> Metadata:
+    version = attributes.get("_sklearn_version")
+    producer = f"scikit-learn {tree.plain(version) if version else ''}".strip()
+    names = tree.array(attributes.get("classes_")).ravel().tolist()
+    return Metadata(
+        class_names=tuple(map(str, names)), input_kind="real", origin={"producer": producer[:200]}
     )
-    metadata = Metadata(
-        class_names=tuple(map(str, tree.array(attributes.get("classes_")).ravel().tolist())),
-        input_kind="real",
-        origin={"producer": f"scikit-learn {version}".strip()[:200]},
-    )
-    layers, activations = fold(steps, weights[0].shape[0])
-    return imported_network(layers, activations, metadata)
 
 
 def _check_widths(before: list[Step], inputs: int) -> None:

@@ -191,6 +191,14 @@ def test_a_file_that_is_no_model(tmp_path: Path, refusal: Refusal) -> None:
             import_network(path, ImportOptions())
 
 
+def test_values_that_onnxruntime_has_more_of(refusal: Refusal) -> None:
+    """A constant that is the same everywhere counts as a number, whatever its shape."""
+    ones = np.ones((1, 2, 3), np.float32)
+    text = refusal(model([node("Gemm", "x w b", "h"), node("Add", "h ones", "y")],
+                         WEIGHTS | {"ones": ones}))  # fmt: skip
+    assert "onnxruntime" in text or "the model gives 6 values for a row" in text
+
+
 def test_numbers_that_onnxruntime_computes_otherwise(
     refusal: Refusal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,8 @@
 import json
 import warnings
 import zipfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from sklearn.preprocessing import (
 )
 
 from mlpserve_model import UnsupportedModel, forward
+from mlpserve_model.interchange import skops_file
 from mlpserve_model.interchange.imported import ImportedNetwork
 from mlpserve_model.interchange.importing import ImportOptions, import_network
 
@@ -102,21 +105,45 @@ def test_one_that_is_not_fitted(tmp_path: Path) -> None:
         read(MLPClassifier(), tmp_path)
 
 
+def changed(path: Path, change: Callable[[Any], None]) -> Path:
+    """A file whose schema is another one."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    schema = json.loads(members.pop("schema.json"))
+    change(schema["content"]["content"])
+    found = path.with_name("changed.skops")
+    with zipfile.ZipFile(found, "w") as archive:
+        for member, data in members.items():
+            archive.writestr(member, data)
+        archive.writestr("schema.json", json.dumps(schema))
+    return found
+
+
+def test_an_array_named_many_times_is_read_within_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.skops"
+    skops.io.dump(fitted(MLPClassifier(**NETWORK)), path)
+
+    def repeat(attributes: Any, times: int) -> None:
+        for name in ("coefs_", "intercepts_"):
+            attributes[name]["content"] = times * attributes[name]["content"][:1]
+
+    with pytest.raises(UnsupportedModel, match="1000 weights"):
+        import_network(changed(path, partial(repeat, times=1000)), ImportOptions())
+    monkeypatch.setattr(skops_file, "MAX_FILE_BYTES", 1000)
+    with pytest.raises(UnsupportedModel, match="expected at most"):
+        import_network(changed(path, partial(repeat, times=60)), ImportOptions())
+
+
 def test_types_of_strangers_are_never_constructed(tmp_path: Path) -> None:
     """What skops would ask its caller to trust has no meaning here."""
     path = tmp_path / "model.skops"
     skops.io.dump(fitted(MLPClassifier(**NETWORK)), path)
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    schema = json.loads(members["schema.json"])
     call = {
         "__class__": "system", "__module__": "os", "__loader__": "FunctionNode", "content": "id",
     }  # fmt: skip
     for name in ("activation", "coefs_", "classes_"):
-        changed = json.loads(json.dumps(schema))
-        changed["content"]["content"][name] = call
-        with zipfile.ZipFile(path, "w") as archive:
-            for member, data in (members | {"schema.json": json.dumps(changed).encode()}).items():
-                archive.writestr(member, data)
+        replaced = changed(path, partial(dict.update, **{name: call}))
         with pytest.raises(UnsupportedModel, match=r"holds os\.system where"):
-            import_network(path, ImportOptions())
+            import_network(replaced, ImportOptions())
