@@ -16,12 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from mlpserve_model import Store
 from mlpserve_trainer.datasets import Dataset
 
 Bytes = npt.NDArray[np.uint8]
 OpenML = Callable[[Bytes, Bytes], dict[str, bytes]]
 
 DEFAULT_MNIST = Path(__file__).parents[3] / "shared/data/mnist"
+# Flags of a training that takes a moment and is good enough to be promoted.
+FAST = ("--dataset", "digits", "--hidden", "32", "--epochs", "8", "--batch-size", "16")
 MNIST = Path(os.environ.get("MLPSERVE_DATA_DIR", DEFAULT_MNIST))
 
 
@@ -38,6 +41,12 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("MLPSERVE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("MLPSERVE_STORE", str(tmp_path / "store"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """The store that trainings publish to."""
+    return Store(tmp_path / "store", "mnist")
 
 
 @pytest.fixture(autouse=True)
