@@ -191,6 +191,10 @@ bench-client: install  ## what the client costs a large batch
 bench-recipes: install  ## test accuracy and time of every recipe on MNIST, three seeds: half an hour
 	$(BIN)/python benchmarks/recipes.py
 
+.PHONY: bench-estimators
+bench-estimators: install  ## our estimator beside scikit-learn's, on ten data sets: five minutes
+	$(BIN)/python benchmarks/estimators.py
+
 .PHONY: bench-training
 bench-training: install  ## training beside PyTorch, JAX and scikit-learn
 	$(BIN)/python benchmarks/training.py
