@@ -22,7 +22,7 @@ __all__ = ["Finding", "main"]
 
 # The first Python that the project supports; pyproject.toml says the same.
 _OLDEST_PYTHON = (3, 11)
-_EXTRAS = ("server", "trainer", "images", "web", "object-store", "telemetry", "completion")
+_EXTRAS = ("server", "trainer", "images", "web", "object-store", "telemetry", "onnx", "completion")
 
 
 @dataclass(frozen=True, slots=True)

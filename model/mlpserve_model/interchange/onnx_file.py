@@ -14,6 +14,7 @@ from mlpserve_model.errors import UnsupportedModel
 from mlpserve_model.format.manifest import MAX_PARAMETERS
 from mlpserve_model.interchange.files import MAX_FILE_BYTES, read_file
 from mlpserve_model.interchange.onnx_values import Constant
+from mlpserve_model.interchange.safetensors_file import from_bfloat16
 from mlpserve_model.process.tables import plain
 from mlpserve_model.store.atomic_files import Directory, UnusableFile
 
@@ -69,13 +70,16 @@ def array_of(tensor: Any) -> Constant:
     if values and tensor.data_type != TensorProto.STRING and not _plausible(tensor, values):
         raise UnsupportedModel(f"{shown} claims {values:,} values, and holds fewer or more")
     try:
+        if tensor.data_type == TensorProto.BFLOAT16:  # which onnx reads as one type or another
+            halves = np.frombuffer(tensor.raw_data, "<u2") if tensor.raw_data else tensor.int32_data
+            return from_bfloat16(np.asarray(halves, np.uint16)).reshape(tensor.dims)
         array = np.asarray(numpy_helper.to_array(tensor))
     # to_array fails at wrong types and lengths in many ways (KeyError, TypeError, ValueError ...).
     except Exception as error:
         raise UnsupportedModel(f"{shown} cannot be read: {error}") from error
     if tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
         raise UnsupportedModel(f"{shown} holds complex numbers")
-    return array.astype(np.float32) if tensor.data_type == TensorProto.BFLOAT16 else array
+    return array
 
 
 def _plausible(tensor: Any, values: int) -> bool:

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlpserve_model.errors import UnsupportedModel
 from mlpserve_model.format import strict_json
 from mlpserve_model.nn.types import Array
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "from_bfloat16"]
 
 _MAX_HEADER = 2**22
 _LENGTH = 8  # bytes of the header's own length
@@ -62,6 +63,11 @@ def decode(data: bytes) -> tuple[dict[str, Array], dict[str, str]]:
     return _arrays(header, memoryview(data)[_LENGTH + length :]), metadata
 
 
+def from_bfloat16(halves: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Return the numbers whose upper 16 bits these are; NumPy has no type for them."""
+    return (halves.astype(np.uint32) << 16).view(np.float32)
+
+
 def _arrays(header: dict[str, Any], values: memoryview) -> dict[str, Array]:
     spans = {name: _span(name, info) for name, info in header.items()}
     end = 0
@@ -100,7 +106,7 @@ def _are_sizes(value: Any) -> bool:
 def _array(info: dict[str, Any], data: memoryview) -> Array:
     kind = info["dtype"]
     array = np.frombuffer(data, _TYPES[kind]).reshape(info["shape"])
-    if kind == "BF16":  # the upper half of a float32
-        return (array.astype(np.uint32) << 16).view(np.float32)
+    if kind == "BF16":
+        return from_bfloat16(array)
     whole: Array = array.astype(np.float64) if kind == "I64" else array
     return whole
