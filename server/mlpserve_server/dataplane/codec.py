@@ -158,4 +158,5 @@ def _query(message: _Request, x: prediction_pb2.Tensor, receipts: bool) -> Predi
     # Both are rare, and what a message does not have costs as much to read as what it has.
     known = message.known_class_names if message.HasField("known_class_names") else None
     selected = selection(message.model) if message.HasField("model") else _NOTHING_SELECTED
-    return PredictQuery(selected, x.dtype, x.shape, x.data, known, receipts)
+    shape = tensors.dimensions(x.shape)
+    return PredictQuery(selected, x.dtype, shape, x.data, known, receipts)

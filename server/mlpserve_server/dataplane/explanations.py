@@ -60,7 +60,7 @@ class ExplainCodec:
         return ExplainQuery(
             codec.selection(message.model),
             x.dtype,
-            x.shape,
+            tensors.dimensions(x.shape),
             x.data,
             message.label if message.HasField("label") else None,
             message.baseline if message.HasField("baseline") else None,

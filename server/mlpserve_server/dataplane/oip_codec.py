@@ -137,7 +137,7 @@ class InferCodec:
         return InferQuery(
             chosen._replace(name=message.model_name),
             datatype.dtype,
-            tensor.shape,
+            tensors.dimensions(tensor.shape),
             _raw(message) if raw else _typed(tensor.contents, datatype),
             message.id,
             raw,

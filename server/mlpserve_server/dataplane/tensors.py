@@ -17,6 +17,7 @@ __all__ = [
     "check_batch",
     "check_instance",
     "check_rows",
+    "dimensions",
     "row_count",
     "scaled",
     "too_long",
@@ -30,6 +31,14 @@ _MAX_DIMENSIONS = 8
 # Requests of one instance up to this size are looked into, whatever the models in memory take:
 # they may select a version that is not in memory.
 ANY_INSTANCE_BYTES = 1 << 20
+
+
+def dimensions(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the dimensions in a message, of many one more than an array may have.
+
+    A query that kept the field itself would keep the message, with the values of the array in it.
+    """
+    return tuple(shape[: _MAX_DIMENSIONS + 1])
 
 
 def too_long(size: int, inputs: int, field: str) -> InvalidInput | None:
@@ -112,7 +121,7 @@ def scaled(
 
 
 def _shape(tensor: Tensor, field: str) -> tuple[int, ...]:
-    shape = tuple(tensor.shape[: _MAX_DIMENSIONS + 1])  # of one that may have millions
+    shape = dimensions(tensor.shape)  # of one that may have millions
     if len(shape) > _MAX_DIMENSIONS or any(d < 0 for d in shape):
         raise InvalidInput(f"{field}.shape", f"shape {_shown(shape)} is not a shape")
     return shape
