@@ -250,10 +250,10 @@ def _instance(
     tensor, manifest = report.instance, signed.manifest
     tensors.check_instance(tensor, manifest, field)
     row = tensors.scaled(tensor.data, tensor.dtype, manifest, field)[0]
-    if not keys.matches(signed.receipt.row_hash, row, manifest.signature.input_maximum):
+    if not keys.matches(signed.receipt.row_hash, row, manifest.signature.input_kind == "real"):
         raise InvalidInput(
             field,
-            "another instance than the receipt's: expected the very values that were sent",
+            "another instance than the receipt's: expected the values that were sent",
         )
     instance: Float32 = row.reshape(manifest.signature.input_shape)
     return instance

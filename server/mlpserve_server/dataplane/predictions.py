@@ -192,9 +192,9 @@ class DataPlane:
         for first in range(0, len(probabilities), CHUNK_ROWS):
             yield
             chunk = probabilities[first : first + CHUNK_ROWS]
-            places = range(first, first + len(chunk))
-            rows = [data[row * row_bytes : (row + 1) * row_bytes] for row in places]
-            fields += issuer.fields(manifest, chunk, rows)
+            values = data[first * row_bytes : (first + len(chunk)) * row_bytes]
+            x = tensors.scaled(values, query.dtype, manifest, _BATCH.field, first)
+            fields += issuer.fields(manifest, chunk, x)
         return b"".join(fields)
 
     def _decode(self, codec: Decoder[Q], request: bytes, may_load: bool) -> _Job[Q]:
@@ -217,7 +217,8 @@ class DataPlane:
         computed = self._compute(model, x, queries[0].explains)
         responses = codec.encode(computed, manifest, queries)
         if self._issuer:
-            responses = _with_receipts(self._issuer, responses, queries, manifest, computed)
+            probabilities = computed.probabilities
+            responses = _with_receipts(self._issuer, responses, queries, manifest, probabilities, x)
         row_bytes, version = len(data) // len(x), manifest.version
         return [
             Result(response, len(query.data) // row_bytes, version)
@@ -244,14 +245,15 @@ def _with_receipts(
     responses: list[bytes],
     queries: Sequence[Query],
     manifest: Manifest,
-    computed: Computed,
+    probabilities: Float32,
+    x: Float32,
 ) -> list[bytes]:
     """Return the responses of single instances, with receipts where they are asked for."""
     asking = [place for place, query in enumerate(queries) if query.receipts]
     if asking:
-        every = len(asking) == len(queries)
-        probabilities = computed.probabilities if every else computed.probabilities[asking]
-        fields = issuer.fields(manifest, probabilities, [queries[place].data for place in asking])
+        if len(asking) < len(queries):
+            probabilities, x = probabilities[asking], x[asking]
+        fields = issuer.fields(manifest, probabilities, x)
         for place, field in zip(asking, fields, strict=True):
             responses[place] += field
     return responses

@@ -1,18 +1,18 @@
 """Receipts for answers: signed on the way out, and kept nowhere."""
 
-import itertools
 import random
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
+from itertools import count, repeat
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlpserve.v1 import prediction_pb2
 from mlpserve_model import Manifest
-from mlpserve_model.evidence.receipts import RECEIPT_BYTES, ReceiptKeys, weights_of
+from mlpserve_model.evidence.receipts import FULL, RECEIPT_BYTES, ReceiptKeys, row_bytes, weights_of
 from mlpserve_server.observability.observer import Observer
 
 __all__ = ["ReceiptIssuer"]
@@ -22,7 +22,24 @@ _RECEIPTS = "mlpserve_receipts_total"
 _FIELD = prediction_pb2.PredictResponse(receipt=bytes(RECEIPT_BYTES)).SerializeToString()[
     :-RECEIPT_BYTES
 ]
-_MASK = 0xFFFFFFFF  # serials have four bytes
+
+
+class _Version(NamedTuple):
+    """What receipts have of a version, as they have it."""
+
+    manifest: Manifest | None = None
+    labels: tuple[str, str] = ("", "")
+    weights: bytes = b""
+    is_real: bool = False  # its inputs are any numbers
+    is_open: bool = False  # its answers are, too
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "_Version":
+        is_real = manifest.signature.input_kind == "real"
+        weights = weights_of(manifest.digest)
+        labels = manifest.model, str(manifest.version)
+        is_open = manifest.network.output_activation == "identity"
+        return cls(manifest, labels, weights, is_real, is_open)
 
 
 class ReceiptIssuer:
@@ -41,40 +58,47 @@ class ReceiptIssuer:
         self._keys = keys
         self._audit_share = audit_share
         self._observer = observer
+        self._version = _Version()  # the one that answered last
         # Servers that share a key begin at different numbers.
-        self._serials = itertools.count(secrets.randbits(32))
+        self._serials = map((2**32 - 1).__and__, count(secrets.randbits(32)))
 
     def fields(
         self,
         manifest: Manifest,
         probabilities: NDArray[np.float32],
-        rows: Sequence[bytes | memoryview],
+        x: NDArray[np.float32],
     ) -> list[bytes]:
         """Return the encoded field of each row's receipt, to be put behind its response.
 
         Args:
             manifest: The version that answered.
             probabilities: What it answered, (rows, classes).
-            rows: The instances as they were sent.
+            x: The instances, scaled, (rows, inputs).
 
         """
-        keys, share, serials = self._keys(), self._audit_share, self._serials
-        sign = partial(keys.sign_fields, manifest.model.encode())
-        hash_row, draw = keys.hash_row, random.random
-        version, weights, now = manifest.version, weights_of(manifest.digest), int(time.time())
+        keys, share, version = self._keys(), self._audit_share, self._version
+        if version.manifest is not manifest:
+            version = self._version = _Version.of(manifest)
         labels = probabilities.argmax(axis=1).tolist()
-        confidences = probabilities.max(axis=1).tolist()
-        audits = [draw() < share for _ in rows]
-        drawn, named = sum(audits), (manifest.model, str(version))
-        self._observer.count(_RECEIPTS, *named, "audit", amount=drawn)
-        self._observer.count(_RECEIPTS, *named, "plain", amount=len(audits) - drawn)
-        each = zip(audits, labels, confidences, serials, map(hash_row, rows), strict=False)
-        return [
-            _FIELD + sign(audit, version, now, label, _steps(p), weights, n & _MASK, row_hash)
-            for audit, label, p, n, row_hash in each
-        ]
+        audits = [random.random() < share for _ in labels]
+        self._count(version.labels, audits)
+        top = probabilities.max(axis=1)
+        receipts = zip(
+            audits,
+            repeat(manifest.version),
+            repeat(int(time.time())),
+            labels,
+            [int(p * FULL + 0.5) for p in (top.clip(0, 1) if version.is_open else top).tolist()],
+            repeat(version.weights),
+            self._serials,
+            map(keys.hash_row, row_bytes(x, version.is_real)),
+            strict=False,
+        )
+        return [_FIELD + signed for signed in keys.sign_all(manifest.model, receipts)]
 
-
-def _steps(confidence: float) -> int:
-    """Return a confidence in steps of 1/65535; what is not from 0 to 1 is taken as the nearest."""
-    return int(min(max(confidence, 0.0), 1.0) * 0xFFFF + 0.5)
+    def _count(self, version: tuple[str, str], audits: list[bool]) -> None:
+        drawn = sum(audits)
+        if drawn:
+            self._observer.count(_RECEIPTS, *version, "audit", amount=drawn)
+        if drawn < len(audits):
+            self._observer.count(_RECEIPTS, *version, "plain", amount=len(audits) - drawn)

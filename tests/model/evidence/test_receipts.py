@@ -11,6 +11,7 @@ from mlpserve_model.evidence.receipts import (
     Receipt,
     ReceiptKeys,
     read_keys,
+    row_bytes,
     weights_of,
 )
 from mlpserve_model.store.atomic_files import UnusableFile
@@ -73,24 +74,39 @@ def test_the_first_key_signs_and_all_verify() -> None:
     before = replace(RECEIPT, row_hash=old.hash_row(ROW))
     assert both.verify(old.sign(before, "digits"), "digits") == before
     assert both.sign(RECEIPT, "digits") == KEYS.sign(RECEIPT, "digits")
-    pixels = np.frombuffer(ROW, np.uint8)
+    row = scale_pixels(np.frombuffer(ROW, np.uint8), 255)
     for receipt in (before, RECEIPT):
-        assert both.matches(receipt.row_hash, scale_pixels(pixels, 255), 255)
+        assert both.matches(receipt.row_hash, row, real=False)
 
 
 @pytest.mark.parametrize("maximum", [1, 16, 255])
-def test_an_instance_matches_in_the_type_that_was_sent_and_no_other_does(maximum: int) -> None:
+def test_pixels_match_whichever_way_they_were_scaled_and_no_others_do(maximum: int) -> None:
     pixels = (np.arange(64) % (maximum + 1)).astype(np.uint8)
     scaled = scale_pixels(pixels, maximum)
-    for sent in (pixels.tobytes(), scaled.tobytes()):
-        assert KEYS.matches(KEYS.hash_row(sent), scaled, maximum)
-        assert not KEYS.matches(KEYS.hash_row(sent), scaled[::-1].copy(), maximum)
-        assert not KEYS.matches(KEYS.hash_row(sent), scaled * np.float32(0.999), maximum)
+    (data,) = row_bytes(scaled[None], real=False)
+    row_hash = KEYS.hash_row(data)
+    assert KEYS.matches(row_hash, scaled, real=False)
+    assert KEYS.matches(row_hash, (pixels / maximum).astype(np.float32), real=False)
+    assert not KEYS.matches(row_hash, scaled[::-1].copy(), real=False)
+    other = scaled.copy()
+    other[3] += np.float32(1 / 255)
+    assert not KEYS.matches(row_hash, other, real=False)
 
 
-def test_real_inputs_match_as_float32() -> None:
+def test_real_inputs_match_to_the_last_bit() -> None:
     row = np.array([-3.5, 1e6, 0.25], np.float32)
-    assert KEYS.matches(KEYS.hash_row(row.tobytes()), row, 255)
+    (data,) = row_bytes(row[None], real=True)
+    row_hash = KEYS.hash_row(data)
+    assert KEYS.matches(row_hash, row, real=True)
+    other = row.copy()
+    other[2] = np.nextafter(np.float32(0.25), np.float32(1))
+    assert not KEYS.matches(row_hash, other, real=True)
+
+
+def test_the_rows_of_a_batch_are_those_of_single_calls() -> None:
+    x = np.random.default_rng(0).random((5, 7), dtype=np.float32)
+    for real in (False, True):
+        assert row_bytes(x, real) == [row_bytes(row[None], real)[0] for row in x]
 
 
 def test_rows_are_hashed_otherwise_under_another_key() -> None:
