@@ -47,6 +47,10 @@ install: .venv/dev.stamp .venv-proto/stamp  ## make .venv with everything for de
 demo: .venv/run.stamp  ## train, publish, serve, call, swap: the whole loop in a minute
 	@$(BIN)/python examples/quickstart.py
 
+.PHONY: demo-learn
+demo-learn: .venv/run.stamp  ## learn from callers: a shift, an alarm, reports, a challenger, a decision; two minutes
+	@$(BIN)/python examples/learn.py
+
 .PHONY: serve
 serve: .venv/run.stamp  ## serve ./models on port 50051; trains a version first if there is none
 	@$(BIN)/mlpserve-trainer train --unless-published
@@ -178,6 +182,10 @@ bench-overload: install  ## five times the capacity, and the largest batches bes
 .PHONY: bench-costs
 bench-costs: install  ## what TLS, tokens and the like cost a call
 	$(BIN)/python benchmarks/costs.py
+
+.PHONY: bench-evidence
+bench-evidence: install  ## what the statistics promise, drift, attacks, and 100,000 reports; half an hour
+	$(BIN)/python benchmarks/evidence.py
 
 .PHONY: bench-memory
 bench-memory: install  ## what the largest requests of many callers take in a container of 512 MiB

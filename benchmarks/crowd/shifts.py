@@ -1,0 +1,150 @@
+"""Drift on MNIST's test images: false alarms without any, and rows until five shifts are noticed.
+
+One half of the test images makes the reference, the other half is what callers send, resampled. The
+alarm is that of deploy/prometheus/rules.yml.
+"""
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from sklearn.datasets import load_digits
+
+from mlpserve_model import StoredModel
+from mlpserve_model.evidence.reference import SIGNALS, Counts, Reference, Signals, drift, signals
+from mlpserve_model.nn.network import logits
+
+__all__ = ["SHIFTS", "false_alarms", "rows_until_alarm"]
+
+WINDOW, STEP, P = 3000, 100, 1e-6
+STEPS_A_DAY = 17_280  # one in five seconds
+Images = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+
+def _noise(images: Images, _: Labels) -> Images:
+    noise = np.random.default_rng(3).normal(0, 0.15, images.shape)
+    return np.clip(images + noise, 0, 1).astype(np.float32)
+
+
+def _blur(images: Images, _: Labels) -> Images:
+    blurred: Images = ndimage.gaussian_filter(images, (0, 0.7, 0.7))
+    return blurred
+
+
+def _rotated(images: Images, _: Labels) -> Images:
+    turned = ndimage.rotate(images, 10, axes=(1, 2), reshape=False, order=1)
+    clipped: Images = np.clip(turned, 0, 1).astype(np.float32)
+    return clipped
+
+
+def _more_sevens(images: Images, labels: Labels) -> Images:
+    """Give sevens twice the share that they have."""
+    weights = np.where(labels == 7, 2.0, 1.0)
+    chosen = np.random.default_rng(4).choice(len(images), len(images), p=weights / weights.sum())
+    return images[chosen]
+
+
+def _other_digits(images: Images, _: Labels) -> Images:
+    """Give scikit-learn's digits in MNIST's frame: 20 by 20 pixels in the middle of 28 by 28."""
+    pixels = load_digits().images / 16
+    large = ndimage.zoom(pixels, (1, 2.5, 2.5), order=1)
+    return np.pad(np.clip(large, 0, 1), ((0, 0), (4, 4), (4, 4))).astype(np.float32)
+
+
+SHIFTS: Mapping[str, Callable[[Images, Labels], Images]] = {
+    "noise, deviation 0.15": _noise,
+    "blur, 0.7 pixels": _blur,
+    "rotation by 10 degrees": _rotated,
+    "twice as many sevens": _more_sevens,
+    "another data set": _other_digits,
+}
+
+
+def false_alarms(model: StoredModel, images: Images, labels: Labels, days: int) -> dict[str, Any]:
+    """Return how many days without drift had an alarm, each with halves of its own."""
+    alarms, lowest = 0, 1.0
+    for day in range(days):
+        rng = np.random.default_rng(day)
+        reference, live = _halves(model, images, labels, rng)
+        bins = _bins(reference, _signals(model, images[live]))
+        steps = _sampled(bins, rng, STEPS_A_DAY)
+        p = _p_values(reference, steps).min()
+        alarms += bool(p < P)
+        lowest = min(lowest, float(p))
+    return {"days": days, "alarms": alarms, "lowest_p": lowest}
+
+
+def rows_until_alarm(
+    model: StoredModel, images: Images, labels: Labels, runs: int
+) -> dict[str, dict[str, float]]:
+    """Return the rows after a shift until the alarm: median and 90 % over the runs."""
+    found = {}
+    for name, shift in SHIFTS.items():
+        rows = []
+        for run in range(runs):
+            rng = np.random.default_rng(run)
+            reference, live = _halves(model, images, labels, rng)
+            before = _bins(reference, _signals(model, images[live]))
+            after = _bins(reference, _signals(model, shift(images[live], labels[live])))
+            quiet, shifted = _sampled(before, rng, WINDOW // STEP), _sampled(after, rng, 200)
+            p = _p_values(reference, np.concatenate([quiet, shifted]))[1:]
+            rows.append(STEP * (int((p < P).argmax()) + 1) if (p < P).any() else np.inf)
+        found[name] = {"median": float(np.median(rows)), "90 %": float(np.quantile(rows, 0.9))}
+    return found
+
+
+def _halves(
+    model: StoredModel, images: Images, labels: Labels, rng: np.random.Generator
+) -> tuple[Reference, npt.NDArray[np.intp]]:
+    order = rng.permutation(len(images))
+    half, live = order[: len(order) // 2], order[len(order) // 2 :]
+    return Reference.of(_signals(model, images[half]), labels[half], 10), live
+
+
+def _signals(model: StoredModel, images: Images) -> Signals:
+    x = images.reshape(len(images), -1)
+    return signals(x, logits(model.manifest.network, model.weights, x), model.predict(x))
+
+
+def _bins(reference: Reference, rows: Signals) -> npt.NDArray[np.int64]:
+    """Return the bin of each row by each signal, counted on from one signal to the next."""
+    numbers = [
+        np.searchsorted(getattr(reference, name).edges, getattr(rows, name), side="right")
+        for name in SIGNALS[1:]
+    ]
+    return np.stack([rows.predicted, *numbers]) + _starts(reference)[:-1, None]
+
+
+def _starts(reference: Reference) -> npt.NDArray[np.int64]:
+    sizes = [len(getattr(reference.counts, name)) for name in SIGNALS]
+    return np.cumsum([0, *sizes])
+
+
+def _sampled(
+    bins: npt.NDArray[np.int64], rng: np.random.Generator, steps: int
+) -> npt.NDArray[np.int64]:
+    """Return the counts of each step's rows: (steps, bins of all signals)."""
+    width = int(bins.max()) + 1
+    rows = bins[:, rng.integers(0, bins.shape[1], (steps, STEP))]
+    flat = rows + (np.arange(steps) * width)[None, :, None]
+    return np.bincount(flat.ravel(), minlength=steps * width).reshape(steps, width)
+
+
+def _p_values(reference: Reference, steps: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return the smallest p-value of the signals of every full window."""
+    starts = _starts(reference)
+    steps = np.pad(steps, ((0, 0), (0, starts[-1] - steps.shape[1])))
+    sums = np.cumsum(np.pad(steps, ((1, 0), (0, 0))), axis=0)
+    windows = sums[WINDOW // STEP :] - sums[: -(WINDOW // STEP)]
+    return np.array([_p_value(reference, starts, window) for window in windows])
+
+
+def _p_value(
+    reference: Reference, starts: npt.NDArray[np.int64], window: npt.NDArray[np.int64]
+) -> float:
+    parts = [window[a:b] for a, b in pairwise(starts)]
+    return min(found.p for found in drift(reference, Counts(*parts)).values())
