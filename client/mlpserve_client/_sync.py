@@ -267,7 +267,8 @@ class Client(ServerQueries):
         Args:
             instance: as for `predict`.
             label: the class to explain; None explains the predicted one.
-            baseline: what to compare with, as an instance; None is all zeros.
+            baseline: what to compare with, as an instance; None is all zeros, or the means of
+                the training rows for a table.
             activations: request the hidden layers' activations as well.
             version: use this version instead of the one being served.
             alias: use the version that this alias points at.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mlpserve_client import Client, InvalidInputError
+from mlpserve_client._cli.main import main
 from mlpserve_model import InputValues, Network, Signature, Store
 from tests.support.client import Connect, StartServer
 from tests.support.publishing import publish_to
@@ -29,7 +30,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def client(store: Store, start: StartServer, connect: Connect) -> Client:
-    values = InputValues("real", -100, 100)
+    values = InputValues("real", -100, 100, tuple(ROWS[1].ravel().tolist()))
     network = Network((12, 8, 3), ("silu", "softmax"))
     publish_to(store, signature=REAL, input_values=values, network=network)
     return connect(start().address)
@@ -45,9 +46,18 @@ def test_any_floats_get_the_models_answer(
 
 
 def test_attributions_are_complete_for_real_numbers(client: Client) -> None:
-    found = client.explain(ROWS[0], baseline=ROWS[1])
+    found = client.explain(ROWS[0], baseline=ROWS[2])
     difference = found.score - found.baseline_score
     np.testing.assert_allclose(found.attributions.sum(), difference, rtol=1e-3, atol=1e-3)
+
+
+def test_real_numbers_are_compared_with_their_means_unless_a_baseline_is_given(
+    client: Client,
+) -> None:
+    usual, means = client.explain(ROWS[0]), client.explain(ROWS[0], baseline=ROWS[1])
+    np.testing.assert_allclose(usual.attributions, means.attributions, rtol=1e-4, atol=1e-4)
+    zeros = client.explain(ROWS[0], baseline=np.zeros((3, 4)))
+    assert np.abs(zeros.attributions - means.attributions).max() > 1
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -77,6 +87,15 @@ def test_the_description_says_what_a_model_takes(client: Client) -> None:
     assert (described.input_kind, described.input_maximum) == ("real", None)
     assert described.input_values is not None
     assert described.input_values.kind == "real"
+
+
+def test_the_command_bench_sends_floats(
+    store: Store, start: StartServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_to(store, signature=REAL)
+    command = ["bench", "--seconds", "0.1", "--threads", "1", "--target", start().address]
+    assert main(command) == 0
+    assert "calls/s" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("call", CALLS)

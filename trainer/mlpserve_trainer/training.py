@@ -13,6 +13,7 @@ from mlpserve_model import (
     CHAMPION,
     DatasetInfo,
     Draft,
+    InputValues,
     Manifest,
     Network,
     Signature,
@@ -57,6 +58,8 @@ __all__ = [
     "library_versions",
     "train",
 ]
+
+MAX_MEANS = 4096  # in a manifest, which holds at most 1 MiB
 
 logger = logging.getLogger(__name__)
 
@@ -282,9 +285,16 @@ def _draft(settings: TrainSettings, network: Network, data: Dataset, parts: Spli
         seed=settings.seed,
         libraries=library_versions(),
         metrics={},
-        input_values=data.values(),
+        input_values=_input_values(data, parts),
         extra=_extra(settings, data),
     )
+
+
+def _input_values(data: Dataset, parts: Split) -> InputValues:
+    values = data.values()
+    if parts.scaling is None or len(parts.scaling.factor) > MAX_MEANS:
+        return values
+    return replace(values, means=tuple((-parts.scaling.offset / parts.scaling.factor).tolist()))
 
 
 def _extra(settings: TrainSettings, data: Dataset) -> dict[str, Any]:

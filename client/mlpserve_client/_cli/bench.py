@@ -65,9 +65,11 @@ def measure(client: Client, seconds: float, threads: int, batch: int) -> dict[st
 
 
 def _call(client: Client, batch: int) -> Callable[[], object]:
-    shape = client.model().input_shape
-    # 0 and 1 are valid raw values whatever the model's maximum is.
-    rows = np.random.default_rng(0).integers(0, 2, (batch, *shape), dtype=np.uint8)
+    model = client.model()
+    # 0 and 1 are valid raw values whatever the model's maximum is; real numbers are floats.
+    dtype = np.float32 if model.input_kind == "real" else np.uint8
+    shape = (batch, *model.input_shape)
+    rows = np.random.default_rng(0).integers(0, 2, shape, dtype=np.uint8).astype(dtype)
     if batch == 1:
         return lambda: client.predict(rows[0])
     return lambda: client.predict_batch(rows)

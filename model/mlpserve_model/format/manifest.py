@@ -105,12 +105,14 @@ class InputValues:
             know others.
         low: The smallest value, in the scale of the training data.
         high: The largest value.
+        means: Of real inputs the mean of each, if they are known: what explanations compare with.
 
     """
 
     kind: str
     low: float
     high: float
+    means: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +206,7 @@ def encode_manifest(
             **({"kind": draft.signature.input_kind} if number > 1 else {}),
             "shape": draft.signature.input_shape,
             "maximum": draft.signature.input_maximum,
-            **({"values": asdict(draft.input_values)} if draft.input_values else {}),
+            **({"values": _values(draft.input_values)} if draft.input_values else {}),
         },
         "class_names": draft.signature.class_names,
         "files": {name: asdict(info) for name, info in files.items()},
@@ -222,6 +224,10 @@ def encode_manifest(
         return text.encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as error:
         raise CorruptVersion(f"{MANIFEST_FILE} cannot be written: {error}") from error
+
+
+def _values(values: InputValues) -> dict[str, object]:
+    return {key: value for key, value in asdict(values).items() if value != ()}
 
 
 def _format_of(draft: Draft) -> int:

@@ -210,7 +210,11 @@ def _input_values(document: object) -> InputValues | None:
         _number(_take(document, f"input.values.{end}"), f"input.values.{end}")
         for end in ("low", "high")
     )
-    return InputValues(_text(document, "input.values.kind"), low, high)
+    path = "input.values.means"
+    means: tuple[float, ...] = ()
+    if "means" in _take(document, "input.values", dict):
+        means = tuple(_number(value, path) for value in _take(document, path, list))
+    return InputValues(_text(document, "input.values.kind"), low, high, means)
 
 
 def _files(document: object) -> dict[str, FileInfo]:
@@ -241,6 +245,9 @@ def _check_consistency(manifest: Manifest) -> None:
         raise _wrong("golden_rows", manifest.golden_rows, f"at most {most} for these layers")
     if not 0 < signature.input_maximum <= 255:
         raise _wrong("input.maximum", signature.input_maximum, "above 0 and at most 255")
+    means = manifest.input_values.means if manifest.input_values else ()
+    if means and len(means) != network.inputs:
+        raise _wrong("input.values.means", means[:3], f"{network.inputs} numbers")
     names = signature.class_names
     if len(names) != network.classes or len(set(names)) != len(names) or "" in names:
         raise _wrong("class_names", names, f"{network.classes} different names")

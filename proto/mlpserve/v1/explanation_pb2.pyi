@@ -36,7 +36,7 @@ class ExplainRequest(google.protobuf.message.Message):
     @property
     def baseline(self) -> mlpserve.v1.prediction_pb2.Tensor:
         """The input that instances are compared with, of any shape whose product is the model's
-        input size. Unset: all zeros.
+        input size. Unset: all zeros, or the means of the training rows for real inputs.
         """
 
     def __init__(

@@ -25,7 +25,7 @@ class ExplainQuery(NamedTuple):
 
     Attributes:
         label: the class to explain; None for the predicted class of each row.
-        baseline: one unchecked instance; None for all zeros.
+        baseline: one unchecked instance; None for the means of real inputs, and zeros of pixels.
         activations: whether the hidden layers' activations are wanted too.
     """
 
@@ -103,9 +103,9 @@ def explain(model: StoredModel, x: Float32, query: ExplainQuery) -> Attributions
 
 
 def predicted(model: StoredModel, x: Float32) -> Float32:
-    """Return the attributions (rows, inputs) of the predicted classes, compared with zeros."""
-    zeros = np.zeros(x.shape[1], np.float32)
-    return attributions(model.manifest.network, model.weights, x, zeros).values
+    """Return the attributions (rows, inputs) of the predicted classes."""
+    baseline = _usual_baseline(model.manifest)
+    return attributions(model.manifest.network, model.weights, x, baseline).values
 
 
 def max_rows(manifest: Manifest, max_batch: int, activations: bool = False) -> int:
@@ -119,6 +119,14 @@ def max_rows(manifest: Manifest, max_batch: int, activations: bool = False) -> i
 def _baseline(query: ExplainQuery, manifest: Manifest) -> Float32:
     given = query.baseline
     if given is None:
-        return np.zeros(manifest.network.inputs, np.float32)
+        return _usual_baseline(manifest)
     rows = tensors.scaled(given.data, given.dtype, manifest, "baseline")
     return rows.reshape(manifest.network.inputs)
+
+
+def _usual_baseline(manifest: Manifest) -> Float32:
+    """Return the means of real inputs, where they are known, or zeros: blank for pixels."""
+    values = manifest.input_values
+    if manifest.signature.input_kind == "real" and values is not None and values.means:
+        return np.array(values.means, np.float32)
+    return np.zeros(manifest.network.inputs, np.float32)

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlpserve_model import Draft, Manifest, Network, Signature, Store, Verdict, initialise
+from mlpserve_model import (
+    Draft,
+    InputValues,
+    Manifest,
+    Network,
+    Signature,
+    Store,
+    Verdict,
+    initialise,
+)
 from mlpserve_model.format.manifest_reader import read_manifest
 from mlpserve_model.nn.activations import HIDDEN, OUTPUT
 from tests.support.forging import EditManifest, Rejection
@@ -85,6 +94,14 @@ def test_real_inputs_need_format_2(publish_new: PublishNew, store: Store) -> Non
     np.testing.assert_allclose(model.predict(np.full((1, 4), -1e3, np.float32)).sum(), 1, rtol=1e-5)
 
 
+def test_the_means_of_real_inputs_are_read_back(store: Store, draft: Draft) -> None:
+    values = InputValues("real", -5, 5, (1.5, -2.0, 0.0, 3.25))
+    described = replace(draft, network=Network((4, 3)), signature=REAL, input_values=values)
+    weights = initialise(described.network, np.random.default_rng(0))
+    store.publish(described, Verdict("PROMOTED"), weights, np.zeros((1, 4), np.float32))
+    assert store.load(1).manifest.input_values == values
+
+
 def test_large_answers_of_identity_outputs_pass_the_self_test_by_their_size(
     store: Store, draft: Draft
 ) -> None:
@@ -114,6 +131,18 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "format 1's field too": (lambda d: d.update(hidden_activation="relu"), "expected one"),
     "no kind": (lambda d: d["input"].pop("kind"), "has no input.kind"),
     "an unknown kind": (lambda d: d["input"].update(kind="text"), "one of pixels, real"),
+    "means of another number": (
+        lambda d: d["input"].update(values={"kind": "real", "low": 0, "high": 1, "means": [1, 2]}),
+        "input.values.means is (1.0, 2.0), expected 4 numbers",
+    ),
+    "means that are no numbers": (
+        lambda d: d["input"].update(values={"kind": "real", "low": 0, "high": 1, "means": ["a"]}),
+        "input.values.means is 'a', expected a finite number",
+    ),
+    "means that are no list": (
+        lambda d: d["input"].update(values={"kind": "real", "low": 0, "high": 1, "means": 4}),
+        "input.values.means is 4, expected a list",
+    ),
     "no maximum": (lambda d: d["input"].pop("maximum"), "has no input.maximum"),
     "format 1": (lambda d: d.update(format=1), "has no hidden_activation"),
     "format 1 with a new one": (
