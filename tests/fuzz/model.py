@@ -8,6 +8,7 @@ from io import StringIO
 from unittest.mock import patch
 
 from mlpserve_model import CorruptVersion, Network, StoreError
+from mlpserve_model.evidence.records import CorruptRecord, decode_report, encode_report
 from mlpserve_model.format import arrays, strict_json
 from mlpserve_model.format.manifest import encode_manifest
 from mlpserve_model.format.manifest_reader import read_manifest
@@ -57,6 +58,14 @@ def history(data: bytes) -> None:
 @target(ValueError)
 def json(data: bytes) -> None:
     strict_json.parse(data)
+
+
+@target(CorruptRecord)
+def report(data: bytes) -> None:
+    read = decode_report(data)
+    again = decode_report(encode_report(read))
+    assert replace(again, instance=None) == replace(read, instance=None)
+    assert (again.instance is None) == (read.instance is None)
 
 
 @target(UnicodeDecodeError, StoreError)

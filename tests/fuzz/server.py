@@ -7,20 +7,23 @@ from functools import cache
 import numpy as np
 
 from mlpserve.open_inference import inference_pb2
-from mlpserve.v1 import explanation_pb2, model_pb2, prediction_pb2
+from mlpserve.v1 import explanation_pb2, feedback_pb2, model_pb2, prediction_pb2
 from mlpserve_model import (
     CHAMPION,
     Store,
 )
+from mlpserve_model.evidence.receipts import ReceiptKeys
+from mlpserve_model.evidence.records import FeedbackPlace
 from mlpserve_model.store.atomic_files import UnusableFile
 from mlpserve_server.dataplane.catalog import Catalog
+from mlpserve_server.dataplane.feedback import FeedbackDesk
 from mlpserve_server.dataplane.oip_catalog import OpenCatalog
 from mlpserve_server.dataplane.predictions import DataPlane, Outcome, complete
 from mlpserve_server.dataplane.query import Result
 from mlpserve_server.errors import ServingError
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
-from mlpserve_server.observability.observer import CallInfo
+from mlpserve_server.observability.observer import CallInfo, Observer
 from mlpserve_server.observability.tracing import Traces
 from mlpserve_server.security.certificates import Certificates, Files
 from mlpserve_server.security.tokens import Tokens, read_tokens
@@ -31,6 +34,7 @@ from tests.fuzz.target import scratch, split, target
 from tests.support.managers import models_of
 from tests.support.publishing import publish_to
 
+RECEIPT_KEY = "a-key-of-at-least-32-characters-x"
 TOKEN = "a-token-of-24-characters"
 # gRPC's clients take no more than this of an answer's metadata by default.
 MAX_METADATA = 8192
@@ -110,6 +114,13 @@ def model_metadata(data: bytes) -> None:
 
 
 @target()
+def report(data: bytes) -> None:
+    if response := _response(_answer(lambda: complete(_desk().report(data, ""), _yes).response)):
+        message = feedback_pb2.ReportResponse.FromString(response)
+        assert message.recorded + message.known >= 1
+
+
+@target()
 def metadata(data: bytes) -> None:
     lines = (line.partition(b"=") for line in data.splitlines())
     given = [(key.decode("latin-1"), _as_grpc_has_it(key, value)) for key, _, value in lines]
@@ -151,6 +162,12 @@ def _catalog() -> Catalog:
 @cache
 def _data_plane() -> DataPlane:
     return DataPlane(_catalog().models, max_batch=16, max_rows=32)
+
+
+@cache
+def _desk() -> FeedbackDesk:
+    keys, place = ReceiptKeys([RECEIPT_KEY]), FeedbackPlace(scratch("feedback"))
+    return FeedbackDesk(_catalog().models, lambda: keys, place, 1e6, Observer())
 
 
 @cache

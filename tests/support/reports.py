@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mlpserve_model import (
     CHALLENGER,
@@ -17,7 +18,7 @@ from mlpserve_model import (
     Store,
     Verdict,
 )
-from mlpserve_model.evidence.receipts import Receipt, ReceiptKeys, weights_of
+from mlpserve_model.evidence.receipts import Receipt, ReceiptKeys, row_bytes, weights_of
 from mlpserve_model.evidence.records import FeedbackPlace, ReportRecord
 from tests.support.publishing import DRAFT
 
@@ -56,8 +57,8 @@ class League:
     ) -> ReportRecord:
         """Return a report of an audited answer of version 1; `truth` None: of "right" alone."""
         serial, label = next(self._serial), CLASSES.index(champion)
-        instance = np.zeros(6, np.float32)
-        instance[[label, 3 + CLASSES.index(rival)]] = 1
+        instance = _instance(label, CLASSES.index(rival), more.pop("row", serial))
+        (data,) = row_bytes(instance[None], real=False)
         weights = weights_of(self.store.manifest(1).digest)
         receipt = Receipt(
             audit=more.pop("audit", True),
@@ -65,7 +66,7 @@ class League:
             answered_at=more.pop("answered_at", int(time.time())),
             label=label,
             confidence=1.0,
-            row_hash=more.pop("row", serial).to_bytes(8, "big"),
+            row_hash=keys.hash_row(data),
             weights=weights,
             serial=serial,
         )
@@ -96,3 +97,12 @@ class League:
         reports = [self.report(champion, rival, truth, **more) for _ in range(count)]
         assert all(map(self.place.record, reports))
         return reports
+
+
+def _instance(champion: int, rival: int, row: int) -> npt.NDArray[np.float32]:
+    """An instance of these two answers; another one for each row, by values too low to answer."""
+    instance = np.zeros(6, np.float32)
+    free = [place for place in range(6) if place not in (champion, 3 + rival)]
+    instance[free] = [row // 100**digit % 100 / 255 for digit in range(len(free))]
+    instance[[champion, 3 + rival]] = 1
+    return instance
