@@ -1,6 +1,7 @@
 """The flags of `import` and `export`, and what they do."""
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import os
@@ -192,17 +193,8 @@ def add_import_flags(parser: SettingsParser) -> None:
 
 def import_options(settings: Namespace) -> ImportOptions:
     """Return what the flags of `add_import_flags` say."""
-    return ImportOptions(
-        activations=settings.activations,
-        layers=settings.layers,
-        orientation=settings.orientation,
-        output_activation=settings.output_activation,
-        output_name=settings.output_name,
-        input_shape=settings.input_shape,
-        class_names=settings.class_names,
-        input_kind=settings.input_kind,
-        input_maximum=settings.input_maximum,
-    )
+    names = [field.name for field in dataclasses.fields(ImportOptions)]
+    return ImportOptions(**{name: getattr(settings, name) for name in names})
 
 
 def _texts(text: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from mlpserve_model.errors import UnsupportedModel
 from mlpserve_model.format.version_files import StoredModel
 from mlpserve_model.interchange import npz_file, safetensors_file
 from mlpserve_model.interchange.c_header import export_c
+from mlpserve_model.interchange.files import without_onnx
 from mlpserve_model.interchange.metadata import ORIENTATION, describe
 from mlpserve_model.interchange.named_arrays import INPUTS_UNITS
 from mlpserve_model.nn.types import Array
@@ -45,10 +46,7 @@ def _onnx(model: StoredModel) -> bytes:
     try:
         from mlpserve_model.interchange.onnx_export import export_onnx
     except ModuleNotFoundError as error:
-        raise UnsupportedModel(
-            f"ONNX files need the package {error.name}: install the extra onnx, "
-            "in a checkout: pip install '.[onnx]'"
-        ) from error
+        raise without_onnx(error) from error
     return export_onnx(model)
 
 

@@ -9,7 +9,7 @@ from mlpserve_model.format.manifest import MAX_PARAMETERS
 from mlpserve_model.process.tables import plain
 from mlpserve_model.store.atomic_files import UnusableFile, open_regular
 
-__all__ = ["MAX_FILE_BYTES", "check_kind", "open_file", "read_file"]
+__all__ = ["MAX_FILE_BYTES", "check_kind", "open_file", "read_file", "without_onnx"]
 
 # All parameters as float64, and what describes them.
 MAX_FILE_BYTES = 8 * MAX_PARAMETERS + 2**24
@@ -20,6 +20,14 @@ _ADVICE = {
     "scikit-learn": "where it was made, write it with skops.io.dump(model, 'model.skops')",
     "keras": "convert it with tf2onnx, or save the arrays with numpy.savez",
 }
+
+
+def without_onnx(error: ModuleNotFoundError) -> UnsupportedModel:
+    """Return the error that says which extra to install."""
+    return UnsupportedModel(
+        f"ONNX files need the package {error.name}: install the extra onnx, "
+        "in a checkout: pip install '.[onnx]'"
+    )
 
 
 def open_file(path: Path) -> io.BufferedReader:

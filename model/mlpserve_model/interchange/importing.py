@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlpserve_model.errors import UnsupportedModel
 from mlpserve_model.interchange import npz_file, safetensors_file
-from mlpserve_model.interchange.files import check_kind, read_file
+from mlpserve_model.interchange.files import check_kind, read_file, without_onnx
 from mlpserve_model.interchange.imported import ImportedNetwork
 from mlpserve_model.interchange.named_arrays import network_of_arrays
 from mlpserve_model.interchange.skops_file import import_skops
@@ -76,10 +76,7 @@ def _onnx(path: Path, options: ImportOptions) -> ImportedNetwork:
     try:
         from mlpserve_model.interchange.onnx_import import import_onnx
     except ModuleNotFoundError as error:
-        raise UnsupportedModel(
-            f"ONNX files need the package {error.name}: install the extra onnx, "
-            "in a checkout: pip install '.[onnx]'"
-        ) from error
+        raise without_onnx(error) from error
     return import_onnx(path, options.input_shape, options.output_name, options.output_activation)
 
 

@@ -13,6 +13,7 @@ from mlpserve_model.interchange.onnx_graph import GraphInput
 
 __all__ = ["run"]
 
+_OLDEST_OPSET = 7  # of which it has every operator
 _QUIET = 4  # fatal errors alone; the others become exceptions
 
 
@@ -46,7 +47,7 @@ def run(model: Any, given: GraphInput, tensor: str, inputs: NDArray[Any]) -> NDA
     # onnxruntime's exceptions have no common class but Exception.
     except Exception as error:
         text = " ".join(str(error).split())[:300]
-        raise UnsupportedModel(f"onnxruntime cannot run the model: {text}") from error
+        raise UnsupportedModel(f"onnxruntime cannot run the model{_age(model)}: {text}") from error
     return np.concatenate([answer.reshape(batch, -1) for answer in answers]).astype(np.float64)
 
 
@@ -67,6 +68,13 @@ def _needed(model: Any, given: GraphInput, tensor: str) -> Any:
     )
     opsets = _unique(model.opset_import)
     return onnx.helper.make_model(made, ir_version=model.ir_version, opset_imports=opsets)
+
+
+def _age(model: Any) -> str:
+    """Return what to do about a model that is too old for onnxruntime; empty for others."""
+    version = min((opset.version for opset in model.opset_import if not opset.domain), default=0)
+    old = 0 < version < _OLDEST_OPSET
+    return f", of operator set {version} (export it for {_OLDEST_OPSET} or later)" if old else ""
 
 
 def _any_tensor(name: str) -> Any:

@@ -23,7 +23,6 @@ from mlpserve_model.process.tables import plain
 __all__ = ["GraphInput", "Reading", "read_graph"]
 
 MAX_NODES = 10_000
-OLDEST_OPSET = 7
 _DOMAINS = {"": "", "ai.onnx": "", "ai.onnx.ml": "ai.onnx.ml"}  # the first two are one
 # The types of inputs, as onnxruntime takes them.
 _INPUT_TYPES: dict[int, Any] = {
@@ -80,11 +79,6 @@ def read_graph(model: Any, input_shape: Sequence[int] = (), output: str | None =
     values: dict[str, Value] = {tensor.name: array_of(tensor) for tensor in graph.initializer}
     values[given.name] = start
     versions = {_DOMAINS.get(opset.domain): opset.version for opset in model.opset_import}
-    if versions.get("", OLDEST_OPSET) < OLDEST_OPSET:
-        raise UnsupportedModel(
-            f"the model is of operator set {versions['']}, which onnxruntime does not run: "
-            f"export it for {OLDEST_OPSET} or later"
-        )
     held = sum(value.size for value in values.values() if isinstance(value, np.ndarray))
     budget = Budget(_COPIES * held + _FREE)
     walk = _Walk(values, versions, given.batch, budget)

@@ -34,6 +34,8 @@ def draft_of(found: ImportedNetwork, path: Path, model: str) -> Draft:
         origin.pop("dataset", "unknown"), origin.pop("dataset_digest", "unknown"), "unknown"
     )
     imported = {"file": _text(path.name), "sha256": digest, **origin}
+    if found.notes:
+        imported["check"] = "; ".join(found.notes)
     extra: dict[str, Any] = {"imported": imported}
     libraries = {name: version(name) for name in ("mlpserve", "numpy")}
     return Draft(
@@ -50,7 +52,7 @@ def publish_unjudged(store: Store, found: ImportedNetwork, path: Path, reason: s
         StoreError: The store refuses.
 
     """
-    verdict = Verdict("FORCED", (f"forced: {reason}", "imported without a holdout", *found.notes))
+    verdict = Verdict("FORCED", (f"forced: {reason}", "imported without a holdout"))
     return store.publish(
         draft_of(found, path, store.model), verdict, found.weights, golden_inputs(found)
     )

@@ -65,7 +65,7 @@ def test_an_unjudged_network_needs_a_reason_and_is_not_served(
     assert "version 1 of tiny: 4 -> 3, softmax" in run.out
     assert "FORCED, and not served: mlpserve-models promote 1" in run.out
     manifest = store.verify(1)
-    assert manifest.gate.reasons[:2] == ("forced: the lab says so", "imported without a holdout")
+    assert manifest.gate.reasons == ("forced: the lab says so", "imported without a holdout")
     assert manifest.signature.class_names == ("ash", "birch", "cedar")
     assert manifest.signature.input_shape == (2, 2)
     assert manifest.signature.input_kind == "real"
@@ -126,12 +126,17 @@ def test_an_export_never_replaces_a_file_by_accident(
     assert models("export", "9", "--format", "c").code == 1
 
 
-def test_what_is_exported_is_imported_with_one_flag(models: Command, publish: Publish) -> None:
+def test_what_is_exported_is_imported_with_one_flag(
+    models: Command, publish: Publish, store: Store
+) -> None:
     publish()
     for kind in ("onnx", "safetensors", "npz"):
         assert models("export", "1", "--format", kind, "--output", f"tiny.{kind}").code == 0
         run = models("import", f"tiny.{kind}", "--reason", "back again")
         assert "pixels, 2x2; classes: ash, birch, cedar" in run.out
+    origin = store.manifest(2).extra["imported"]
+    assert (origin["model"], origin["version"]) == ("tiny", "1")
+    assert origin["check"].startswith("onnxruntime: largest difference ")
 
 
 @pytest.mark.parametrize(
