@@ -43,8 +43,11 @@ help:  ## list the targets
 .PHONY: install
 install: .venv/dev.stamp .venv-proto/stamp  ## make .venv with everything for development
 
+# An environment that a user made by hand is used as it is: nothing is put into it.
+RUNS := $(if $(wildcard .venv/run.stamp),.venv/run.stamp,$(if $(wildcard $(BIN)/mlpserve),,.venv/run.stamp))
+
 .PHONY: demo
-demo: .venv/run.stamp  ## train, publish, serve, call, swap: the whole loop in a minute
+demo: $(RUNS)  ## train, publish, serve, call, swap: the whole loop in a minute
 	@$(BIN)/python examples/quickstart.py
 
 .PHONY: demo-learn
@@ -52,7 +55,7 @@ demo-learn: .venv/run.stamp  ## learn from callers: a shift, an alarm, reports, 
 	@$(BIN)/python examples/learn.py
 
 .PHONY: serve
-serve: .venv/run.stamp  ## serve ./models on port 50051; trains a version first if there is none
+serve: $(RUNS)  ## serve ./models on port 50051; trains a version first if there is none
 	@$(BIN)/mlpserve-trainer train --unless-published
 	@$(BIN)/mlpserve-server
 

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 
 from mlpserve_cli.commands import COMMANDS, Command
@@ -74,8 +75,21 @@ def _complete_files(parser: argparse.ArgumentParser) -> None:
         if isinstance(action, argparse._SubParsersAction):
             for below in action.choices.values():
                 _complete_files(below)
+        elif action.dest in _names():
+            action.choices = _names()[action.dest]  # for shells alone: this parser is only read
         elif action.nargs != 0 and not action.choices:
             vars(action)["complete"] = shtab.FILE
+
+
+@cache
+def _names() -> dict[str, list[str]]:
+    """Return the names that are offered for an option, by its destination."""
+    try:
+        from mlpserve_trainer import recipe_names
+        from mlpserve_trainer.datasets import DATASETS
+    except ImportError:
+        return {}
+    return {"dataset": list(DATASETS), "recipe": list(recipe_names())}
 
 
 def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

@@ -20,7 +20,7 @@ from mlpserve_model.interchange.commands import (
 )
 from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
 from mlpserve_model.process.streams import printing
-from mlpserve_model.process.tables import plain, readable, table
+from mlpserve_model.process.tables import described, plain, table
 from mlpserve_model.store.listing import ModelListing, other_models
 from mlpserve_model.store.store import CHAMPION, Store
 
@@ -150,9 +150,7 @@ def _show(store: Store, settings: Namespace) -> int:
     if settings.json:
         _print_json(document)
     else:
-        width = max(map(len, document))
-        for key, value in document.items():
-            print(f"{plain(key):{width}}  {readable(value)}".rstrip())
+        print("\n".join(described(document)))
     return 0
 
 

@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> int:
     settings = read_settings(arguments)
     keep_freed_memory(settings.max_bytes)  # before the first thread starts
-    set_up(settings.log_format, settings.log_level)
+    # The lines of several workers would otherwise stand there twice and more.
+    worker = {"worker": settings.worker} if settings.worker else {}
+    set_up(settings.log_format, settings.log_level, **worker)
     # gRPC's core has a log of its own in another format. It is switched off before the import of
     # grpc; errors that matter are raised as exceptions as well.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

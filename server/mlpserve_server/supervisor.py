@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 
 from mlpserve_server.observability.pipe import Sums, follow
 from mlpserve_server.settings import Settings
@@ -108,22 +108,25 @@ class _Worker:
             return False
 
     def ask_to_stop(self) -> None:
-        """Ask the process to drain and stop."""
-        if self._process is not None:
+        """Ask the process to drain and stop.
+
+        Not by a signal: whoever sent ours may have sent one to the workers too, as systemd does,
+        and a second one ends a process at once.
+        """
+        if self._process is not None and self._line:
             self._asked = self._process.poll() is None
-            self._process.terminate()
+            self._line.close()
 
     def wait(self, deadline: float) -> int:
         """Wait until the process has ended, then kill it; return 1 if its stop failed, else 0."""
         if self._process is None:
             return 0
-        with self._line or nullcontext():
-            try:
-                code = self._process.wait(max(deadline - time.monotonic(), 0))
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-                return 1
+        try:
+            code = self._process.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            return 1
         # Negative: ended by a signal, by ours before its handler was set, or by an earlier crash.
         return int(self._asked and code > 0)
 

@@ -59,6 +59,8 @@ def test_a_completion_script_names_commands_and_flags(
     assert "min-accuracy" in script
     assert "grace-seconds" in script
     assert "rollback" in script
+    assert "digits" in script
+    assert "accurate" in script
 
 
 def test_the_bash_script_is_valid(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

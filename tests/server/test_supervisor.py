@@ -1,5 +1,6 @@
 """Several processes on one port behave as one server."""
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -142,6 +143,21 @@ def test_two_dashes_behind_the_flags_change_nothing() -> None:
     command = _command(read_settings(given), given, ["127.0.0.1:50051"], 1)
     worker = read_settings(command[command.index("mlpserve_server") + 1 :])
     assert (worker.workers, worker.worker, worker.log_level) == (1, 1, "error")
+
+
+def test_a_signal_to_the_workers_too_is_one_stop(publish: Publish, run: Run) -> None:
+    """As from systemd, or `kill` of the whole group; each worker drains once."""
+    publish()
+    server = run("--workers", "2", "--drain-seconds", "1")
+    server.event("serving")
+    server.event("serving")
+    for process in (*children(server.process.pid), server.process.pid):
+        os.kill(process, signal.SIGTERM)
+    assert server.process.stderr
+    events = [json.loads(line) for line in server.process.stderr]
+    assert server.process.wait(30) == 0
+    stopped = [event["worker"] for event in events if event["event"] == "stopped"]
+    assert sorted(stopped) == [1, 2]
 
 
 def test_a_stop_just_after_a_worker_died_ends_with_0(publish: Publish, run: Run) -> None:

@@ -118,7 +118,7 @@ def train(settings: TrainSettings, watch: Watch = log_epochs) -> Outcome:
     plan = _prepared(settings)
     data, draft = plan.data, plan.draft
     check_limits(draft, plan.parts.holdout.labels)
-    check_writable(store)  # after all that may refuse the training: it makes the model's folder
+    check_writable(store)
     if settings.unless_unchanged and (before := trained_before(store, draft)):
         return _unchanged(store, before, data, time.perf_counter() - started)
     check_signature(store, draft, settings.rules)

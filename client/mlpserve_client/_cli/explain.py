@@ -18,7 +18,7 @@ _TOP = 6  # values listed beside a picture
 
 
 class _Answer(NamedTuple):
-    source: str
+    source: Source
     number: int
     explanation: Explanation
 
@@ -40,7 +40,7 @@ def _answers(client: Client, sources: list[Source], arguments: Namespace) -> Ite
             found = client.explain(values, label=arguments.label, version=version, alias=alias)
             # Every answer by the version of the first, whatever is published meanwhile.
             version, alias = found.model.version, None
-            yield _Answer(source.name, number, found)
+            yield _Answer(source, number, found)
 
 
 def _writer(arguments: Namespace, total: int) -> Callable[[_Answer], None]:
@@ -52,7 +52,7 @@ def _writer(arguments: Namespace, total: int) -> Callable[[_Answer], None]:
 def _write_json(answer: _Answer) -> None:
     found = answer.explanation
     row = {
-        "input": answer.source,
+        "input": answer.source.name,
         "row": answer.number,
         "label": found.label,
         "name": found.name,
@@ -67,13 +67,13 @@ def _write_json(answer: _Answer) -> None:
 
 def _write_line(answer: _Answer) -> None:
     found = answer.explanation
-    named = printable(f"{answer.source}[{answer.number}]  {found.name}")
+    named = printable(f"{answer.source.called(answer.number)}  {found.name}")
     print(f"{named}  score {found.score:.2f}, baseline {found.baseline_score:.2f}")
 
 
 def _write_picture(answer: _Answer) -> None:
     found = answer.explanation
-    named = printable(f"{answer.source}[{answer.number}]: why {found.name}")
+    named = printable(f"{answer.source.called(answer.number)}: why {found.name}")
     by = printable(f"({found.model.name} version {found.model.version})")
     print(f"{named} {by}")
     print(beside(*_blocks(found)), end="\n\n")
@@ -82,9 +82,10 @@ def _write_picture(answer: _Answer) -> None:
 def _blocks(found: Explanation) -> tuple[list[str], list[str]]:
     """Return the picture, if the input is one, and the figures beside it."""
     figures = [
-        f"score {found.score:.2f}, of the baseline {found.baseline_score:.2f}",
+        f"score for {printable(found.name)} {found.score:.2f}, "
+        f"with all values zero {found.baseline_score:.2f}",
         "",
-        "what counted most:",
+        "values that account for most of the difference:",
         *(f"  {value.attribution:+8.3f}  at {list(value.position)}" for value in found.top(_TOP)),
     ]
     try:

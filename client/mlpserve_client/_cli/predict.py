@@ -19,7 +19,7 @@ _SLAB = 32768  # rows classified at once: the part of a larger file that is in m
 
 
 class _Answer(NamedTuple):
-    source: str
+    source: Source
     number: int
     values: Array
     prediction: Prediction
@@ -51,7 +51,7 @@ def _answers(client: Client, sources: list[Source], arguments: Namespace) -> Ite
             version, alias = batch.model.version, None
             numbers = source.numbers[start : start + _SLAB]
             for number, values, prediction in zip(numbers, slab, batch, strict=True):
-                yield _Answer(source.name, number, values, prediction)
+                yield _Answer(source, number, values, prediction)
 
 
 def _writer(arguments: Namespace, total: int, model: ModelVersion) -> Callable[[_Answer], None]:
@@ -65,7 +65,7 @@ def _writer(arguments: Namespace, total: int, model: ModelVersion) -> Callable[[
 def _write_json(answer: _Answer) -> None:
     prediction = answer.prediction
     row = {
-        "input": answer.source,
+        "input": answer.source.name,
         "row": answer.number,
         "label": prediction.label,
         "name": prediction.name,
@@ -87,7 +87,7 @@ def _csv_writer(model: ModelVersion, receipts: bool) -> Callable[[_Answer], None
     def write(answer: _Answer) -> None:
         prediction = answer.prediction
         numbers = [f"{p:.6g}" for p in (prediction.probability, *prediction.probabilities)]
-        start = (answer.source, answer.number, prediction.label, prediction.name)
+        start = (answer.source.name, answer.number, prediction.label, prediction.name)
         end = [prediction.receipt.hex()] if receipts else []
         _write_row([*start, numbers[0], prediction.model.version, *numbers[1:], *end])
 
@@ -106,14 +106,14 @@ def _write_row(values: Sequence[object]) -> None:
 
 def _write_line(answer: _Answer) -> None:
     prediction = answer.prediction
-    named = printable(f"{answer.source}[{answer.number}]  {prediction.name}")
+    named = printable(f"{answer.source.called(answer.number)}  {prediction.name}")
     print(f"{named}  {prediction.probability:.2%}  {prediction.receipt.hex()}".rstrip())
 
 
 def _write_picture(answer: _Answer) -> None:
     prediction = answer.prediction
     ref = prediction.model
-    named = printable(f"{answer.source}[{answer.number}]: {prediction.name}")
+    named = printable(f"{answer.source.called(answer.number)}: {prediction.name}")
     by = printable(f"({ref.name} version {ref.version})")
     print(f"{named} with {prediction.probability:.2%} {by}")
     if prediction.receipt:
@@ -123,4 +123,4 @@ def _write_picture(answer: _Answer) -> None:
         left = picture(answer.values.reshape(_images.plane(answer.values.shape)))
     except InvalidInputError:
         left = []
-    print(beside(left, bars(prediction)), end="\n\n")
+    print(beside(left, bars(prediction, left)), end="\n\n")

@@ -27,6 +27,11 @@ class Source(NamedTuple):
     name: str
     rows: Array
     numbers: range  # the rows' numbers in the input
+    is_single: bool = False  # whether the input has this row alone
+
+    def called(self, number: int) -> str:
+        """Return what a person calls a row: "seven.png", or "digits.npy[3]"."""
+        return self.name if self.is_single else f"{self.name}[{number}]"
 
 
 def read_sources(arguments: Namespace, model: ModelVersion) -> tuple[list[Source], bool]:
@@ -89,7 +94,7 @@ def _rows_of(name: str, rows: Array, index: str | None) -> Source:
     numbers = range(len(rows))
     if index is not None:
         numbers = _chosen(index, numbers, name)
-    return Source(name, rows[numbers.start : numbers.stop], numbers)
+    return Source(name, rows[numbers.start : numbers.stop], numbers, len(rows) == 1)
 
 
 def _chosen(index: str, numbers: range, name: str) -> range:

@@ -1,6 +1,7 @@
 """Pictures, bars, tables and progress in a terminal."""
 
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -14,14 +15,14 @@ from mlpserve_client._cli.text import encodable, printable
 from mlpserve_client._results import Prediction
 
 _SHADES = " .:-=+*#%@"
-_BAR = 24  # characters
+_BAR, _MIN_BAR = 24, 4  # characters
 _BLOCK = "█"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # which take no room
 
 
-def bar(share: float) -> str:
+def bar(share: float, width: int = _BAR) -> str:
     """Draw a share of 1 as a bar, in characters that standard output can encode."""
-    return (_BLOCK if encodable(_BLOCK) else "#") * round(share * _BAR)
+    return (_BLOCK if encodable(_BLOCK) else "#") * round(share * width)
 
 
 def picture(values: npt.NDArray[Any]) -> list[str]:
@@ -34,13 +35,18 @@ def picture(values: npt.NDArray[Any]) -> list[str]:
     return ["".join(_SHADES[shade] for shade in row) for row in shades]
 
 
-def bars(prediction: Prediction, limit: int = 10) -> list[str]:
-    """Draw the probabilities of the most probable classes, in the order of their labels."""
+def bars(prediction: Prediction, beside: Sequence[str] = (), limit: int = 10) -> list[str]:
+    """Draw the probabilities of the most probable classes, in the order of their labels.
+
+    The bars are as long as the terminal has room for, beside a picture.
+    """
     shown = sorted(prediction.top(limit))
     width = max(len(printable(candidate.name)) for candidate in shown)
+    taken = max(map(len, beside), default=0) + 3 + width + len("  > 100.00%")
+    length = min(_BAR, max(_MIN_BAR, shutil.get_terminal_size().columns - taken))
     return [
         f"{'>' if label == prediction.label else ' '} {printable(name):>{width}} "
-        f"{bar(p):{_BAR}} {p:7.2%}"
+        f"{bar(p, length):{length}} {p:7.2%}"
         for label, name, p in shown
     ]
 

@@ -86,7 +86,9 @@ class StoreSettings(PlaceSettings):
 class LogSettings:
     """Format and level of the log."""
 
-    log_format: str = setting("human", "log format", choices=FORMATS)
+    log_format: str = setting(
+        "human", "log format; auto is human at a terminal and json elsewhere", choices=FORMATS
+    )
     log_level: str = setting("info", "minimum log level", choices=LEVELS)
 
 

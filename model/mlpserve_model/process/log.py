@@ -7,28 +7,47 @@ import json
 import logging
 import math
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 __all__ = ["FORMATS", "LEVELS", "set_up"]
 
-FORMATS = ("human", "json")
+# "auto" is for people at a terminal, and JSON elsewhere.
+FORMATS = ("human", "json", "auto")
 LEVELS = ("debug", "info", "warning", "error")
 _MAX_LENGTH = 256
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def set_up(log_format: str, level: str) -> None:
+def set_up(log_format: str, level: str, **fields: int) -> None:
     """Send the logs of the process to standard error; call it once, in main.
 
     Args:
         log_format: one of FORMATS.
         level: minimum level, one of LEVELS.
+        fields: of every line, such as the number of a worker.
 
     """
     handler = logging.StreamHandler(sys.stderr)
+    if fields:
+        handler.addFilter(_Fields(fields))
+    if log_format == "auto":
+        log_format = "human" if sys.stderr and sys.stderr.isatty() else "json"
     handler.setFormatter(_Json() if log_format == "json" else _Human())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+class _Fields(logging.Filter):
+    """Adds fields to every record."""
+
+    def __init__(self, fields: Mapping[str, int]) -> None:
+        super().__init__()
+        self._fields = fields
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        vars(record).update(self._fields)
+        return True
 
 
 class _Human(logging.Formatter):

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["plain", "readable", "table"]
+__all__ = ["described", "plain", "readable", "table"]
 
 # Of a list, so many values at each end.
 _ENDS = 3
@@ -20,6 +20,20 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def described(document: Mapping[str, Any]) -> list[str]:
+    """Return a JSON document as lines: a value each, those of an object below its name."""
+    lines: list[str] = []
+    width = max(map(len, map(plain, document)), default=0)
+    for key, value in document.items():
+        if isinstance(value, Mapping) and value:
+            below = max(map(len, map(plain, value)))
+            lines += [plain(key)]
+            lines += [f"  {plain(k):{below}}  {readable(v)}".rstrip() for k, v in value.items()]
+        else:
+            lines.append(f"{plain(key):{width}}  {readable(value)}".rstrip())
+    return lines
 
 
 def readable(value: Any) -> str:

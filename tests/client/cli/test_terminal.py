@@ -34,6 +34,15 @@ def test_bars_mark_the_answer_and_grow_with_the_probability() -> None:
     assert high.endswith("75.00%")
 
 
+def test_bars_are_as_long_as_a_terminal_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = picture(np.zeros((28, 14)))
+    for columns, length in ((80, 24), (50, 15), (20, 4)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        lines = bars(prediction([0.0, 1.0]), drawn)
+        assert lines[1].count("█") == length
+    assert max(map(len, beside(drawn, lines).splitlines())) < 50
+
+
 def test_only_the_likeliest_of_many_classes_have_bars() -> None:
     assert len(bars(prediction([0.01] * 99 + [0.01]))) == 10
 

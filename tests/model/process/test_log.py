@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,6 +52,22 @@ def test_an_event_for_people_is_one_line_with_its_fields(
     logging.getLogger("mlpserve.test").warning("poll failed", extra={"reason": "no disk", "n": 2})
     line = capsys.readouterr().err
     assert re.fullmatch(r'\d\d:\d\d:\d\d warning poll failed reason="no disk" n=2\n', line)
+
+
+def test_fields_of_a_process_stand_in_every_line(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up("human", "info", worker=2)
+    logging.getLogger("mlpserve.test").info("stopped", extra={"seconds": 1})
+    assert capsys.readouterr().err.endswith("stopped seconds=1 worker=2\n")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_format_follows_where_the_log_goes(
+    is_terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    set_up("auto", "info")
+    logging.getLogger("mlpserve.test").info("stopped")
+    assert capsys.readouterr().err.startswith("{") != is_terminal
 
 
 def test_levels_below_the_chosen_one_are_silent(capsys: pytest.CaptureFixture[str]) -> None:

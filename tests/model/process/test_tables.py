@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlpserve_model.process.tables import plain, readable, table
+from mlpserve_model.process.tables import described, plain, readable, table
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,13 @@ from mlpserve_model.process.tables import plain, readable, table
 )
 def test_a_value_is_shown_as_a_person_reads_it(value: object, text: str) -> None:
     assert readable(value) == text
+
+
+def test_a_document_has_a_line_for_each_value() -> None:
+    document = {"version": 3, "files": {"a": {"size": 7}, "golden.npz": {"size": 9}}, "none": {}}
+    assert described(document) == [
+        "version  3", "files", "  a           size 7", "  golden.npz  size 9", "none",
+    ]  # fmt: skip
 
 
 def test_a_table_has_its_columns_under_each_other() -> None:

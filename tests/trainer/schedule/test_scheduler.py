@@ -143,6 +143,7 @@ def test_it_trains_at_its_times_and_skips_what_is_unchanged(schedule: Start) -> 
         assert running.event("next run")["at"].endswith("+00:00")
         first, second = running.event("run ended"), running.event("run ended")
         assert running.stop() == 0
+        assert not any("no checkpoint" in event["event"] for event in running.events)
         outcomes = [json.loads(line) for line in running.process.stdout]
     assert (first["status"], first["version"], first["exit_code"]) == ("promoted", 1, 0)
     assert (second["status"], second["reason"]) == (

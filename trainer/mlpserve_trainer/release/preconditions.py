@@ -31,8 +31,16 @@ RESERVED = 2**14
 def check_writable(store: Store) -> None:
     """Raise UsageError unless versions can be written to a folder as it is now.
 
+    A folder that is not there is not made: a training that is broken off leaves none.
+
     Raises StoreBusy, and StoreError for an object store, whose faults may pass.
     """
+    if isinstance(store.root, Path) and not os.path.lexists(store.folder):
+        above = next(path for path in store.folder.parents if os.path.lexists(path))
+        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+            reason = "permission denied or read-only" if above.is_dir() else "it is not a folder"
+            raise UsageError(f"nothing was trained: cannot write to {above}: {reason}")
+        return
     try:
         with store.lock():
             store.aliases()

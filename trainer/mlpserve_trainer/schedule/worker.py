@@ -156,8 +156,11 @@ def _train(job: Job) -> tuple[int, dict[str, Any]]:
 
 
 def _resumed(settings: TrainSettings) -> Outcome:
+    # Most runs find none: asked to resume, each would log that.
+    folder = settings.checkpoint_dir
+    resume = folder is not None and any(folder.glob(f"{settings.model}-*.npz"))
     try:
-        return train(replace(settings, resume=True))
+        return train(replace(settings, resume=resume))
     except CheckpointDamaged as error:
         # Nobody is there to remove it; training from the start writes a new one over it.
         logger.warning("training from the start", extra={"reason": str(error)})
