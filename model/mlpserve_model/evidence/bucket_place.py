@@ -1,11 +1,19 @@
 """The files of a place for reports in an object store, made with conditional puts."""
 
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
 from mlpserve_model.errors import CorruptVersion
+from mlpserve_model.evidence.place import Content
 from mlpserve_model.store.atomic_files import UnusableFile
 from mlpserve_model.store.backend import Conflict
 from mlpserve_model.store.object_client import Objects
 
 __all__ = ["BucketFiles"]
+
+_REQUESTS = 16
+_READ_AHEAD = 256
 
 
 class BucketFiles:
@@ -38,6 +46,23 @@ class BucketFiles:
             return self._objects.get(name, limit).data
         except CorruptVersion as error:
             raise UnusableFile(str(error)) from error
+
+    def contents(self, folder: str, names: Iterable[str], limit: int) -> Iterator[Content]:
+        """As Files says: several requests at once, since each waits for the network."""
+
+        def content(name: str) -> Content | None:
+            try:
+                return name, self.read(f"{folder}/{name}", limit)
+            except UnusableFile as error:
+                return name, error
+            except FileNotFoundError:
+                return None
+
+        waiting = iter(names)
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            # Not all names at once: what is read waits in memory until it is taken.
+            while batch := list(islice(waiting, _READ_AHEAD)):
+                yield from filter(None, pool.map(content, batch))
 
     def folders(self, folder: str = "") -> list[str]:
         """As Files says."""

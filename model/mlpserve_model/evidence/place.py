@@ -1,15 +1,19 @@
 """The files of a place for reports: a name is taken by the first writer, and there is no lock."""
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from mlpserve_model.store.atomic_files import Directory, make_folder
+from mlpserve_model.store.atomic_files import Directory, UnusableFile, make_folder
 from mlpserve_model.store.location import Bucket, Location, missing_client, parse_location
 
-__all__ = ["Files", "open_files"]
+__all__ = ["Content", "Files", "open_files"]
+
+
+# The name of a file, and its bytes or why it cannot be used.
+Content = tuple[str, bytes | UnusableFile]
 
 
 class Files(Protocol):
@@ -29,6 +33,13 @@ class Files(Protocol):
 
     def read(self, name: str, limit: int) -> bytes:
         """Return a file's bytes; raises UnusableFile above `limit` bytes, before reading them."""
+        ...
+
+    def contents(self, folder: str, names: Iterable[str], limit: int) -> Iterator[Content]:
+        """Give each of these files of a folder with its bytes, or with why it cannot be used.
+
+        Those that are gone are left out.
+        """
         ...
 
     def folders(self, folder: str = "") -> list[str]:
@@ -72,6 +83,17 @@ class FolderFiles:
         folder, _, file = name.rpartition("/")
         with self._open(folder) as directory:
             return directory.read(file, limit)
+
+    def contents(self, folder: str, names: Iterable[str], limit: int) -> Iterator[Content]:
+        """As Files says; the folder is opened once, which halves the time of a small file."""
+        with suppress(FileNotFoundError), self._open(folder) as directory:
+            for name in names:
+                try:
+                    yield name, directory.read(name, limit)
+                except UnusableFile as error:
+                    yield name, error
+                except FileNotFoundError:
+                    continue
 
     def folders(self, folder: str = "") -> list[str]:
         """As Files says."""

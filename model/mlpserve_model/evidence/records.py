@@ -9,7 +9,7 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -166,6 +166,7 @@ class FeedbackPlace:
         model: str,
         since: date | None = None,
         damaged: Callable[[str, str], None] = lambda name, reason: None,
+        known: Container[str] = (),
     ) -> Iterator[ReportRecord]:
         """Give the reports of a model, by the day of the answer and the tag.
 
@@ -173,12 +174,13 @@ class FeedbackPlace:
             model: Name of the model.
             since: The first day; None is the first there is.
             damaged: Called with the name of each file that is left out, and why.
+            known: Tags of reports that are left out, without being read.
 
         """
         with translated(f"cannot read {self.files}"):
             for day in self.files.folders(f"{model}/reports"):
                 if _DAY.fullmatch(day) and (since is None or day >= since.isoformat()):
-                    yield from self._of_day(model, day, damaged)
+                    yield from self._of_day(model, day, damaged, known)
 
     def models(self) -> list[str]:
         """Return the names of the models that have reports, sorted."""
@@ -187,18 +189,23 @@ class FeedbackPlace:
             return [name for name in names if "reports" in self.files.folders(name)]
 
     def _of_day(
-        self, model: str, day: str, damaged: Callable[[str, str], None]
+        self,
+        model: str,
+        day: str,
+        damaged: Callable[[str, str], None],
+        known: Container[str],
     ) -> Iterator[ReportRecord]:
-        for file in self.files.names(f"{model}/reports/{day}"):
-            name = f"{model}/reports/{day}/{file}"
+        folder = f"{model}/reports/{day}"
+        names = (n for n in self.files.names(folder) if n.removesuffix(".json") not in known)
+        for name, data in self.files.contents(folder, names, _MAX_BYTES):
             try:
-                report = decode_report(self.files.read(name, _MAX_BYTES))
-                if (report.model, str(report.day), f"{report.tag}.json") != (model, day, file):
+                if isinstance(data, UnusableFile):
+                    raise data
+                report = decode_report(data)
+                if (report.model, str(report.day), f"{report.tag}.json") != (model, day, name):
                     raise CorruptRecord("it is not the report of its name")
             except (CorruptRecord, UnusableFile) as error:
-                damaged(name, str(error))
-            except FileNotFoundError:
-                pass  # removed since it was listed
+                damaged(f"{folder}/{name}", str(error))
             else:
                 yield report
 

@@ -14,6 +14,7 @@ from mlpserve_model.evidence.receipts import ReceiptKeys
 from mlpserve_model.evidence.records import decode_report, encode_report
 from mlpserve_model.evidence.statistics import log_e_value
 from mlpserve_trainer.cli import main
+from mlpserve_trainer.corrections.reviews import Reviews
 from mlpserve_trainer.errors import DataError, UsageError
 from mlpserve_trainer.judge.decision import Decision, decide
 from mlpserve_trainer.judge.evidence import Evidence, digest_of
@@ -211,6 +212,25 @@ def test_damaged_records_are_left_out(league: League, tmp_path: Path) -> None:
     file = tmp_path / f"feedback/zoo/reports/{reports[0].day}/{reports[0].tag}.json"
     file.write_bytes(file.read_bytes()[:-40])
     assert look(league).evidence.labels == 8
+
+
+def test_a_judge_that_looks_again_reads_what_is_new(
+    league: League, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    judging = judge(league)
+    reports = league.add(4, "ant", "bee", "bee", source="aa") + league.add(1, "ant", "bee", "bee")
+    files = [tmp_path / f"feedback/zoo/reports/{r.day}/{r.tag}.json" for r in reports]
+    files[-1].write_bytes(b"torn")
+    assert [judging.look()[0].evidence.wins for _ in range(3)] == [4, 4, 4]
+    assert caplog.text.count("a report is left out") == 1
+    for file in files:
+        file.write_bytes(b"")
+    league.add(2, "ant", "bee", "ant")
+    found = judging.look()[0].evidence
+    assert (found.wins, found.losses) == (4, 2)
+    Reviews(league.place, "zoo").revoke("aa", "false")
+    found = judging.look()[0].evidence
+    assert (found.wins, found.losses, found.left_out) == (0, 2, 0)
 
 
 def command(league: League, tmp_path: Path, *more: str) -> int:

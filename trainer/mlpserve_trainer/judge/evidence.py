@@ -1,7 +1,7 @@
 """What audited answers say about two versions: both answer each reported instance again."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -17,7 +17,7 @@ from mlpserve_model.evidence.records import ReportRecord
 from mlpserve_model.evidence.statistics import log_e_value
 from mlpserve_trainer.judge.pairs import Pair
 
-__all__ = ["Evidence", "digest_of", "weigh"]
+__all__ = ["Evidence", "Weighing", "digest_of", "weigh"]
 
 ROWS_AT_ONCE = 1024
 
@@ -85,36 +85,58 @@ def digest_of(tags: Iterable[str]) -> str:
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
-def weigh(store: Store, pair: Pair, reports: Iterable[ReportRecord]) -> Evidence:
-    """Let both versions of a pair answer the audited reports since it came to be.
+class Weighing:
+    """The rows that both versions of a pair have answered; more are added as reports come in.
 
-    The first report of a row counts: copies of one row are not independent, and a caller who sends
-    the same row often would have a vote for each.
+    Args:
+        store: The versions.
+        pair: The pair.
 
     Raises:
         StoreError: A version of the pair cannot be read.
-
     """
-    models = store.load(pair.champion), store.load(pair.rival)
-    names = cache(lambda version, weights: _class_names(store, version, weights))
-    first: dict[str, _Row] = {}
-    left_out = 0
-    audited = (r for r in reports if r.audit and r.answered_at >= pair.since)
-    for batch in _batches(audited):
-        usable = [r for r in batch if _fits(r, models)]
-        rows = list(_rows(usable, models, names))
-        left_out += len(batch) - len(rows)
+
+    def __init__(self, store: Store, pair: Pair) -> None:
+        self._pair = pair
+        self._models = store.load(pair.champion), store.load(pair.rival)
+        self._names = cache(lambda version, weights: _class_names(store, version, weights))
+        self._rows: list[_Row] = []
+        self._unusable = 0
+
+    def add(self, reports: Iterable[ReportRecord]) -> None:
+        """Let both versions answer the audited ones since the pair came to be."""
+        for batch in _batches(reports):
+            audited = [r for r in batch if r.audit and r.answered_at >= self._pair.since]
+            usable = [r for r in audited if _fits(r, self._models)]
+            rows = list(_rows(usable, self._models, self._names))
+            self._unusable += len(audited) - len(rows)
+            self._rows += rows
+
+    def evidence(self, revoked: Container[str] = ()) -> Evidence:
+        """Return what the rows say, without those of revoked sources.
+
+        The first report of a row counts: copies of one row are not independent, and a caller who
+        sends the same row often would have a vote for each.
+        """
+        first: dict[str, _Row] = {}
+        rows = sorted(row for row in self._rows if row.source not in revoked)
         for row in rows:
-            known = first.get(row.of)
-            left_out += known is not None
-            if known is None or row.order < known.order:
-                first[row.of] = row
-    return _counted(list(first.values()), left_out)
+            first.setdefault(row.of, row)
+        return _counted(list(first.values()), self._unusable + len(rows) - len(first))
+
+
+def weigh(store: Store, pair: Pair, reports: Iterable[ReportRecord]) -> Evidence:
+    """Return what reports say of a pair; raises StoreError as Weighing."""
+    weighing = Weighing(store, pair)
+    weighing.add(reports)
+    return weighing.evidence()
 
 
 class _Row(NamedTuple):
+    reported_at: float  # rows are sorted by this, and then by the tag
+    tag: str
     of: str  # the hash of the row
-    order: tuple[float, str]  # when it was reported, and the tag
+    source: str
     result: Result
 
 
@@ -128,7 +150,7 @@ def _counted(rows: Sequence[_Row], left_out: int) -> Evidence:
         perhaps_wins=results.count(Result.WIN_OR_TIE) + unknown,
         perhaps_losses=results.count(Result.LOSS_OR_TIE) + unknown,
         left_out=left_out,
-        tags=tuple(sorted(row.order[1] for row in rows)),
+        tags=tuple(sorted(row.tag for row in rows)),
     )
 
 
@@ -149,7 +171,7 @@ def _rows(
     for report, champion, rival in zip(reports, *answers, strict=True):
         result = _result(report, champion, rival, names)
         if result is not None:
-            yield _Row(report.row_hash, (report.reported_at, report.tag), result)
+            yield _Row(report.reported_at, report.tag, report.row_hash, report.source, result)
 
 
 def _answers(model: StoredModel, x: npt.NDArray[np.float32]) -> list[str]:

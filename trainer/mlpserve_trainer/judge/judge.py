@@ -3,9 +3,10 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 
 from mlpserve_model import CHALLENGER, CHAMPION, Store
 from mlpserve_model.evidence.genuine import is_genuine
@@ -14,7 +15,7 @@ from mlpserve_model.evidence.records import FeedbackPlace, ReportRecord
 from mlpserve_model.store.reader import translated
 from mlpserve_trainer.corrections.reviews import Reviews
 from mlpserve_trainer.judge.decision import Decision, decide
-from mlpserve_trainer.judge.evidence import weigh
+from mlpserve_trainer.judge.evidence import Weighing
 from mlpserve_trainer.judge.pairs import Pair, pairs
 
 __all__ = ["Judge", "JudgeSettings", "audited", "decision_file"]
@@ -48,6 +49,8 @@ class Judge:
 
     def __init__(self, store: Store, place: FeedbackPlace, settings: JudgeSettings) -> None:
         self._store, self._place, self._settings = store, place, settings
+        # Of each pair the rows that were weighed, and the tags of what was read.
+        self._seen: dict[Pair, tuple[Weighing, set[str]]] = {}
 
     def look(self, now: Callable[[], float] = time.time) -> list[Decision]:
         """Return what the evidence allows of each pair that waits for a decision; change nothing.
@@ -55,8 +58,24 @@ class Judge:
         Raises StoreError when versions or reports cannot be read.
         """
         waiting = pairs(self._store, now(), self._settings.probation)
-        return [decide(pair, weigh(self._store, pair, self._reports(pair)), self._settings.alpha)
-                for pair in waiting]  # fmt: skip
+        revoked = Reviews(self._place, self._store.model).revoked()
+        # What was read before is not read again, while the pair is the same.
+        self._seen = {pair: self._seen.get(pair) or self._begin(pair) for pair in waiting}
+        for pair, (weighing, known) in self._seen.items():
+            weighing.add(self._new_reports(pair, known))
+        return [
+            decide(pair, weighing.evidence(revoked), self._settings.alpha)
+            for pair, (weighing, _) in self._seen.items()
+        ]
+
+    def _begin(self, pair: Pair) -> tuple[Weighing, set[str]]:
+        return Weighing(self._store, pair), set()
+
+    def _new_reports(self, pair: Pair, known: set[str]) -> Iterator[ReportRecord]:
+        """Give the reports that were not read before, and add their tags to those known."""
+        for report in audited(self._place, self._store.model, pair, self._settings.keys, known):
+            known.add(report.tag)
+            yield report
 
     def act(self, now: Callable[[], float] = time.time) -> list[Decision]:
         """Look, act on the first decision, record it in the history, and return all of them.
@@ -73,11 +92,6 @@ class Judge:
                         self._carry_out(decision)
                 break  # the other pair is no longer what it was
         return decisions
-
-    def _reports(self, pair: Pair) -> Iterable[ReportRecord]:
-        revoked = Reviews(self._place, self._store.model).revoked()
-        reports = audited(self._place, self._store.model, pair, self._settings.keys)
-        return (report for report in reports if report.source not in revoked)
 
     def _carry_out(self, decision: Decision) -> None:
         """Move the aliases; a decision is one line of the history, with the figures behind it."""
@@ -105,19 +119,31 @@ class Judge:
 
 
 def audited(
-    place: FeedbackPlace, model: str, pair: Pair, keys: ReceiptKeys | None
-) -> Iterable[ReportRecord]:
-    """Give the audited reports that may be evidence about a pair; damaged ones are logged."""
+    place: FeedbackPlace,
+    model: str,
+    pair: Pair,
+    keys: ReceiptKeys | None,
+    known: set[str] | None = None,
+) -> Iterator[ReportRecord]:
+    """Give the reports that may be evidence about a pair.
+
+    Damaged files are logged, and with `keys` reports are left out whose receipts are not genuine;
+    the tags of both are added to `known`. Reports with known tags are not read.
+    """
+    known = set() if known is None else known
+
+    def damaged(name: str, reason: str) -> None:
+        known.add(PurePosixPath(name).stem)
+        logger.warning("a report is left out", extra={"file": name, "reason": reason})
+
     since = datetime.fromtimestamp(pair.since, UTC).date()
-    for report in place.reports(model, since, _log_damage):
-        if report.audit and (keys is None or is_genuine(report, keys)):
+    for report in place.reports(model, since, damaged, known):
+        if keys is None or is_genuine(report, keys):
             yield report
+        else:
+            known.add(report.tag)
 
 
 def decision_file(model: str, digest: str) -> str:
     """Return the name of the list of reports that a decision rests on."""
     return f"{model}/decisions/{digest.removeprefix('sha256:')}.json"
-
-
-def _log_damage(name: str, reason: str) -> None:
-    logger.warning("a report is left out", extra={"file": name, "reason": reason})
