@@ -8,7 +8,7 @@ LOCKS := deploy/locks
 RUN_LOCKS := $(LOCKS)/client.txt $(LOCKS)/server.txt $(LOCKS)/trainer.txt
 NO_ENGINE := not slow and not compose and not operations and not swarm
 # Most tests wait for processes of their own, so more of them than cores can run at once.
-SPREAD := --numprocesses 4 --dist worksteal
+SPREAD := --numprocesses 6 --dist worksteal
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 

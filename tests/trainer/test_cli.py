@@ -192,7 +192,9 @@ def test_bad_data_ends_with_1_and_one_line(
     np.savez(tmp_path / "bad.npz", X=np.full((9, 4), np.nan), y=np.arange(9))
     assert run("--dataset", "npz", "--data-dir", str(tmp_path / "bad.npz")) == 1
     err = capsys.readouterr().err
-    place = f"mlpserve-trainer: {tmp_path}/bad.npz: column X[:, 0] has nan in row 0, expected finite"
+    place = (
+        f"mlpserve-trainer: {tmp_path}/bad.npz: column X[:, 0] has nan in row 0, expected finite"
+    )
     assert err.startswith(place)
     assert err.count("\n") == 1
     assert store.versions() == []

@@ -303,7 +303,7 @@ def test_a_store_that_hangs_does_not_keep_the_server_from_stopping(
     eventually(lambda: bool(proxy.requests))
     started = time.monotonic()
     server.stop()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5  # AWS_TIMEOUT, before it is asked again
 
 
 PROGRAM = str(Path(sys.executable).with_name("mlpserve-server"))
