@@ -20,8 +20,9 @@ from mlpserve_model.store.atomic_files import Directory, UnusableFile
 
 __all__ = ["array_of", "load_model"]
 
-# A message of two bytes takes about a hundred in memory, so what is not numbers is bounded apart.
-MAX_STRUCTURE = 2**22
+# A message of two bytes takes about 200 in memory, so what is not numbers is bounded apart.
+MAX_STRUCTURE = 2**20
+MAX_NODES = 10_000
 # Fields on the way to the numbers, by the path of field numbers: ModelProto.graph (7),
 # GraphProto.initializer (5) or node (1).attribute (5).t (5).
 _DESCEND = {(): {7}, (7,): {1, 5}, (7, 1): {5}, (7, 1, 5): {5}}
@@ -49,6 +50,8 @@ def load_model(path: Path) -> Any:
         raise UnsupportedModel(f"{shown} is not an ONNX model, or is cut off") from error
     if not model.graph.node or not model.opset_import:
         raise UnsupportedModel(f"{shown} is not an ONNX model: it has no graph of operators")
+    if len(model.graph.node) > MAX_NODES:
+        raise UnsupportedModel(f"{len(model.graph.node)} nodes, expected at most {MAX_NODES}")
     if any(isinstance(text, bytes) for text in _texts(model)):  # what protobuf gives them as
         raise UnsupportedModel(f"{shown} holds names that are not UTF-8")
     _read_external(model.graph.initializer, path)

@@ -22,7 +22,6 @@ from mlpserve_model.process.tables import plain
 
 __all__ = ["GraphInput", "Reading", "read_graph"]
 
-MAX_NODES = 10_000
 _DOMAINS = {"": "", "ai.onnx": "", "ai.onnx.ml": "ai.onnx.ml"}  # the first two are one
 # The types of inputs, as onnxruntime takes them.
 _INPUT_TYPES: dict[int, Any] = {
@@ -71,8 +70,6 @@ def read_graph(model: Any, input_shape: Sequence[int] = (), output: str | None =
 
     """
     graph = model.graph
-    if len(graph.node) > MAX_NODES:
-        raise UnsupportedModel(f"{len(graph.node)} nodes, expected at most {MAX_NODES}")
     given = _input(graph, tuple(input_shape))
     steps = (Scale(np.full(1, _PIXELS), np.zeros(1)),)
     start = Rows(steps if given.is_bytes else (), given.shape)

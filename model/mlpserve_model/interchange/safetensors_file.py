@@ -105,7 +105,7 @@ def _are_sizes(value: Any) -> bool:
 
 def _array(info: dict[str, Any], data: memoryview) -> Array:
     kind = info["dtype"]
-    array = np.frombuffer(data, _TYPES[kind]).reshape(info["shape"])
+    array: Any = np.frombuffer(data, _TYPES[kind]).reshape(info["shape"])
     if kind == "BF16":
         return from_bfloat16(array)
     whole: Array = array.astype(np.float64) if kind == "I64" else array

@@ -150,6 +150,8 @@ def test_much_beside_the_weights_is_not_parsed(refusal: Refusal) -> None:
     made = model([GEMM], WEIGHTS)
     made.graph.doc_string = "x" * 2**23
     assert "beside its weights" in refusal(made)
+    made = model([GEMM] * 10_001, WEIGHTS)
+    assert "10001 nodes, expected at most" in refusal(made)
 
 
 def external(**entries: str) -> Any:
