@@ -5,7 +5,7 @@ sound result or raises ServerError, which says what is wrong with the answer.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC
 from typing import Any, NamedTuple
 
@@ -54,6 +54,9 @@ class Rows(NamedTuple):
 class Listed:
     """The versions of a list, gathered page by page up to a maximum.
 
+    Args:
+        model: the model whose versions they must be; "" for any.
+
     Attributes:
         versions: those of the pages so far.
         next_token: token of the page to get next, if the list is not complete.
@@ -61,46 +64,80 @@ class Listed:
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: str = "") -> None:
+        self._model = model
         self.versions: list[ModelVersion] = []
         self.next_token = ""
         self.complete = False
         self._bytes = 0
 
-    def add(self, page: model_pb2.ListModelVersionsResponse) -> None:
+    def add(
+        self, next_token: str, page: Sequence[model_pb2.ModelVersion], follows: "Follows"
+    ) -> None:
         """Add the versions of a page.
+
+        Args:
+            next_token: token of the page after it, "" after the last one.
+            page: its versions.
+            follows: tells whether a version may come after another one in this list.
 
         Raises:
             ServerError: the list has no end, is too long, or describes an impossible version.
 
         """
-        self.next_token = page.next_page_token
-        self.complete = not self.next_token
-        self._bytes += page.ByteSize()
-        count = len(self.versions) + len(page.model_versions)
+        self.next_token = next_token
+        self.complete = not next_token
+        self._bytes += sum(message.ByteSize() for message in page)
+        count = len(self.versions) + len(page)
         if count > _MAX_LISTED or self._bytes > _MAX_LISTED_BYTES:
             raise ServerError(
                 f"the server's list has no end, or more than {_MAX_LISTED} versions or "
                 f"{_MAX_LISTED_BYTES >> 20} MiB"
             )
-        found = list(map(model_version, page.model_versions))
-        # The newest comes first, so that a list of few versions cannot go on for ever.
-        if found and self.versions and found[0].version >= self.versions[-1].version:
+        found = [
+            model_version(message, self._model, may_wait=follows is by_name) for message in page
+        ]
+        # They come in order, so that a list of few versions cannot go on for ever.
+        if found and self.versions and not follows(self.versions[-1], found[0]):
             raise ServerError("the server's list has no end: it repeats a page")
         if not (found or self.complete):
             raise ServerError("the server's list has no end: a page is empty")
         self.versions += found
 
 
-def ref(message: model_pb2.ModelRef) -> ModelRef:
+Follows = Callable[[ModelVersion, ModelVersion], bool]
+
+
+def by_name(one: ModelVersion, other: ModelVersion) -> bool:
+    """Return True if the other one may come after the one in a list of models."""
+    return one.ref.name < other.ref.name
+
+
+def newest_first(one: ModelVersion, other: ModelVersion) -> bool:
+    """Return True if the other one may come after the one in a list of versions."""
+    return one.version > other.version
+
+
+def ref(message: model_pb2.ModelRef, model: str = "", may_wait: bool = False) -> ModelRef:
     """Return a reference to a version.
 
+    Args:
+        message: the reference.
+        model: the model that was selected; "" for none.
+        may_wait: whether there may be no version yet.
+
     Raises:
-        ServerError: it names none.
+        ServerError: it names no version, or another model.
 
     """
-    if message.version < 1:
+    if message.version < (0 if may_wait else 1):
         raise ServerError(f"the server named version {message.version}, expected 1 or more")
+    if model and message.name != model:
+        # Servers that know one model alone do not see which one was selected.
+        raise ServerError(
+            f"the model {model} was selected, and the server answered with {message.name[:63]!r}: "
+            "it is older than this client, or serves that model alone"
+        )
     return ModelRef(message.name, message.version, message.digest)
 
 
@@ -243,11 +280,14 @@ def explanation(
     )
 
 
-def model_version(message: model_pb2.ModelVersion) -> ModelVersion:
-    """Return the description of a version.
+def model_version(
+    message: model_pb2.ModelVersion, model: str = "", may_wait: bool = False
+) -> ModelVersion:
+    """Return the description of a version, as `ref` says.
 
     Raises:
-        ServerError: its time, its input shape or a number in it is impossible.
+        ServerError: its time, its input shape or a number in it is impossible, or it is of another
+            model.
 
     """
     try:
@@ -264,7 +304,7 @@ def model_version(message: model_pb2.ModelVersion) -> ModelVersion:
     if not 0 <= message.input_maximum < math.inf:
         raise ServerError(f"the server described inputs of 0 to {message.input_maximum}")
     return ModelVersion(
-        ref=ref(message.ref),
+        ref=ref(message.ref, model, may_wait),
         state=_state(message.state),
         reason=message.state_reason,
         aliases=tuple(message.aliases),

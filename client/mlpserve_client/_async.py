@@ -10,7 +10,6 @@ from mlpserve_client._batches import Batches
 from mlpserve_client._calls import Calls
 from mlpserve_client._explain import explain
 from mlpserve_client._explanation import Explanation
-from mlpserve_client._messages import selector
 from mlpserve_client._report import report
 from mlpserve_client._results import (
     BatchPrediction,
@@ -36,6 +35,7 @@ class AsyncClient:
         timeout: as for `Client`.
         tls: as for `Client`.
         token: as for `Client`.
+        model: as for `Client`.
 
     Raises:
         SettingsError: a setting is invalid.
@@ -50,8 +50,11 @@ class AsyncClient:
         timeout: float | None = None,
         tls: Tls | None = None,
         token: str | None = None,
+        model: str | None = None,
     ) -> None:
-        settings = resolve(os.environ, target=target, timeout=timeout, tls=tls, token=token)
+        settings = resolve(
+            os.environ, target=target, timeout=timeout, tls=tls, token=token, model=model
+        )
         self._transport = AwaitedTransport(settings)
         self._calls = Calls(self._transport, settings)
         self._batches = Batches(self._calls)
@@ -62,11 +65,14 @@ class AsyncClient:
         *,
         version: int | None = None,
         alias: str | None = None,
+        model: str | None = None,
         timeout: float | None = None,
         receipt: bool = False,
     ) -> Prediction:
         """Classify one instance, as `Client.predict`."""
-        return await self._calls.predict(instance, selector(version, alias), timeout, receipt)
+        return await self._calls.predict(
+            instance, self._calls.selector(version, alias, model), timeout, receipt
+        )
 
     async def predict_batch(
         self,
@@ -74,11 +80,12 @@ class AsyncClient:
         *,
         version: int | None = None,
         alias: str | None = None,
+        model: str | None = None,
         timeout: float | None = None,
         receipts: bool = False,
     ) -> BatchPrediction:
         """Classify any number of instances by one version, as `Client.predict_batch`."""
-        chosen = selector(version, alias)
+        chosen = self._calls.selector(version, alias, model)
         return await self._batches.predict_batch(instances, chosen, timeout, receipts)
 
     def predict_stream(
@@ -87,6 +94,7 @@ class AsyncClient:
         *,
         version: int | None = None,
         alias: str | None = None,
+        model: str | None = None,
         timeout: float | None = None,
         batch_size: int = 256,
     ) -> AsyncGenerator[Prediction, None]:
@@ -94,7 +102,7 @@ class AsyncClient:
 
         `instances` may be an asynchronous iterable too.
         """
-        chosen = selector(version, alias)
+        chosen = self._calls.selector(version, alias, model)
         return self._batches.predict_stream(instances, chosen, timeout, batch_size)
 
     async def explain(
@@ -106,10 +114,11 @@ class AsyncClient:
         activations: bool = False,
         version: int | None = None,
         alias: str | None = None,
+        model: str | None = None,
         timeout: float | None = None,
     ) -> Explanation:
         """Explain why one instance gets the score of a class, as `Client.explain`."""
-        chosen = selector(version, alias)
+        chosen = self._calls.selector(version, alias, model)
         return await explain(self._calls, instance, label, baseline, activations, chosen, timeout)
 
     async def report(
@@ -137,14 +146,21 @@ class AsyncClient:
         *,
         version: int | None = None,
         alias: str | None = None,
+        model: str | None = None,
         timeout: float | None = None,
     ) -> ModelVersion:
         """Describe the version being served, or the selected one, as `Client.model`."""
-        return await self._calls.model(selector(version, alias), timeout)
+        return await self._calls.model(self._calls.selector(version, alias, model), timeout)
 
     async def models(self, *, timeout: float | None = None) -> list[ModelVersion]:
-        """Describe every version in the store, newest first, as `Client.models`."""
+        """Describe what each of the server's models answers with, as `Client.models`."""
         return await self._calls.models(timeout)
+
+    async def versions(
+        self, model: str | None = None, *, timeout: float | None = None
+    ) -> list[ModelVersion]:
+        """Describe every version of a model, newest first, as `Client.versions`."""
+        return await self._calls.versions(model, timeout)
 
     async def health(self, *, live: bool = False, timeout: float | None = None) -> bool:
         """Return True if a server is ready to predict, as `Client.health`."""

@@ -166,7 +166,7 @@ class Batches:
 
     def _checked(self, response: Response, request: _Request) -> _answers.Rows:
         found = _answers.rows(response, len(request.rows), request.message.receipts)
-        self._calls.answered_by(response)
+        self._calls.answered_by(response, request.message.model)
         self._classes = found.probabilities.shape[1]
         return found
 
@@ -238,7 +238,7 @@ def _request(rows: Rows, selector: Selector, known: KnownNames | None, receipts:
 
 
 def _pin(ref: ModelRef) -> model_pb2.ModelSelector:
-    return model_pb2.ModelSelector(version=ref.version)
+    return model_pb2.ModelSelector(version=ref.version, name=ref.name)
 
 
 async def _slices(array: Rows, start: int, size: int) -> AsyncIterator[Rows]:

@@ -34,6 +34,7 @@ from mlpserve_client._settings import Settings, check_timeout
 from mlpserve_client._transport import (
     GET_MODEL,
     LIST_MODELS,
+    LIST_VERSIONS,
     PREDICT,
     Call,
     Method,
@@ -62,7 +63,7 @@ class Calls:
         self._diagnosis = DeadlineDiagnosis(
             lambda: self._readiness.problem(DIAGNOSIS_SECONDS), transport.sleep
         )
-        self._answered: set[int] = set()  # versions that some replica has
+        self._answered: set[tuple[str, int]] = set()  # model and version that some replica has
         self._closed = False
 
     def close(self) -> bool:
@@ -101,7 +102,7 @@ class Calls:
                 raise
             text = f"{error} (predict_batch classifies several instances)"
             raise InvalidInputError(text, field=error.field) from error
-        ref = self.answered_by(response)
+        ref = self.answered_by(response, request.model)
         probabilities = _answers.probabilities(response)
         names = await self.class_names.resolve(
             ref, response.class_names, known, len(probabilities), timeout
@@ -109,28 +110,54 @@ class Calls:
         receipts = _answers.receipts([response.receipt] if response.receipt else [], receipt)
         return _answers.prediction(response.label, probabilities, ref, names, *receipts)
 
+    def selector(self, version: int | None, alias: str | None, model: str | None) -> Selector:
+        """Return a selector, of the client's model if none is named; raise InvalidInputError."""
+        return _messages.selector(version, alias, self.settings.model if model is None else model)
+
     def answered_by(
         self,
         response: prediction_pb2.PredictResponse
         | prediction_pb2.BatchPredictResponse
         | explanation_pb2.ExplainResponse,
+        selector: model_pb2.ModelSelector,
     ) -> ModelRef:
-        """Return the version that answered, and remember that some replica has it."""
-        self._answered.add(response.model.version)
-        return _answers.ref(response.model)
+        """Return the version that answered, and remember that some replica has it.
+
+        Raises:
+            ServerError: another model has answered than the selected one.
+
+        """
+        ref = _answers.ref(response.model, selector.name)
+        self._answered |= {(ref.name, ref.version), (selector.name, ref.version)}
+        return ref
 
     async def model(self, selector: Selector = None, timeout: float | None = None) -> ModelVersion:
         """Describe one version."""
         request = model_pb2.GetModelVersionRequest(model=selector)
         response = await self.call_with_retry(GET_MODEL, request, timeout)
-        return _answers.model_version(response.model_version)
+        name = selector.name if selector else ""
+        return _answers.model_version(response.model_version, name)
 
     async def models(self, timeout: float | None = None) -> list[ModelVersion]:
-        """Describe every version, newest first."""
+        """Describe what every model answers with, by name."""
         listed = _answers.Listed()
         while not listed.complete:
-            request = model_pb2.ListModelVersionsRequest(page_token=listed.next_token)
-            listed.add(await self.call_with_retry(LIST_MODELS, request, timeout))
+            request = model_pb2.ListModelsRequest(page_token=listed.next_token)
+            page = await self.call_with_retry(LIST_MODELS, request, timeout)
+            listed.add(page.next_page_token, page.models, _answers.by_name)
+        return listed.versions
+
+    async def versions(
+        self, model: str | None = None, timeout: float | None = None
+    ) -> list[ModelVersion]:
+        """Describe every version of a model, newest first."""
+        chosen = self.selector(None, None, model)
+        name = chosen.name if chosen else ""
+        listed = _answers.Listed(name)
+        while not listed.complete:
+            request = model_pb2.ListModelVersionsRequest(page_token=listed.next_token, name=name)
+            page = await self.call_with_retry(LIST_VERSIONS, request, timeout)
+            listed.add(page.next_page_token, page.model_versions, _answers.newest_first)
         return listed.versions
 
     async def health(self, live: bool = False, timeout: float | None = None) -> bool:
@@ -171,7 +198,7 @@ class Calls:
             except grpc.RpcError as error:
                 problem = translate_with_hint(error, self.settings, self.settings.targets)
                 problem = _with_scale(problem, request)
-                answered = _selected_version(request) in self._answered
+                answered = _selected(request) in self._answered
                 delay = _retry_delay(problem, retries, answered)
                 if delay is None or time.monotonic() + delay >= ends:
                     raise await self._diagnosed(problem) from error
@@ -217,9 +244,10 @@ def _with_scale(problem: MlpserveError, request: object) -> MlpserveError:
     return InvalidInputError(why, field=problem.field) if why else problem
 
 
-def _selected_version(request: object) -> int:
-    """Return the version number that a request selects, 0 if it selects none."""
-    return getattr(getattr(request, "model", None), "version", 0)
+def _selected(request: object) -> tuple[str, int]:
+    """Return the model and version number that a request selects, "" and 0 if it selects none."""
+    selector = getattr(request, "model", None)
+    return getattr(selector, "name", ""), getattr(selector, "version", 0)
 
 
 def _retry_delay(problem: MlpserveError, retries: int, answered: bool) -> float | None:

@@ -91,7 +91,8 @@ class ClassNames:
     async def _ask(self, ref: ModelRef, classes: int, timeout: float | None) -> Names:
         numbers = tuple(map(str, range(classes)))
         try:
-            found = await self._describe(model_pb2.ModelSelector(version=ref.version), timeout)
+            chosen = model_pb2.ModelSelector(version=ref.version, name=ref.name)
+            found = await self._describe(chosen, timeout)
         except ClientClosedError:
             raise
         except MlpserveError:

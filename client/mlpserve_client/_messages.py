@@ -7,22 +7,28 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve.v1 import model_pb2, prediction_pb2
-from mlpserve_client._errors import InvalidInputError
+from mlpserve_client._errors import InvalidInputError, SettingsError
 from mlpserve_client._inputs import as_wire_values
+from mlpserve_client._settings import check_model
 
 
-def selector(version: int | None, alias: str | None) -> model_pb2.ModelSelector | None:
-    """Return a selector of a version by number or alias; None if neither is given.
+def selector(
+    version: int | None, alias: str | None, model: str | None = None
+) -> model_pb2.ModelSelector | None:
+    """Return a selector of a model, and of a version by number or alias; None if none is given.
 
     Raises:
-        InvalidInputError: both are given, or one is invalid.
+        InvalidInputError: a version and an alias are given, or one of the three is invalid.
 
     """
+    name = "" if model is None else _model(model)
     if version is not None and alias is not None:
         raise InvalidInputError("select a version or an alias, not both")
     if version is not None:
-        return model_pb2.ModelSelector(version=_version(version))
-    return None if alias is None else model_pb2.ModelSelector(alias=_alias(alias))
+        return model_pb2.ModelSelector(version=_version(version), name=name)
+    if alias is not None:
+        return model_pb2.ModelSelector(alias=_alias(alias), name=name)
+    return model_pb2.ModelSelector(name=name) if name else None
 
 
 def encode(array: npt.NDArray[Any]) -> prediction_pb2.Tensor:
@@ -54,6 +60,13 @@ def _version(version: object) -> int:
     if not 1 <= number < 2**63:
         raise InvalidInputError(f"invalid version {number}: expected 1 to 2**63 - 1")
     return number
+
+
+def _model(name: object) -> str:
+    try:
+        return check_model(name)
+    except SettingsError as error:
+        raise InvalidInputError(str(error)) from error
 
 
 def _alias(alias: object) -> str:

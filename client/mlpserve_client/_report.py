@@ -37,7 +37,9 @@ async def _message(calls: Calls, report: Report, timeout: float | None) -> feedb
     if report.right is not None:
         message.right = bool(report.right)
     if report.instance is not None:
-        array = await calls.fitter(None, timeout).as_array(report.instance)
+        array = await calls.fitter(calls.selector(None, None, None), timeout).as_array(
+            report.instance
+        )
         message.instance.CopyFrom(_messages.encode(array))
     return message
 

@@ -28,7 +28,7 @@ class ScaleCheck:
 
     def __init__(self, describe: Describe) -> None:
         self._describe = describe
-        self._described: ModelVersion | None = None
+        self._described: dict[str, ModelVersion] = {}  # by model
 
     async def check(
         self,
@@ -45,10 +45,11 @@ class ScaleCheck:
         """
         if not _looks_scaled(array):
             return
-        version = self._described
+        name = selector.name if selector else ""
+        version = self._described.get(name)
         if version is None or _is_scaled(version):
             try:
-                version = self._described = await self._describe(selector, timeout)
+                version = self._described[name] = await self._describe(selector, timeout)
             except MlpserveError:  # the call that follows fails for the same reason, or need not
                 return
         maximum = version.input_maximum or 1.0  # older servers do not say it

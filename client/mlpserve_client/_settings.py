@@ -14,6 +14,7 @@ DEFAULT_TARGET = f"localhost:{DEFAULT_PORT}"
 DEFAULT_TIMEOUT = 10.0
 
 MAX_TIMEOUT = 1e9  # seconds; gRPC treats a deadline beyond its range as already passed
+_MODEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _TRUE, _FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
 
 
@@ -48,12 +49,15 @@ class Settings:
     timeout: float = DEFAULT_TIMEOUT
     tls: Tls | None = None
     token: str | None = field(default=None, repr=False)
+    model: str | None = None  # the model of calls that name none; None: the server's choice
     proxy: str = ""  # variable and address of the proxy that gRPC uses, for messages
 
     def __post_init__(self) -> None:
         if not self.targets:
             raise SettingsError("at least one target is needed, such as localhost:50051")
         check_timeout(self.timeout)
+        if self.model is not None:
+            check_model(self.model)
         if self.token is not None:
             _check_token(self.token)
             self._refuse_token_in_plain_text()
@@ -82,6 +86,7 @@ def resolve(
     timeout: float | None = None,
     tls: Tls | None = None,
     token: str | None = None,
+    model: str | None = None,
 ) -> Settings:
     """Return the settings from arguments (None: not given) and the environment.
 
@@ -96,13 +101,31 @@ def resolve(
     if timeout is None:
         with _naming("MLPSERVE_TIMEOUT"):
             timeout = _seconds(environ.get("MLPSERVE_TIMEOUT") or str(DEFAULT_TIMEOUT))
+    if model is None and (model := environ.get("MLPSERVE_MODEL") or None):
+        with _naming("MLPSERVE_MODEL"):
+            check_model(model)
     return Settings(
         targets=targets,
         timeout=check_timeout(timeout),
         tls=tls or _tls_from(environ),
         token=token or _token_from(environ),
+        model=model,
         proxy=_proxy_from(environ),
     )
+
+
+def check_model(name: object) -> str:
+    """Return the name of a model.
+
+    Raises:
+        SettingsError: no model can have this name.
+
+    """
+    if not isinstance(name, str) or not _MODEL.fullmatch(name):
+        raise SettingsError(
+            f"invalid model name {name!r}: expected one that matches {_MODEL.pattern}"
+        )
+    return name
 
 
 def check_timeout(seconds: float) -> float:

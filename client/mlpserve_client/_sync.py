@@ -11,7 +11,6 @@ from mlpserve_client._blocking import BlockingTransport, run
 from mlpserve_client._calls import Calls
 from mlpserve_client._explain import explain
 from mlpserve_client._explanation import Explanation
-from mlpserve_client._messages import selector
 from mlpserve_client._report import report
 from mlpserve_client._results import (
     BatchPrediction,
@@ -37,6 +36,7 @@ class ServerQueries:
         *,
         version: int | None = None,
         alias: str | None = None,
+        model: str | None = None,
         timeout: float | None = None,
     ) -> ModelVersion:
         """Describe the version being served, or the selected one.
@@ -44,6 +44,7 @@ class ServerQueries:
         Args:
             version: describe this version.
             alias: describe the version that this alias points at.
+            model: describe this model instead of the client's.
             timeout: seconds, instead of the client's timeout.
 
         Raises:
@@ -51,10 +52,12 @@ class ServerQueries:
             MlpserveError: the call failed, as for `predict`.
 
         """
-        return run(self._calls.model(selector(version, alias), timeout))
+        return run(self._calls.model(self._calls.selector(version, alias, model), timeout))
 
     def models(self, *, timeout: float | None = None) -> list[ModelVersion]:
-        """Describe every version in the store, newest first.
+        """Describe what each of the server's models answers with, by name.
+
+        A model without a version to serve has version 0, and `reason` says why.
 
         Args:
             timeout: seconds that each request may take, instead of the client's timeout.
@@ -64,6 +67,22 @@ class ServerQueries:
 
         """
         return run(self._calls.models(timeout))
+
+    def versions(
+        self, model: str | None = None, *, timeout: float | None = None
+    ) -> list[ModelVersion]:
+        """Describe every version of a model in the store, newest first.
+
+        Args:
+            model: its name; None for the client's.
+            timeout: seconds that each request may take, instead of the client's timeout.
+
+        Raises:
+            ModelNotFoundError: the server has no such model.
+            MlpserveError: the call failed, as for `predict`.
+
+        """
+        return run(self._calls.versions(model, timeout))
 
     def health(self, *, live: bool = False, timeout: float | None = None) -> bool:
         """Return True if a server is ready to predict; of several targets, if any is.
@@ -116,7 +135,8 @@ class Client(ServerQueries):
 
     Arguments that are not given come from the environment (`MLPSERVE_TARGET`,
     `MLPSERVE_TIMEOUT`, `MLPSERVE_TLS`, `MLPSERVE_TLS_CA`, `MLPSERVE_TLS_CERT`,
-    `MLPSERVE_TLS_KEY`, `MLPSERVE_TLS_SERVER_NAME`, `MLPSERVE_TOKEN`, `MLPSERVE_TOKEN_FILE`).
+    `MLPSERVE_TLS_KEY`, `MLPSERVE_TLS_SERVER_NAME`, `MLPSERVE_TOKEN`, `MLPSERVE_TOKEN_FILE`,
+    `MLPSERVE_MODEL`).
 
     Every call waits for a ready server, moves to another one when a server stops, and is
     retried when that is safe, all within its timeout.
@@ -128,6 +148,8 @@ class Client(ServerQueries):
         timeout: seconds that each request may take; default 10.
         tls: how to encrypt; None for plain text.
         token: a bearer token to send with every call; it needs TLS beyond this machine.
+        model: name of the model for calls that name none; None for the server's only or default
+            one.
 
     Raises:
         SettingsError: a setting is invalid.
@@ -142,8 +164,11 @@ class Client(ServerQueries):
         timeout: float | None = None,
         tls: Tls | None = None,
         token: str | None = None,
+        model: str | None = None,
     ) -> None:
-        settings = resolve(os.environ, target=target, timeout=timeout, tls=tls, token=token)
+        settings = resolve(
+            os.environ, target=target, timeout=timeout, tls=tls, token=token, model=model
+        )
         transport = BlockingTransport(settings)
         self._calls = Calls(transport, settings)
         self._batches = Batches(self._calls)
@@ -156,6 +181,7 @@ class Client(ServerQueries):
         *,
         version: int | None = None,
         alias: str | None = None,
+        model: str | None = None,
         timeout: float | None = None,
         receipt: bool = False,
     ) -> Prediction:
@@ -169,6 +195,7 @@ class Client(ServerQueries):
                 background is light.
             version: use this version instead of the one being served.
             alias: use the version that this alias points at.
+            model: use this model instead of the client's.
             timeout: seconds, instead of the client's timeout.
             receipt: request a receipt, by which `report` says later what the truth was.
 
@@ -180,7 +207,7 @@ class Client(ServerQueries):
             MlpserveError: the call failed; its subclass says why.
 
         """
-        chosen = selector(version, alias)
+        chosen = self._calls.selector(version, alias, model)
         return run(self._calls.predict(instance, chosen, timeout, receipt))
 
     def predict_batch(
@@ -189,6 +216,7 @@ class Client(ServerQueries):
         *,
         version: int | None = None,
         alias: str | None = None,
+        model: str | None = None,
         timeout: float | None = None,
         receipts: bool = False,
     ) -> BatchPrediction:
@@ -201,6 +229,7 @@ class Client(ServerQueries):
             instances: `[n, ...]` with values as for `predict`, or a list of images or paths.
             version: use this version instead of the one being served.
             alias: use the version that this alias points at.
+            model: use this model instead of the client's.
             timeout: seconds that each request may take, instead of the client's timeout.
             receipts: request a receipt for each instance.
 
@@ -208,7 +237,7 @@ class Client(ServerQueries):
             MlpserveError: as for `predict`; then there is no answer at all.
 
         """
-        chosen = selector(version, alias)
+        chosen = self._calls.selector(version, alias, model)
         return run(self._batches.predict_batch(instances, chosen, timeout, receipts))
 
     def predict_stream(
@@ -217,6 +246,7 @@ class Client(ServerQueries):
         *,
         version: int | None = None,
         alias: str | None = None,
+        model: str | None = None,
         timeout: float | None = None,
         batch_size: int = 256,
     ) -> Generator[Prediction, None, None]:
@@ -229,6 +259,7 @@ class Client(ServerQueries):
             instances: any iterable of what `predict` takes, without end if need be.
             version: use this version instead of the one being served.
             alias: use the version that this alias points at.
+            model: use this model instead of the client's.
             timeout: seconds that each request may take, instead of the client's timeout.
             batch_size: maximum number of instances in one request.
 
@@ -236,7 +267,7 @@ class Client(ServerQueries):
             MlpserveError: as for `predict`, after the answers before it.
 
         """
-        chosen = selector(version, alias)
+        chosen = self._calls.selector(version, alias, model)
         answers = self._batches.predict_stream(instances, chosen, timeout, batch_size)
         try:
             while True:
@@ -257,6 +288,7 @@ class Client(ServerQueries):
         activations: bool = False,
         version: int | None = None,
         alias: str | None = None,
+        model: str | None = None,
         timeout: float | None = None,
     ) -> Explanation:
         """Explain why one instance gets the score of a class.
@@ -272,6 +304,7 @@ class Client(ServerQueries):
             activations: request the hidden layers' activations as well.
             version: use this version instead of the one being served.
             alias: use the version that this alias points at.
+            model: use this model instead of the client's.
             timeout: seconds, instead of the client's timeout.
 
         Raises:
@@ -279,7 +312,7 @@ class Client(ServerQueries):
             MlpserveError: the call failed, as for `predict`.
 
         """
-        chosen = selector(version, alias)
+        chosen = self._calls.selector(version, alias, model)
         return run(explain(self._calls, instance, label, baseline, activations, chosen, timeout))
 
     def report(

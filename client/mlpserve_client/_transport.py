@@ -39,7 +39,10 @@ REPORT: Method[feedback_pb2.ReportRequest, feedback_pb2.ReportResponse] = Method
 GET_MODEL: Method[model_pb2.GetModelVersionRequest, model_pb2.GetModelVersionResponse] = Method(
     ModelServiceStub, "GetModelVersion"
 )
-LIST_MODELS: Method[model_pb2.ListModelVersionsRequest, model_pb2.ListModelVersionsResponse] = (
+LIST_MODELS: Method[model_pb2.ListModelsRequest, model_pb2.ListModelsResponse] = Method(
+    ModelServiceStub, "ListModels"
+)
+LIST_VERSIONS: Method[model_pb2.ListModelVersionsRequest, model_pb2.ListModelVersionsResponse] = (
     Method(ModelServiceStub, "ListModelVersions")
 )
 
@@ -53,6 +56,7 @@ def bind(channel: grpc.Channel | grpc.aio.Channel) -> dict[Method[Any, Any], Any
         REPORT,
         GET_MODEL,
         LIST_MODELS,
+        LIST_VERSIONS,
     ]
     return {method: getattr(method.stub(channel), method.name) for method in methods}
 

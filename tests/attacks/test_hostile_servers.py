@@ -306,7 +306,7 @@ def test_a_list_that_fills_the_memory_is_refused(
 
     server.answer = answer
     with pytest.raises(ServerError, match="no end, or more than"):
-        client.models()
+        client.versions()
 
 
 def test_a_list_without_an_end_is_refused(server: Hostile, client: Client) -> None:
@@ -326,4 +326,4 @@ def test_a_list_without_an_end_is_refused(server: Hostile, client: Client) -> No
 
         server.answer = answer
         with pytest.raises(MlpserveError, match="no end"):
-            client.models()
+            client.versions()

@@ -229,7 +229,7 @@ def test_closing_ends_the_calls_of_other_threads(server: ModelServer) -> None:
 
 
 def test_models_are_described_newest_first(client: Client) -> None:
-    (model,) = client.models()
+    (model,) = client.versions()
 
     assert model == client.model() == client.model(version=1) == client.model(alias="champion")
     assert (model.version, model.state, model.aliases) == (1, "ACTIVE", ("champion",))
@@ -245,7 +245,7 @@ def test_every_page_of_models_is_fetched(connect: Connect, start: StartServer) -
     client = connect(server.address)
     client.wait_until_ready()
 
-    assert [model.version for model in client.models()] == list(range(53, 0, -1))
+    assert [model.version for model in client.versions()] == list(range(53, 0, -1))
 
 
 def test_unix_sockets_are_targets(connect: Connect, start: StartServer, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_the_client_calls_encrypted_with_a_certificate_and_a_token(
     assert client.predict(pixels[0]).model.version == 1
     assert len(client.predict_batch(pixels).labels) == len(pixels)
     assert client.model().version == 1
-    assert [version.version for version in client.models()] == [1]
+    assert [version.version for version in client.versions()] == [1]
 
 
 @pytest.mark.parametrize("token", [None, "a-token-of-somebody-else"])

@@ -142,6 +142,7 @@ def _predict_stream(calls: Calls) -> None:
 def _models(calls: Calls) -> None:
     run(calls.model())
     run(calls.models())
+    run(calls.versions())
 
 
 def _health(calls: Calls) -> None:

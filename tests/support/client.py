@@ -36,6 +36,7 @@ class Connect(Protocol):
         timeout: float | None = None,
         tls: Tls | None = None,
         token: str | None = None,
+        model: str | None = None,
     ) -> Client: ...
 
 

@@ -18,10 +18,10 @@ from mlpserve_client import (
     InvalidInputError,
     MlpserveError,
     ModelNotFoundError,
-    ModelVersion,
     OverloadedError,
 )
 from mlpserve_model import Store
+from mlpserve_model.format.manifest import NAME
 from mlpserve_web.codec import (
     ATTRIBUTIONS,
     DEFAULT_OUTPUTS,
@@ -47,8 +47,9 @@ PLATFORM = "mlpserve_npz"
 
 
 class Selection(TypedDict):
-    """Which version is asked for; neither set: the one being served."""
+    """The model that is asked for, and the version; with neither set, the one being served."""
 
+    model: str
     version: int | None
     alias: str | None
 
@@ -148,7 +149,7 @@ async def _health(client: AsyncClient, live: bool) -> Response:
 
 
 async def _model_metadata(request: Request, client: AsyncClient) -> Response:
-    served = await _described(request, client)
+    served = await client.model(**_selection(request))
     shapes = {"labels": [-1], "probabilities": [-1, len(served.class_names)]}
     inputs = [{"name": INPUT, "datatype": "FP32", "shape": [-1, *served.input_shape]}]
     outputs = [
@@ -167,7 +168,7 @@ async def _model_metadata(request: Request, client: AsyncClient) -> Response:
 
 async def _model_ready(request: Request, client: AsyncClient) -> Response:
     try:
-        served = await _described(request, client)
+        served = await client.model(**_selection(request))
     except ModelNotFoundError as error:
         return _error(404, str(error))
     ready = served.state in ("ACTIVE", "STANDBY") and await client.health()
@@ -177,7 +178,6 @@ async def _model_ready(request: Request, client: AsyncClient) -> Response:
 async def _infer(request: Request, client: AsyncClient, body: Body) -> Response:
     asked = decode(await body(request), _header_length(request))
     answer = await _predicted(asked, client, _selection(request))
-    _check_name(request, answer.model.name)
     arrays = {
         "labels": answer.labels.astype("<i8"),
         "probabilities": answer.probabilities.astype("<f4", copy=False),
@@ -212,23 +212,18 @@ async def _predicted(
         raise as_batch from None
 
 
-async def _described(request: Request, client: AsyncClient) -> ModelVersion:
-    served = await client.model(**_selection(request))
-    _check_name(request, served.ref.name)
-    return served
-
-
-def _check_name(request: Request, served: str) -> None:
-    asked = request.path_params["model"]
-    if asked != served:
-        raise HttpError(404, f"there is no model {asked[:63]!r}: served is {served}")
-
-
 def _selection(request: Request) -> Selection:
-    """Return what the path's version selects: a number, an alias, or the served version."""
-    version = request.path_params.get("version")
+    """Return what the path selects: a model, and a version by number or alias, or the served one.
+
+    Raises:
+        HttpError: No model can have this name.
+
+    """
+    model, version = request.path_params["model"], request.path_params.get("version")
+    if not NAME.fullmatch(model):
+        raise HttpError(404, f"there is no model {model[:63]!r}")
     found = None if version is None else number(version)
-    return {"version": found, "alias": version if found is None else None}
+    return {"model": model, "version": found, "alias": version if found is None else None}
 
 
 def _header_length(request: Request) -> int | None:

@@ -58,7 +58,13 @@ def _serve(settings: Namespace) -> int:
     tls = Tls(*tls_files) if settings.target_tls or any(tls_files) else None
 
     def connect(token: str | None) -> AsyncClient:
-        return AsyncClient(settings.target, timeout=settings.timeout, tls=tls, token=token or "")
+        return AsyncClient(
+            settings.target,
+            timeout=settings.timeout,
+            tls=tls,
+            token=token or "",
+            model=settings.model,
+        )
 
     try:
         connect(None)  # wrong settings end the start, not the first request
@@ -67,7 +73,7 @@ def _serve(settings: Namespace) -> int:
             Limits(settings.max_body_bytes, settings.request_seconds, settings.max_bytes),
             OriginPolicy(settings.allow_origin, _hosts(settings)),
             Page(
-                settings.store and Store(settings.store, settings.model),
+                settings.store and Store(settings.store, settings.model or "mnist"),
                 settings.target,
                 settings.metrics,
                 settings.dashboard,

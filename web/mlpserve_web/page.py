@@ -72,7 +72,7 @@ def page_routes(
     """
 
     async def models(_: Request, client: AsyncClient) -> Response:
-        versions = [_described(version, store is not None) for version in await client.models()]
+        versions = [_described(version, store is not None) for version in await client.versions()]
         shown = {"target": target, "traffic": bool(metrics), "dashboard": dashboard}
         return JSONResponse({"versions": versions, "feedback": asks} | shown)
 

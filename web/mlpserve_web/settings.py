@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from mlpserve_model.errors import StoreError
-from mlpserve_model.process.arguments import SettingsParser, between
+from mlpserve_model.process.arguments import SettingsParser, between, model_name
 from mlpserve_model.store.location import Location, parse_location
 
 __all__ = ["is_loopback", "read_settings", "settings_parser"]
@@ -31,7 +31,12 @@ def settings_parser() -> SettingsParser:
     add(
         "--store", type=_location, help="the store, for the versions' reports: a folder or s3://..."
     )
-    add("--model", default="mnist", help="the model's name in the store")
+    add(
+        "--model",
+        type=model_name,
+        help="model that the page shows; the server's only or default one, if unset, and mnist in "
+        "the store",
+    )
     add(
         "--metrics",
         type=_pages,

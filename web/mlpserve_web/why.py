@@ -38,12 +38,12 @@ async def attributions(
     rows = instances.reshape(len(answer), -1)
     if len(rows) > MAX_ROWS:
         raise HttpError(400, f"attributions of {len(rows)} instances, expected at most {MAX_ROWS}")
-    labels, version = answer.labels.tolist(), answer.model.version
+    labels, version, model = answer.labels.tolist(), answer.model.version, answer.model.name
     found: list[Explanation] = []
     for start in range(0, len(rows), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         calls = [
-            client.explain(row, label=label, version=version)
+            client.explain(row, label=label, version=version, model=model)
             for row, label in zip(rows[part], labels[part], strict=True)
         ]
         found += await asyncio.gather(*calls)

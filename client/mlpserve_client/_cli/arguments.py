@@ -13,7 +13,7 @@ _MAX_VERSION = 10**18 - 1  # as in the store
 _EPILOG = """\
 Every connection setting is also an environment variable; a flag wins over it:
   MLPSERVE_TARGET, MLPSERVE_TIMEOUT, MLPSERVE_TLS=1, MLPSERVE_TLS_CA, MLPSERVE_TLS_CERT,
-  MLPSERVE_TLS_KEY, MLPSERVE_TLS_SERVER_NAME, MLPSERVE_TOKEN_FILE, and MLPSERVE_TOKEN
+  MLPSERVE_TLS_KEY, MLPSERVE_TLS_SERVER_NAME, MLPSERVE_MODEL, MLPSERVE_TOKEN_FILE and MLPSERVE_TOKEN
   (the token itself; it has no flag, because other users can see a command line).
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
@@ -30,7 +30,8 @@ def parser() -> argparse.ArgumentParser:
         ("predict", "classify images and arrays", _add_predict),
         ("explain", "show which values of an input its answer came from", _add_explain),
         ("report", "report what the truth about an answer was", _add_report),
-        ("models", "list the versions in the store", _add_json),
+        ("models", "list the server's models, each with the version that answers", _add_json),
+        ("versions", "list the versions of a model in the store", _add_json),
         ("model", "describe one version", _add_model),
         ("health", "exit with 0 if a server is ready, with 1 if not: for probes", _add_health),
         ("bench", "measure a server's throughput and latency", _add_bench),
@@ -106,6 +107,11 @@ def _add_connection(command: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="address of a server; repeat it or use commas for several "
         f"[default {DEFAULT_TARGET}; MLPSERVE_TARGET]",
+    )
+    group.add_argument(
+        "--model",
+        metavar="NAME",
+        help="name of the model [default the server's only or default one; MLPSERVE_MODEL]",
     )
     group.add_argument(
         "--timeout",

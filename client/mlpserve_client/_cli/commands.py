@@ -3,7 +3,7 @@
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -16,19 +16,22 @@ from mlpserve_client._cli.text import printable
 from mlpserve_client._results import ModelVersion
 from mlpserve_client._sync import Client
 
+_HEADER = ("VERSION", "STATE", "ALIASES", "ACCURACY", "CREATED", "REASON")
+
 Command = Callable[[Client, Namespace], int]
 
 
 def models(client: Client, arguments: Namespace) -> int:
-    """List the versions in the store."""
+    """List the models, each with the version that answers."""
     found = client.models()
-    if arguments.json:
-        for version in found:
-            print(json.dumps(_as_json(version)))
-    else:
-        header = ("VERSION", "STATE", "ALIASES", "ACCURACY", "CREATED", "REASON")
-        print(table(header, map(_row, found)))
-    return 0
+    rows = [(version.ref.name, *_row(version)) for version in found]
+    return _list(found, ("MODEL", *_HEADER), rows, arguments)
+
+
+def versions(client: Client, arguments: Namespace) -> int:
+    """List the versions of a model in the store."""
+    found = client.versions()
+    return _list(found, _HEADER, map(_row, found), arguments)
 
 
 def model(client: Client, arguments: Namespace) -> int:
@@ -56,10 +59,25 @@ COMMANDS: dict[str, Command] = {
     "explain": _explaining.explain,
     "report": _reporting.report,
     "models": models,
+    "versions": versions,
     "model": model,
     "health": health,
     "bench": _bench.bench,
 }
+
+
+def _list(
+    found: Iterable[ModelVersion],
+    header: tuple[str, ...],
+    rows: Iterable[tuple[str, ...]],
+    arguments: Namespace,
+) -> int:
+    if arguments.json:
+        for version in found:
+            print(json.dumps(_as_json(version)))
+    else:
+        print(table(header, rows))
+    return 0
 
 
 def _as_json(version: ModelVersion) -> dict[str, Any]:
@@ -83,11 +101,11 @@ def _as_json(version: ModelVersion) -> dict[str, Any]:
 def _row(version: ModelVersion) -> tuple[str, ...]:
     accuracy = version.metrics.get("accuracy")
     return (
-        str(version.version),
+        str(version.version or "-"),
         version.state,
         ",".join(version.aliases),
         "" if accuracy is None else f"{accuracy:.4f}",
-        version.created.strftime("%Y-%m-%d %H:%M:%S"),
+        version.created.strftime("%Y-%m-%d %H:%M:%S") if version.version else "",
         version.reason,
     )
 

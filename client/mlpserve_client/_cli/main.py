@@ -58,6 +58,7 @@ def _run(arguments: argparse.Namespace) -> int:
         timeout=arguments.timeout,
         tls=_tls(arguments),
         token=arguments.token_file and read_token(arguments.token_file),
+        model=arguments.model,
     )
     # What gRPC logs about a connection that fails is in the error as well.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -66,7 +67,11 @@ def _run(arguments: argparse.Namespace) -> int:
     from mlpserve_client._sync import Client
 
     with Client(
-        settings.targets, timeout=settings.timeout, tls=settings.tls, token=settings.token
+        settings.targets,
+        timeout=settings.timeout,
+        tls=settings.tls,
+        token=settings.token,
+        model=settings.model,
     ) as client:
         return COMMANDS[arguments.command](client, arguments)
 
