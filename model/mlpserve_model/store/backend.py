@@ -44,6 +44,10 @@ class Backend(Protocol):
         """Return what changes when the manifest is replaced, None only if there is none."""
         ...
 
+    def glance(self, name: str) -> Hashable:
+        """Return what changes when a file is replaced, None where only reading it tells."""
+        ...
+
     def read(self, name: str, limit: int) -> bytes:
         """Return a file's bytes; raises CorruptVersion above `limit` bytes, before reading them."""
         ...

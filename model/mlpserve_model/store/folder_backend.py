@@ -5,6 +5,7 @@ frees when its holder dies. The root may be a symbolic link; no link below it is
 """
 
 import hashlib
+import os
 import re
 import stat
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -60,6 +61,18 @@ class FolderBackend:
                 return _stamp(folder, version) if is_folder else None
         except FileNotFoundError:
             return None
+
+    def glance(self, name: str) -> Hashable:
+        """As Backend says. The file is opened, since a network file system may cache its state."""
+        try:
+            descriptor = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return None
+        try:
+            found = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
     def read(self, name: str, limit: int) -> bytes:
         """As Backend says; CorruptVersion also unless it is a regular file."""

@@ -157,6 +157,10 @@ class StoreReader:
                     raise CorruptVersion(f"{name} is missing") from error
         return manifest
 
+    def glance(self) -> Hashable:
+        """Return what changes when the aliases do, None where only reading them tells."""
+        return self._backend.glance(ALIASES_FILE)
+
     def aliases(self) -> dict[str, int]:
         """Return where every alias points; raises StoreError when aliases.json is not readable."""
         return self._aliases()[0]

@@ -1,8 +1,9 @@
 """Which version answers: follows the store, and never drops what works for what does not."""
 
 import logging
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from contextlib import suppress
 
 from mlpserve_model import StoredModel, StoreError
@@ -20,6 +21,9 @@ from mlpserve_server.lifecycle.selection import (
 from mlpserve_server.lifecycle.store_state import StoreState
 
 __all__ = ["LATEST", "ModelManager"]
+
+# The longest time between two polls that read the store.
+_WHOLE_POLL_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +53,8 @@ class ModelManager:
         self.aliases: Mapping[str, int] = {}
         self.last_read = 0.0
         self._last_seen = loader.of_last_seen()
+        self._glance: Hashable = None  # of the aliases, before they were read last
+        self._polled_at = -math.inf
         self._shadow_selected = shadow
         self.store_state = StoreState(loader.store)
 
@@ -68,6 +74,11 @@ class ModelManager:
         Raises nothing for what can happen to a volume or to a version: whatever it is, the
         version in service stays in service.
         """
+        glance = self.store.glance()
+        if self._is_unchanged(glance):
+            self.last_read = time.time()
+            return False
+        self._glance, self._polled_at = glance, time.monotonic()
         try:
             aliases = self.store_state.read_aliases(self.aliases, serving=self.current is not None)
             changed = aliases != self.aliases or bool(self.store_state.fault)
@@ -86,6 +97,23 @@ class ModelManager:
         if self.current is None:
             self.store_state.is_waiting(self.serve)
         return switched
+
+    def _is_unchanged(self, glance: Hashable) -> bool:
+        """Return True if what serves is what the aliases select, and a glance shows the same ones.
+
+        Of a thousand models a server can look at each in turn only if a look is cheap.
+        """
+        if glance is None or glance != self._glance or self.store_state.fault:
+            return False
+        if time.monotonic() - self._polled_at > _WHOLE_POLL_SECONDS:
+            return False
+        chosen = [(self.serve, self.current)]
+        if self._shadow_selected:
+            chosen.append((self._shadow_selected, self.shadow))
+        return all(
+            model is not None and self.aliases.get(selected) == model.manifest.version
+            for selected, model in chosen
+        )
 
     def get(
         self, version: int | None = None, alias: str | None = None, may_load: bool = True

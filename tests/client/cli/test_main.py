@@ -105,14 +105,15 @@ def test_a_flag_wins_over_the_environment(
 
 
 def test_models_are_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models"]) == 0
-    header, row = capsys.readouterr().out.splitlines()
-    assert header.split()[:3] == ["VERSION", "STATE", "ALIASES"]
-    assert row.split()[:3] == ["1", "ACTIVE", "champion"]
+    for command, before in (("models", ["MODEL", "mnist"]), ("versions", [])):
+        assert main([command]) == 0
+        header, row = capsys.readouterr().out.splitlines()
+        assert header.split()[:3] == [*before[:1], "VERSION", "STATE", "ALIASES"][:3]
+        assert row.split()[:3] == [*before[1:], "1", "ACTIVE", "champion"][:3]
 
-    assert main(["models", "--json"]) == 0
-    (line,) = capsys.readouterr().out.splitlines()
-    assert json.loads(line)["version"] == 1
+        assert main([command, "--json"]) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        assert json.loads(line)["version"] == 1
 
 
 def test_a_model_is_described(capsys: pytest.CaptureFixture[str]) -> None:
