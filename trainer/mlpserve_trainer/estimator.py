@@ -321,7 +321,7 @@ def _checked_weights(sample_weight: Any, rows: int) -> Doubles:
     if sample_weight is None:
         return np.ones(rows)
     weights: Doubles = check_array(
-        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+        sample_weight, ensure_2d=False, dtype="float64", input_name="sample_weight"
     )
     if weights.shape != (rows,):
         raise ValueError(f"sample_weight of shape {weights.shape}, expected ({rows},)")
