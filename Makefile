@@ -206,6 +206,10 @@ bench-recipes: install  ## test accuracy and time of every recipe on MNIST, thre
 bench-estimators: install  ## our estimator beside scikit-learn's, on ten data sets: five minutes
 	$(BIN)/python benchmarks/estimators.py
 
+.PHONY: bench-interchange
+bench-interchange: install  ## how exactly networks survive other formats; with PyTorch if it is installed
+	$(BIN)/python -m benchmarks.interchange
+
 .PHONY: bench-training
 bench-training: install  ## training beside PyTorch, JAX and scikit-learn
 	$(BIN)/python benchmarks/training.py

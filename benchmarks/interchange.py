@@ -1,6 +1,6 @@
 """How exactly networks survive other formats and libraries, and which foreign files are imported.
 
-    python benchmarks/interchange.py [--networks 200] [--foreign FOLDER ...] [--json FILE]
+    python -m benchmarks.interchange [--networks 200] [--foreign FOLDER ...] [--json FILE]
 
 Random networks of one to five layers, with every activation and both kinds of inputs, go through
 each format and back, into onnxruntime, PyTorch and C; networks of PyTorch (with batch
