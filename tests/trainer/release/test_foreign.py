@@ -64,6 +64,8 @@ def test_a_network_that_passes_the_gate_is_calibrated_and_promoted(
     assert manifest.metrics["accuracy"] > 0.9
     assert 0 < foreign.store.load(1).weights[0].w.max() < 10  # the logits were too large
     assert manifest.dataset.split.startswith("judged by 240 rows of holdout.npz, sha256:")
+    assert manifest.input_values is not None
+    assert len(manifest.input_values.means) == 4  # explanations compare with them
     assert manifest.extra["imported"]["file"] == "network.npz"
     assert set(manifest.files) > {"report.html", "model_card.md", "reference.json"}
     assert b"trained elsewhere" in (foreign.store.path(1) / "report.html").read_bytes()

@@ -16,7 +16,6 @@ from mlpserve_model import (
     CHAMPION,
     DatasetInfo,
     Draft,
-    InputValues,
     Signature,
     Store,
     UnsupportedModel,
@@ -32,7 +31,6 @@ from mlpserve_trainer.release.gate import Rules
 
 __all__ = ["publish"]
 
-MAX_MEANS = 4096  # in a manifest, which holds at most 1 MiB
 NAMES = {"logistic": "sigmoid"}  # scikit-learn's; its other activations have our names
 SUPPORTED = (
     "expected a fitted MlpClassifier of mlpserve_trainer, an MLPClassifier of scikit-learn, or a "
@@ -105,7 +103,6 @@ def publish(
         seed=0,
         libraries={"scikit-learn": sklearn.__version__, "numpy": np.__version__},
         metrics={},
-        input_values=_input_values(examples) if kind == "real" else None,
         extra={"imported": {"estimator": repr(estimator)[:2000]}},
     )
     return publish_foreign(
@@ -118,13 +115,6 @@ def publish(
         alias,
         calibrates=calibration != "none",
     )
-
-
-def _input_values(holdout: Examples) -> InputValues:
-    """Return what is known of real inputs: the holdout stands for the training rows."""
-    rows = holdout.inputs.reshape(len(holdout), -1)
-    means = rows.mean(axis=0, dtype=np.float64).tolist() if rows.shape[1] <= MAX_MEANS else ()
-    return InputValues("real", float(rows.min()), float(rows.max()), tuple(means))
 
 
 def _imported(estimator: Any, input_maximum: float | None) -> tuple[ImportedNetwork, Any]:

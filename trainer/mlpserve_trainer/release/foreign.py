@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlpserve_model import CHAMPION, Draft, Manifest, Signature, Store, Weights
+from mlpserve_model import CHAMPION, Draft, InputValues, Manifest, Signature, Store, Weights
 from mlpserve_model.process.tables import plain
 from mlpserve_trainer.datasets.csv_file import read_csv
 from mlpserve_trainer.datasets.dataset import known_labels, rows_digest
@@ -26,6 +26,7 @@ from mlpserve_trainer.report.html import HtmlReport
 
 __all__ = ["Published", "publish_foreign", "read_holdout"]
 
+MAX_MEANS = 4096  # in a manifest, which holds at most 1 MiB
 CALIBRATION_FRACTION = 0.2  # of the labelled rows; the others judge
 
 
@@ -115,6 +116,8 @@ def publish_foreign(
         answers = probabilities(network, weights, validation)
         temperature = fit_temperature(answers, validation.labels, output)
         weights = apply_temperature(weights, temperature)
+    if draft.signature.input_kind == "real":
+        draft = replace(draft, input_values=_input_values(labelled))
     names = draft.signature.class_names
     digest = rows_digest(labelled.inputs, labelled.labels, names)
     split = f"judged by {len(holdout):,} rows of {source}, {digest}"
@@ -136,3 +139,10 @@ def publish_foreign(
     challenger = Challenger(draft, weights, holdout, evaluation, page)
     manifest = publish(store, challenger, rules, alias)
     return Published(manifest, report(evaluation, names))
+
+
+def _input_values(labelled: Examples) -> InputValues:
+    """Return what is known of real inputs: the labelled rows stand for the training rows."""
+    rows = labelled.inputs.reshape(len(labelled), -1)
+    means = rows.mean(axis=0, dtype=np.float64).tolist() if rows.shape[1] <= MAX_MEANS else ()
+    return InputValues("real", float(rows.min()), float(rows.max()), tuple(means))
