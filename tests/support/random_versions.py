@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import UTC, datetime
+from math import prod
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from mlpserve_model import (
     DatasetInfo,
     Draft,
     FileInfo,
+    InputValues,
     Layer,
     Network,
     Signature,
@@ -33,7 +35,7 @@ def stored(network: Network, weights: Weights, signature: Signature) -> StoredMo
     draft = Draft(
         model="random.net-1", network=network, signature=signature,
         dataset=DatasetInfo("noise", f"sha256:{'1' * 64}", "none"), recipe={}, seed=0,
-        libraries={"mlpserve": "0"}, metrics={"accuracy": 0.5},
+        libraries={"mlpserve": "0"}, metrics={"accuracy": 0.5}, input_values=_values(signature),
     )  # fmt: skip
     infos = {k: FileInfo(hashlib.sha256(d).hexdigest(), len(d)) for k, d in files.items()}
     created = datetime(2025, 1, 2, tzinfo=UTC)
@@ -41,6 +43,14 @@ def stored(network: Network, weights: Weights, signature: Signature) -> StoredMo
         draft, Verdict("PROMOTED"), infos, version=3, created=created, golden_rows=1
     )
     return StoredModel(read_manifest(document), weights)
+
+
+def _values(signature: Signature) -> InputValues:
+    if signature.input_kind == "pixels":
+        return InputValues("raw", 0.0, signature.input_maximum)
+    return InputValues(
+        "real", -3.5, 1e30, tuple(0.1 * i for i in range(prod(signature.input_shape)))
+    )
 
 
 def random_version(seed: int) -> StoredModel:

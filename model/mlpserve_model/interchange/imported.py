@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mlpserve_model.errors import UnsupportedModel
-from mlpserve_model.format.manifest import MAX_LAYERS, MAX_PARAMETERS
+from mlpserve_model.format.manifest import MAX_LAYERS, MAX_PARAMETERS, InputValues
 from mlpserve_model.nn.activations import HIDDEN, OUTPUT
 from mlpserve_model.nn.network import Layer, Network, Weights
 from mlpserve_model.nn.types import Array
@@ -22,6 +22,7 @@ class Metadata:
         input_shape: The shape of one instance.
         input_kind: "pixels" or "real".
         input_maximum: The raw uint8 value that stands for 1.0.
+        input_values: The values of the training data.
         origin: More facts, for the manifest's recipe: who made it, and from what.
 
     """
@@ -30,6 +31,7 @@ class Metadata:
     input_shape: tuple[int, ...] = ()
     input_kind: str = ""
     input_maximum: float = 0.0
+    input_values: InputValues | None = None
     origin: dict[str, str] = field(default_factory=dict)
 
 

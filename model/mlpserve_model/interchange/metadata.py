@@ -3,11 +3,12 @@
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 from mlpserve_model.errors import UnsupportedModel
 from mlpserve_model.format import strict_json
-from mlpserve_model.format.manifest import INPUT_KINDS, Manifest
+from mlpserve_model.format.manifest import INPUT_KINDS, InputValues, Manifest
 from mlpserve_model.interchange.imported import Metadata
 
 __all__ = ["ORIENTATION", "activations_of", "describe", "metadata_of"]
@@ -32,6 +33,7 @@ def describe(manifest: Manifest) -> dict[str, str]:
         "input_shape": signature.input_shape,
         "input_kind": signature.input_kind,
         "input_maximum": signature.input_maximum,
+        "input_values": asdict(manifest.input_values) if manifest.input_values else None,
         "activations": network.activations,
         "metrics": dict(manifest.metrics),
         "verdict": manifest.gate.verdict,
@@ -52,6 +54,8 @@ def metadata_of(entries: Mapping[str, str]) -> Metadata:
     kind = entries.get(f"{_PREFIX}input_kind", "")
     if kind and kind not in INPUT_KINDS:
         raise UnsupportedModel(f"the file says input_kind {kind[:50]!r}, which is not known")
+    values = _parsed(entries, "input_values", _are_values, None)
+    means = values.pop("means") if values else ()
     origin = {
         name: entries[f"{_PREFIX}{name}"] for name in _ORIGIN if f"{_PREFIX}{name}" in entries
     }
@@ -60,6 +64,7 @@ def metadata_of(entries: Mapping[str, str]) -> Metadata:
         input_shape=tuple(_parsed(entries, "input_shape", _is_sizes, [])),
         input_kind=kind,
         input_maximum=float(_parsed(entries, "input_maximum", _is_maximum, 0)),
+        input_values=InputValues(**values, means=tuple(means)) if values else None,
         origin=origin,
     )
 
@@ -90,6 +95,14 @@ def _is_sizes(value: Any) -> bool:
     return isinstance(value, list) and all(
         type(size) is int and 1 <= size < 2**31 for size in value
     )
+
+
+def _are_values(value: Any) -> bool:
+    number = int | float
+    match value:
+        case {"kind": str(), "low": low, "high": high, "means": list(means), **more} if not more:
+            return all(isinstance(each, number) for each in (low, high, *means))
+    return value is None
 
 
 def _is_maximum(value: Any) -> bool:

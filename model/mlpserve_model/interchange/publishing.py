@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from mlpserve_model.errors import UnsupportedModel
-from mlpserve_model.format.manifest import DatasetInfo, Draft, Manifest, Signature, Verdict
+from mlpserve_model.format.manifest import (
+    DatasetInfo,
+    Draft,
+    InputValues,
+    Manifest,
+    Signature,
+    Verdict,
+)
 from mlpserve_model.interchange.files import open_file
 from mlpserve_model.interchange.imported import ImportedNetwork
 from mlpserve_model.interchange.random_inputs import golden_inputs
@@ -36,11 +43,13 @@ def draft_of(found: ImportedNetwork, path: Path, model: str) -> Draft:
     imported = {"file": _text(path.name), "sha256": digest, **origin}
     if found.notes:
         imported["check"] = "; ".join(found.notes)
+    signature = _signature(found)
     extra: dict[str, Any] = {"imported": imported}
     libraries = {name: version(name) for name in ("mlpserve", "numpy")}
     return Draft(
-        model=model, network=found.network, signature=_signature(found), dataset=dataset,
+        model=model, network=found.network, signature=signature, dataset=dataset,
         recipe={}, seed=0, libraries=libraries, metrics={}, extra=extra,
+        input_values=_input_values(found, signature),
     )  # fmt: skip
 
 
@@ -75,6 +84,13 @@ def _signature(found: ImportedNetwork) -> Signature:
     kind = said.input_kind or "real"
     maximum = (said.input_maximum or _MAXIMUM) if kind == "pixels" else 1.0
     return Signature(shape, maximum, names, kind)
+
+
+def _input_values(found: ImportedNetwork, signature: Signature) -> InputValues | None:
+    """Return what the file says, unless it is of inputs of the other kind."""
+    values = found.metadata.input_values
+    fits = values is not None and (values.kind == "real") == (signature.input_kind == "real")
+    return values if fits else None
 
 
 def _text(name: str) -> str:

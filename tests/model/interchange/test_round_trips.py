@@ -41,6 +41,7 @@ def assert_same(found: ImportedNetwork, version: StoredModel) -> None:
     assert said.input_shape == signature.input_shape
     assert said.input_kind == signature.input_kind
     assert said.input_maximum == signature.input_maximum
+    assert said.input_values == manifest.input_values
     assert said.origin["digest"] == manifest.digest
     assert said.origin["version"] == "3"
 
