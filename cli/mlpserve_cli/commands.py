@@ -60,6 +60,7 @@ COMMANDS = {
         Command("web", "serve the same over HTTP and JSON", _WEB, extra="web"),
         _client("predict", "classify images and arrays"),
         _client("explain", "show which values of an input its answer came from"),
+        _client("report", "report what the truth about an answer was"),
         _client("model", "show the version that a server serves"),
         _client("health", "check whether a server is ready"),
         _client("bench", "measure a server's latency and throughput"),

@@ -19,6 +19,7 @@ The server runs in the same process on a free port and needs the `server` extra:
 """
 
 import math
+import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,14 +42,21 @@ class ModelServer:
     Attributes:
         target: its address, for `Client`.
         store: the folder of the store, for `--store` of the other commands.
+        feedback: the folder where it keeps reports, if it takes any.
 
     """
 
     def __init__(
-        self, target: str, store: Path, input_shape: Sequence[int], class_names: Sequence[str]
+        self,
+        target: str,
+        store: Path,
+        input_shape: Sequence[int],
+        class_names: Sequence[str],
+        feedback: Path | None = None,
     ) -> None:
         self.target = target
         self.store = store
+        self.feedback = feedback
         self._input_shape = tuple(input_shape)
         self._class_names = tuple(class_names)
 
@@ -83,7 +91,7 @@ def serve(
 ) -> Iterator[ModelServer]:
     """Start a server with version 1 of a tiny model on a free port; stop it at the end.
 
-    Raw values are 0 to 255, as for MNIST.
+    Raw values are 0 to 255, as for MNIST. The server gives receipts and takes reports.
 
     Args:
         input_shape: shape of one instance.
@@ -103,11 +111,19 @@ def serve(
     from mlpserve_client._sync import Client
 
     with tempfile.TemporaryDirectory() as folder:
+        store, feedback, keys = (Path(folder) / name for name in ("store", "feedback", "keys"))
+        keys.touch(mode=0o600)
+        keys.write_text(secrets.token_urlsafe(32))
         settings = Settings(
-            store=Path(folder), listen=("127.0.0.1:0",), poll_seconds=0.02, drain_seconds=0
+            store=store,
+            listen=("127.0.0.1:0",),
+            poll_seconds=0.02,
+            drain_seconds=0,
+            receipt_keys=keys,
+            feedback=feedback,
         )
         with Server(settings) as running:
-            server = ModelServer(running.address, Path(folder), input_shape, class_names)
+            server = ModelServer(running.address, store, input_shape, class_names, feedback)
             server.publish()
             with Client(server.target) as client:
                 client.wait_until_ready(30)

@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from mlpserve.open_inference import inference_pb2
-from mlpserve.v1 import explanation_pb2, model_pb2, prediction_pb2
+from mlpserve.v1 import explanation_pb2, feedback_pb2, model_pb2, prediction_pb2
 from mlpserve_client.testing import ModelServer
 from mlpserve_server import errors
 from mlpserve_server.transport.status import CODES
@@ -31,7 +31,14 @@ def blocks(language: str) -> list[str]:
 # health protocol have a `List`, which those that clients have do not.
 METHODS = [
     (service.full_name, method.name)
-    for module in (prediction_pb2, explanation_pb2, model_pb2, inference_pb2, health_pb2)
+    for module in (
+        prediction_pb2,
+        explanation_pb2,
+        feedback_pb2,
+        model_pb2,
+        inference_pb2,
+        health_pb2,
+    )
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
     if method.name != "List"
@@ -68,6 +75,7 @@ def test_buf_curl_calls_everything_through_reflection(server: ModelServer) -> No
         assert part in said, said
     assert '"attributions"' in said
     assert '"baselineScores"' in said
+    assert '"recorded": 1' in said
     for part in ('"name": "mlpserve"', '"mlpserve_npz"', '"rawOutputContents"', '"SERVING"'):
         assert part in said, said
 
@@ -79,7 +87,14 @@ def test_buf_curl_calls_everything_through_reflection(server: ModelServer) -> No
 def test_node_calls_everything(server: ModelServer) -> None:
     script = "".join(blocks("js")).replace("localhost:50051", server.target)
     said = run(["node", "-e", script], NODE_PATH=str(MODULES))
-    for part in ("[ 2, 10 ]", "STATE_ACTIVE", "live: true", "ready: true", "[ -1, 28, 28 ]"):
+    for part in (
+        "[ 2, 10 ]",
+        "STATE_ACTIVE",
+        "live: true",
+        "ready: true",
+        "[ -1, 28, 28 ]",
+        "recorded: 1",
+    ):
         assert part in said, said
     assert said.count("SERVING") == 2
 

@@ -160,9 +160,10 @@ def test_a_wrong_report_is_refused_with_what_is_wrong(
 
 
 def test_a_server_that_is_not_set_up_for_receipts_or_reports_says_so(
-    connect: Connect, server: ModelServer, pixels: Pixels
+    connect: Connect, start: StartServer, server: ModelServer, pixels: Pixels
 ) -> None:
-    client = connect(server.target)
+    client = connect(start(store=server.store).address)
+    client.wait_until_ready()
     with pytest.raises(NotOfferedError, match="without --receipt-keys"):
         client.predict(pixels[0], receipt=True)
     with pytest.raises(NotOfferedError, match="without --receipt-keys"):

@@ -1,7 +1,7 @@
 """docs/reference/commands.md lists the commands that there are, and no flag that there is not."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,10 +58,17 @@ def test_the_document_lists_every_command_of_mlpserve(capsys: pytest.CaptureFixt
     assert set(re.findall(r"`(\w+)`", "".join(cells))) == exist
 
 
+def every_command(
+    program: str, help_of: Callable[..., str], *command: str
+) -> Iterator[tuple[str, ...]]:
+    """Give the words of each command, also of those that have commands themselves."""
+    yield command
+    for name in commands(help_of(program, *command)):
+        yield from every_command(program, help_of, *command, name)
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_every_flag_of_the_document_exists(program: str, help_of: Callable[..., str]) -> None:
-    helps = [
-        help_of(program, *filter(None, [name])) for name in (commands(help_of(program)) or [""])
-    ]
+    helps = [help_of(program, *command) for command in every_command(program, help_of)]
     exist = set(re.findall(r"--[a-z-]+", "".join(helps)))
     assert set(re.findall(r"`(--[a-z-]+)", section(program))) <= exist

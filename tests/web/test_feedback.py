@@ -68,7 +68,9 @@ def test_the_page_asks_only_if_it_is_told_to(
     assert web.call("/api/models").json["feedback"] is False
     assert asking().call("/api/models").json["feedback"] is True
     assert say(web, "said=right").status == 404
-    refused = say(start_web("--target", server.target, "--feedback"), "said=right")
+    settings = Settings(store=server.store, listen=("127.0.0.1:0",), drain_seconds=0)
+    with Server(settings) as plain:
+        refused = say(start_web("--target", plain.address, "--feedback"), "said=right")
     assert refused.status == 501
     assert "without --receipt-keys" in refused.json["error"]
 
