@@ -192,6 +192,13 @@ class SettingsParser(argparse.ArgumentParser):
         message += f" (set in the environment: {', '.join(used)})" if used else ""
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse ignores every error of a write; a help longer than a buffer would be lost so.
+        if file is not None and file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
+
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         # Before Python 3.13 argparse drops the value of `--option=--` and goes on with a list.
         if action.nargs is None and arg_strings == ["--"]:
