@@ -165,6 +165,24 @@ def test_a_holdout_that_does_not_fit_is_refused(
         publish(tmp_path, estimator, x, y, model="wine")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"class_names": ("red",)},
+            "1 class names for 3 classes: expected one for each of class_0",
+        ),
+        ({"input_shape": (2, 6)}, r"input_shape \(2, 6\) for a network of 13 inputs"),
+        ({"input_maximum": 0}, "input_maximum 0, expected above 0 and at most 255"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_refused(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        publish(tmp_path, fitted(ours()), X_HOLDOUT, Y_HOLDOUT, model="wine", **options)
+
+
 def test_a_place_needs_the_name_of_a_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="needs the name of the model"):
         publish(tmp_path, fitted(ours()), X_HOLDOUT, Y_HOLDOUT)

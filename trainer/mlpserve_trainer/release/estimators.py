@@ -1,5 +1,6 @@
 """Estimators of scikit-learn as versions: folded, calibrated, judged and published."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,13 +83,22 @@ def publish(
 
     """
     estimator = getattr(estimator, "best_estimator_", estimator)
+    if input_maximum is not None and not 0 < input_maximum <= 255:
+        raise UsageError(f"input_maximum {input_maximum:g}, expected above 0 and at most 255")
     if not isinstance(store, Store):
         if model is None:
             raise UsageError("a place of a store needs the name of the model: publish(model=...)")
         store = Store(store, model)
     found, labels = _imported(estimator, input_maximum)
     names = tuple(map(str, labels if class_names is None else class_names))
+    if len(names) != len(labels):
+        raise UsageError(
+            f"{len(names)} class names for {len(labels)} classes: expected one for each of "
+            f"{', '.join(map(str, labels))}"
+        )
     shape = input_shape or (found.network.inputs,)
+    if math.prod(shape) != found.network.inputs:
+        raise UsageError(f"input_shape {shape} for a network of {found.network.inputs} inputs")
     kind, maximum = ("real", 1.0) if input_maximum is None else ("pixels", float(input_maximum))
     signature = Signature(shape, maximum, names, kind)
     y = [str(label) for label in np.asarray(y_holdout).ravel()]
@@ -195,7 +205,7 @@ def _examples(x: Any, labels: list[str], signature: Signature, source: str) -> E
         rows = np.asarray(x, np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{source}: expected numbers in X_holdout: {error}") from error
-    inputs = int(np.prod(signature.input_shape))
+    inputs = math.prod(signature.input_shape)
     if rows.size != len(labels) * inputs or not len(labels):
         raise DataError(
             f"{source}: X_holdout of shape {rows.shape} for {len(labels)} labels, expected rows "
