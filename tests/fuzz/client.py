@@ -22,14 +22,22 @@ from mlpserve_client._images import read as read_image
 from mlpserve_client._inputs import as_array, as_instances
 from mlpserve_client._messages import encode, selector
 from mlpserve_client._settings import Settings, read_token, resolve
-from mlpserve_client._transport import BATCH_PREDICT, GET_MODEL, LIST_MODELS, PREDICT, Method
+from mlpserve_client._transport import (
+    BATCH_PREDICT,
+    GET_MODEL,
+    LIST_MODELS,
+    LIST_VERSIONS,
+    PREDICT,
+    Method,
+)
 from tests.fuzz.target import scratch, split, target
 
 RESPONSES: dict[Method[Any, Any], Any] = {
     PREDICT: prediction_pb2.PredictResponse,
     BATCH_PREDICT: prediction_pb2.BatchPredictResponse,
     GET_MODEL: model_pb2.GetModelVersionResponse,
-    LIST_MODELS: model_pb2.ListModelVersionsResponse,
+    LIST_MODELS: model_pb2.ListModelsResponse,
+    LIST_VERSIONS: model_pb2.ListModelVersionsResponse,
 }
 X = np.zeros((3, 4), np.float32)
 CODES = list(grpc.StatusCode)
