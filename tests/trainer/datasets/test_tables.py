@@ -1,5 +1,7 @@
 """Tables of real numbers: standardised by the training rows, and folded into the first layer."""
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +176,53 @@ def test_a_table_is_published_for_callers_to_send_it_as_it_is(iris: Path, tmp_pa
 def test_the_default_recipe_learns_small_tables(seed: int, iris: Path, tmp_path: Path) -> None:
     outcome = train(settings(iris, tmp_path, load_recipe("quick"), seed))
     assert outcome.metrics["accuracy"] >= 0.95
+
+
+def dropped(tmp_path: Path, x: Any) -> Path:
+    (tmp_path / "drop").mkdir()
+    path = tmp_path / "drop" / "more.npz"
+    np.savez(path, X=x, y=LABELS[: len(x)])
+    two_minutes_ago = path.stat().st_mtime - 120
+    os.utime(path, (two_minutes_ago, two_minutes_ago))
+    return path
+
+
+@pytest.mark.parametrize("x", [TABLE[:4] * 3, np.zeros((4, 3), np.uint8), np.full((4, 3), 0.5)])
+def test_rows_dropped_beside_a_table_are_in_its_units(x: Any, tmp_path: Path) -> None:
+    (tmp_path / "pets.csv").write_text(lines(TABLE))
+    dropped(tmp_path, x)
+    name = f"csv:{tmp_path / 'pets.csv'}+npz:{tmp_path / 'drop'}"
+    data = load(name, DataLocations(None, tmp_path))
+    assert (data.input_kind, data.added) == ("real", 4)
+    np.testing.assert_allclose(data.inputs[-4:], x, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("first", "x", "reason"),
+    [
+        (TABLE, np.full((4, 3), np.nan), "expected finite numbers in X"),
+        (TABLE - TABLE.min() + 1, np.full((4, 2), 0.5), r"expected rows of shape \(3,\)"),
+        (
+            np.eye(40, 3),
+            TABLE[:4],
+            "expected X as csv has it, whole numbers from 0 to 255 or from 0 to 1",
+        ),
+    ],
+)
+def test_rows_that_do_not_fit_a_table_are_moved_aside_with_the_reason(
+    first: Any, x: Any, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "pets.csv").write_text(lines(first))
+    path = dropped(tmp_path, x)
+    name = f"csv:{tmp_path / 'pets.csv'}+npz:{tmp_path / 'drop'}"
+    assert load(name, DataLocations(None, tmp_path)).added == 0
+    note = path.parent / ".rejected" / "more.npz.reason.txt"
+    assert re.search(reason, note.read_text())
+
+
+def test_a_table_and_pixels_are_not_joined(tmp_path: Path) -> None:
+    (tmp_path / "pets.csv").write_text(lines(TABLE))
+    (tmp_path / "small.csv").write_text(lines(np.eye(40, 3)))
+    name = f"csv:{tmp_path / 'pets.csv'}+csv:{tmp_path / 'small.csv'}"
+    with pytest.raises(DataError, match=r"expected rows \(3,\) of real numbers"):
+        load(name, DataLocations(None, tmp_path))
