@@ -6,10 +6,10 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mlpserve_model.errors import CorruptVersion, StoreError, VersionNotFound
-from mlpserve_model.format.manifest import Manifest, Verdict
+from mlpserve_model.format.manifest import Verdict
 from mlpserve_model.interchange.commands import (
     add_export,
     add_import,
@@ -21,12 +21,12 @@ from mlpserve_model.interchange.commands import (
 from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, between
 from mlpserve_model.process.streams import printing
 from mlpserve_model.process.tables import described, plain, table
-from mlpserve_model.store.listing import ModelListing, other_models
+from mlpserve_model.store.listing import other_models
+from mlpserve_model.store.overview import missing, model_rows, names_of, of_all, version_rows
 from mlpserve_model.store.store import CHAMPION, Store
 
 __all__ = ["main", "parser"]
 
-_Found = TypeVar("_Found")
 _MAX_DIGITS = 18  # of a version
 
 
@@ -105,9 +105,7 @@ def parser() -> SettingsParser:
 def _list(store: Store, settings: Namespace) -> int:
     if settings.models:
         return _list_models(settings)
-    aliases = store.aliases()
-    missing = partial(_missing_row, aliases)
-    rows = [*_of_all(store, aliases, partial(_row, store, aliases), missing).values()][::-1]
+    rows = version_rows(store)
     if settings.json:
         _print_json(rows)
     else:
@@ -116,12 +114,7 @@ def _list(store: Store, settings: Namespace) -> int:
 
 
 def _list_models(settings: Namespace) -> int:
-    rows = []
-    for name in [] if _no_folder(settings) else ModelListing(settings.store).names():
-        store = Store(settings.store, name)
-        if versions := len(store.versions()):
-            champion = store.aliases().get(CHAMPION)
-            rows.append({"model": name, "versions": versions, "champion": champion})
+    rows = [] if _no_folder(settings) else model_rows(settings.store)
     if settings.json:
         _print_json(rows)
     elif rows:
@@ -146,7 +139,7 @@ def _no_folder(settings: Namespace) -> str:
 def _show(store: Store, settings: Namespace) -> int:
     version = _resolve(store, settings.version)
     manifest = store.manifest(version)
-    document = json.loads(manifest.document) | {"aliases": _names(store.aliases(), version)}
+    document = json.loads(manifest.document) | {"aliases": names_of(store.aliases(), version)}
     if settings.json:
         _print_json(document)
     else:
@@ -198,11 +191,10 @@ def _accepted(store: Store, version: int, reason: str, force: bool) -> int:
 def _verify(store: Store, settings: Namespace) -> int:
     chosen = [_resolve(store, text) for text in settings.version]
     fault_of, aliases = partial(_fault, store), store.aliases()
-    missing = partial(_missing, aliases)
     faults = (
         {version: fault_of(version) for version in chosen}
         if chosen
-        else _of_all(store, aliases, fault_of, missing)
+        else of_all(store, aliases, fault_of, partial(missing, aliases))
     )
     if settings.json:
         _print_json([{"version": v, "ok": not f, "fault": f} for v, f in faults.items()])
@@ -227,55 +219,6 @@ def _prune(store: Store, settings: Namespace) -> int:
     return 0
 
 
-def _of_all(
-    store: Store,
-    aliases: dict[str, int],
-    look: Callable[[int], _Found],
-    missing: Callable[[int], _Found],
-) -> dict[int, _Found]:
-    """Return what `look` says of every version, oldest first, `missing` of an alias's that is gone.
-
-    A version that was pruned meanwhile is left out.
-    """
-    found, pointed = {}, set(aliases.values())
-    for version in sorted({*store.versions(), *pointed}):
-        try:
-            found[version] = look(version)
-        except VersionNotFound:
-            if version in pointed:
-                found[version] = missing(version)
-    return found
-
-
-def _missing(aliases: dict[str, int], version: int) -> str:
-    return f"there is no such version, and {', '.join(_names(aliases, version))} points at it"
-
-
-def _missing_row(aliases: dict[str, int], version: int) -> dict[str, Any]:
-    row = {"version": version, "aliases": _names(aliases, version)}
-    return row | {"verdict": "MISSING", "fault": _missing(aliases, version)}
-
-
-def _row(store: Store, aliases: dict[str, int], version: int) -> dict[str, Any]:
-    row = {"version": version, "aliases": _names(aliases, version)}
-    try:
-        return row | _summary(store.manifest(version))
-    except VersionNotFound:
-        raise
-    except StoreError as error:
-        return row | {"verdict": "DAMAGED", "fault": str(error)}
-
-
-def _summary(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "verdict": manifest.gate.verdict,
-        "reasons": manifest.gate.reasons,
-        "created": manifest.created.isoformat(),
-        "digest": manifest.digest,
-        "metrics": dict(manifest.metrics),
-    }
-
-
 _HEADER = ("VERSION", "VERDICT", "ALIASES", "ACCURACY", "CREATED", "REASON")
 
 
@@ -290,10 +233,6 @@ def _line(row: dict[str, Any]) -> tuple[str, ...]:
         row.get("created", "")[:19].replace("T", " "),
         reason,
     )
-
-
-def _names(aliases: dict[str, int], version: int) -> list[str]:
-    return sorted(alias for alias, target in aliases.items() if target == version)
 
 
 def _resolve(store: Store, text: str) -> int:
