@@ -38,7 +38,9 @@ def test_a_second_server_is_refused_and_the_first_goes_on(
 ) -> None:
     publish()
     where = ["--listen", f"127.0.0.1:0,unix:{path}", "--workers", workers]
-    run(*where).event("serving")
+    first = run(*where)
+    for _ in range(int(workers)):  # the first of them has the file
+        first.event("serving")
     assert answers(path)
     second = run(*where)
     reason = second.event("cannot start")["reason"]
