@@ -84,6 +84,7 @@ class ReceiptKeys:
 
     def __init__(self, secrets: Sequence[str]) -> None:
         self._pairs = [_hashes(secret.encode()) for secret in dict.fromkeys(secrets)]
+        self._by_model: dict[str, _Hash] = {}
 
     def __repr__(self) -> str:
         return f"ReceiptKeys({len(self._pairs)})"
@@ -114,8 +115,7 @@ class ReceiptKeys:
 
         Confidences are in steps of 1/65535. A server signs thousands a second.
         """
-        started, pack = self._pairs[0][1].copy(), _BODY.pack
-        started.update(model.encode())
+        started, pack = self._started(model), _BODY.pack
         signed = []
         for fields in receipts:
             body = pack(*fields)
@@ -123,6 +123,15 @@ class ReceiptKeys:
             tag.update(body)
             signed.append(body + tag.digest())
         return signed
+
+    def _started(self, model: str) -> "_Hash":
+        """Return the hash of tags that has begun with a model's name."""
+        started = self._by_model.get(model)
+        if started is None:
+            started = self._pairs[0][1].copy()
+            started.update(model.encode())
+            self._by_model[model] = started
+        return started
 
     def verify(self, data: bytes, model: str) -> Receipt:
         """Return the receipt in these bytes.

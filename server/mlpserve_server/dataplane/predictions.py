@@ -194,7 +194,8 @@ class DataPlane:
             chunk = probabilities[first : first + CHUNK_ROWS]
             values = data[first * row_bytes : (first + len(chunk)) * row_bytes]
             x = tensors.scaled(values, query.dtype, manifest, _BATCH.field, first)
-            fields += issuer.fields(manifest, chunk, x)
+            rows = tensors.hashed_rows(values, query.dtype, manifest, x)
+            fields += issuer.fields(manifest, chunk, rows)
         return b"".join(fields)
 
     def _decode(self, codec: Decoder[Q], request: bytes, may_load: bool) -> _Job[Q]:
@@ -217,8 +218,12 @@ class DataPlane:
         computed = self._compute(model, x, queries[0].explains)
         responses = codec.encode(computed, manifest, queries)
         if self._issuer:
-            probabilities = computed.probabilities
-            responses = _with_receipts(self._issuer, responses, queries, manifest, probabilities, x)
+            asking = [place for place, query in enumerate(queries) if query.receipts]
+            if asking:
+                rows = tensors.hashed_rows(data, queries[0].dtype, manifest, x)
+                fields = _fields_of(self._issuer, manifest, computed.probabilities, rows, asking)
+                for place, field in zip(asking, fields, strict=True):
+                    responses[place] += field
         row_bytes, version = len(data) // len(x), manifest.version
         return [
             Result(response, len(query.data) // row_bytes, version)
@@ -240,23 +245,17 @@ class DataPlane:
         return probabilities
 
 
-def _with_receipts(
+def _fields_of(
     issuer: ReceiptIssuer,
-    responses: list[bytes],
-    queries: Sequence[Query],
     manifest: Manifest,
     probabilities: Float32,
-    x: Float32,
+    rows: Sequence[bytes],
+    asking: Sequence[int],
 ) -> list[bytes]:
-    """Return the responses of single instances, with receipts where they are asked for."""
-    asking = [place for place, query in enumerate(queries) if query.receipts]
-    if asking:
-        if len(asking) < len(queries):
-            probabilities, x = probabilities[asking], x[asking]
-        fields = issuer.fields(manifest, probabilities, x)
-        for place, field in zip(asking, fields, strict=True):
-            responses[place] += field
-    return responses
+    """Return the fields of some rows' receipts: of those whose callers ask for one."""
+    if len(asking) < len(rows):
+        probabilities, rows = probabilities[asking], [rows[place] for place in asking]
+    return issuer.fields(manifest, probabilities, rows)
 
 
 def _joined(parts: Sequence[Computed]) -> Computed:

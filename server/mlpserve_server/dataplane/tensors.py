@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mlpserve.v1 import prediction_pb2
 from mlpserve_model import Manifest, scale_pixels
+from mlpserve_model.evidence.receipts import row_bytes
 from mlpserve_server.dataplane.query import Float32, Tensor
 from mlpserve_server.errors import BatchTooLarge, InvalidInput
 
@@ -18,6 +19,7 @@ __all__ = [
     "check_instance",
     "check_rows",
     "dimensions",
+    "hashed_rows",
     "row_count",
     "scaled",
     "too_long",
@@ -118,6 +120,24 @@ def scaled(
         return scale_pixels(values, maximum)
     _check_scaled(values, field, first_row)
     return values.astype(np.float32, copy=False)
+
+
+def hashed_rows(
+    data: bytes | memoryview, dtype: int, manifest: Manifest, x: Float32
+) -> list[bytes]:
+    """Return what receipts have the hash of, for each of some checked instances.
+
+    Args:
+        data: the instances as they were sent.
+        dtype: their type.
+        manifest: the version that answers.
+        x: the same, scaled.
+    """
+    signature = manifest.signature
+    if dtype != prediction_pb2.DATA_TYPE_UINT8 or signature.input_maximum != 255:
+        return row_bytes(x, signature.input_kind == "real")
+    size, sent = manifest.network.inputs, bytes(data)  # which is what `row_bytes` would give
+    return [sent[first : first + size] for first in range(0, len(sent), size)]
 
 
 def _shape(tensor: Tensor, field: str) -> tuple[int, ...]:

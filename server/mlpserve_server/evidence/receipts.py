@@ -3,7 +3,7 @@
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count, repeat
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlpserve.v1 import prediction_pb2
 from mlpserve_model import Manifest
-from mlpserve_model.evidence.receipts import FULL, RECEIPT_BYTES, ReceiptKeys, row_bytes, weights_of
+from mlpserve_model.evidence.receipts import FULL, RECEIPT_BYTES, ReceiptKeys, weights_of
 from mlpserve_server.observability.observer import Observer
 
 __all__ = ["ReceiptIssuer"]
@@ -30,16 +30,11 @@ class _Version(NamedTuple):
     manifest: Manifest | None = None
     labels: tuple[str, str] = ("", "")
     weights: bytes = b""
-    is_real: bool = False  # its inputs are any numbers
-    is_open: bool = False  # its answers are, too
 
     @classmethod
     def of(cls, manifest: Manifest) -> "_Version":
-        is_real = manifest.signature.input_kind == "real"
-        weights = weights_of(manifest.digest)
         labels = manifest.model, str(manifest.version)
-        is_open = manifest.network.output_activation == "identity"
-        return cls(manifest, labels, weights, is_real, is_open)
+        return cls(manifest, labels, weights_of(manifest.digest))
 
 
 class ReceiptIssuer:
@@ -66,32 +61,31 @@ class ReceiptIssuer:
         self,
         manifest: Manifest,
         probabilities: NDArray[np.float32],
-        x: NDArray[np.float32],
+        rows: Sequence[bytes],
     ) -> list[bytes]:
         """Return the encoded field of each row's receipt, to be put behind its response.
 
         Args:
             manifest: The version that answered.
             probabilities: What it answered, (rows, classes).
-            x: The instances, scaled, (rows, inputs).
+            rows: What their receipts have the hash of.
 
         """
         keys, share, version = self._keys(), self._audit_share, self._version
         if version.manifest is not manifest:
             version = self._version = _Version.of(manifest)
-        labels = probabilities.argmax(axis=1).tolist()
+        labels, highest = _highest(probabilities)
         audits = [random.random() < share for _ in labels]
         self._count(version.labels, audits)
-        top = probabilities.max(axis=1)
         receipts = zip(
             audits,
             repeat(manifest.version),
             repeat(int(time.time())),
             labels,
-            [int(p * FULL + 0.5) for p in (top.clip(0, 1) if version.is_open else top).tolist()],
+            map(_steps, highest),
             repeat(version.weights),
             self._serials,
-            map(keys.hash_row, row_bytes(x, version.is_real)),
+            map(keys.hash_row, rows),
             strict=False,
         )
         return [_FIELD + signed for signed in keys.sign_all(manifest.model, receipts)]
@@ -102,3 +96,19 @@ class ReceiptIssuer:
             self._observer.count(_RECEIPTS, *version, "audit", amount=drawn)
         if drawn < len(audits):
             self._observer.count(_RECEIPTS, *version, "plain", amount=len(audits) - drawn)
+
+
+def _highest(probabilities: NDArray[np.float32]) -> tuple[list[int], list[float]]:
+    """Return the label and the confidence of each row."""
+    if len(probabilities) > 1:
+        return probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist()
+    (row,) = probabilities.tolist()  # a fifth of the time, for the caller who waits alone
+    highest = max(row)
+    return [row.index(highest)], [highest]
+
+
+def _steps(confidence: float) -> int:
+    """Return a confidence in steps of 1/65535; of imported networks it may be any number."""
+    if 0 <= confidence <= 1:
+        return int(confidence * FULL + 0.5)
+    return FULL if confidence > 1 else 0

@@ -11,6 +11,8 @@ import pytest
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store, scale_pixels
 from mlpserve_model.evidence.receipts import ReceiptKeys, weights_of
+from mlpserve_server.evidence.receipts import ReceiptIssuer
+from mlpserve_server.observability.observer import Observer
 from tests.server.evidence.conftest import KEY, NEXT, WriteKeys
 from tests.support.publishing import Publish
 from tests.support.server import Refuse, Serve, Stubs
@@ -143,3 +145,17 @@ def _verifies(keys: ReceiptKeys, receipt: bytes) -> bool:
         return keys.verify(receipt, "mnist").version > 0
     except ValueError:
         return False
+
+
+@pytest.mark.parametrize("row", [[-3.5, 7.25], [np.inf, 0.0], [np.nan, 1.0], [-1.0, -2.0]])
+def test_answers_that_are_no_probabilities_have_receipts_too(
+    row: list[float], store: Store, publish: Publish
+) -> None:
+    manifest, keys = store.manifest(publish()), ReceiptKeys([KEY])
+    issuer = ReceiptIssuer(lambda: keys, 0.0, Observer())
+    for count in (1, 3):
+        answers = np.array([row] * count, np.float32)
+        for field in issuer.fields(manifest, answers, [b"row"] * count):
+            receipt = keys.verify(pb.PredictResponse.FromString(field).receipt, "mnist")
+            assert receipt.label == answers[0].argmax()
+            assert 0 <= receipt.confidence <= 1
