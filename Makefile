@@ -174,6 +174,10 @@ lock: .venv/dev.stamp  ## resolve the newest allowed dependencies into deploy/lo
 .PHONY: bench
 bench: bench-serving bench-overload bench-costs bench-client bench-training  ## measure serving and training, with the peers that are installed
 
+.PHONY: bench-quick
+bench-quick: install  ## what got slower since the last landed figures: two minutes, ratios alone
+	$(BIN)/python benchmarks/quick.py
+
 .PHONY: bench-serving
 bench-serving: install  ## serving beside C++ gRPC and other model servers; --install gets them
 	$(BIN)/python benchmarks/serving.py

@@ -23,7 +23,7 @@ from mlpserve_model import (
 from mlpserve_model.evidence.reference import REFERENCE_FILE, Reference, signals
 from mlpserve_model.nn.network import logits
 
-__all__ = ["BATCH_ROWS", "NETWORK", "Workload", "challenge", "make"]
+__all__ = ["BATCH_ROWS", "NETWORK", "Workload", "challenge", "make", "publish_small"]
 
 BATCH_ROWS = 1000
 NETWORK = Network((784, 128, 10))
@@ -91,6 +91,15 @@ def challenge(folder: Path) -> None:
         _draft(NETWORK), Verdict("PROMOTED"), initialise(NETWORK, rng), golden
     ).version
     store.move_alias("challenger", version, expected=None, event="promote", reason="benchmark")
+
+
+def publish_small(folder: Path, count: int) -> None:
+    """Publish that many small versions into the store."""
+    network, rng = Network((NETWORK.inputs, NETWORK.classes)), np.random.default_rng(1)
+    weights, golden = initialise(network, rng), rng.random((1, network.inputs), dtype=np.float32)
+    store = Store(folder, "mnist")
+    for _ in range(count):
+        store.publish(_draft(network), Verdict("PROMOTED"), weights, golden)
 
 
 def _write(workload: Workload, network: Network, golden: Float32) -> None:
