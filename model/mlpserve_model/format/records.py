@@ -5,7 +5,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlpserve_model.format import strict_json
@@ -19,11 +19,14 @@ __all__ = [
     "decode_events",
     "encode_aliases",
     "encode_event",
+    "highest_recorded",
     "recorded_digests",
 ]
 
 ALIASES_FILE, HISTORY_FILE = "aliases.json", "history.jsonl"
 ALIAS = re.compile(r"[a-z][a-z0-9-]{0,62}")
+# Writers of an object store that race record their versions in another order than the numbers'.
+_RECENT = 100
 
 
 def decode_aliases(data: bytes) -> dict[str, int]:
@@ -54,13 +57,29 @@ def recorded_digests(data: bytes) -> dict[int, str | None]:
     """
     found: dict[int, str | None] = {}
     for event in decode_events(data):
-        version, digest = event.get("version"), event.get("manifest")
-        if type(version) is int and 1 <= version < 10**18:
+        if version := _version(event):
+            digest = event.get("manifest")
             if event.get("event") == "publish":
                 found[version] = digest if isinstance(digest, str) else None
             else:
                 found.setdefault(version, None)
     return found
+
+
+def highest_recorded(data: bytes) -> int:
+    """Return the highest number in a history, 0 if there is none.
+
+    Numbers are given out in ascending order. So it reads the last hundred events, and on to the
+    last one that published: a history grows, and its length must not slow publishing down.
+    """
+    highest, published = 0, False
+    for count, line in enumerate(_lines_from_the_end(data)):
+        if published and count >= _RECENT:
+            break
+        if event := _event(line):
+            highest = max(highest, _version(event))
+            published = published or event.get("event") == "publish"
+    return highest
 
 
 def encode_event(event: Mapping[str, Any]) -> bytes:
@@ -82,6 +101,21 @@ def _is_alias(item: tuple[object, object]) -> bool:
     alias, version = item
     named = isinstance(alias, str) and ALIAS.fullmatch(alias) is not None
     return named and type(version) is int and 1 <= version < 2**63
+
+
+def _lines_from_the_end(data: bytes) -> Iterator[bytes]:
+    end = len(data)
+    while end > 0:
+        start = data.rfind(b"\n", 0, end) + 1
+        if start < end:
+            yield data[start:end]
+        end = start - 1
+
+
+def _version(event: Mapping[str, Any]) -> int:
+    """Return the number of the version that an event is about, 0 if it is about none."""
+    version = event.get("version")
+    return version if type(version) is int and 1 <= version < 10**18 else 0
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

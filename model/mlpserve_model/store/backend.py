@@ -60,12 +60,15 @@ class Backend(Protocol):
         """Hold the writers' lock; raises StoreBusy after `timeout` seconds."""
         ...
 
-    def collect_garbage(self, thorough: bool) -> None:
-        """Remove what killed writers left: the last ones, or with `thorough` all of them."""
+    def collect_garbage(self) -> None:
+        """Remove what killed writers left."""
         ...
 
     def claim(self, above: int) -> int:
-        """Claim the number of a new version, above this one and all that were ever claimed."""
+        """Claim the number of a new version, above this one and all that are there.
+
+        What the last killed writers left is removed before.
+        """
         ...
 
     def write(self, name: str, data: bytes) -> None:

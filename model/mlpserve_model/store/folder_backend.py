@@ -9,7 +9,9 @@ import os
 import re
 import stat
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from concurrent import futures
 from contextlib import AbstractContextManager, contextmanager, suppress
+from os import DirEntry
 from pathlib import Path
 
 from mlpserve_model.errors import CorruptVersion
@@ -22,6 +24,9 @@ __all__ = ["FolderBackend"]
 _TEMPORARY = re.compile(r"\..*\.tmp", re.DOTALL)
 # A killed writer had the highest number then: only a few versions came after it.
 _RECENT = 100
+# Folders that are removed at a time where there are more: Linux may keep a thread waiting for
+# milliseconds for each. 2,000 versions took 8.9 s one by one, 0.9 s so.
+_REMOVALS = 8
 _REMOVED = re.compile(r"\.[0-9]+\.removed")
 
 
@@ -46,7 +51,7 @@ class FolderBackend:
         """As Backend says; none where there is no folder."""
         try:
             with self._open() as folder:
-                for version in _numbers(folder):
+                for version in _numbers(folder.entries()):
                     if version < below and (stamp := _stamp(folder, version)) is not None:
                         yield version, stamp
         except FileNotFoundError:
@@ -90,28 +95,20 @@ class FolderBackend:
         with self._made() as folder, _refusing(), locked(folder, ".lock", timeout):
             yield
 
-    def collect_garbage(self, thorough: bool) -> None:
+    def collect_garbage(self) -> None:
         """Remove versions without a manifest, and temporary files.
 
         The caller holds the lock, so that nobody writes them at this moment.
         """
         with self._open() as folder:
-            for entry in folder.entries():
-                if entry.is_dir(follow_symlinks=False):
-                    if _REMOVED.fullmatch(entry.name):
-                        folder.remove_tree(entry.name)
-                elif _TEMPORARY.fullmatch(entry.name):
-                    folder.remove(entry.name)
-            for version in _numbers(folder)[: None if thorough else _RECENT]:
-                if _stamp(folder, version) is None:
-                    folder.remove_tree(str(version))
+            _collect(folder, folder.entries(), recent=None)
 
     def claim(self, above: int) -> int:
         """Make the folder of the next version; mkdir fails for every other writer."""
         with self._open() as folder:
-            names = (entry.name for entry in folder.entries())
-            taken = [int(name) for name in names if VERSION.fullmatch(name)]
-            version = next_number(max(taken, default=0), above)
+            # Listed once: all that grows with the number of versions when one is published.
+            taken = _collect(folder, folder.entries(), recent=_RECENT)
+            version = next_number(taken, above)
             folder.make(str(version))
         return version
 
@@ -158,8 +155,7 @@ class FolderBackend:
                     folder.remove_tree(removed)
                 folder.rename(name, folder, removed)
             folder.sync()
-            for removed in renamed.values():
-                folder.remove_tree(removed)
+            _remove_trees(folder, [*renamed.values()])
 
     @contextmanager
     def _open(self, make: bool = False) -> Iterator[Directory]:
@@ -183,10 +179,53 @@ class FolderBackend:
                 yield files, file
 
 
-def _numbers(folder: Directory) -> list[int]:
+def _remove_trees(folder: Directory, names: Sequence[str]) -> None:
+    if len(names) <= _REMOVALS:
+        for name in names:
+            folder.remove_tree(name)
+        return
+    with futures.ThreadPoolExecutor(_REMOVALS) as pool:
+        list(pool.map(folder.remove_tree, names))
+
+
+def _collect(folder: Directory, entries: Sequence[DirEntry[str]], recent: int | None) -> int:
+    """Remove what killed writers left; return the highest number that is taken then, or 0.
+
+    Args:
+        folder: The model's folder.
+        entries: What is in it.
+        recent: How many of the highest numbers to look at, None for all.
+
+    """
+    for entry in [entry for entry in entries if entry.name.startswith(".")]:
+        if entry.is_dir(follow_symlinks=False):
+            if _REMOVED.fullmatch(entry.name):
+                folder.remove_tree(entry.name)
+        elif _TEMPORARY.fullmatch(entry.name):
+            folder.remove(entry.name)
+    names = [entry.name for entry in entries]
+    numbers = sorted(map(int, filter(VERSION.fullmatch, names)), reverse=True)
+    unfinished = {number for number in numbers[:recent] if _is_unfinished(folder, number)}
+    for number in unfinished:
+        folder.remove_tree(str(number))
+    return next((number for number in numbers if number not in unfinished), 0)
+
+
+def _is_unfinished(folder: Directory, version: int) -> bool:
+    if _stamp(folder, version) is not None:
+        return False
+    found = folder.stat(str(version))
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def _numbers(entries: Sequence[DirEntry[str]]) -> list[int]:
     """Return the numbers of the folders named like a version, the highest first."""
-    names = (e.name for e in folder.entries() if e.is_dir(follow_symlinks=False))
-    return sorted((int(name) for name in names if VERSION.fullmatch(name)), reverse=True)
+    numbers = [
+        int(entry.name)
+        for entry in entries
+        if VERSION.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+    ]
+    return sorted(numbers, reverse=True)
 
 
 def _stamp(folder: Directory, version: int) -> Hashable:

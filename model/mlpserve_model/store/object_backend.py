@@ -91,7 +91,7 @@ class ObjectBackend:
         finally:
             self._lease.free()
 
-    def collect_garbage(self, thorough: bool) -> None:
+    def collect_garbage(self) -> None:
         """Remove old claims that never became versions, and what was written under them.
 
         Their age is measured by the store's own clock, against the lock that was just taken. New
@@ -111,6 +111,7 @@ class ObjectBackend:
 
     def claim(self, above: int) -> int:
         """Create the claim of the next version; the put fails for every other writer."""
+        self.collect_garbage()
         numbers = (entry.name.partition("/")[0] for entry in self._objects.list())
         version = next_number(above, *(int(n) for n in numbers if VERSION.fullmatch(n)))
         time = datetime.now(UTC).isoformat(timespec="seconds")

@@ -35,7 +35,7 @@ from mlpserve_model.format.records import (
     actor,
     encode_aliases,
     encode_event,
-    recorded_digests,
+    highest_recorded,
 )
 from mlpserve_model.format.version_files import (
     model_files,
@@ -136,10 +136,8 @@ class Store(StoreReader):
     ) -> Manifest:
         draft = replace(draft, model=self.model)
         with self.lock(), translated(f"cannot publish to {self._backend}"):
-            self._backend.collect_garbage(thorough=False)
             # A number is given out once, even if its version has been removed.
-            known = max(recorded_digests(self._history()), default=0)
-            version = self._backend.claim(above=known)
+            version = self._backend.claim(above=highest_recorded(self._history()))
             try:
                 contents = contents_of(version)
                 infos = {
@@ -220,7 +218,7 @@ class Store(StoreReader):
             self._append([_event("prune", version, reason) for version in old])
             with translated(f"cannot remove versions of {self._backend}"):
                 self._backend.remove(old)
-                self._backend.collect_garbage(thorough=True)
+                self._backend.collect_garbage()
         return old
 
     def record(self, event: str, version: int | None, reason: str, **more: Any) -> None:

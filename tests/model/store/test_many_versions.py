@@ -78,3 +78,26 @@ def test_the_newest_version_is_found_without_a_look_at_the_others(
     calls.clear()
     assert next(iter(store.newest()))[0] == 600
     assert calls["stat"] == 1
+
+
+def test_many_versions_are_pruned_together(
+    store: Store, published: Manifest, publish: Publish, grow: Callable[[int], None]
+) -> None:
+    grow(60)
+    newest = publish().version
+    assert store.prune(1) == [*range(1, newest)]
+    assert store.versions() == [newest]
+    # Neither their folders nor what they are renamed to.
+    assert [path.name for path in store.folder.iterdir() if path.is_dir()] == [str(newest)]
+
+
+def test_links_and_folders_with_the_names_of_leftovers_stay(
+    store: Store, published: Manifest, publish: Publish
+) -> None:
+    (store.folder / ".7.removed").symlink_to(store.folder / "1")
+    (store.folder / ".model.npz.5.tmp").mkdir()
+    (store.folder / "9").write_text("not a version, but its number is taken")
+    assert publish().version == 10
+    assert store.versions() == [1, 10]
+    assert (store.folder / ".7.removed").is_symlink()
+    assert (store.folder / ".model.npz.5.tmp").is_dir()
