@@ -229,11 +229,9 @@ def _check_stream(instances: object, batch_size: object) -> None:
 
 def _request(rows: Rows, selector: Selector, known: KnownNames | None, receipts: bool) -> _Request:
     message = prediction_pb2.BatchPredictRequest(
-        instances=_messages.encode(rows),
-        model=selector,
-        receipts=receipts,
-        known_class_names=known.hash if known else None,
+        model=selector, receipts=receipts, known_class_names=known.hash if known else None
     )
+    _messages.encode_into(message.instances, rows)
     return _Request(rows, message, known)
 
 

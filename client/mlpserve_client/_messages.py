@@ -38,13 +38,23 @@ def encode(array: npt.NDArray[Any]) -> prediction_pb2.Tensor:
         InvalidInputError: the values do not fit the scale of their dtype.
 
     """
+    tensor = prediction_pb2.Tensor()
+    encode_into(tensor, array)
+    return tensor
+
+
+def encode_into(tensor: prediction_pb2.Tensor, array: npt.NDArray[Any]) -> None:
+    """Put numbers into an empty tensor of a message: assigned as a whole, it would be copied.
+
+    Raises:
+        InvalidInputError: as `encode` does.
+
+    """
     values = as_wire_values(array)
     raw = values.dtype == np.uint8
-    return prediction_pb2.Tensor(
-        dtype=prediction_pb2.DATA_TYPE_UINT8 if raw else prediction_pb2.DATA_TYPE_FLOAT32,
-        shape=values.shape,
-        data=values.tobytes(),
-    )
+    tensor.dtype = prediction_pb2.DATA_TYPE_UINT8 if raw else prediction_pb2.DATA_TYPE_FLOAT32
+    tensor.shape.extend(values.shape)
+    tensor.data = values.tobytes()
 
 
 def integer(value: object, name: str) -> int:

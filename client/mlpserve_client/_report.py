@@ -40,7 +40,7 @@ async def _message(calls: Calls, report: Report, timeout: float | None) -> feedb
         array = await calls.fitter(calls.selector(None, None, None), timeout).as_array(
             report.instance
         )
-        message.instance.CopyFrom(_messages.encode(array))
+        _messages.encode_into(message.instance, array)
     return message
 
 
