@@ -30,6 +30,7 @@ from mlpserve_trainer.corrections.batch import (
 )
 from mlpserve_trainer.corrections.collect import CorrectionSettings, collect
 from mlpserve_trainer.datasets import DataLocations, Dataset, load
+from mlpserve_trainer.datasets.scaling import listed_means
 from mlpserve_trainer.datasets.split import Split, split
 from mlpserve_trainer.evaluation.calibration import expected_calibration_error
 from mlpserve_trainer.evaluation.scores import Evaluation, accuracy, evaluate, report
@@ -58,8 +59,6 @@ __all__ = [
     "library_versions",
     "train",
 ]
-
-MAX_MEANS = 4096  # in a manifest, which holds at most 1 MiB
 
 logger = logging.getLogger(__name__)
 
@@ -292,9 +291,9 @@ def _draft(settings: TrainSettings, network: Network, data: Dataset, parts: Spli
 
 def _input_values(data: Dataset, parts: Split) -> InputValues:
     values = data.values()
-    if parts.scaling is None or len(parts.scaling.factor) > MAX_MEANS:
+    if parts.scaling is None:
         return values
-    return replace(values, means=tuple((-parts.scaling.offset / parts.scaling.factor).tolist()))
+    return replace(values, means=listed_means(-parts.scaling.offset / parts.scaling.factor))
 
 
 def _extra(settings: TrainSettings, data: Dataset) -> dict[str, Any]:

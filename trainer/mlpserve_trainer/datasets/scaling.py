@@ -10,7 +10,7 @@ from mlpserve_model import Layer, Weights
 from mlpserve_model.process.tables import plain
 from mlpserve_trainer.errors import DataError
 
-__all__ = ["Scaling", "column_name", "standardising", "weighted_standardising"]
+__all__ = ["Scaling", "column_name", "listed_means", "standardising", "weighted_standardising"]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -19,6 +19,7 @@ Doubles = npt.NDArray[np.float64]
 MAX_RATIO = 1e4
 # Below it, 1 / deviation is no weight in float32.
 MIN_DEVIATION = 1e-30
+MAX_MEANS = 4096  # in a manifest, which holds at most 1 MiB
 
 
 class Scaling(NamedTuple):
@@ -86,6 +87,11 @@ def weighted_standardising(rows: Doubles, weights: Doubles) -> Scaling:
     varies = (rows.max(axis=0) > rows.min(axis=0)) & (deviation > MIN_DEVIATION)
     factor = np.divide(1, deviation, out=np.zeros_like(deviation), where=varies)
     return Scaling(factor, -mean * factor)
+
+
+def listed_means(means: Doubles) -> tuple[float, ...]:
+    """Return the means of columns as a manifest lists them: none of very many."""
+    return tuple(means.tolist()) if len(means) <= MAX_MEANS else ()
 
 
 def column_name(columns: Sequence[str], index: int) -> str:
