@@ -24,7 +24,6 @@ from mlpserve_model import (
 from mlpserve_model.interchange.folding import Activation, Affine, Scale, Step, fold
 from mlpserve_model.interchange.imported import ImportedNetwork, Metadata, imported_network
 from mlpserve_trainer.datasets.dataset import known_labels, rows_digest
-from mlpserve_trainer.datasets.scaling import listed_means
 from mlpserve_trainer.datasets.split import Examples
 from mlpserve_trainer.errors import DataError, UsageError
 from mlpserve_trainer.estimator import MlpClassifier

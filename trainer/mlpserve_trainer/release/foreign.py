@@ -10,6 +10,7 @@ from mlpserve_model.process.tables import plain
 from mlpserve_trainer.datasets.csv_file import read_csv
 from mlpserve_trainer.datasets.dataset import known_labels, rows_digest
 from mlpserve_trainer.datasets.npz import find_npz, read_npz
+from mlpserve_trainer.datasets.scaling import listed_means
 from mlpserve_trainer.datasets.split import VALIDATION_SEED, Examples, Split, stratified
 from mlpserve_trainer.errors import DataError
 from mlpserve_trainer.evaluation.calibration import (
@@ -26,7 +27,6 @@ from mlpserve_trainer.report.html import HtmlReport
 
 __all__ = ["Published", "publish_foreign", "read_holdout"]
 
-MAX_MEANS = 4096  # in a manifest, which holds at most 1 MiB
 CALIBRATION_FRACTION = 0.2  # of the labelled rows; the others judge
 
 
@@ -144,5 +144,5 @@ def publish_foreign(
 def _input_values(labelled: Examples) -> InputValues:
     """Return what is known of real inputs: the labelled rows stand for the training rows."""
     rows = labelled.inputs.reshape(len(labelled), -1)
-    means = rows.mean(axis=0, dtype=np.float64).tolist() if rows.shape[1] <= MAX_MEANS else ()
-    return InputValues("real", float(rows.min()), float(rows.max()), tuple(means))
+    means = listed_means(rows.mean(axis=0, dtype=np.float64))
+    return InputValues("real", float(rows.min()), float(rows.max()), means)
