@@ -108,9 +108,13 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _document(decision: Decision) -> dict[str, object]:
-    more = {"action": decision.action, "more_labels": decision.more_labels}
-    left_out = {"left_out": decision.evidence.left_out}
-    return decision.facts() | more | left_out | {"reason": decision.reason}
+    return {
+        **decision.facts(),
+        "action": decision.action,
+        "more_labels": decision.more_labels,
+        "left_out": decision.evidence.left_out,
+        "reason": decision.reason,
+    }
 
 
 def _table(decisions: Sequence[Decision]) -> str:

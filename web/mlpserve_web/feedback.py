@@ -26,10 +26,11 @@ async def report(
     the report must not pass for a drawn one: another receipt is asked for until it is not of the
     audit. Where every answer is audited, the report is of the audit, too.
     """
-    for _ in range(_MAX_RECEIPTS):
-        answer = await client.predict(instance, version=version, receipt=True)
+    answer = await client.predict(instance, version=version, receipt=True)
+    for _ in range(_MAX_RECEIPTS - 1):
         if not answer.audit:
             break
+        answer = await client.predict(instance, version=version, receipt=True)
     result = await client.report(
         answer.receipt, class_name=class_name, right=right, instance=instance
     )

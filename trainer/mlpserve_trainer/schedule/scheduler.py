@@ -85,9 +85,8 @@ class Schedule:
         """Call something else at an interval, beside the runs; its failures are logged."""
         guard = Guard("judge", self._metrics.count_failure)
         self._scheduler.add_executor(ThreadPoolExecutor(1), "beside")
-        self._scheduler.add_job(
-            lambda: guard.run(act), IntervalTrigger(seconds=seconds), executor="beside"
-        )
+        interval = IntervalTrigger(seconds=max(1, round(seconds)))
+        self._scheduler.add_job(lambda: guard.run(act), interval, executor="beside")
 
     def run_forever(self, run_now: bool) -> int:
         """Run until SIGTERM or Ctrl-C; return the exit code.
