@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec
 
-__all__ = ["eventually", "wait_for"]
+__all__ = ["SECONDS", "eventually", "wait_for"]
 
 P = ParamSpec("P")
 

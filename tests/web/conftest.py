@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from mlpserve_client.testing import ModelServer, serve
+from tests.support.waiting import SECONDS
 
+# As long as everything else that a test waits for.
+expect.set_options(timeout=SECONDS * 1000)
 SHAPE = (3, 4)
 CHROMIUM = shutil.which("chromium")
 
