@@ -217,7 +217,8 @@ def test_the_metrics_are_by_model(new_store: NewStore, serve: Serve) -> None:
         return stubs.scrape()("mlpserve_predictions_total", model=name, version="1")
 
     eventually(lambda: (counted("digits"), counted("letters")) == (1, 2))
-    assert stubs.scrape()("mlpserve_models", state="answering") == 2
+    # Gauges are read once a second.
+    eventually(lambda: stubs.scrape()("mlpserve_models", state="answering") == 2)
 
 
 def test_an_empty_listing_takes_no_model_away(root: Path, new_store: NewStore) -> None:
