@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 
 from mlpserve.v1 import explanation_pb2, model_pb2, prediction_pb2
-from mlpserve_client import _answers, _messages
+from mlpserve_client import _answers, _descriptions, _messages
 from mlpserve_client._class_names import ClassNames
 from mlpserve_client._diagnosis import DeadlineDiagnosis
 from mlpserve_client._errors import (
@@ -136,15 +136,15 @@ class Calls:
         request = model_pb2.GetModelVersionRequest(model=selector)
         response = await self.call_with_retry(GET_MODEL, request, timeout)
         name = selector.name if selector else ""
-        return _answers.model_version(response.model_version, name)
+        return _descriptions.model_version(response.model_version, name)
 
     async def models(self, timeout: float | None = None) -> list[ModelVersion]:
         """Describe what every model answers with, by name."""
-        listed = _answers.Listed()
+        listed = _descriptions.Listed()
         while not listed.complete:
             request = model_pb2.ListModelsRequest(page_token=listed.next_token)
             page = await self.call_with_retry(LIST_MODELS, request, timeout)
-            listed.add(page.next_page_token, page.models, _answers.by_name)
+            listed.add(page.next_page_token, page.models, _descriptions.by_name)
         return listed.versions
 
     async def versions(
@@ -153,11 +153,11 @@ class Calls:
         """Describe every version of a model, newest first."""
         chosen = self.selector(None, None, model)
         name = chosen.name if chosen else ""
-        listed = _answers.Listed(name)
+        listed = _descriptions.Listed(name)
         while not listed.complete:
             request = model_pb2.ListModelVersionsRequest(page_token=listed.next_token, name=name)
             page = await self.call_with_retry(LIST_VERSIONS, request, timeout)
-            listed.add(page.next_page_token, page.model_versions, _answers.newest_first)
+            listed.add(page.next_page_token, page.model_versions, _descriptions.newest_first)
         return listed.versions
 
     async def health(self, live: bool = False, timeout: float | None = None) -> bool:

@@ -21,7 +21,7 @@ from mlpserve_client import (
     MlpserveError,
     OverloadedError,
     ServerError,
-    _answers,
+    _descriptions,
 )
 from tests.support.client import Driven
 
@@ -294,7 +294,7 @@ def test_an_explanation_of_another_label_is_refused(server: Hostile, client: Cli
 def test_a_list_that_fills_the_memory_is_refused(
     server: Hostile, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_answers, "_MAX_LISTED_BYTES", 10 << 20)
+    monkeypatch.setattr(_descriptions, "_MAX_LISTED_BYTES", 10 << 20)
     numbers = count(2**60, -1)
 
     def answer(request: bytes, context: grpc.ServicerContext) -> Any:
