@@ -49,7 +49,7 @@ RUN pip uninstall --quiet --yes --root-user-action ignore pip \
     && rm -r /usr/local/lib/python3*/ensurepip \
     && useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin mlpserve \
     && install --directory --owner mlpserve --group mlpserve \
-        /models /cache /corrections /certificates /authority
+        /models /cache /corrections /certificates /authority /feedback /keys
 
 # One layer, since files removed in a later layer would still take space, 10 MB here.
 FROM scratch AS runtime

@@ -6,6 +6,7 @@ called anytime-valid may be computed after every new row and acted on at any of 
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -132,6 +133,7 @@ def chi_squared_tail(statistic: float, degrees: int) -> float:
     return min(tail, 1.0)
 
 
+@lru_cache(maxsize=1024)  # one of a server is computed again and again, for the same few bins
 def chi_squared_quantile(alpha: float, degrees: int) -> float:
     """Return the statistic that chi-squared exceeds with probability `alpha`."""
     high = 1.0
