@@ -18,10 +18,10 @@ from mlpserve_trainer import feedback_command, import_command, judge_command
 from mlpserve_trainer.datasets import DATASETS, DataLocations
 from mlpserve_trainer.datasets.idx import has_images
 from mlpserve_trainer.errors import TrainerError, UsageError
+from mlpserve_trainer.feedback_flags import add_feedback
 from mlpserve_trainer.fitting.progress import Watch, log_epochs, show_bar
 from mlpserve_trainer.flags import (
     add_cache,
-    add_feedback,
     add_places,
     add_schedule_flags,
     add_train_flags,

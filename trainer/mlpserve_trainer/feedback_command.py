@@ -24,7 +24,7 @@ from mlpserve_trainer.corrections.quarantine import (
 )
 from mlpserve_trainer.corrections.reviews import ACCEPTED, NO_SOURCE, REJECTED, Reviews
 from mlpserve_trainer.errors import UsageError
-from mlpserve_trainer.flags import (
+from mlpserve_trainer.feedback_flags import (
     add_correction_flags,
     add_feedback,
     add_receipt_keys,

@@ -1,42 +1,36 @@
 """The flags of a training, and the settings that they give."""
 
 import argparse
-import re
 import shlex
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from mlpserve_model import CHALLENGER, CHAMPION
-from mlpserve_model.evidence.receipts import ReceiptKeys, read_keys
-from mlpserve_model.process.arguments import SettingsParser, between, location
+from mlpserve_model.process.arguments import SettingsParser, between, duration, location
 from mlpserve_model.process.folders import cache_folder
-from mlpserve_model.store.atomic_files import UnusableFile
-from mlpserve_model.store.location import Location
 from mlpserve_trainer.corrections.collect import CorrectionSettings
 from mlpserve_trainer.datasets import DataLocations
 from mlpserve_trainer.datasets.sources import check_used
 from mlpserve_trainer.errors import UsageError
-from mlpserve_trainer.judge.judge import JudgeSettings
+from mlpserve_trainer.feedback_flags import (
+    add_correction_flags,
+    add_feedback,
+    add_judge_flags,
+    add_receipt_keys,
+    correction_settings,
+)
 from mlpserve_trainer.recipe import load_recipe, recipe_keys
 from mlpserve_trainer.release.gate import Rules
 from mlpserve_trainer.training import TrainSettings
 
 __all__ = [
     "add_cache",
-    "add_correction_flags",
-    "add_feedback",
     "add_gate_flags",
-    "add_judge_flags",
     "add_places",
-    "add_receipt_keys",
     "add_schedule_flags",
     "add_train_flags",
-    "correction_settings",
-    "duration",
     "flag",
     "gate_rules",
-    "receipt_keys",
     "schedule_settings",
     "store_flags",
     "train_settings",
@@ -44,9 +38,6 @@ __all__ = [
 
 DAY = 86400
 WITH_MOMENTUM = ("sgd", "nesterov")
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": DAY}
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 
 
 def add_train_flags(parser: SettingsParser) -> None:
@@ -173,95 +164,6 @@ def add_schedule_flags(parser: SettingsParser) -> None:
     parser.add_argument(
         "--health-listen", help="HOST:PORT that answers GET /healthz and GET /metrics"
     )
-
-
-def duration(low: float, high: float) -> Callable[[str], float]:
-    """Return a parser of durations from `low` to `high` seconds, such as 90s, 5m, 6h or 1d."""
-
-    def seconds(text: str) -> float:
-        """Return the seconds of 90s, 5m, 6h or 1d."""
-        match = _DURATION.fullmatch(text)
-        if not match:
-            raise argparse.ArgumentTypeError(
-                f"invalid duration {text!r}: expected 90s, 5m, 6h or 1d"
-            )
-        if not match[2] and float(match[1]):
-            raise argparse.ArgumentTypeError(
-                f"{text} has no unit: expected {text}s, {text}m, {text}h or {text}d"
-            )
-        value = float(match[1]) * UNITS[match[2]]
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(
-                f"{text} is not a duration from {low:g}s to {high / DAY:g}d"
-            )
-        return value
-
-    vars(seconds)["accepts"] = f"{low:g}s to {high / DAY:g}d"  # for the reference
-    return seconds
-
-
-def add_correction_flags(parser: SettingsParser) -> None:
-    """Add the flags that say which reports are corrections."""
-    parser.add_argument(
-        "--auto-accept",
-        type=between(2, 1000, int),
-        help="accept corrections of a row without a review if so many sources agree on it",
-    )
-    parser.add_argument(
-        "--quota",
-        type=between(1, 10**6, int),
-        default=CorrectionSettings.quota,
-        help="reports of one source and day that wait for a review; further ones do not",
-    )
-
-
-def correction_settings(options: argparse.Namespace, place: Location) -> CorrectionSettings:
-    """Return which corrections are used; raises UsageError for unusable keys."""
-    return CorrectionSettings(
-        place=place,
-        auto_accept=options.auto_accept,
-        quota=options.quota,
-        share=getattr(options, "max_corrections", CorrectionSettings.share),
-        keys=receipt_keys(options),
-    )
-
-
-def add_feedback(parser: SettingsParser, text: str) -> None:
-    """Add the flag for the place of reports."""
-    parser.add_argument("--feedback", type=location, help=text)
-
-
-def add_judge_flags(parser: SettingsParser) -> None:
-    """Add the flags that say how the judge decides."""
-    parser.add_argument(
-        "--alpha",
-        type=between(1e-9, 0.5),
-        default=JudgeSettings.alpha,
-        help="probability of acting on a challenger or a new champion for no reason",
-    )
-    parser.add_argument(
-        "--probation",
-        type=duration(0, 366 * DAY),
-        default="7d",
-        help="time for which a new champion is compared with the one before it; 0s for none",
-    )
-
-
-def add_receipt_keys(parser: SettingsParser) -> None:
-    """Add the flag for the keys of receipts."""
-    parser.add_argument(
-        "--receipt-keys",
-        type=Path,
-        help="file of the servers' receipt keys, to verify the receipt of every report again",
-    )
-
-
-def receipt_keys(options: argparse.Namespace) -> ReceiptKeys | None:
-    """Return the keys of receipts, if they are given; raises UsageError for unusable ones."""
-    try:
-        return None if options.receipt_keys is None else read_keys(options.receipt_keys)
-    except UnusableFile as error:
-        raise UsageError(f"--receipt-keys: {error}") from error
 
 
 def add_places(parser: SettingsParser) -> None:

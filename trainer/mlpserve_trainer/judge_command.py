@@ -8,16 +8,15 @@ from collections.abc import Sequence
 
 from mlpserve_model import Store
 from mlpserve_model.evidence.records import FeedbackPlace
-from mlpserve_model.process.arguments import SettingsParser
+from mlpserve_model.process.arguments import SettingsParser, duration
 from mlpserve_model.process.follower import Guard
 from mlpserve_model.process.log import set_up
 from mlpserve_model.process.tables import table
 from mlpserve_trainer.errors import UsageError
-from mlpserve_trainer.flags import (
+from mlpserve_trainer.feedback_flags import (
     add_feedback,
     add_judge_flags,
     add_receipt_keys,
-    duration,
     receipt_keys,
 )
 from mlpserve_trainer.judge.decision import Decision

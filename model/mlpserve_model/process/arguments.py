@@ -8,8 +8,9 @@ import argparse
 import dataclasses
 import difflib
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "SettingsParser",
     "StoreSettings",
     "between",
+    "duration",
     "location",
     "setting",
     "variable_of",
@@ -35,6 +37,9 @@ __all__ = [
 
 PREFIX = "MLPSERVE_"
 MAX_VERSION = 10**18 - 1  # its folder has a name of 18 digits
+_DAY = 86400
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": _DAY}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 _TRUE, _FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
 
 
@@ -242,6 +247,31 @@ def between(low: float, high: float, kind: type[int] | type[float] = float) -> A
     number.__name__ = kind.__name__  # argparse puts it into its message
     vars(number)["accepts"] = f"{_shown(low)} to {_shown(high)}"  # for the reference
     return number
+
+
+def duration(low: float, high: float) -> Callable[[str], float]:
+    """Return a parser of durations from `low` to `high` seconds, such as 90s, 5m, 6h or 1d."""
+
+    def seconds(text: str) -> float:
+        """Return the seconds of 90s, 5m, 6h or 1d."""
+        match = _DURATION.fullmatch(text)
+        if not match:
+            raise argparse.ArgumentTypeError(
+                f"invalid duration {text!r}: expected 90s, 5m, 6h or 1d"
+            )
+        if not match[2] and float(match[1]):
+            raise argparse.ArgumentTypeError(
+                f"{text} has no unit: expected {text}s, {text}m, {text}h or {text}d"
+            )
+        value = float(match[1]) * _UNITS[match[2]]
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(
+                f"{text} is not a duration from {low:g}s to {high / _DAY:g}d"
+            )
+        return value
+
+    vars(seconds)["accepts"] = f"{low:g}s to {high / _DAY:g}d"  # for the reference
+    return seconds
 
 
 def _shown(bound: float) -> str:

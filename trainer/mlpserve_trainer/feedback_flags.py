@@ -1,0 +1,87 @@
+"""The flags of what callers report: where it is, and which of it is evidence or a correction."""
+
+import argparse
+from pathlib import Path
+
+from mlpserve_model.evidence.receipts import ReceiptKeys, read_keys
+from mlpserve_model.process.arguments import SettingsParser, between, duration, location
+from mlpserve_model.store.atomic_files import UnusableFile
+from mlpserve_model.store.location import Location
+from mlpserve_trainer.corrections.collect import CorrectionSettings
+from mlpserve_trainer.errors import UsageError
+from mlpserve_trainer.judge.judge import JudgeSettings
+
+__all__ = [
+    "add_correction_flags",
+    "add_feedback",
+    "add_judge_flags",
+    "add_receipt_keys",
+    "correction_settings",
+    "receipt_keys",
+]
+
+DAY = 86400
+
+
+def add_correction_flags(parser: SettingsParser) -> None:
+    """Add the flags that say which reports are corrections."""
+    parser.add_argument(
+        "--auto-accept",
+        type=between(2, 1000, int),
+        help="accept corrections of a row without a review if so many sources agree on it",
+    )
+    parser.add_argument(
+        "--quota",
+        type=between(1, 10**6, int),
+        default=CorrectionSettings.quota,
+        help="reports of one source and day that wait for a review; further ones do not",
+    )
+
+
+def correction_settings(options: argparse.Namespace, place: Location) -> CorrectionSettings:
+    """Return which corrections are used; raises UsageError for unusable keys."""
+    return CorrectionSettings(
+        place=place,
+        auto_accept=options.auto_accept,
+        quota=options.quota,
+        share=getattr(options, "max_corrections", CorrectionSettings.share),
+        keys=receipt_keys(options),
+    )
+
+
+def add_feedback(parser: SettingsParser, text: str) -> None:
+    """Add the flag for the place of reports."""
+    parser.add_argument("--feedback", type=location, help=text)
+
+
+def add_judge_flags(parser: SettingsParser) -> None:
+    """Add the flags that say how the judge decides."""
+    parser.add_argument(
+        "--alpha",
+        type=between(1e-9, 0.5),
+        default=JudgeSettings.alpha,
+        help="probability of acting on a challenger or a new champion for no reason",
+    )
+    parser.add_argument(
+        "--probation",
+        type=duration(0, 366 * DAY),
+        default="7d",
+        help="time for which a new champion is compared with the one before it; 0s for none",
+    )
+
+
+def add_receipt_keys(parser: SettingsParser) -> None:
+    """Add the flag for the keys of receipts."""
+    parser.add_argument(
+        "--receipt-keys",
+        type=Path,
+        help="file of the servers' receipt keys, to verify the receipt of every report again",
+    )
+
+
+def receipt_keys(options: argparse.Namespace) -> ReceiptKeys | None:
+    """Return the keys of receipts, if they are given; raises UsageError for unusable ones."""
+    try:
+        return None if options.receipt_keys is None else read_keys(options.receipt_keys)
+    except UnusableFile as error:
+        raise UsageError(f"--receipt-keys: {error}") from error
