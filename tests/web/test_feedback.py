@@ -120,12 +120,13 @@ def test_what_says_nothing_is_refused(
 
 
 def test_live_accuracy_and_drift_are_summed_over_servers() -> None:
-    def reports(answer: str, kind: str, value: float) -> Sample:
-        labels = {"version": "7", "kind": kind, "answer": answer}
+    def reports(answer: str, kind: str, value: float, model: str = "mnist") -> Sample:
+        labels = {"model": model, "version": "7", "kind": kind, "answer": answer}
         return Sample("mlpserve_reports_total", labels, value)
 
     def drift(signal: str, value: float) -> Sample:
-        return Sample("mlpserve_drift_p_value", {"version": "7", "signal": signal}, value)
+        labels = {"model": "mnist", "version": "7", "signal": signal}
+        return Sample("mlpserve_drift_p_value", labels, value)
 
     found = summary(
         [
@@ -133,15 +134,18 @@ def test_live_accuracy_and_drift_are_summed_over_servers() -> None:
             reports("right", "audit", 46),
             reports("wrong", "audit", 4),
             reports("wrong", "volunteered", 900),
+            reports("wrong", "audit", 1, model="letters"),
             drift("energy", 0.5),
             drift("energy", 1e-9),
             drift("predicted", 1e-3),
         ]
     )
     low, high = confidence_sequence(96, 100)
-    expected = {"version": "7", "right": 96, "rows": 100, "low": low, "high": high}
-    assert found["audits"] == [expected]
-    assert found["drifts"] == [{"version": "7", "signals": ["energy"]}]
+    version = {"model": "mnist", "version": "7"}
+    digits, letters = found["audits"]
+    assert digits == version | {"right": 96, "rows": 100, "low": low, "high": high}
+    assert (letters["model"], letters["rows"]) == ("letters", 1)
+    assert found["drifts"] == [version | {"signals": ["energy"]}]
 
 
 @needs_chromium

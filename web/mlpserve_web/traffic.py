@@ -3,9 +3,9 @@
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -22,6 +22,13 @@ _TIMEOUT = 2.0  # seconds for one page of metrics
 _MAX_BYTES = 16 << 20
 # As the alert has it: many looks a day, each at four signals.
 DRIFT_P = 1e-6
+
+
+class _Version(NamedTuple):
+    """A version, by the labels of a metric."""
+
+    model: str
+    version: str
 
 
 async def read_traffic(addresses: Sequence[str]) -> dict[str, Any]:
@@ -47,9 +54,9 @@ def summary(samples: Iterable[Sample]) -> dict[str, Any]:
     calls: Counter[str] = Counter()
     durations: Counter[float] = Counter()
     classes: Counter[str] = Counter()
-    shadows: dict[str, Counter[str]] = {}
-    audited: dict[str, Counter[str]] = {}
-    drifts: dict[str, dict[str, float]] = {}
+    shadows: dict[_Version, Counter[str]] = {}
+    audited: dict[_Version, Counter[str]] = {}
+    drifts: dict[_Version, dict[str, float]] = {}
     for sample in samples:
         labels = sample.labels
         match sample.name:
@@ -61,13 +68,13 @@ def summary(samples: Iterable[Sample]) -> dict[str, Any]:
             case "mlpserve_predictions_total":
                 classes[labels["class"]] += int(sample.value)
             case "mlpserve_shadow_rows_total":
-                rows = shadows.setdefault(labels["version"], Counter())
+                rows = shadows.setdefault(_version(labels), Counter())
                 rows[labels["result"]] += int(sample.value)
             case "mlpserve_reports_total" if labels["kind"] == "audit":
-                answers = audited.setdefault(labels["version"], Counter())
+                answers = audited.setdefault(_version(labels), Counter())
                 answers[labels["answer"]] += int(sample.value)
             case "mlpserve_drift_p_value":
-                least = drifts.setdefault(labels["version"], {})
+                least = drifts.setdefault(_version(labels), {})
                 signal = labels["signal"]
                 least[signal] = min(sample.value, least.get(signal, 1.0))
     bounds = sorted(durations)
@@ -78,22 +85,26 @@ def summary(samples: Iterable[Sample]) -> dict[str, Any]:
         "seconds": {"bounds": bounds[:-1], "counts": [durations[bound] for bound in bounds]},
         "classes": [{"name": name, "rows": rows} for name, rows in classes.most_common(10)],
         "shadows": [
-            {"version": version, "agreed": rows["agreed"], "differed": rows["differed"]}
+            version._asdict() | {"agreed": rows["agreed"], "differed": rows["differed"]}
             for version, rows in shadows.items()
         ],
         "audits": [_audit(version, answers) for version, answers in audited.items()],
         "drifts": [
-            {"version": version, "signals": [s for s, p in least.items() if p < DRIFT_P]}
+            version._asdict() | {"signals": [s for s, p in least.items() if p < DRIFT_P]}
             for version, least in drifts.items()
         ],
     }
 
 
-def _audit(version: str, answers: Counter[str]) -> dict[str, Any]:
+def _audit(version: _Version, answers: Counter[str]) -> dict[str, Any]:
     """Return the accuracy among audited reports, with bounds that hold at every look."""
     right, rows = answers["right"], answers.total()
     low, high = confidence_sequence(right, rows)
-    return {"version": version, "right": right, "rows": rows, "low": low, "high": high}
+    return version._asdict() | {"right": right, "rows": rows, "low": low, "high": high}
+
+
+def _version(labels: Mapping[str, str]) -> _Version:
+    return _Version(labels.get("model", ""), labels["version"])  # older servers name no model
 
 
 def replicas(address: str) -> list[str]:

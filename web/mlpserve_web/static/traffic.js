@@ -78,16 +78,19 @@ function showClasses(classes) {
   at("traffic-classes").replaceChildren(...sorted.map(({ name, rows }) => bar(name, rows / all, rows.toLocaleString("en"))));
 }
 
-function shadow({ version, agreed, differed }) {
+/** What a sentence begins with: several models may have the same numbers. */
+const named = ({ model, version }) => (model ? `${model} version ${version}` : `Version ${version}`);
+
+function shadow({ agreed, differed, ...of }) {
   const rows = agreed + differed;
-  return made("li", `Version ${version} in the shadow agrees on ${percent(agreed / rows)} of ${rows.toLocaleString("en")} rows.`);
+  return made("li", `${named(of)} in the shadow agrees on ${percent(agreed / rows)} of ${rows.toLocaleString("en")} rows.`);
 }
 
-function audit({ version, right, rows, low, high }) {
-  return made("li", `Version ${version}: ${percent(right / rows)} of ${rows.toLocaleString("en")} audited answers were right, so ${percent(low)} to ${percent(high)} are.`);
+function audit({ right, rows, low, high, ...of }) {
+  return made("li", `${named(of)}: ${percent(right / rows)} of ${rows.toLocaleString("en")} audited answers were right, so ${percent(low)} to ${percent(high)} are.`);
 }
 
-function drift({ version, signals }) {
-  if (!signals.length) return made("li", `Inputs look like the holdout of version ${version}.`);
-  return made("li", `Inputs no longer look like the holdout of version ${version}: ${signals.join(", ").replaceAll("_", " ")}.`);
+function drift({ signals, ...of }) {
+  if (!signals.length) return made("li", `Inputs look like the holdout of ${named(of)}.`);
+  return made("li", `Inputs no longer look like the holdout of ${named(of)}: ${signals.join(", ").replaceAll("_", " ")}.`);
 }
