@@ -199,17 +199,22 @@ class FeedbackDesk:
         """Write some reports at once and return how many were new."""
         writes = [self._pool.submit(self._place.record, record) for record in records]
         futures.wait(writes)
-        recorded = 0
-        try:
-            for record, write in zip(records, writes, strict=True):
-                if write.result():
-                    recorded += 1
-                    self._count(record)
-                else:
-                    self._observer.count(_KNOWN)
-        except StoreError as error:
-            log.error("cannot keep reports", extra={"reason": str(error)})
-            raise NotReady("reports cannot be kept at the moment: send them again later") from error
+        recorded, failure = 0, None
+        for record, write in zip(records, writes, strict=True):
+            try:
+                is_new = write.result()
+            except StoreError as error:
+                failure = error  # the others are kept all the same
+                continue
+            if is_new:
+                recorded += 1
+                self._count(record)
+            else:
+                self._observer.count(_KNOWN)
+        if failure is not None:
+            log.error("cannot keep reports", extra={"reason": str(failure)})
+            message = "reports cannot be kept at the moment: send them again later"
+            raise NotReady(message) from failure
         return recorded
 
     def _count(self, record: ReportRecord) -> None:

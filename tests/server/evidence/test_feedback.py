@@ -389,7 +389,7 @@ def test_a_full_disk_is_said_and_a_retry_finishes_what_it_cut_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     publish()
-    stubs = start()
+    stubs = start(metrics_listen="127.0.0.1:0")
     reports = request(*(fb.Report(receipt=r, right=True) for r in receipts(stubs, 30)))
     link, links = os.link, []
 
@@ -408,6 +408,7 @@ def test_a_full_disk_is_said_and_a_retry_finishes_what_it_cut_off(
     answer = stubs.feedback.Report(reports)
     assert (answer.recorded, answer.known) == (19, 11)
     assert len(kept(place)) == 30
+    eventually(lambda: stubs.scrape()("mlpserve_reports_total") == 30)
 
 
 def test_a_killed_server_has_kept_each_report_or_has_not(
