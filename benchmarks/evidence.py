@@ -30,7 +30,7 @@ from mlpserve_trainer import TrainSettings, load_recipe, train
 from mlpserve_trainer.datasets import DataLocations, load
 
 RESULTS = Path(__file__).parent / "results" / "evidence.json"
-LIVES, DAYS, RUNS, REPORTS = 2000, 40, 50, 100_000
+LIVES, DAYS, RUNS, REPORTS = 2000, 30, 30, 100_000
 
 Section = Callable[[argparse.Namespace, Path], dict[str, Any]]
 

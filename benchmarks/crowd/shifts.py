@@ -1,7 +1,7 @@
 """Drift on MNIST's test images: false alarms without any, and rows until five shifts are noticed.
 
-One half of the test images makes the reference, the other half is what callers send, resampled. The
-alarm is that of deploy/prometheus/rules.yml.
+The test images are the population: the reference is drawn from them, and so is what callers send,
+both with replacement. The alarm is that of deploy/prometheus/rules.yml.
 """
 
 from collections.abc import Callable, Mapping
@@ -65,12 +65,12 @@ SHIFTS: Mapping[str, Callable[[Images, Labels], Images]] = {
 
 
 def false_alarms(model: StoredModel, images: Images, labels: Labels, days: int) -> dict[str, Any]:
-    """Return how many days without drift had an alarm, each with halves of its own."""
-    alarms, lowest = 0, 1.0
+    """Return how many days without drift had an alarm, each with a reference of its own."""
+    alarms, lowest, own = 0, 1.0, _signals(model, images)
     for day in range(days):
         rng = np.random.default_rng(day)
-        reference, live = _halves(model, images, labels, rng)
-        bins = _bins(reference, _signals(model, images[live]))
+        reference = _reference(model, images, labels, rng)
+        bins = _bins(reference, own)
         steps = _sampled(bins, rng, STEPS_A_DAY)
         p = _p_values(reference, steps).min()
         alarms += bool(p < P)
@@ -82,14 +82,13 @@ def rows_until_alarm(
     model: StoredModel, images: Images, labels: Labels, runs: int
 ) -> dict[str, dict[str, float]]:
     """Return the rows after a shift until the alarm: median and 90 % over the runs."""
-    found = {}
+    found, own = {}, _signals(model, images)
     for name, shift in SHIFTS.items():
-        rows = []
+        rows, other = [], _signals(model, shift(images, labels))
         for run in range(runs):
             rng = np.random.default_rng(run)
-            reference, live = _halves(model, images, labels, rng)
-            before = _bins(reference, _signals(model, images[live]))
-            after = _bins(reference, _signals(model, shift(images[live], labels[live])))
+            reference = _reference(model, images, labels, rng)
+            before, after = _bins(reference, own), _bins(reference, other)
             quiet, shifted = _sampled(before, rng, WINDOW // STEP), _sampled(after, rng, 200)
             p = _p_values(reference, np.concatenate([quiet, shifted]))[1:]
             rows.append(STEP * (int((p < P).argmax()) + 1) if (p < P).any() else np.inf)
@@ -97,12 +96,12 @@ def rows_until_alarm(
     return found
 
 
-def _halves(
+def _reference(
     model: StoredModel, images: Images, labels: Labels, rng: np.random.Generator
-) -> tuple[Reference, npt.NDArray[np.intp]]:
-    order = rng.permutation(len(images))
-    half, live = order[: len(order) // 2], order[len(order) // 2 :]
-    return Reference.of(_signals(model, images[half]), labels[half], 10), live
+) -> Reference:
+    """Return the reference of a holdout of as many images, drawn with replacement."""
+    rows = rng.integers(0, len(images), len(images))
+    return Reference.of(_signals(model, images[rows]), labels[rows], 10)
 
 
 def _signals(model: StoredModel, images: Images) -> Signals:
