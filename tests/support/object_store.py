@@ -24,6 +24,8 @@ from tests.support import publishing
 DRAFT = replace(publishing.DRAFT, model="tiny")
 REGION = "us-east-1"
 
+MOTO = Path(sys.executable).with_name("moto_server")
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -162,7 +164,7 @@ class PublishTo(Protocol):
 @pytest.fixture(scope="session")
 def moto() -> Iterator[int]:
     """The port of moto's S3, a process of its own."""
-    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", "0"]
+    command = [str(MOTO), "-H", "127.0.0.1", "-p", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         port = next(

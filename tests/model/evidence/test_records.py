@@ -19,6 +19,7 @@ from mlpserve_model.evidence.records import (
     decode_report,
     encode_report,
 )
+from tests.support.object_store import MOTO
 
 NOON = int(datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp())
 
@@ -43,7 +44,12 @@ def report(serial: int = 0, answered_at: int = NOON, **more: Any) -> ReportRecor
     return ReportRecord(**fields | more)
 
 
-@pytest.fixture(params=["folder", "bucket"])
+BUCKET = pytest.param(
+    "bucket", marks=pytest.mark.skipif(not MOTO.exists(), reason="moto is not installed")
+)
+
+
+@pytest.fixture(params=["folder", BUCKET])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> FeedbackPlace:
     if request.param == "folder":
         return FeedbackPlace(tmp_path / "feedback")

@@ -3,6 +3,7 @@
 import gzip
 import zlib
 
+import grpc
 import pytest
 
 from mlpserve.v1 import prediction_pb2 as pb
@@ -11,6 +12,10 @@ from tests.support.raw_http2 import RawConnection, frame
 from tests.support.server import Run
 
 OK, CANCELLED, EXCEEDED, INTERNAL = 0, 1, 4, 13
+# A message that is said to be compressed by no encoding: INTERNAL by the specification. The oldest
+# grpcio takes it as it is.
+OLD = tuple(map(int, grpc.__version__.split(".")[:2])) < (1, 85)
+FLAGGED = {OK, INTERNAL} if OLD else {INTERNAL}
 SINGLE = pb.PredictRequest(
     instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
 ).SerializeToString()
@@ -42,8 +47,8 @@ def compressed(data: bytes) -> list[tuple[str | None, bytes, set[int]]]:
         ("deflate", frame(zlib.compress(data), compressed=True), {OK}),
         ("gzip", frame(data), {OK}),
         ("gzip", frame(data, compressed=True), broken),
-        ("identity", frame(data, compressed=True), {INTERNAL}),
-        (None, frame(data, compressed=True), {INTERNAL}),
+        ("identity", frame(data, compressed=True), FLAGGED),
+        (None, frame(data, compressed=True), FLAGGED),
         ("zstd", frame(data), {INTERNAL}),
     ]
 
