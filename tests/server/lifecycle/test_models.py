@@ -48,7 +48,17 @@ def predict_request(name: str = "", **selector: int | str) -> prediction_pb2.Pre
 
 
 def served_by(stubs: Stubs, name: str) -> Callable[[], bool]:
-    return lambda: stubs.serving(f"{READINESS}/{name}")
+    """Whether health says so; a model that is not found yet has no service."""
+
+    def serving() -> bool:
+        try:
+            return stubs.serving(f"{READINESS}/{name}")
+        except grpc.RpcError as error:
+            if error.code() != NOT_FOUND:
+                raise
+            return False
+
+    return serving
 
 
 def models_following(root: Path, *patterns: str) -> Models:
