@@ -87,7 +87,9 @@ def test_a_number_that_is_used_again_answers_with_the_weights_in_the_store(
 
     def answered() -> set[str]:
         calls = [PredictionServiceStub(c).Predict.future(REQUEST, timeout=10) for c in channels]
-        return {call.result().model.digest for call in calls}
+        # With so little memory a worker that is busy may refuse one.
+        is_ok = grpc.StatusCode.OK
+        return {c.result().model.digest if c.code() is is_ok else str(c.code()) for c in calls}
 
     assert new != old
     eventually(lambda: answered() == {new})
