@@ -4,7 +4,7 @@
 
 Both train the same network (one hidden layer of 100, ReLU) with Adam at a constant rate of 0.001
 for 100 epochs of batches of 200, without weight decay, after the same StandardScaler. The third
-column is our estimator as it comes, without a scaler. Each seed splits the data anew, for all
+column is our estimator as it comes, without a scaler. Each seed splits the data again, for all
 alike, and the estimators take turns. Seconds are those of `fit` alone, with one BLAS thread each.
 """
 

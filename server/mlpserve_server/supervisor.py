@@ -110,7 +110,7 @@ class _Worker:
     def ask_to_stop(self) -> None:
         """Ask the process to drain and stop.
 
-        Not by a signal: whoever sent ours may have sent one to the workers too, as systemd does,
+        Not by a signal: the sender of ours may have sent one to the workers too, as systemd does,
         and a second one ends a process at once.
         """
         if self._process is not None and self._line:

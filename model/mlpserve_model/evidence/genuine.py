@@ -1,4 +1,4 @@
-"""Whether a record is what its receipt says; for whoever has the keys."""
+"""Whether a record is what its receipt says; it needs the keys."""
 
 import numpy as np
 from numpy.typing import NDArray

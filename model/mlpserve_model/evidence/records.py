@@ -78,7 +78,7 @@ class ReportRecord:
         note: free text, which may be hostile.
         instance: the instance as the network took it, float32 in the model's input shape; None
             if it was not sent.
-        receipt: the whole receipt, in hex, for whoever has the keys.
+        receipt: the whole receipt, in hex, to be verified with the keys.
 
     """
 

@@ -139,7 +139,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda d: d["input"].update(values={"kind": "real", "low": 0, "high": 1, "means": ["a"]}),
         "input.values.means is 'a', expected a finite number",
     ),
-    "means that are no list": (
+    "means that are not a list": (
         lambda d: d["input"].update(values={"kind": "real", "low": 0, "high": 1, "means": 4}),
         "input.values.means is 4, expected a list",
     ),

@@ -109,7 +109,7 @@ def test_one_row_of_five_goes_into_the_live_holdout_by_its_hash(stripes: Dataset
     batch = choose(accepted(reports), stripes, 1)
     assert len(batch.training) + len(batch.live) == 200
     assert 25 <= len(batch.live) <= 60
-    # Whoever reports it, and whatever else there is.
+    # Whatever its source, and whatever else there is.
     again = [correction(image(i), "abc"[i % 3], source="cc") for i in range(100)]
     live = {c.instance.tobytes() for c in choose(accepted(again), stripes, 1).live}
     assert live == {c.instance.tobytes() for c in batch.live} & {
