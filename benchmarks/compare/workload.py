@@ -20,8 +20,8 @@ from mlpserve_model import (
     initialise,
     scale_pixels,
 )
-from mlpserve_model.evidence.reference import REFERENCE_FILE, Reference, signals
 from mlpserve_model.nn.network import logits
+from mlpserve_model.store.evidence.reference import REFERENCE_FILE, Reference, signals
 
 __all__ = ["BATCH_ROWS", "NETWORK", "Workload", "challenge", "make", "publish_small"]
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from mlpserve_model import Store, StoredModel
-from mlpserve_model.evidence.records import FeedbackPlace, ReportRecord
+from mlpserve_model.store.evidence.records import FeedbackPlace, ReportRecord
 from mlpserve_trainer import Outcome, Rules, TrainSettings, load_recipe, train
 from mlpserve_trainer.corrections.collect import CorrectionSettings
 from mlpserve_trainer.corrections.reviews import ACCEPTED, Reviews

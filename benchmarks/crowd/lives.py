@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model.evidence.statistics import confidence_sequence, log_e_value, wilson_interval
+from mlpserve_model.store.evidence.statistics import (
+    confidence_sequence,
+    log_e_value,
+    wilson_interval,
+)
 
 __all__ = ["coverage", "pairs"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlpserve_model import CHALLENGER, CHAMPION, Network, Signature, Store
-from mlpserve_model.evidence.records import FeedbackPlace, encode_report
+from mlpserve_model.store.evidence.records import FeedbackPlace, encode_report
 from mlpserve_trainer.corrections.collect import CorrectionSettings, collect
 from mlpserve_trainer.judge.judge import Judge, JudgeSettings
 from tests.support.corrections import correction

@@ -14,8 +14,15 @@ from scipy import ndimage
 from sklearn.datasets import load_digits
 
 from mlpserve_model import StoredModel
-from mlpserve_model.evidence.reference import SIGNALS, Counts, Reference, Signals, drift, signals
 from mlpserve_model.nn.network import logits
+from mlpserve_model.store.evidence.reference import (
+    SIGNALS,
+    Counts,
+    Reference,
+    Signals,
+    drift,
+    signals,
+)
 
 __all__ = ["SHIFTS", "false_alarms", "rows_until_alarm"]
 

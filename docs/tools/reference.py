@@ -14,7 +14,7 @@ from mlpserve_server.observability.metrics import METHODS, METRICS
 from mlpserve_server.observability.recorder import MAX_CLASS_LENGTH, MAX_CLASSES
 from mlpserve_server.settings import settings_parser as server_parser
 from mlpserve_trainer.cli import parser as trainer_parser
-from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.recipes.recipe import Recipe
 from mlpserve_trainer.schedule.metrics import Metrics
 from mlpserve_web.settings import settings_parser as web_parser
 

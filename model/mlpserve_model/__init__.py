@@ -1,6 +1,6 @@
 """The network, the file format and the versioned store, which trainer and server share."""
 
-from mlpserve_model.errors import (
+from mlpserve_model.format.errors import (
     AliasConflict,
     CorruptVersion,
     StoreBusy,

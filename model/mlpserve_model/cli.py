@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlpserve_model.errors import CorruptVersion, StoreError, VersionNotFound
+from mlpserve_model.format.errors import CorruptVersion, StoreError, VersionNotFound
 from mlpserve_model.format.manifest import Verdict
 from mlpserve_model.interchange.commands import (
     add_export,

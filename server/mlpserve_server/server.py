@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from mlpserve_model.evidence.records import FeedbackPlace
 from mlpserve_model.process.folders import cache_folder
 from mlpserve_model.process.follower import Follower
 from mlpserve_model.process.memory import usable_memory
 from mlpserve_model.store.cache import CachedStore
+from mlpserve_model.store.evidence.records import FeedbackPlace
 from mlpserve_model.store.listing import ModelListing
 from mlpserve_model.store.reader import StoreReader
 from mlpserve_server.dataplane.admission import ByteLimiter, Limits, QueueLimit
@@ -22,7 +22,7 @@ from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.evidence.drift import LOOK_SECONDS as DRIFT_LOOK_SECONDS
 from mlpserve_server.evidence.drift import DriftWatch
 from mlpserve_server.evidence.receipts import ReceiptIssuer
-from mlpserve_server.gauges import register_followers, register_gauges
+from mlpserve_server.lifecycle.gauges import register_followers, register_gauges
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.models import Models

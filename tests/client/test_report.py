@@ -22,8 +22,8 @@ from mlpserve_client import (
     _answers,
 )
 from mlpserve_client.testing import ModelServer
-from mlpserve_model.evidence.receipts import ReceiptKeys
-from mlpserve_model.evidence.records import FeedbackPlace, ReportRecord
+from mlpserve_model.store.evidence.receipts import ReceiptKeys
+from mlpserve_model.store.evidence.records import FeedbackPlace, ReportRecord
 from tests.support.client import Connect, Pixels, StartScripted, StartServer
 
 KEY = "k" * 32

@@ -8,12 +8,12 @@ from io import StringIO
 from unittest.mock import patch
 
 from mlpserve_model import CorruptVersion, Network, StoreError
-from mlpserve_model.evidence.records import CorruptRecord, decode_report, encode_report
 from mlpserve_model.format import arrays, strict_json
 from mlpserve_model.format.manifest import encode_manifest
 from mlpserve_model.format.manifest_reader import read_manifest
 from mlpserve_model.format.records import decode_aliases, decode_events, encode_event
 from mlpserve_model.process.arguments import PREFIX
+from mlpserve_model.store.evidence.records import CorruptRecord, decode_report, encode_report
 from mlpserve_model.store.location import parse_location
 from tests.fuzz.target import split, target
 

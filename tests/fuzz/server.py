@@ -12,9 +12,9 @@ from mlpserve_model import (
     CHAMPION,
     Store,
 )
-from mlpserve_model.evidence.receipts import ReceiptKeys
-from mlpserve_model.evidence.records import FeedbackPlace
 from mlpserve_model.store.atomic_files import UnusableFile
+from mlpserve_model.store.evidence.receipts import ReceiptKeys
+from mlpserve_model.store.evidence.records import FeedbackPlace
 from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.feedback import FeedbackDesk
 from mlpserve_server.dataplane.oip_catalog import OpenCatalog

@@ -5,14 +5,14 @@ from functools import cache
 import numpy as np
 
 from mlpserve_model.process.arguments import SettingsParser
+from mlpserve_trainer.commands.flags import add_schedule_flags, train_settings
 from mlpserve_trainer.datasets import Dataset
 from mlpserve_trainer.datasets.drop_folder import read_drop
 from mlpserve_trainer.datasets.idx import read_idx, write_idx
 from mlpserve_trainer.datasets.npz import read_npz
 from mlpserve_trainer.errors import CheckpointDamaged, DataError, UsageError
 from mlpserve_trainer.fitting.checkpoint import Checkpoint
-from mlpserve_trainer.flags import add_schedule_flags, train_settings
-from mlpserve_trainer.recipe import load_recipe
+from mlpserve_trainer.recipes.recipe import load_recipe
 from mlpserve_trainer.schedule.triggers import timetable
 from tests.fuzz.model import as_settings
 from tests.fuzz.target import scratch, split, target

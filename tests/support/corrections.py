@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model.evidence.records import ReportRecord
+from mlpserve_model.store.evidence.records import ReportRecord
 
 __all__ = ["correction"]
 

@@ -18,8 +18,8 @@ from mlpserve_model import (
     Store,
     Verdict,
 )
-from mlpserve_model.evidence.receipts import Receipt, ReceiptKeys, row_bytes, weights_of
-from mlpserve_model.evidence.records import FeedbackPlace, ReportRecord
+from mlpserve_model.store.evidence.receipts import Receipt, ReceiptKeys, row_bytes, weights_of
+from mlpserve_model.store.evidence.records import FeedbackPlace, ReportRecord
 from tests.support.publishing import DRAFT
 
 __all__ = ["CLASSES", "KEYS", "League"]

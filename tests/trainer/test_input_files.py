@@ -14,7 +14,7 @@ from mlpserve_trainer import DataError, UsageError, load_recipe
 from mlpserve_trainer.cli import main
 from mlpserve_trainer.datasets import DataLocations, load
 from mlpserve_trainer.datasets.idx import write_idx
-from mlpserve_trainer.sweep import load_sweep
+from mlpserve_trainer.training.sweep import load_sweep
 
 Use = Callable[[Path], object]
 

@@ -13,8 +13,8 @@ from playwright.sync_api import expect
 from prometheus_client.samples import Sample
 
 from mlpserve_client.testing import ModelServer
-from mlpserve_model.evidence.records import FeedbackPlace, ReportRecord
-from mlpserve_model.evidence.statistics import confidence_sequence
+from mlpserve_model.store.evidence.records import FeedbackPlace, ReportRecord
+from mlpserve_model.store.evidence.statistics import confidence_sequence
 from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
 from mlpserve_web.traffic import summary

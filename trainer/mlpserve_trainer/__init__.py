@@ -21,9 +21,9 @@ from mlpserve_trainer.errors import (
 )
 
 try:
-    from mlpserve_trainer.recipe import Recipe, load_recipe, recipe_names
+    from mlpserve_trainer.recipes.recipe import Recipe, load_recipe, recipe_names
     from mlpserve_trainer.release.gate import Rules
-    from mlpserve_trainer.training import Outcome, TrainSettings, train
+    from mlpserve_trainer.training.pipeline import Outcome, TrainSettings, train
 except ModuleNotFoundError as error:
     raise ImportError(
         f"the trainer needs the package {error.name}: install the extra trainer, "

@@ -14,13 +14,9 @@ from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, betwee
 from mlpserve_model.process.interrupts import sigterm_as_sigint, uninterrupted
 from mlpserve_model.process.log import set_up
 from mlpserve_model.process.streams import printing
-from mlpserve_trainer import feedback_command, import_command, judge_command
-from mlpserve_trainer.datasets import DATASETS, DataLocations
-from mlpserve_trainer.datasets.idx import has_images
-from mlpserve_trainer.errors import TrainerError, UsageError
-from mlpserve_trainer.feedback_flags import add_feedback
-from mlpserve_trainer.fitting.progress import Watch, log_epochs, show_bar
-from mlpserve_trainer.flags import (
+from mlpserve_trainer.commands import feedback, import_file, judge
+from mlpserve_trainer.commands.feedback_flags import add_feedback
+from mlpserve_trainer.commands.flags import (
     add_cache,
     add_places,
     add_schedule_flags,
@@ -29,17 +25,21 @@ from mlpserve_trainer.flags import (
     store_flags,
     train_settings,
 )
-from mlpserve_trainer.recipe import load_recipe, recipe_names
+from mlpserve_trainer.datasets import DATASETS, DataLocations
+from mlpserve_trainer.datasets.idx import has_images
+from mlpserve_trainer.errors import TrainerError, UsageError
+from mlpserve_trainer.fitting.progress import Watch, log_epochs, show_bar
+from mlpserve_trainer.recipes.recipe import load_recipe, recipe_names
 from mlpserve_trainer.release.summary import summary
-from mlpserve_trainer.reproduction import reproduce
-from mlpserve_trainer.sweep import BACKENDS, load_sweep, run_sweep, table
-from mlpserve_trainer.training import (
+from mlpserve_trainer.training.pipeline import (
     Outcome,
     TrainSettings,
     champion_of,
     check_publishable,
     train,
 )
+from mlpserve_trainer.training.reproduction import reproduce
+from mlpserve_trainer.training.sweep import BACKENDS, load_sweep, run_sweep, table
 
 __all__ = ["main", "parser"]
 
@@ -91,14 +91,11 @@ def parser() -> SettingsParser:
 
     add_train_flags(command("train", _train, "train, publish and, if good enough, promote"))
     add_schedule_flags(command("schedule", _schedule, "train by a timetable, until stopped"))
-    judge_command.add_flags(
-        command("judge", judge_command.run, "promote, retire or roll back on evidence")
+    judge.add_flags(command("judge", judge.run, "promote, retire or roll back on evidence"))
+    import_file.add_flags(
+        command("import", import_file.run, "judge and publish a network of another program")
     )
-    import_command.add_flags(
-        command("import", import_command.run, "judge and publish a network of another program")
-    )
-    feedback = commands.add_parser("feedback", help="review what callers corrected")
-    feedback_command.add_commands(feedback)
+    feedback.add_commands(commands.add_parser("feedback", help="review what callers corrected"))
     _add_reproduce_flags(command("reproduce", _reproduce, "train a version again and compare"))
     _add_sweep_flags(command("sweep", _sweep, "compare recipes on validation data"))
     add_cache(command("datasets", _list_datasets, "list the data sets"))
@@ -172,7 +169,7 @@ def _schedule(options: argparse.Namespace) -> int:
     metrics = Metrics()
     schedule = Schedule(job, trigger, options.run_timeout, metrics)
     if options.judge:
-        schedule.repeat(judge_command.judge_of(options).act, options.judge)
+        schedule.repeat(judge.judge_of(options).act, options.judge)
     with ExitStack() as stack:
         if options.health_listen:
             address = options.health_listen

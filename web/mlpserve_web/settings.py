@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
-from mlpserve_model.errors import StoreError
+from mlpserve_model.format.errors import StoreError
 from mlpserve_model.process.arguments import SettingsParser, between, model_name
 from mlpserve_model.store.location import Location, parse_location
 

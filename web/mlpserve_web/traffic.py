@@ -13,7 +13,7 @@ from urllib.request import urlopen
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from mlpserve_model.evidence.statistics import confidence_sequence
+from mlpserve_model.store.evidence.statistics import confidence_sequence
 from mlpserve_web.errors import HttpError
 
 __all__ = ["read_traffic", "replicas", "summary"]

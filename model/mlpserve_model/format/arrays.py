@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpserve_model.errors import CorruptVersion
+from mlpserve_model.format.errors import CorruptVersion
 from mlpserve_model.nn.network import Layer, Network, Weights
 
 __all__ = ["decode", "decode_weights", "encode", "encode_weights", "max_size"]

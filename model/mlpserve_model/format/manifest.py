@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from mlpserve_model.errors import CorruptVersion
+from mlpserve_model.format.errors import CorruptVersion
 from mlpserve_model.nn.network import Network
 
 __all__ = [

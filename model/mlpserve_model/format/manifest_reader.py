@@ -6,8 +6,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from mlpserve_model.errors import CorruptVersion
 from mlpserve_model.format import strict_json
+from mlpserve_model.format.errors import CorruptVersion
 from mlpserve_model.format.manifest import (
     FORMAT_1_HIDDEN,
     FORMAT_1_OUTPUT,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpserve_model.errors import CorruptVersion
 from mlpserve_model.format import arrays
+from mlpserve_model.format.errors import CorruptVersion
 from mlpserve_model.format.manifest import GOLDEN_FILE, MODEL_FILE, FileInfo, Manifest
 from mlpserve_model.nn.network import Network, Weights, forward
 from mlpserve_model.nn.types import Array

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mlpserve_model.errors import UnsupportedModel
+from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.format.version_files import StoredModel
 from mlpserve_model.interchange.metadata import describe
 from mlpserve_model.nn.types import Array

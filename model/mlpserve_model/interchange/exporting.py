@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from mlpserve_model.errors import UnsupportedModel
+from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.format.version_files import StoredModel
 from mlpserve_model.interchange import npz_file, safetensors_file
 from mlpserve_model.interchange.c_header import export_c

@@ -4,7 +4,7 @@ import io
 import zipfile
 from pathlib import Path
 
-from mlpserve_model.errors import UnsupportedModel
+from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.format.manifest import MAX_PARAMETERS
 from mlpserve_model.process.tables import plain
 from mlpserve_model.store.atomic_files import UnusableFile, open_regular

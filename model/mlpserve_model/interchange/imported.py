@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mlpserve_model.errors import UnsupportedModel
+from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.format.manifest import MAX_LAYERS, MAX_PARAMETERS, InputValues
 from mlpserve_model.nn.activations import HIDDEN, OUTPUT
 from mlpserve_model.nn.network import Layer, Network, Weights

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlpserve_model.errors import UnsupportedModel
+from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.interchange import npz_file, safetensors_file
 from mlpserve_model.interchange.files import check_kind, read_file, without_onnx
 from mlpserve_model.interchange.imported import ImportedNetwork

@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from mlpserve_model.errors import UnsupportedModel
 from mlpserve_model.format import strict_json
+from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.format.manifest import INPUT_KINDS, InputValues, Manifest
 from mlpserve_model.interchange.imported import Metadata
 

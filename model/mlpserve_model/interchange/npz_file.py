@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mlpserve_model.errors import UnsupportedModel
 from mlpserve_model.format import strict_json
+from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.format.npz_reader import NpzReader, UnreadableArrays
 from mlpserve_model.interchange.files import MAX_FILE_BYTES, open_file
 from mlpserve_model.nn.types import Array

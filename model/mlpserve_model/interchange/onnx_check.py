@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from mlpserve_model.errors import UnsupportedModel
+from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.interchange.onnx_graph import GraphInput
 
 __all__ = ["run"]

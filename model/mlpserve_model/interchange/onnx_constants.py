@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mlpserve_model.errors import UnsupportedModel
+from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.interchange.onnx_curves import ELEMENTWISE, compute
 from mlpserve_model.interchange.onnx_layout import axes_of
 from mlpserve_model.interchange.onnx_values import Constant, Node, Value

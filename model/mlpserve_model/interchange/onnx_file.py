@@ -10,7 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
-from mlpserve_model.errors import UnsupportedModel
+from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.format.manifest import MAX_PARAMETERS
 from mlpserve_model.interchange.files import MAX_FILE_BYTES, read_file
 from mlpserve_model.interchange.onnx_values import Constant

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from mlpserve_model.errors import UnsupportedModel
+from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.format.manifest import MAX_PARAMETERS
 from mlpserve_model.interchange.folding import Scale
 from mlpserve_model.interchange.onnx_file import array_of

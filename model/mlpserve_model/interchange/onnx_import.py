@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mlpserve_model.errors import UnsupportedModel
+from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.interchange.folding import Activation, fold
 from mlpserve_model.interchange.imported import (
     ImportedNetwork,

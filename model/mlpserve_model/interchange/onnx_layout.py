@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mlpserve_model.errors import UnsupportedModel
+from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.interchange.onnx_values import BATCH, Labels, Node, Rows, Value
 
 __all__ = ["LAYOUT_OPERATORS"]

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mlpserve_model.errors import UnsupportedModel
+from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.interchange.folding import Activation, Affine, Scale, normalisation
 from mlpserve_model.interchange.onnx_constants import constant
 from mlpserve_model.interchange.onnx_curves import ELEMENTWISE, SETTLING, compute, is_pair

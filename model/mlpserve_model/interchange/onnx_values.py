@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpserve_model.errors import UnsupportedModel
+from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.interchange.folding import Activation, Scale, Step
 from mlpserve_model.interchange.onnx_curves import GRID, Samples, affine_of, name_of
 from mlpserve_model.nn.activations import HIDDEN

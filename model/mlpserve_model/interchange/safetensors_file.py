@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpserve_model.errors import UnsupportedModel
 from mlpserve_model.format import strict_json
+from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.nn.types import Array
 
 __all__ = ["decode", "encode", "from_bfloat16"]

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mlpserve_model.errors import StoreError
+from mlpserve_model.format.errors import StoreError
 from mlpserve_model.format.manifest import NAME
 from mlpserve_model.process.log import FORMATS, LEVELS
 from mlpserve_model.store.location import Location, parse_location

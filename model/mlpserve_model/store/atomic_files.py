@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from mlpserve_model.errors import StoreBusy
+from mlpserve_model.format.errors import StoreBusy
 
 __all__ = ["Directory", "UnusableFile", "locked", "make_folder", "open_regular", "write_atomic"]
 

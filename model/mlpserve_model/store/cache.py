@@ -4,7 +4,7 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from mlpserve_model.errors import CorruptVersion, StoreError, VersionNotFound
+from mlpserve_model.format.errors import CorruptVersion, StoreError, VersionNotFound
 from mlpserve_model.format.manifest import MANIFEST_FILE, Manifest
 from mlpserve_model.format.records import ALIASES_FILE, encode_aliases
 from mlpserve_model.format.version_files import StoredModel, read_model

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from os import DirEntry
 from pathlib import Path
 
-from mlpserve_model.errors import CorruptVersion
+from mlpserve_model.format.errors import CorruptVersion
 from mlpserve_model.format.manifest import MANIFEST_FILE, MAX_BYTES, FileInfo
 from mlpserve_model.store.atomic_files import Directory, UnusableFile, locked, make_folder
 from mlpserve_model.store.backend import VERSION, Conflict, next_number

@@ -11,7 +11,7 @@ import random
 import secrets
 import time
 
-from mlpserve_model.errors import StoreBusy
+from mlpserve_model.format.errors import StoreBusy
 from mlpserve_model.format.records import actor
 from mlpserve_model.store.backend import Conflict
 from mlpserve_model.store.object_client import Found, Objects

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mlpserve_model.errors import StoreError
+from mlpserve_model.format.errors import StoreError
 from mlpserve_model.format.manifest import NAME
 from mlpserve_model.store.location import Location, missing_client, parse_location
 from mlpserve_model.store.reader import StoreReader, translated

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlpserve_model.errors import StoreError
+from mlpserve_model.format.errors import StoreError
 
 __all__ = ["SCHEMES", "Bucket", "Location", "missing_client", "parse_location"]
 

@@ -21,7 +21,7 @@ from obstore.exceptions import (
 )
 from obstore.store import from_url
 
-from mlpserve_model.errors import CorruptVersion, StoreError
+from mlpserve_model.format.errors import CorruptVersion, StoreError
 from mlpserve_model.format.manifest import FileInfo
 from mlpserve_model.store.backend import Conflict
 from mlpserve_model.store.location import Bucket

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from mlpserve_model.errors import StoreError, VersionNotFound
+from mlpserve_model.format.errors import StoreError, VersionNotFound
 from mlpserve_model.format.manifest import Manifest
 from mlpserve_model.store.listing import ModelListing
 from mlpserve_model.store.location import Location

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlpserve_model.errors import CorruptVersion, StoreError, VersionNotFound
+from mlpserve_model.format.errors import CorruptVersion, StoreError, VersionNotFound
 from mlpserve_model.format.manifest import MANIFEST_FILE, MAX_BYTES, NAME, Manifest
 from mlpserve_model.format.manifest_reader import read_manifest
 from mlpserve_model.format.records import (

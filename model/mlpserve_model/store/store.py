@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mlpserve_model.errors import AliasConflict, StoreError
+from mlpserve_model.format.errors import AliasConflict, StoreError
 from mlpserve_model.format.manifest import (
     MANIFEST_FILE,
     Draft,

@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from mlpserve.v1 import feedback_pb2
 from mlpserve_model import CorruptVersion, Manifest, StoreError, VersionNotFound
-from mlpserve_model.evidence.receipts import (
+from mlpserve_model.store.evidence.receipts import (
     RECEIPT_BYTES,
     InvalidReceipt,
     Receipt,
     ReceiptKeys,
     weights_of,
 )
-from mlpserve_model.evidence.records import MAX_NOTE, FeedbackPlace, ReportRecord
+from mlpserve_model.store.evidence.records import MAX_NOTE, FeedbackPlace, ReportRecord
 from mlpserve_server.dataplane import codec, tensors
 from mlpserve_server.dataplane.predictions import Steps
 from mlpserve_server.dataplane.query import Float32, Result

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mlpserve.v1 import prediction_pb2
 from mlpserve_model import Manifest, scale_pixels
-from mlpserve_model.evidence.receipts import row_bytes
+from mlpserve_model.store.evidence.receipts import row_bytes
 from mlpserve_server.dataplane.query import Float32, Tensor
 from mlpserve_server.errors import BatchTooLarge, InvalidInput
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlpserve.v1 import prediction_pb2
 from mlpserve_model import Manifest
-from mlpserve_model.evidence.receipts import FULL, RECEIPT_BYTES, ReceiptKeys, weights_of
+from mlpserve_model.store.evidence.receipts import FULL, RECEIPT_BYTES, ReceiptKeys, weights_of
 from mlpserve_server.observability.observer import Observer
 
 __all__ = ["ReceiptIssuer"]

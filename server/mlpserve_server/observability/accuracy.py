@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 
-from mlpserve_model.evidence.statistics import confidence_sequence, wilson_interval
+from mlpserve_model.store.evidence.statistics import confidence_sequence, wilson_interval
 
 __all__ = ["live_accuracy"]
 

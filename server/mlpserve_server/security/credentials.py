@@ -5,7 +5,7 @@ from functools import partial
 
 import grpc
 
-from mlpserve_model.evidence.receipts import ReceiptKeys, read_keys
+from mlpserve_model.store.evidence.receipts import ReceiptKeys, read_keys
 from mlpserve_server.security.certificates import USABLE_KEYS, Certificates, Files
 from mlpserve_server.security.files import ReloadingFiles
 from mlpserve_server.security.tokens import fingerprint, read_tokens

@@ -11,7 +11,7 @@ import pytest
 
 from mlpserve_client._cli.main import main
 from mlpserve_client.testing import serve
-from mlpserve_model.evidence.records import FeedbackPlace
+from mlpserve_model.store.evidence.records import FeedbackPlace
 from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
 from tests.support.client import Pixels

@@ -5,8 +5,8 @@ import pytest
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import CHAMPION, Network, Store, StoredModel, initialise
-from mlpserve_model.evidence.reference import REFERENCE_FILE, SIGNALS, Reference, signals
 from mlpserve_model.nn.network import forward, logits
+from mlpserve_model.store.evidence.reference import REFERENCE_FILE, SIGNALS, Reference, signals
 from mlpserve_server.evidence import drift
 from mlpserve_server.evidence.drift import Window
 from tests.support.publishing import DRAFT, PROMOTED, Publish

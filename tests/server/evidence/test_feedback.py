@@ -15,8 +15,8 @@ import pytest
 from mlpserve.v1 import feedback_pb2 as fb
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store, scale_pixels
-from mlpserve_model.evidence.receipts import Receipt, ReceiptKeys, weights_of
-from mlpserve_model.evidence.records import FeedbackPlace, ReportRecord
+from mlpserve_model.store.evidence.receipts import Receipt, ReceiptKeys, weights_of
+from mlpserve_model.store.evidence.records import FeedbackPlace, ReportRecord
 from tests.server.evidence.conftest import KEY, NEXT, WriteKeys
 from tests.support.publishing import Publish
 from tests.support.server import Refusal, Refuse, Run, Serve, Stubs

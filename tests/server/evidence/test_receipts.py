@@ -10,7 +10,7 @@ import pytest
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store, scale_pixels
-from mlpserve_model.evidence.receipts import ReceiptKeys, weights_of
+from mlpserve_model.store.evidence.receipts import ReceiptKeys, weights_of
 from mlpserve_server.evidence.receipts import ReceiptIssuer
 from mlpserve_server.observability.observer import Observer
 from tests.server.evidence.conftest import KEY, NEXT, WriteKeys

@@ -1,6 +1,6 @@
 import pytest
 
-from mlpserve_model.evidence.statistics import confidence_sequence, wilson_interval
+from mlpserve_model.store.evidence.statistics import confidence_sequence, wilson_interval
 from mlpserve_server.observability.accuracy import live_accuracy
 from mlpserve_server.observability.aggregation import WorkerAggregator
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlpserve_model.evidence.records import FeedbackPlace, ReportRecord
+from mlpserve_model.store.evidence.records import FeedbackPlace, ReportRecord
 from mlpserve_trainer.corrections.batch import Batch, choose, live_holdout, with_corrections
 from mlpserve_trainer.corrections.collect import CorrectionSettings, collect
 from mlpserve_trainer.corrections.quarantine import (

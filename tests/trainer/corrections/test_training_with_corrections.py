@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from mlpserve_model import Manifest, Store
-from mlpserve_model.evidence.records import FeedbackPlace, ReportRecord
+from mlpserve_model.store.evidence.records import FeedbackPlace, ReportRecord
 from mlpserve_trainer import DataError, Outcome, Rules, TrainSettings, load_recipe, train
 from mlpserve_trainer.cli import main
 from mlpserve_trainer.corrections.collect import CorrectionSettings
 from mlpserve_trainer.corrections.reviews import ACCEPTED, Reviews
 from mlpserve_trainer.datasets import DataLocations, Dataset
-from mlpserve_trainer.reproduction import reproduce
+from mlpserve_trainer.training.reproduction import reproduce
 from tests.support.corrections import correction
 
 

@@ -14,7 +14,7 @@ from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.idx import write_idx
 from mlpserve_trainer.datasets.split import split
 from mlpserve_trainer.release.gate import Rules
-from mlpserve_trainer.reproduction import reproduce
+from mlpserve_trainer.training.reproduction import reproduce
 from tests.support.logs import fields_of
 
 

@@ -23,7 +23,7 @@ from mlpserve_trainer.schedule.metrics import Metrics
 from mlpserve_trainer.schedule.scheduler import Schedule
 from mlpserve_trainer.schedule.triggers import timetable
 from mlpserve_trainer.schedule.worker import Job
-from mlpserve_trainer.training import TrainSettings
+from mlpserve_trainer.training.pipeline import TrainSettings
 from tests.support.reports import League
 from tests.support.waiting import eventually
 

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mlpserve_model.evidence.genuine import is_genuine
-from mlpserve_model.evidence.receipts import ReceiptKeys
-from mlpserve_model.evidence.records import FeedbackPlace, ReportRecord
+from mlpserve_model.store.evidence.genuine import is_genuine
+from mlpserve_model.store.evidence.receipts import ReceiptKeys
+from mlpserve_model.store.evidence.records import FeedbackPlace, ReportRecord
 from mlpserve_model.store.location import Location
 from mlpserve_trainer.corrections.quarantine import Correction, agreed, corrections
 from mlpserve_trainer.corrections.reviews import ACCEPTED, Reviews

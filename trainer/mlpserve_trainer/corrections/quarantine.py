@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model.evidence.records import ReportRecord
+from mlpserve_model.store.evidence.records import ReportRecord
 from mlpserve_trainer.corrections.reviews import ACCEPTED, Review
 
 __all__ = [

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from mlpserve_model.evidence.records import FeedbackPlace
 from mlpserve_model.format import strict_json
 from mlpserve_model.format.records import actor
 from mlpserve_model.store.atomic_files import UnusableFile
+from mlpserve_model.store.evidence.records import FeedbackPlace
 from mlpserve_model.store.reader import translated
 
 __all__ = ["ACCEPTED", "NO_SOURCE", "REJECTED", "Review", "Reviews"]

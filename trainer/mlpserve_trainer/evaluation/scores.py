@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model.evidence.reference import Signals, signals
 from mlpserve_model.nn.activations import OUTPUT
 from mlpserve_model.nn.network import Network, Weights, forward, logits
 from mlpserve_model.process.tables import plain
+from mlpserve_model.store.evidence.reference import Signals, signals
 from mlpserve_trainer.datasets.dataset import Labels
 from mlpserve_trainer.datasets.split import Examples
 

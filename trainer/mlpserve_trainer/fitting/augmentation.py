@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve_trainer.datasets.split import Examples
-from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.recipes.recipe import Recipe
 
 __all__ = ["Shift", "Warp", "augmentation_for"]
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from mlpserve_trainer.datasets.split import Examples
 from mlpserve_trainer.fitting.augmentation import augmentation_for
-from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.recipes.recipe import Recipe
 
 __all__ = ["BatchLoader", "augments", "batch_loader", "batches"]
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mlpserve_model.nn.network import Network
 from mlpserve_trainer.datasets.split import Examples
 from mlpserve_trainer.fitting.state import TrainingState
-from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.recipes.recipe import Recipe
 
 __all__ = ["Batch", "Engine", "EngineFactory", "smoothed_targets"]
 

@@ -16,7 +16,7 @@ from mlpserve_trainer.fitting.engine import Batch, Engine, EngineFactory
 from mlpserve_trainer.fitting.learning_rates import rate_fraction
 from mlpserve_trainer.fitting.parallel.engine import ParallelEngine
 from mlpserve_trainer.fitting.state import TrainingState, layers_of
-from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.recipes.recipe import Recipe
 
 __all__ = ["Epoch", "fit", "run_epoch"]
 

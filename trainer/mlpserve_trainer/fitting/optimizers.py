@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mlpserve_model.nn.types import Array
-from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.recipes.recipe import Recipe
 
 __all__ = ["OPTIMIZERS", "Optimizer"]
 

@@ -19,7 +19,7 @@ from mlpserve_trainer.fitting.checkpoint import Checkpoint
 from mlpserve_trainer.fitting.fit import Epoch, fit
 from mlpserve_trainer.fitting.progress import Watch
 from mlpserve_trainer.fitting.state import TrainingState
-from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.recipes.recipe import Recipe
 
 __all__ = ["calibrated", "fitted", "network_for"]
 

@@ -14,7 +14,7 @@ from mlpserve_trainer.fitting.optimizers import OPTIMIZERS
 from mlpserve_trainer.fitting.parallel.engine import row_slice, shard_count
 from mlpserve_trainer.fitting.parallel.shard import shard_slice
 from mlpserve_trainer.fitting.state import TrainingState, layers_of, vector_of
-from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.recipes.recipe import Recipe
 
 __all__ = ["SequentialEngine"]
 

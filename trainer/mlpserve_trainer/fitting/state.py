@@ -9,7 +9,7 @@ import numpy.typing as npt
 from mlpserve_model.nn.network import Layer, Network, Weights, initialise
 from mlpserve_model.nn.types import Array
 from mlpserve_trainer.fitting.optimizers import OPTIMIZERS
-from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.recipes.recipe import Recipe
 
 __all__ = ["TrainingState", "layers_of", "vector_of"]
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from mlpserve_model.evidence.statistics import log_e_value
+from mlpserve_model.store.evidence.statistics import log_e_value
 from mlpserve_trainer.judge.evidence import Evidence
 from mlpserve_trainer.judge.pairs import Pair
 

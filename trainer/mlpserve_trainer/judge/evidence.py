@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model import Store, StoredModel, StoreError
-from mlpserve_model.evidence.receipts import weights_of
-from mlpserve_model.evidence.records import ReportRecord
-from mlpserve_model.evidence.statistics import log_e_value
+from mlpserve_model.store.evidence.receipts import weights_of
+from mlpserve_model.store.evidence.records import ReportRecord
+from mlpserve_model.store.evidence.statistics import log_e_value
 from mlpserve_trainer.judge.pairs import Pair
 
 __all__ = ["Evidence", "Weighing", "digest_of", "weigh"]

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from mlpserve_model import CHALLENGER, CHAMPION, Store
-from mlpserve_model.evidence.genuine import is_genuine
-from mlpserve_model.evidence.receipts import ReceiptKeys
-from mlpserve_model.evidence.records import FeedbackPlace, ReportRecord
+from mlpserve_model.store.evidence.genuine import is_genuine
+from mlpserve_model.store.evidence.receipts import ReceiptKeys
+from mlpserve_model.store.evidence.records import FeedbackPlace, ReportRecord
 from mlpserve_model.store.reader import translated
 from mlpserve_trainer.corrections.reviews import Reviews
 from mlpserve_trainer.judge.decision import Decision, decide

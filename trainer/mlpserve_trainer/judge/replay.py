@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlpserve_model import Store, StoreError
-from mlpserve_model.evidence.records import FeedbackPlace
 from mlpserve_model.store.atomic_files import UnusableFile
+from mlpserve_model.store.evidence.records import FeedbackPlace
 from mlpserve_model.store.reader import translated
 from mlpserve_trainer.errors import DataError, UsageError
 from mlpserve_trainer.judge.decision import Decision, decide

@@ -14,7 +14,7 @@ from mlpserve_model import (
     VersionNotFound,
 )
 from mlpserve_trainer.errors import UsageError
-from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.recipes.recipe import Recipe
 
 __all__ = ["trained_before"]
 

@@ -18,14 +18,14 @@ from mlpserve_model import (
     VersionNotFound,
     Weights,
 )
-from mlpserve_model.evidence.reference import (
+from mlpserve_model.process.interrupts import ignore_sigint
+from mlpserve_model.store.evidence.reference import (
     REFERENCE_FILE,
     Reference,
     Signals,
     drift,
     read_reference,
 )
-from mlpserve_model.process.interrupts import ignore_sigint
 from mlpserve_trainer.datasets.dataset import Labels
 from mlpserve_trainer.datasets.split import Examples
 from mlpserve_trainer.evaluation.scores import Evaluation, evaluate, report, signals_of

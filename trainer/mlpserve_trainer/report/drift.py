@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from mlpserve_model.evidence.reference import Drift
+from mlpserve_model.store.evidence.reference import Drift
 
 __all__ = ["Predecessor", "drift_rows"]
 

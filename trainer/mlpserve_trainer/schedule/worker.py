@@ -22,7 +22,7 @@ from mlpserve_model.process.children import safe_path
 from mlpserve_model.process.interrupts import STOP_SIGNALS, block_signals, interruptible_once
 from mlpserve_model.process.log import set_up
 from mlpserve_trainer.errors import CheckpointDamaged, TrainerError, UsageError
-from mlpserve_trainer.training import Outcome, TrainSettings, train
+from mlpserve_trainer.training.pipeline import Outcome, TrainSettings, train
 
 __all__ = ["Job", "Run", "RunResult"]
 

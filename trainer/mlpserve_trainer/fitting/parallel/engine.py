@@ -24,7 +24,7 @@ from mlpserve_trainer.fitting.parallel.shard import SLOTS, Shard, SharedBuffers
 from mlpserve_trainer.fitting.parallel.shard_state import ShardState
 from mlpserve_trainer.fitting.parallel.used_inputs import used_inputs
 from mlpserve_trainer.fitting.state import TrainingState
-from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.recipes.recipe import Recipe
 
 __all__ = ["ParallelEngine", "interleaved_engine", "row_slice", "shard_count"]
 

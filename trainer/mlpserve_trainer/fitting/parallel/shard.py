@@ -23,7 +23,7 @@ from mlpserve_trainer.fitting.parallel.kernels import (
 )
 from mlpserve_trainer.fitting.parallel.lockstep import BARRIER, shared
 from mlpserve_trainer.fitting.state import layers_of
-from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.recipes.recipe import Recipe
 
 __all__ = ["SLOTS", "Shard", "SharedBuffers", "shard_slice"]
 

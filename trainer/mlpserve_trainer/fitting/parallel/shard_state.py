@@ -9,7 +9,7 @@ from mlpserve_trainer.fitting.optimizers import OPTIMIZERS
 from mlpserve_trainer.fitting.parallel.lockstep import shared
 from mlpserve_trainer.fitting.parallel.shard import Shard
 from mlpserve_trainer.fitting.state import TrainingState
-from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.recipes.recipe import Recipe
 
 __all__ = ["ShardState"]
 

@@ -16,7 +16,7 @@ from mlpserve_model.nn.network import Network
 from mlpserve_trainer.datasets.split import Examples
 from mlpserve_trainer.fitting.batch_loader import augments
 from mlpserve_trainer.fitting.engine import Batch
-from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.recipes.recipe import Recipe
 
 __all__ = ["UsedInputs", "first_used_inputs", "rarest_first", "used_inputs"]
 

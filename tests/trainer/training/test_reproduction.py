@@ -7,7 +7,7 @@ import pytest
 from mlpserve_model import Store, VersionNotFound
 from mlpserve_trainer import DataError, TrainSettings, load_recipe, train
 from mlpserve_trainer.datasets import DataLocations, Dataset
-from mlpserve_trainer.reproduction import Reproduction, reproduce
+from mlpserve_trainer.training.reproduction import Reproduction, reproduce
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_what_comes_out_otherwise_is_measured(
 ) -> None:
     train(settings)
     monkeypatch.setattr("mlpserve_trainer.fitting.optimizers.BETA1", 0.8999)
-    monkeypatch.setattr("mlpserve_trainer.plan.version", lambda name: "0")
+    monkeypatch.setattr("mlpserve_trainer.training.plan.version", lambda name: "0")
     result = again(settings)
     assert not result.identical
     assert 0 < result.largest_difference < 0.1

@@ -131,7 +131,7 @@ class FolderFiles:
 def _bucket_files(bucket: Bucket) -> Files:
     # Imported here: a place on a volume needs no client of object stores.
     try:
-        from mlpserve_model.evidence.bucket_place import BucketFiles
+        from mlpserve_model.store.evidence.bucket_place import BucketFiles
         from mlpserve_model.store.object_client import open_objects
     except ModuleNotFoundError as error:
         raise missing_client(bucket, error) from error

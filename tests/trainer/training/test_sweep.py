@@ -11,7 +11,7 @@ from mlpserve_model import CHAMPION, Store
 from mlpserve_trainer import UsageError
 from mlpserve_trainer.cli import main
 from mlpserve_trainer.datasets import DataLocations, Dataset
-from mlpserve_trainer.sweep import Score, load_sweep, run_sweep, table
+from mlpserve_trainer.training.sweep import Score, load_sweep, run_sweep, table
 
 SWEEP = """
 recipe = "{recipe}"

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpserve_model.errors import StoreError
-from mlpserve_model.evidence.place import open_files
-from mlpserve_model.evidence.receipts import RECEIPT_BYTES
 from mlpserve_model.format import strict_json
+from mlpserve_model.format.errors import StoreError
 from mlpserve_model.format.manifest import NAME
 from mlpserve_model.store.atomic_files import UnusableFile
+from mlpserve_model.store.evidence.place import open_files
+from mlpserve_model.store.evidence.receipts import RECEIPT_BYTES
 from mlpserve_model.store.location import Location
 from mlpserve_model.store.reader import translated
 

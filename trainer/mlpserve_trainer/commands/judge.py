@@ -7,18 +7,18 @@ import threading
 from collections.abc import Sequence
 
 from mlpserve_model import Store
-from mlpserve_model.evidence.records import FeedbackPlace
 from mlpserve_model.process.arguments import SettingsParser, duration
 from mlpserve_model.process.follower import Guard
 from mlpserve_model.process.log import set_up
 from mlpserve_model.process.tables import table
-from mlpserve_trainer.errors import UsageError
-from mlpserve_trainer.feedback_flags import (
+from mlpserve_model.store.evidence.records import FeedbackPlace
+from mlpserve_trainer.commands.feedback_flags import (
     add_feedback,
     add_judge_flags,
     add_receipt_keys,
     receipt_keys,
 )
+from mlpserve_trainer.errors import UsageError
 from mlpserve_trainer.judge.decision import Decision
 from mlpserve_trainer.judge.judge import Judge, JudgeSettings
 from mlpserve_trainer.judge.replay import replay

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mlpserve_model import StoreError
-from mlpserve_model.evidence.records import (
+from mlpserve_model.store.evidence.records import (
     MAX_NOTE,
     CorruptRecord,
     FeedbackPlace,

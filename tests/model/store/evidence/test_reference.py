@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mlpserve_model import CorruptVersion, Manifest, Store
-from mlpserve_model.evidence.reference import (
+from mlpserve_model.store.evidence.reference import (
     REFERENCE_FILE,
     Counts,
     Histogram,

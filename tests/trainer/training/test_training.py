@@ -18,7 +18,7 @@ from mlpserve_model import (
     Signature,
     Store,
 )
-from mlpserve_model.evidence.reference import read_reference
+from mlpserve_model.store.evidence.reference import read_reference
 from mlpserve_trainer import (
     DataError,
     Outcome,

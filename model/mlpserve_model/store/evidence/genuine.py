@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpserve_model.evidence.receipts import InvalidReceipt, Receipt, ReceiptKeys
-from mlpserve_model.evidence.records import ReportRecord
+from mlpserve_model.store.evidence.receipts import InvalidReceipt, Receipt, ReceiptKeys
+from mlpserve_model.store.evidence.records import ReportRecord
 
 __all__ = ["is_genuine"]
 

@@ -24,8 +24,8 @@ from mlpserve_trainer.datasets.split import split
 from mlpserve_trainer.errors import DataError, UsageError
 from mlpserve_trainer.fitting.progress import Watch, log_epochs
 from mlpserve_trainer.fitting.run import fitted, network_for
-from mlpserve_trainer.plan import library_versions
-from mlpserve_trainer.recipe import Recipe
+from mlpserve_trainer.recipes.recipe import Recipe
+from mlpserve_trainer.training.plan import library_versions
 
 __all__ = ["Reproduction", "reproduce"]
 

@@ -21,7 +21,6 @@ from mlpserve_trainer.fitting.checkpoint import Checkpoint
 from mlpserve_trainer.fitting.fit import Epoch
 from mlpserve_trainer.fitting.progress import Watch, log_epochs
 from mlpserve_trainer.fitting.run import fitted
-from mlpserve_trainer.plan import Plan, TrainSettings, library_versions, plan_with, prepared
 from mlpserve_trainer.release.fingerprint import trained_before
 from mlpserve_trainer.release.gate import Check, harmless
 from mlpserve_trainer.release.outcome import Outcome
@@ -33,13 +32,18 @@ from mlpserve_trainer.release.preconditions import (
 from mlpserve_trainer.release.publish import Challenger, publish
 from mlpserve_trainer.report.analysis import analyse
 from mlpserve_trainer.report.html import HtmlReport
+from mlpserve_trainer.training.plan import (
+    Plan,
+    TrainSettings,
+    plan_with,
+    prepared,
+)
 
 __all__ = [
     "Outcome",
     "TrainSettings",
     "champion_of",
     "check_publishable",
-    "library_versions",
     "train",
 ]
 

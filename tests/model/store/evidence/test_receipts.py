@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from mlpserve_model import scale_pixels
-from mlpserve_model.evidence.receipts import (
+from mlpserve_model.store.atomic_files import UnusableFile
+from mlpserve_model.store.evidence.receipts import (
     RECEIPT_BYTES,
     InvalidReceipt,
     Receipt,
@@ -14,7 +15,6 @@ from mlpserve_model.evidence.receipts import (
     row_bytes,
     weights_of,
 )
-from mlpserve_model.store.atomic_files import UnusableFile
 
 OLD, NEW = "o" * 32, "n" * 32
 ROW = bytes(range(256))

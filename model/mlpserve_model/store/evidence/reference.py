@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlpserve_model.errors import CorruptVersion
-from mlpserve_model.evidence.statistics import g_test, psi, psi_threshold
 from mlpserve_model.format import strict_json
+from mlpserve_model.format.errors import CorruptVersion
 from mlpserve_model.format.manifest import Manifest
 from mlpserve_model.nn.types import Array
+from mlpserve_model.store.evidence.statistics import g_test, psi, psi_threshold
 from mlpserve_model.store.reader import StoreReader
 
 __all__ = [

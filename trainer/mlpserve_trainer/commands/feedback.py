@@ -10,10 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model.evidence.records import FeedbackPlace
 from mlpserve_model.process.arguments import SettingsParser
 from mlpserve_model.process.log import set_up
 from mlpserve_model.process.tables import plain, table
+from mlpserve_model.store.evidence.records import FeedbackPlace
+from mlpserve_trainer.commands.feedback_flags import (
+    add_correction_flags,
+    add_feedback,
+    add_receipt_keys,
+    correction_settings,
+)
 from mlpserve_trainer.corrections.collect import collect
 from mlpserve_trainer.corrections.quarantine import (
     AGREED,
@@ -24,12 +30,6 @@ from mlpserve_trainer.corrections.quarantine import (
 )
 from mlpserve_trainer.corrections.reviews import ACCEPTED, NO_SOURCE, REJECTED, Reviews
 from mlpserve_trainer.errors import UsageError
-from mlpserve_trainer.feedback_flags import (
-    add_correction_flags,
-    add_feedback,
-    add_receipt_keys,
-    correction_settings,
-)
 
 __all__ = ["add_commands"]
 

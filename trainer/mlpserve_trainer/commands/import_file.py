@@ -11,7 +11,7 @@ from mlpserve_model.interchange.publishing import draft_of
 from mlpserve_model.process.arguments import SettingsParser
 from mlpserve_model.process.log import set_up
 from mlpserve_model.process.tables import plain
-from mlpserve_trainer.flags import add_gate_flags, gate_rules
+from mlpserve_trainer.commands.flags import add_gate_flags, gate_rules
 from mlpserve_trainer.release.foreign import publish_foreign, read_holdout
 
 __all__ = ["add_flags", "run"]

@@ -4,9 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlpserve_model.evidence.genuine import is_genuine
-from mlpserve_model.evidence.receipts import Receipt, ReceiptKeys, row_bytes
-from mlpserve_model.evidence.records import ReportRecord
+from mlpserve_model.store.evidence.genuine import is_genuine
+from mlpserve_model.store.evidence.receipts import Receipt, ReceiptKeys, row_bytes
+from mlpserve_model.store.evidence.records import ReportRecord
 
 KEYS = ReceiptKeys(["k" * 32])
 PIXELS = np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mlpserve_trainer import Recipe, UsageError, load_recipe, recipe_names
-from mlpserve_trainer.recipe import recipe_keys
+from mlpserve_trainer.recipes.recipe import recipe_keys
 
 RECIPES = resources.files("mlpserve_trainer") / "recipes"
 

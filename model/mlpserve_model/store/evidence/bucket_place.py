@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from mlpserve_model.errors import CorruptVersion
-from mlpserve_model.evidence.place import Content
+from mlpserve_model.format.errors import CorruptVersion
 from mlpserve_model.store.atomic_files import UnusableFile
 from mlpserve_model.store.backend import Conflict
+from mlpserve_model.store.evidence.place import Content
 from mlpserve_model.store.object_client import Objects
 
 __all__ = ["BucketFiles"]

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from mlpserve_model.evidence.receipts import ReceiptKeys, read_keys
 from mlpserve_model.process.arguments import SettingsParser, between, duration, location
 from mlpserve_model.store.atomic_files import UnusableFile
+from mlpserve_model.store.evidence.receipts import ReceiptKeys, read_keys
 from mlpserve_model.store.location import Location
 from mlpserve_trainer.corrections.collect import CorrectionSettings
 from mlpserve_trainer.errors import UsageError

@@ -8,20 +8,20 @@ from pathlib import Path
 from mlpserve_model import CHALLENGER, CHAMPION
 from mlpserve_model.process.arguments import SettingsParser, between, duration, location
 from mlpserve_model.process.folders import cache_folder
-from mlpserve_trainer.corrections.collect import CorrectionSettings
-from mlpserve_trainer.datasets import DataLocations
-from mlpserve_trainer.datasets.sources import check_used
-from mlpserve_trainer.errors import UsageError
-from mlpserve_trainer.feedback_flags import (
+from mlpserve_trainer.commands.feedback_flags import (
     add_correction_flags,
     add_feedback,
     add_judge_flags,
     add_receipt_keys,
     correction_settings,
 )
-from mlpserve_trainer.recipe import load_recipe, recipe_keys
+from mlpserve_trainer.corrections.collect import CorrectionSettings
+from mlpserve_trainer.datasets import DataLocations
+from mlpserve_trainer.datasets.sources import check_used
+from mlpserve_trainer.errors import UsageError
+from mlpserve_trainer.recipes.recipe import load_recipe, recipe_keys
 from mlpserve_trainer.release.gate import Rules
-from mlpserve_trainer.training import TrainSettings
+from mlpserve_trainer.training.pipeline import TrainSettings
 
 __all__ = [
     "add_cache",

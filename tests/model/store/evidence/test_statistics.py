@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from mlpserve_model.evidence.statistics import (
+from mlpserve_model.store.evidence.statistics import (
     chi_squared_quantile,
     chi_squared_tail,
     class_shares,
