@@ -22,13 +22,17 @@ from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.evidence.drift import LOOK_SECONDS as DRIFT_LOOK_SECONDS
 from mlpserve_server.evidence.drift import DriftWatch
 from mlpserve_server.evidence.receipts import ReceiptIssuer
-from mlpserve_server.lifecycle.gauges import register_followers, register_gauges
+from mlpserve_server.lifecycle.gauges import register_model_gauges
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.models import Models
 from mlpserve_server.lifecycle.shadow import INTERVAL_SECONDS, Shadow
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.observability.telemetry import Telemetry
+from mlpserve_server.observability.worker_gauges import (
+    register_follower_gauges,
+    register_worker_gauges,
+)
 from mlpserve_server.security.credentials import Credentials
 from mlpserve_server.settings import Settings, default_max_bytes
 from mlpserve_server.system.memory import MemoryWatch, kept_by_arenas
@@ -132,9 +136,15 @@ class Server:
             ),
             observer,
         )
-        register_gauges(observer, self._models, self._transport, lambda: self._ready)
+        register_model_gauges(observer, self._models)
+        register_worker_gauges(
+            observer,
+            self._transport.name,
+            lambda: self._transport.waiting,
+            lambda: self._ready,
+        )
         self._followers = self._make_followers()
-        register_followers(observer, [*self._telemetry.followers, *self._followers])
+        register_follower_gauges(observer, [*self._telemetry.followers, *self._followers])
 
     @property
     def address(self) -> str:

@@ -12,7 +12,7 @@ from mlpserve_trainer.datasets.idx import read_idx, write_idx
 from mlpserve_trainer.datasets.npz import read_npz
 from mlpserve_trainer.errors import CheckpointDamaged, DataError, UsageError
 from mlpserve_trainer.fitting.checkpoint import Checkpoint
-from mlpserve_trainer.recipes.recipe import load_recipe
+from mlpserve_trainer.recipes.loading import load_recipe
 from mlpserve_trainer.schedule.triggers import timetable
 from tests.fuzz.model import as_settings
 from tests.fuzz.target import scratch, split, target

@@ -21,7 +21,8 @@ from mlpserve_trainer.errors import (
 )
 
 try:
-    from mlpserve_trainer.recipes.recipe import Recipe, load_recipe, recipe_names
+    from mlpserve_trainer.recipes.loading import load_recipe, recipe_names
+    from mlpserve_trainer.recipes.recipe import Recipe
     from mlpserve_trainer.release.gate import Rules
     from mlpserve_trainer.training.pipeline import Outcome, TrainSettings, train
 except ModuleNotFoundError as error:

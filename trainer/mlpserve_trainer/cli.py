@@ -29,7 +29,7 @@ from mlpserve_trainer.datasets import DATASETS, DataLocations
 from mlpserve_trainer.datasets.idx import has_images
 from mlpserve_trainer.errors import TrainerError, UsageError
 from mlpserve_trainer.fitting.progress import Watch, log_epochs, show_bar
-from mlpserve_trainer.recipes.recipe import load_recipe, recipe_names
+from mlpserve_trainer.recipes.loading import load_recipe, recipe_names
 from mlpserve_trainer.release.summary import summary
 from mlpserve_trainer.training.pipeline import (
     Outcome,

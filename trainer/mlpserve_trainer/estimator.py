@@ -21,7 +21,8 @@ from mlpserve_trainer.fitting.fit import fit, run_epoch
 from mlpserve_trainer.fitting.parallel.engine import interleaved_engine
 from mlpserve_trainer.fitting.run import calibrated
 from mlpserve_trainer.fitting.state import TrainingState, layers_of
-from mlpserve_trainer.recipes.recipe import Recipe, load_recipe
+from mlpserve_trainer.recipes.loading import load_recipe
+from mlpserve_trainer.recipes.recipe import Recipe
 
 __all__ = ["MlpClassifier"]
 

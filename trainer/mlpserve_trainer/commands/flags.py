@@ -19,7 +19,8 @@ from mlpserve_trainer.corrections.collect import CorrectionSettings
 from mlpserve_trainer.datasets import DataLocations
 from mlpserve_trainer.datasets.sources import check_used
 from mlpserve_trainer.errors import UsageError
-from mlpserve_trainer.recipes.recipe import load_recipe, recipe_keys
+from mlpserve_trainer.recipes.loading import load_recipe
+from mlpserve_trainer.recipes.recipe import recipe_keys
 from mlpserve_trainer.release.gate import Rules
 from mlpserve_trainer.training.pipeline import TrainSettings
 

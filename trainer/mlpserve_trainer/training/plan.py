@@ -16,7 +16,8 @@ from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.scaling import listed_means
 from mlpserve_trainer.datasets.split import Split, split
 from mlpserve_trainer.fitting.run import network_for
-from mlpserve_trainer.recipes.recipe import Recipe, load_recipe
+from mlpserve_trainer.recipes.loading import load_recipe
+from mlpserve_trainer.recipes.recipe import Recipe
 from mlpserve_trainer.release.gate import Rules
 
 __all__ = ["Plan", "TrainSettings", "library_versions", "plan_with", "prepared"]

@@ -37,7 +37,8 @@ from mlpserve_trainer.fitting.fit import fit
 from mlpserve_trainer.fitting.parallel.engine import interleaved_engine
 from mlpserve_trainer.fitting.run import network_for
 from mlpserve_trainer.input_files import read_text, read_toml
-from mlpserve_trainer.recipes.recipe import Recipe, load_recipe
+from mlpserve_trainer.recipes.loading import load_recipe
+from mlpserve_trainer.recipes.recipe import Recipe
 
 __all__ = ["BACKENDS", "Score", "Sweep", "load_sweep", "run_sweep", "table"]
 
