@@ -130,10 +130,10 @@ def decide(places: Places, crowd: Crowd) -> str:
     """Let callers go on until the judge has decided; return the digest of its evidence."""
     command = ["judge", "--feedback", str(places.feedback)]
     keys = ["--receipt-keys", str(places.root / "keys")]
-    for look in range(60):
+    for attempt in range(60):
         crowd.call_until(lambda: crowd.answers >= 200, None)
         (decision,) = json.loads(trainer(places, *command, *keys, "--json", shown=False))
-        if look % 3 == 0 or decision["action"]:
+        if attempt % 3 == 0 or decision["action"]:
             more = decision["more_labels"]
             verdict = decision["action"] or f"not decided yet, about {more} more are needed"
             won = f"{decision['wins']} won by the challenger, {decision['losses']} lost"

@@ -54,14 +54,14 @@ def many_reports(count: int, folder: Path) -> dict[str, Any]:
     judge = Judge(store, place, JudgeSettings())
     corrections = CorrectionSettings(place=folder / "feedback")
     acts: dict[str, Callable[[], object]] = {
-        "seconds_to_judge": judge.look,
-        "seconds_to_judge_again": judge.look,
+        "seconds_to_judge": judge.evaluate,
+        "seconds_to_judge_again": judge.evaluate,
         "seconds_to_list_corrections": lambda: collect(corrections, "mnist"),
     }
     for name, act in acts.items():
         started = time.perf_counter()
         act()
         found[name] = time.perf_counter() - started
-    found["labels"] = judge.look()[0].evidence.labels
+    found["labels"] = judge.evaluate()[0].evidence.labels
     shutil.rmtree(folder / "feedback")
     return found

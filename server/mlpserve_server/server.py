@@ -19,14 +19,14 @@ from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.feedback import FeedbackDesk
 from mlpserve_server.dataplane.frames import frame_of
 from mlpserve_server.dataplane.predictions import DataPlane
-from mlpserve_server.evidence.drift import LOOK_SECONDS as DRIFT_LOOK_SECONDS
 from mlpserve_server.evidence.drift import DriftWatch
 from mlpserve_server.evidence.receipts import ReceiptIssuer
 from mlpserve_server.lifecycle.gauges import register_model_gauges
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.models import Models
-from mlpserve_server.lifecycle.shadow import INTERVAL_SECONDS, Shadow
+from mlpserve_server.lifecycle.sampling import POLL_SECONDS
+from mlpserve_server.lifecycle.shadow import Shadow
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.observability.telemetry import Telemetry
 from mlpserve_server.observability.worker_gauges import (
@@ -213,18 +213,18 @@ class Server:
         self.stop()
 
     def _make_followers(self) -> list[Follower]:
-        looks: list[tuple[str, Callable[[], object], float]] = [
+        polls: list[tuple[str, Callable[[], object], float]] = [
             ("store", self._models.poll, self.settings.poll_seconds)
         ]
-        looks += ((files.what, files.reload, self._access.pause) for files in self._access.files)
+        polls += ((files.what, files.reload, self._access.pause) for files in self._access.files)
         if self._shadow:
-            looks.append(("shadow", self._shadow.work_off, INTERVAL_SECONDS))
+            polls.append(("shadow", self._shadow.work_off, POLL_SECONDS))
         if self._drift:
-            looks.append(("drift", self._drift.look, DRIFT_LOOK_SECONDS))
+            polls.append(("drift", self._drift.work_off, POLL_SECONDS))
         count = self._telemetry.observer.count
         return [
-            Follower(*look, partial(count, "mlpserve_follower_failures_total", look[0]), self._lost)
-            for look in looks
+            Follower(*poll, partial(count, "mlpserve_follower_failures_total", poll[0]), self._lost)
+            for poll in polls
         ]
 
     def _lost(self) -> None:

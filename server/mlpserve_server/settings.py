@@ -99,7 +99,7 @@ class Settings(LogSettings, PlaceSettings):
     )
     poll_seconds: float = setting(
         1.0,
-        "seconds between two looks at the store; certificates and tokens are looked at at least "
+        "seconds between two polls of the store; certificates and tokens are polled at least "
         "once a second",
         type=between(0.01, _DAY),
     )

@@ -20,7 +20,7 @@ __all__ = ["read_traffic", "replicas", "summary"]
 
 _TIMEOUT = 2.0  # seconds for one page of metrics
 _MAX_BYTES = 16 << 20
-# As the alert has it: many looks a day, each at four signals.
+# As the alert has it: many evaluations a day, each at four signals.
 DRIFT_P = 1e-6
 
 
@@ -97,7 +97,7 @@ def summary(samples: Iterable[Sample]) -> dict[str, Any]:
 
 
 def _audit(version: _Version, answers: Counter[str]) -> dict[str, Any]:
-    """Return the accuracy among audited reports, with bounds that hold at every look."""
+    """Return the accuracy among audited reports, with bounds that hold at all times together."""
     right, rows = answers["right"], answers.total()
     low, high = confidence_sequence(right, rows)
     return version._asdict() | {"right": right, "rows": rows, "low": low, "high": high}

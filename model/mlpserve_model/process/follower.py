@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 class Over(Exception):
-    """Raised by a follower's `look` to end the thread: there is nothing left to follow."""
+    """Raised by a follower's `poll` to end the thread: there is nothing left to follow."""
 
 
 class Guard:
@@ -47,11 +47,11 @@ class Guard:
 
 
 class Follower:
-    """A thread that calls `look` repeatedly until it is stopped, whatever a call raises.
+    """A thread that calls `poll` repeatedly until it is stopped, whatever a call raises.
 
     Args:
         name: what is followed, for the log and the name of the thread.
-        look: what is called; it may raise Over to end the thread.
+        poll: what is called; it may raise Over to end the thread.
         pause: seconds between two calls.
         on_failure: called after each failed call, to count it.
         on_end: called when the thread ends although it was not stopped.
@@ -61,13 +61,13 @@ class Follower:
     def __init__(
         self,
         name: str,
-        look: Callable[[], object],
+        poll: Callable[[], object],
         pause: float,
         on_failure: Callable[[], None] = lambda: None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
-        self._look = look
+        self._poll = poll
         self._pause = pause
         self._guard = Guard(name, on_failure)
         self._on_end = on_end
@@ -99,7 +99,7 @@ class Follower:
         try:
             wait = self._delay
             while not self._stopping.wait(wait):
-                self._guard.run(self._look)
+                self._guard.run(self._poll)
                 wait = self._pause
         except Over:
             self._stopping.set()

@@ -44,8 +44,8 @@ class Backend(Protocol):
         """Return what changes when the manifest is replaced, None only if there is none."""
         ...
 
-    def glance(self, name: str) -> Hashable:
-        """Return what changes when a file is replaced, None where only reading it tells."""
+    def file_stamp(self, name: str) -> Hashable:
+        """Return what changes when a file is replaced, None if only its content shows that."""
         ...
 
     def read(self, name: str, limit: int) -> bytes:

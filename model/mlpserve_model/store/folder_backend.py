@@ -67,7 +67,7 @@ class FolderBackend:
         except FileNotFoundError:
             return None
 
-    def glance(self, name: str) -> Hashable:
+    def file_stamp(self, name: str) -> Hashable:
         """As Backend says. The file is opened, since a network file system may cache its state."""
         try:
             descriptor = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

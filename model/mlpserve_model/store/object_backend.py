@@ -53,8 +53,8 @@ class ObjectBackend:
         """As Backend says: every request fails if the bucket does not exist."""
         return True
 
-    def glance(self, name: str) -> Hashable:
-        """As Backend says: a look would be a request as well."""
+    def file_stamp(self, name: str) -> Hashable:
+        """As Backend says: a stamp would cost a request as well."""
         return None
 
     def newest(self, below: float) -> Iterator[tuple[int, Hashable]]:

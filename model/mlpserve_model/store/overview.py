@@ -37,17 +37,18 @@ def model_rows(root: Location) -> list[dict[str, Any]]:
 def of_all(
     store: StoreReader,
     aliases: dict[str, int],
-    look: Callable[[int], _Found],
+    describe: Callable[[int], _Found],
     gone: Callable[[int], _Found],
 ) -> dict[int, _Found]:
-    """Return what `look` says of every version, oldest first, `gone` of an alias's that is gone.
+    """Return what `describe` says of every version, oldest first.
 
-    A version that was pruned meanwhile is left out.
+    What an alias points at and is gone is described by `gone`. A version that was pruned
+    meanwhile is left out.
     """
     found, pointed = {}, set(aliases.values())
     for version in sorted({*store.versions(), *pointed}):
         try:
-            found[version] = look(version)
+            found[version] = describe(version)
         except VersionNotFound:
             if version in pointed:
                 found[version] = gone(version)

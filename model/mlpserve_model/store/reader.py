@@ -78,7 +78,7 @@ class StoreReader:
         A stamp is cheap to get. Equal stamps mean the same manifest; when they differ, only reading
         it tells.
         """
-        with translated(f"cannot look at {self._backend}/{version}"):
+        with translated(f"cannot examine {self._backend}/{version}"):
             return self._backend.stamp(version)
 
     def manifest(self, version: int) -> Manifest:
@@ -157,9 +157,9 @@ class StoreReader:
                     raise CorruptVersion(f"{name} is missing") from error
         return manifest
 
-    def glance(self) -> Hashable:
-        """Return what changes when the aliases do, None where only reading them tells."""
-        return self._backend.glance(ALIASES_FILE)
+    def aliases_stamp(self) -> Hashable:
+        """Return what changes when the aliases do, None if only reading them shows that."""
+        return self._backend.file_stamp(ALIASES_FILE)
 
     def aliases(self) -> dict[str, int]:
         """Return where every alias points; raises StoreError when aliases.json is not readable."""

@@ -194,7 +194,7 @@ class Store(StoreReader):
         aliases, before = self._aliases()
         if aliases.get(alias) != expected:
             raise AliasConflict(
-                f"{alias} points at {aliases.get(alias)}, expected {expected}: look again"
+                f"{alias} points at {aliases.get(alias)}, expected {expected}: read it again"
             )
         changed = dict(aliases)
         yield changed
@@ -202,7 +202,7 @@ class Store(StoreReader):
             try:
                 self._backend.replace(ALIASES_FILE, encode_aliases(changed), before)
             except Conflict as error:
-                raise AliasConflict(f"{alias} moved meanwhile: look again") from error
+                raise AliasConflict(f"{alias} moved meanwhile: read it again") from error
 
     def prune(self, keep: int) -> list[int]:
         """Remove all but the newest `keep` versions and those with an alias.

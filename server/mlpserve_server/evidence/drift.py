@@ -27,13 +27,11 @@ from mlpserve_server.lifecycle.sampling import RowRate
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.observability.recorder import MAX_CLASS_LENGTH, MAX_CLASSES
 
-__all__ = ["LOOK_SECONDS", "DriftWatch", "Window"]
+__all__ = ["DriftWatch", "Window"]
 
 # At full load a window of 3,000 rows is that of the last three minutes.
 ROWS_PER_SECOND = 20.0
 _MAX_ROWS_AT_ONCE = 20
-# The thread polls, as the shadow's does and for the same reason.
-LOOK_SECONDS = 0.5
 # Tests are computed this often, and only on as many rows: with fewer, bins are empty by chance.
 _COMPARE_SECONDS = 5.0
 _MIN_ROWS = 100
@@ -56,7 +54,7 @@ class Window:
     """Counts of the last rows, in the bins of a reference.
 
     Args:
-        reference: what the version's holdout looked like.
+        reference: the counts of the version's holdout.
         rows: how many rows are kept, to within one sample.
 
     """
@@ -136,8 +134,8 @@ class DriftWatch:
             # Spread, since callers sort batches; a copy, since requests may be large.
             self._waiting.append(_Sample(model, x[:: len(x) // rows][:rows].copy()))
 
-    def look(self) -> None:
-        """Count what waits; a thread of its own calls this every LOOK_SECONDS."""
+    def work_off(self) -> None:
+        """Count what waits; a thread of its own calls this every POLL_SECONDS."""
         managers = {manager.store.model: manager for manager in self._models.labelled()}
         if managers.keys() != self._watches.keys():
             self._watches = {
@@ -168,7 +166,7 @@ class _ModelDrift:
         self._rows = rows
         self.watched: StoredModel | None = None
         self.values: Mapping[str, _Gauge] = {}
-        self._looked_at: StoredModel | None = None  # whose reference was asked for
+        self._opened: StoredModel | None = None  # whose reference was read
         self._retry_at = 0.0
         self._window: Window | None = None
         self._compared_at = 0.0
@@ -188,12 +186,12 @@ class _ModelDrift:
     def follow(self) -> None:
         """Begin a window for the served version, if it is another one than before."""
         served = self._manager.current
-        if served is None or (served is self._looked_at and time.monotonic() < self._retry_at):
+        if served is None or (served is self._opened and time.monotonic() < self._retry_at):
             return
-        if served is not self._looked_at:
+        if served is not self._opened:
             self.watched = self._window = None
             self.values = {}
-        self._looked_at, self._retry_at = served, float("inf")
+        self._opened, self._retry_at = served, float("inf")
         model, version = served.manifest.model, served.manifest.version
         try:
             reference = read_reference(self._manager.store, served.manifest)

@@ -53,7 +53,7 @@ class ModelManager:
         self.aliases: Mapping[str, int] = {}
         self.last_read = 0.0
         self._last_seen = loader.of_last_seen()
-        self._glance: Hashable = None  # of the aliases, before they were read last
+        self._aliases_stamp: Hashable = None  # before they were read last
         self._polled_at = -math.inf
         self._shadow_selected = shadow
         self.store_state = StoreState(loader.store)
@@ -69,16 +69,16 @@ class ModelManager:
         return max((model.manifest.network.inputs for model in self._in_memory()), default=0)
 
     def poll(self) -> bool:
-        """Look at the store once; return True when another version answers from now on.
+        """Read the store once; return True when another version answers from now on.
 
         Raises nothing for what can happen to a volume or to a version: whatever it is, the
         version in service stays in service.
         """
-        glance = self.store.glance()
-        if self._is_unchanged(glance):
+        stamp = self.store.aliases_stamp()
+        if self._is_unchanged(stamp):
             self.last_read = time.time()
             return False
-        self._glance, self._polled_at = glance, time.monotonic()
+        self._aliases_stamp, self._polled_at = stamp, time.monotonic()
         try:
             aliases = self.store_state.read_aliases(self.aliases, serving=self.current is not None)
             changed = aliases != self.aliases or bool(self.store_state.fault)
@@ -98,12 +98,12 @@ class ModelManager:
             self.store_state.is_waiting(self.serve)
         return switched
 
-    def _is_unchanged(self, glance: Hashable) -> bool:
-        """Return True if what serves is what the aliases select, and a glance shows the same ones.
+    def _is_unchanged(self, stamp: Hashable) -> bool:
+        """Return True if what serves is what the aliases select, and their stamp is the same.
 
-        Of a thousand models a server can look at each in turn only if a look is cheap.
+        A server can poll a thousand models in turn only if a poll is cheap.
         """
-        if glance is None or glance != self._glance or self.store_state.fault:
+        if stamp is None or stamp != self._aliases_stamp or self.store_state.fault:
             return False
         if time.monotonic() - self._polled_at > _WHOLE_POLL_SECONDS:
             return False

@@ -113,7 +113,7 @@ class Models:
         return manager
 
     def poll(self) -> None:
-        """Look once for models that appeared or vanished, and at the store of each."""
+        """Find models that appeared or vanished, and poll the store of each, once."""
         if self._patterns:
             self._follow_names()
         if self._pool is None:

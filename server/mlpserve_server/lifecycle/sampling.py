@@ -3,7 +3,11 @@
 import threading
 import time
 
-__all__ = ["RowRate"]
+__all__ = ["POLL_SECONDS", "RowRate"]
+
+# The threads that work samples off poll at this interval: a wake-up would make a live call hand
+# them the processor. It is long, since a product of 50 rows costs about as much as one of 1 row.
+POLL_SECONDS = 0.5
 
 
 class RowRate:

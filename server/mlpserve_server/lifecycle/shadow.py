@@ -15,13 +15,10 @@ from mlpserve_server.lifecycle.models import Models
 from mlpserve_server.lifecycle.sampling import RowRate
 from mlpserve_server.observability.observer import Observer
 
-__all__ = ["INTERVAL_SECONDS", "Shadow", "compare"]
+__all__ = ["Shadow", "compare"]
 
 Float32 = NDArray[np.float32]
 
-# The thread polls for samples at this interval: a wake-up would make a live call hand it the
-# processor. The interval is long, since a product of 50 rows costs about as much as one of 1 row.
-INTERVAL_SECONDS = 0.5
 # Rows of one product, which holds the interpreter's lock only briefly.
 _MAX_ROWS_AT_ONCE = 64
 # The pause between two products.
@@ -151,7 +148,7 @@ class Shadow:
         return taken
 
     def work_off(self) -> None:
-        """Compare what is in the queue; a thread of its own calls this every INTERVAL_SECONDS.
+        """Compare what is in the queue; a thread of its own calls this every POLL_SECONDS.
 
         The thread gives way by doing little at a time. A lower priority in the system would be
         worse: a thread that is not scheduled may hold the interpreter's lock.

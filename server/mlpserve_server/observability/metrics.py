@@ -176,8 +176,8 @@ METRICS = {
         ),
         _gauge(
             "mlpserve_audit_accuracy_bound",
-            "95 % bounds (low, high) of the accuracy, for one look (wilson) and for any number of "
-            "looks (sequence)",
+            "95 % bounds (low, high) of the accuracy: at one time (wilson), at all times together "
+            "(sequence)",
             "model", "version", "interval", "side",
         ),
         _gauge(

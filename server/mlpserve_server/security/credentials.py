@@ -30,7 +30,7 @@ class Credentials:
         reflects: whether callers may use reflection.
         receipt_keys: returns the keys in force that sign receipts; None if there are none.
         files: what is reloaded when it changes.
-        pause: seconds between two looks at the files.
+        pause: seconds between two polls of the files.
 
     Raises:
         UnusableFile: a file cannot be used.

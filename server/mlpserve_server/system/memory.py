@@ -25,7 +25,7 @@ _MEBIBYTE = 2**20
 _MAX_ARENAS, _ARENA_KEEPS = 12, 64 * _MEBIBYTE
 # Memory that an idle process may keep for the next batch.
 _KEPT = 32 * _MEBIBYTE
-# All threads that allocate wait while the heap is trimmed. Trimming it at every look, ten
+# All threads that allocate wait while the heap is trimmed. Trimming it at every poll, ten
 # milliseconds apart, kept 200 calls of 60 MiB from being refused: 2.7 GiB instead of 0.3.
 _TRIM_SECONDS = 1.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")

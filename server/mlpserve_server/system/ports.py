@@ -75,7 +75,7 @@ def reserved(address: str) -> Iterator[str]:
     """
     if address.startswith("unix:"):
         with exclusive(address):
-            pass  # the worker that binds it looks again
+            pass  # the worker that binds it checks again
         yield address
         return
     # It finds any process that listens there, a twin of ours too, which shares the port.

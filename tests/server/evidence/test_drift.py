@@ -42,7 +42,7 @@ def model(store: Store) -> StoredModel:
 
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sample every row, and compare at every look."""
+    """Sample every row, and compare at every poll."""
     monkeypatch.setattr(drift, "ROWS_PER_SECOND", 1e6)
     monkeypatch.setattr(drift, "_MAX_ROWS_AT_ONCE", 10_000)
     monkeypatch.setattr(drift, "_COMPARE_SECONDS", 0.0)

@@ -69,11 +69,11 @@ class Watch:
     COUNTED = ("_total", "_bucket", "_count", "_sum")
 
     def __init__(self, address: str, scrape: type[Page]) -> None:
-        self._address, self._scrape = address, scrape
+        self._address, self._page = address, scrape
         self._before: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
 
-    def look(self) -> Page:
-        page = self._scrape(self._address)
+    def scrape(self) -> Page:
+        page = self._page(self._address)
         for key, value in self._before.items():
             assert page.series[key] >= value, key
         self._before = {k: v for k, v in page.series.items() if k[0].endswith(self.COUNTED)}
@@ -128,11 +128,11 @@ def test_under_load_the_sums_over_workers_are_right_and_never_go_back(
     before = {worker: cpu_seconds(worker) for worker in workers(server.process.pid)}
     callers = call(address)
     while callers.singles < 500:
-        watch.look()
+        watch.scrape()
     callers.stop()
     calls = callers.singles + callers.batches + callers.refused
-    eventually(lambda: watch.look()("mlpserve_calls_total") == calls)
-    page = watch.look()
+    eventually(lambda: watch.scrape()("mlpserve_calls_total") == calls)
+    page = watch.scrape()
     assert page("mlpserve_calls_total", method="Predict", code="OK") == callers.singles
     assert page("mlpserve_calls_total", method="BatchPredict", code="OK") == callers.batches
     refused = page("mlpserve_calls_total", method="Predict", code="INVALID_ARGUMENT")
@@ -142,7 +142,7 @@ def test_under_load_the_sums_over_workers_are_right_and_never_go_back(
     assert page("mlpserve_rows_total") == page("mlpserve_predictions_total", version="1") == rows
     assert page("mlpserve_confidence_count") == page("mlpserve_product_rows_sum") == rows
     assert page("mlpserve_model_loads_total", result="loaded") == 2
-    eventually(lambda: watch.look()("mlpserve_workers_ready") == 2)
+    eventually(lambda: watch.scrape()("mlpserve_workers_ready") == 2)
     shares = [round(cpu_seconds(w) - before[w], 2) for w in before]
     print(f"{calls} calls, {rows} rows, CPU seconds of the workers {shares}")
     assert len(shares) == 2
@@ -155,24 +155,24 @@ def test_a_worker_that_dies_takes_nothing_with_it_that_was_counted(
     server, address, watch = served
     callers = call(address)
     while callers.singles < 100:
-        watch.look()
+        watch.scrape()
     callers.stop()
     calls = 3 * callers.singles
-    eventually(lambda: watch.look()("mlpserve_calls_total") == calls)
-    eventually(lambda: watch.look()("mlpserve_workers_ready") == 2)
-    memory = watch.look()("mlpserve_resident_memory_bytes")
+    eventually(lambda: watch.scrape()("mlpserve_calls_total") == calls)
+    eventually(lambda: watch.scrape()("mlpserve_workers_ready") == 2)
+    memory = watch.scrape()("mlpserve_resident_memory_bytes")
     os.kill(workers(server.process.pid)[0], signal.SIGKILL)
     server.event("a worker ended")
     server.event("serving")
-    eventually(lambda: watch.look()("mlpserve_workers_ready") == 2)
-    page = watch.look()
+    eventually(lambda: watch.scrape()("mlpserve_workers_ready") == 2)
+    page = watch.scrape()
     assert page("mlpserve_calls_total") == calls
     assert page("mlpserve_worker_ends_total") == 1
     assert page("mlpserve_model_loads_total", result="loaded") == 3
     assert page("mlpserve_resident_memory_bytes") < 1.4 * memory  # of two, not of three
     callers = call(address)
     while callers.singles < 100:
-        watch.look()
+        watch.scrape()
     callers.stop()
-    eventually(lambda: watch.look()("mlpserve_calls_total") == calls + 3 * callers.singles)
+    eventually(lambda: watch.scrape()("mlpserve_calls_total") == calls + 3 * callers.singles)
     assert server.end() == 0

@@ -76,7 +76,7 @@ def test_tokens_are_followed_after_their_file_vanished_at_every_moment(
     put(path, TOKEN, OTHER)
     address = serve(token_file=path, poll_seconds=0.01).address
     eventually(lambda: code(address, OTHER) == "OK")
-    for _ in range(200):  # at another moment of a look each time
+    for _ in range(200):  # at another moment of a poll each time
         path.touch()
         path.rename(aside)
         aside.rename(path)

@@ -35,8 +35,8 @@ def judge(league: League, judging: JudgeSettings = SETTINGS) -> Judge:
     return Judge(league.store, league.place, judging)
 
 
-def look(league: League, judging: JudgeSettings = SETTINGS) -> Decision:
-    (decision,) = judge(league, judging).look()
+def evaluated(league: League, judging: JudgeSettings = SETTINGS) -> Decision:
+    (decision,) = judge(league, judging).evaluate()
     return decision
 
 
@@ -87,28 +87,28 @@ def test_too_few_labels_decide_nothing_and_say_how_many_more_would(league: Leagu
     assert league.store.aliases() == {CHAMPION: 1, CHALLENGER: 2}
     assert decision.in_words == "not decided yet, about 12 more labels are needed"
     league.add(10, "ant", "bee", "bee") + league.add(2, "ant", "bee", "ant")
-    assert look(league).action == "promote"
+    assert evaluated(league).action == "promote"
 
 
 def test_without_any_difference_nothing_is_forecast(league: League) -> None:
     league.add(40, "ant", "ant", "bee")
-    assert look(league).in_words == "not decided yet"
-    assert look(league).evidence.labels == 40
+    assert evaluated(league).in_words == "not decided yet"
+    assert evaluated(league).evidence.labels == 40
 
 
 def test_only_audited_answers_since_the_pair_came_to_be_are_evidence(league: League) -> None:
-    since = look(league).pair.since
+    since = evaluated(league).pair.since
     league.add(20, "ant", "bee", "bee", audit=False)
     league.add(20, "ant", "bee", "bee", answered_at=since - 1)
-    assert look(league).evidence.labels == look(league).evidence.left_out == 0
+    assert evaluated(league).evidence.labels == evaluated(league).evidence.left_out == 0
     league.add(1, "ant", "bee", "bee")
-    assert look(league).evidence.wins == 1
+    assert evaluated(league).evidence.wins == 1
 
 
 def test_a_row_counts_once_by_its_first_report(league: League) -> None:
     first = league.add(1, "ant", "bee", "ant", row=7)
     league.add(30, "ant", "bee", "bee", row=7)
-    found = look(league).evidence
+    found = evaluated(league).evidence
     assert (found.wins, found.losses, found.left_out) == (0, 1, 30)
     assert found.tags == (first[0].tag,)
 
@@ -118,21 +118,21 @@ def test_reports_without_an_instance_of_the_models_shape_are_left_out(league: Le
     short = league.report("ant", "bee", "bee").instance
     assert short is not None
     league.add(3, "ant", "bee", "bee", instance=short[:5])
-    found = look(league).evidence
+    found = evaluated(league).evidence
     assert (found.labels, found.left_out) == (0, 5)
 
 
 def test_right_and_wrong_without_a_class_count_for_what_they_say(league: League) -> None:
     league.add(3, "ant", "bee", None, right=True)  # the champion's answer was right
     league.add(5, "ant", "bee", None, right=False)  # it was wrong, the rival perhaps right
-    found = look(league).evidence
+    found = evaluated(league).evidence
     assert (found.wins, found.losses, found.perhaps_wins, found.perhaps_losses) == (0, 3, 5, 0)
     # A verdict on another version's answer may say nothing of either.
     league.add(2, "ant", "bee", None, right=False, label=2)
-    found = look(league).evidence
+    found = evaluated(league).evidence
     assert (found.perhaps_wins, found.perhaps_losses) == (7, 2)
     league.add(2, "ant", "bee", None, right=False, weights="00000000")
-    assert look(league).evidence.left_out == 2
+    assert evaluated(league).evidence.left_out == 2
 
 
 @settings(deadline=None)
@@ -154,14 +154,14 @@ def test_an_infinite_e_value_can_be_written_as_json() -> None:
     json.dumps(decision.facts(), allow_nan=False)
 
 
-def test_a_pair_that_changed_while_it_was_looked_at_is_left_alone(
+def test_a_pair_that_changed_while_it_was_weighed_is_left_alone(
     league: League, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     league.add(12, "ant", "bee", "bee")
     judging = judge(league)
-    decisions = judging.look()
+    decisions = judging.evaluate()
     league.store.drop_alias(CHALLENGER, expected=2, event="retire", reason="by hand")
-    monkeypatch.setattr(judging, "look", lambda now: decisions)
+    monkeypatch.setattr(judging, "evaluate", lambda now: decisions)
     judging.act()
     assert league.store.aliases() == {CHAMPION: 1}
 
@@ -203,33 +203,33 @@ def test_with_the_keys_forged_records_are_not_evidence(league: League) -> None:
     league.add(5, "ant", "bee", "bee", keys=ReceiptKeys(["f" * 40]))
     volunteered = league.report("ant", "bee", "bee", audit=False)
     league.place.record(replace(volunteered, audit=True))
-    assert look(league, with_keys).evidence.labels == 3
-    assert look(league).evidence.labels == 9
+    assert evaluated(league, with_keys).evidence.labels == 3
+    assert evaluated(league).evidence.labels == 9
 
 
 def test_damaged_records_are_left_out(league: League, tmp_path: Path) -> None:
     reports = league.add(9, "ant", "bee", "bee")
     file = tmp_path / f"feedback/zoo/reports/{reports[0].day}/{reports[0].tag}.json"
     file.write_bytes(file.read_bytes()[:-40])
-    assert look(league).evidence.labels == 8
+    assert evaluated(league).evidence.labels == 8
 
 
-def test_a_judge_that_looks_again_reads_what_is_new(
+def test_a_judge_that_evaluates_again_reads_what_is_new(
     league: League, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     judging = judge(league)
     reports = league.add(4, "ant", "bee", "bee", source="aa") + league.add(1, "ant", "bee", "bee")
     files = [tmp_path / f"feedback/zoo/reports/{r.day}/{r.tag}.json" for r in reports]
     files[-1].write_bytes(b"torn")
-    assert [judging.look()[0].evidence.wins for _ in range(3)] == [4, 4, 4]
+    assert [judging.evaluate()[0].evidence.wins for _ in range(3)] == [4, 4, 4]
     assert caplog.text.count("a report is left out") == 1
     for file in files:
         file.write_bytes(b"")
     league.add(2, "ant", "bee", "ant")
-    found = judging.look()[0].evidence
+    found = judging.evaluate()[0].evidence
     assert (found.wins, found.losses) == (4, 2)
     Reviews(league.place, "zoo").revoke("aa", "false")
-    found = judging.look()[0].evidence
+    found = judging.evaluate()[0].evidence
     assert (found.wins, found.losses, found.left_out) == (0, 2, 0)
 
 

@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     judge = judge_of(options)
     if options.every:
         return _repeat(judge, options)
-    decisions = judge.look() if options.dry_run else judge.act()
+    decisions = judge.evaluate() if options.dry_run else judge.act()
     if options.json:
         print(json.dumps([_document(decision) for decision in decisions]))
     else:
@@ -82,7 +82,7 @@ def _settings(options: argparse.Namespace) -> JudgeSettings:
 
 
 def _repeat(judge: Judge, options: argparse.Namespace) -> int:
-    """Judge until SIGTERM or Ctrl-C; a look that fails is logged, and the next one follows."""
+    """Judge until SIGTERM or Ctrl-C; a failure is logged, and the next evaluation follows."""
     if options.dry_run or options.json:
         raise UsageError("--every logs each decision: leave out --dry-run and --json")
     guard = Guard("judge")

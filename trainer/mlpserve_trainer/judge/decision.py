@@ -77,7 +77,7 @@ def decide(pair: Pair, evidence: Evidence, alpha: float) -> Decision:
     """Return what the evidence allows.
 
     Both e-values are test supermartingales, so each reaches 1 / alpha with probability at most
-    alpha if there is nothing to be gained, however often it is looked at (see `log_e_value`). A
+    alpha if there is nothing to be gained, however often it is computed (see `log_e_value`). A
     challenger is promoted when "it is not better" is refuted, and retired when "it is not worse"
     is; a new champion is rolled back when the one before it proves better.
     """

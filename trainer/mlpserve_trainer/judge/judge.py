@@ -39,7 +39,7 @@ class JudgeSettings:
 
 
 class Judge:
-    """Looks at the audited reports of a model, and acts on what they prove.
+    """Weighs the audited reports of a model, and acts on what they prove.
 
     Args:
         store: The versions.
@@ -52,7 +52,7 @@ class Judge:
         # Of each pair the rows that were weighed, and the tags of what was read.
         self._seen: dict[Pair, tuple[Weighing, set[str]]] = {}
 
-    def look(self, now: Callable[[], float] = time.time) -> list[Decision]:
+    def evaluate(self, now: Callable[[], float] = time.time) -> list[Decision]:
         """Return what the evidence allows of each pair that waits for a decision; change nothing.
 
         Raises StoreError when versions or reports cannot be read.
@@ -78,12 +78,12 @@ class Judge:
             yield report
 
     def act(self, now: Callable[[], float] = time.time) -> list[Decision]:
-        """Look, act on the first decision, record it in the history, and return all of them.
+        """Evaluate, act on the first decision, record it in the history, and return all of them.
 
         The reports are read without the store's lock, which is then taken to act. If the versions
-        are no longer the pair that was looked at, nothing is done until the next look.
+        are no longer the pair that was weighed, nothing is done until the next evaluation.
         """
-        decisions = self.look(now)
+        decisions = self.evaluate(now)
         for decision in decisions:
             if decision.action is not None:
                 self._keep_tags(decision)

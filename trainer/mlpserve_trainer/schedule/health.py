@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def listening(
-    address: str, look: Callable[[], Health], registry: CollectorRegistry
+    address: str, health_now: Callable[[], Health], registry: CollectorRegistry
 ) -> Iterator[int]:
     """Answer at HOST:PORT while the context lasts; yields the port, which may be asked for as 0.
 
@@ -32,7 +32,7 @@ def listening(
     """
 
     def health(accept: str) -> Page:
-        now = look()
+        now = health_now()
         status = HTTPStatus.OK if now.healthy else HTTPStatus.SERVICE_UNAVAILABLE
         return Page("application/json", json.dumps(now.facts).encode() + b"\n", status)
 

@@ -98,10 +98,10 @@ def log_e_value(wins: int, losses: int) -> float:
         E(a, b) = 2 * 2^n * B(a + 1, b + 1) * (1 - I_half(a + 1, b + 1)),
 
     the one-sided mixture of the sign test (McNemar's exact test, made sequential). It is a test
-    supermartingale: whatever the order of the rows and however often one looks, it ever reaches
-    1 / alpha with probability at most alpha if the null hypothesis is true (Ville 1939; Ramdas et
-    al. 2023, "Game-theoretic statistics and safe anytime-valid inference"). It grows with each win
-    and shrinks with each loss.
+    supermartingale: whatever the order of the rows and however often it is computed, it ever
+    reaches 1 / alpha with probability at most alpha if the null hypothesis is true (Ville 1939;
+    Ramdas et al. 2023, "Game-theoretic statistics and safe anytime-valid inference"). It grows with
+    each win and shrinks with each loss.
 
     The factor 1 - I_half is P(X <= a), X from Bin(n + 1, 1/2), so that E is a sum of binomial
     coefficients: a! b! / (n + 1)! times the sum of C(n + 1, j) over j <= a.
