@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from mlpserve_server.dataplane.admission import ByteLimiter, Limits, QueueLimit
 from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.feedback import FeedbackDesk
 from mlpserve_server.dataplane.frames import frame_of
+from mlpserve_server.dataplane.inference import Inference
 from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.evidence.drift import DriftWatch
 from mlpserve_server.evidence.receipts import ReceiptIssuer
@@ -39,13 +40,13 @@ from mlpserve_server.system.memory import MemoryWatch, kept_by_arenas
 from mlpserve_server.system.ports import require_free
 from mlpserve_server.transport.direct import DirectTransport
 from mlpserve_server.transport.grpc_core import unsupported
-from mlpserve_server.transport.health import NOT_SERVING, SERVING, Health
+from mlpserve_server.transport.health import Health
+from mlpserve_server.transport.readiness import Readiness
 from mlpserve_server.transport.services import (
     Backend,
     TransportError,
     channel_options,
     max_request_bytes,
-    readiness_of,
     window_bytes,
 )
 from mlpserve_server.transport.standard import StandardTransport
@@ -71,40 +72,22 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.addresses: tuple[str, ...] = ()
-        self._follows = True
-        self._telemetry = Telemetry(settings, self._lost)
+        self._stopping = False
+        self._telemetry = Telemetry(settings, lambda: self._readiness.end())
         observer = self._telemetry.observer
         self._models = Models(
             settings.model,
             settings.default_model,
             partial(_manager, settings, observer),
             ModelListing(settings.store).names,
-            self._changed,
+            lambda names: self._readiness.update(names),
         )
+        self._health = Health()
+        self._readiness = Readiness(self._models, self._health)
+        self._access = Credentials(settings)
         self._shadow = (
             Shadow(self._models, settings.shadow_rows, self._is_busy, observer)
             if settings.shadow
-            else None
-        )
-        self._access = Credentials(settings)
-        self._stopping = threading.Event()
-        self._ready_lock = threading.Lock()
-        self._health = Health()
-        self._changed(self._models.managers)
-        issuer = (
-            ReceiptIssuer(self._access.receipt_keys, settings.audit_share, observer)
-            if self._access.receipt_keys
-            else None
-        )
-        self._desk = (
-            FeedbackDesk(
-                self._models,
-                self._access.receipt_keys,
-                FeedbackPlace(settings.feedback),
-                settings.feedback_rate,
-                observer,
-            )
-            if settings.feedback and self._access.receipt_keys
             else None
         )
         # Without metrics nobody would see it.
@@ -113,35 +96,21 @@ class Server:
             if settings.drift_window and self._telemetry.counts
             else None
         )
-        data = DataPlane(
-            self._models,
-            settings.max_batch,
-            settings.max_rows,
-            observer,
-            self._shadow,
-            issuer,
-            self._drift,
-        )
+        self._desk = _desk(settings, self._models, self._access, observer)
+        inference = Inference(settings.max_rows, observer, self._shadow, self._drift)
+        issuer = _issuer(settings, self._access, observer)
+        data = DataPlane(self._models, settings.max_batch, inference, issuer)
         self._limits = _limits(settings)
+        backend = Backend(data, Catalog(self._models), self._health, self._desk)
+        options = _channel_options(settings, self._limits)
         make = _transport(settings.transport)
-        self._transport = make(
-            Backend(data, Catalog(self._models), self._health, self._desk),
-            self._limits,
-            self._access,
-            channel_options(
-                settings.worker > 0,
-                settings.connection_age_seconds,
-                self._limits.max_request,
-                window_bytes(self._limits.bytes.maximum),
-            ),
-            observer,
-        )
+        self._transport = make(backend, self._limits, self._access, options, observer)
         register_model_gauges(observer, self._models)
         register_worker_gauges(
             observer,
             self._transport.name,
             lambda: self._transport.waiting,
-            lambda: self._ready,
+            lambda: self._readiness.ready,
         )
         self._followers = self._make_followers()
         register_follower_gauges(observer, [*self._telemetry.followers, *self._followers])
@@ -181,10 +150,10 @@ class Server:
 
     def stop(self) -> None:
         """Report NOT_SERVING, answer for the drain time, finish calls in flight, and stop."""
-        if self._stopping.is_set():
+        if self._stopping:
             return
-        self._stopping.set()
-        self._changed(self._models.managers)
+        self._stopping = True
+        self._readiness.end()
         for follower in self._followers:
             follower.stop()
         self._models.close()
@@ -222,34 +191,12 @@ class Server:
         if self._drift:
             polls.append(("drift", self._drift.work_off, POLL_SECONDS))
         count = self._telemetry.observer.count
-        return [
-            Follower(*poll, partial(count, "mlpserve_follower_failures_total", poll[0]), self._lost)
-            for poll in polls
-        ]
-
-    def _lost(self) -> None:
-        """Become not ready for good: a follower has ended, perhaps that of the tokens."""
-        self._follows = False
-        self._changed(self._models.managers)
+        failures, lost = "mlpserve_follower_failures_total", self._readiness.end
+        return [Follower(*poll, partial(count, failures, poll[0]), lost) for poll in polls]
 
     def _is_busy(self) -> bool:
         """Return True if a quarter of the permitted calls is waiting."""
         return self._transport.waiting * 4 >= self._limits.queue.limit
-
-    def _changed(self, names: Iterable[str]) -> None:
-        """Have health say what is true of the server and of these models, which are in place."""
-        with self._ready_lock:  # a draining server never becomes ready again
-            can_serve = self._follows and not self._stopping.is_set()
-            self._ready = can_serve and self._models.ready
-            self._report(None, self._ready)
-            for name in names:
-                if manager := self._models.managers.get(name):
-                    self._report(name, can_serve and manager.current is not None)
-                else:
-                    self._health.remove(readiness_of(name))
-
-    def _report(self, model: str | None, ready: bool) -> None:
-        self._health.set(readiness_of(model), SERVING if ready else NOT_SERVING)
 
 
 def _manager(settings: Settings, observer: Observer, model: str) -> ModelManager:
@@ -268,6 +215,21 @@ def _store(settings: Settings, model: str) -> StoreReader:
     return CachedStore(settings.store, model, folder, keep=settings.standby + 1)
 
 
+def _issuer(settings: Settings, access: Credentials, observer: Observer) -> ReceiptIssuer | None:
+    if access.receipt_keys is None:
+        return None
+    return ReceiptIssuer(access.receipt_keys, settings.audit_share, observer)
+
+
+def _desk(
+    settings: Settings, models: Models, access: Credentials, observer: Observer
+) -> FeedbackDesk | None:
+    if settings.feedback is None or access.receipt_keys is None:
+        return None
+    place = FeedbackPlace(settings.feedback)
+    return FeedbackDesk(models, access.receipt_keys, place, settings.feedback_rate, observer)
+
+
 def _limits(settings: Settings) -> Limits:
     max_bytes = settings.max_bytes or default_max_bytes(usable_memory(), 1)
     return Limits(
@@ -276,6 +238,15 @@ def _limits(settings: Settings) -> Limits:
         # Of what is not counted: requests that should be small, and what the allocator keeps.
         MemoryWatch(max_bytes // 4 + kept_by_arenas(max_bytes)),
         max_request_bytes(max_bytes),
+    )
+
+
+def _channel_options(settings: Settings, limits: Limits) -> list[tuple[str, int]]:
+    return channel_options(
+        settings.worker > 0,
+        settings.connection_age_seconds,
+        limits.max_request,
+        window_bytes(limits.bytes.maximum),
     )
 
 

@@ -88,7 +88,6 @@ class Settings(LogSettings, PlaceSettings):
     default_model: str | None = setting(
         None, "model that answers calls that name none; the only one, if unset", type=model_name
     )
-
     listen: tuple[str, ...] = setting(
         ("127.0.0.1:50051",),
         "addresses, host:port or unix:path, several separated by commas; port 0 is any free one",
@@ -176,9 +175,7 @@ class Settings(LogSettings, PlaceSettings):
         type=Path,
     )
     token_file: Path | None = setting(
-        None,
-        "file of bearer tokens, one a line; only callers with one of them may call",
-        type=Path,
+        None, "file of bearer tokens, one a line; only callers with one may call", type=Path
     )
     receipt_keys: Path | None = setting(
         None,
@@ -218,8 +215,7 @@ class Settings(LogSettings, PlaceSettings):
     metrics_listen: str | None = setting(
         None, "host:port where Prometheus scrapes the metrics of all workers", type=_address
     )
-    # The descriptor of the socket on which a worker reports, or 0.
-    metrics_line: int = setting(0, SUPPRESS, type=between(0, 2**31 - 1, int))
+    metrics_line: int = setting(0, SUPPRESS, type=between(0, 2**31 - 1, int))  # descriptor, or 0
     access_log: float = setting(
         0.0,
         "sampling rate of the access log, 0 to 1; it has nothing of what callers send",

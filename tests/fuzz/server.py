@@ -17,6 +17,7 @@ from mlpserve_model.store.evidence.receipts import ReceiptKeys
 from mlpserve_model.store.evidence.records import FeedbackPlace
 from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.feedback import FeedbackDesk
+from mlpserve_server.dataplane.inference import Inference
 from mlpserve_server.dataplane.oip_catalog import OpenCatalog
 from mlpserve_server.dataplane.predictions import DataPlane, Outcome, complete
 from mlpserve_server.dataplane.query import Result
@@ -161,7 +162,7 @@ def _catalog() -> Catalog:
 
 @cache
 def _data_plane() -> DataPlane:
-    return DataPlane(_catalog().models, max_batch=16, max_rows=32)
+    return DataPlane(_catalog().models, 16, Inference(max_rows=32))
 
 
 @cache

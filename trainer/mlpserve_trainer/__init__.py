@@ -32,7 +32,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from mlpserve_trainer.estimator import MlpClassifier
+    from mlpserve_trainer.estimator.classifier import MlpClassifier
     from mlpserve_trainer.release.estimators import publish
 
 __all__ = [
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 # Imported when they are asked for: scikit-learn takes a second that no command needs for them.
-_LAZY = {"MlpClassifier": "estimator", "publish": "release.estimators"}
+_LAZY = {"MlpClassifier": "estimator.classifier", "publish": "release.estimators"}
 
 
 def __getattr__(name: str) -> Any:

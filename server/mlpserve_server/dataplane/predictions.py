@@ -7,37 +7,25 @@ runner can stop, or turn to something else, in between.
 
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import TypeAlias, TypeVar
-
-import numpy as np
+from typing import TypeAlias
 
 from mlpserve_model import Manifest, StoredModel
 from mlpserve_server.dataplane import explanations, tensors
-from mlpserve_server.dataplane.admission import RowLimiter
 from mlpserve_server.dataplane.codec import BatchCodec, SingleCodec
 from mlpserve_server.dataplane.explanations import ExplainCodec
+from mlpserve_server.dataplane.inference import CHUNK_ROWS, Inference, joined
 from mlpserve_server.dataplane.oip_codec import InferCodec
-from mlpserve_server.dataplane.query import Codec, Computed, Decoder, Float32, Q, Query, Result
+from mlpserve_server.dataplane.query import Codec, Decoder, Float32, Q, Query, Result
 from mlpserve_server.errors import Abandoned, NoReceipts, as_value
-from mlpserve_server.evidence.drift import DriftWatch
 from mlpserve_server.evidence.receipts import ReceiptIssuer
 from mlpserve_server.lifecycle.models import Models
-from mlpserve_server.lifecycle.shadow import Shadow
-from mlpserve_server.observability.observer import Observer
 
 __all__ = ["DataPlane", "Outcome", "Steps", "complete"]
-
-# Rows of one matrix product: small enough for single calls to get their turn in between and
-# for an abandoned batch to end soon, large enough that cutting it up costs nothing.
-CHUNK_ROWS = 512
-# Explaining a row costs about four times as much as classifying it.
-EXPLAINED_CHUNK_ROWS = 128
 
 # What comes of a request: a result, or the reason why there is none.
 Outcome: TypeAlias = Result | Exception
 # Work in steps of about a millisecond; its value is the result.
 Steps: TypeAlias = Generator[None, None, Result]
-Part = TypeVar("Part")
 # A checked query, and the model that answers it.
 _Job: TypeAlias = tuple[Q, StoredModel]
 
@@ -58,28 +46,29 @@ def complete(steps: Steps, active: Callable[[], bool]) -> Result:
 class DataPlane:
     """Answers prediction requests with the models that are served.
 
-    `may_load` tells whether a selected version may be read from the store on the way; where it
+    `may_load` says whether a selected version may be read from the store on the way; where it
     may not, such a call is answered with NotInMemory and must be repeated on a thread that may
-    block. Batches beyond `max_rows` rows in flight are refused with Overloaded.
+    block.
+
+    Args:
+        models: what answers.
+        max_batch: instances in one request.
+        inference: what runs rows through models.
+        issuer: what signs receipts; None if answers have none.
+
     """
 
     def __init__(
         self,
         models: Models,
         max_batch: int,
-        max_rows: int,
-        observer: Observer | None = None,
-        shadow: Shadow | None = None,
+        inference: Inference,
         issuer: ReceiptIssuer | None = None,
-        drift: DriftWatch | None = None,
     ) -> None:
         self._models = models
         self.max_batch = max_batch
-        self._rows = RowLimiter(max_rows)
-        self._observer = observer or Observer()
-        self._shadow = shadow
+        self._inference = inference
         self._issuer = issuer
-        self._drift = drift
 
     def predict(self, requests: Sequence[bytes], may_load: bool = True) -> list[Outcome]:
         """Answer PredictRequests with PredictResponses or errors, in order; raise nothing.
@@ -109,7 +98,7 @@ class DataPlane:
         """Answer an ExplainRequest with an ExplainResponse; raise ServingError."""
         query, model = self._decode(_EXPLAIN, request, may_load=True)
         compute = partial(explanations.explain, model, query=query)
-        parts = yield from self._in_chunks(_EXPLAIN.field, query, model.manifest, compute)
+        parts = yield from self._inference.in_chunks(_EXPLAIN.field, query, model.manifest, compute)
         response = _EXPLAIN.encode(parts, model.manifest, query)
         rows = tensors.row_count(query, model.manifest)
         return Result(response, rows, model.manifest.version)
@@ -156,47 +145,16 @@ class DataPlane:
 
     def _in_steps(self, codec: Codec[Q], request: bytes, may_load: bool) -> Steps:
         query, model = self._decode(codec, request, may_load)
-        compute = partial(self._compute, model, explains=query.explains)
-        parts = yield from self._in_chunks(codec.field, query, model.manifest, compute)
-        computed = _joined(parts)
+        compute = partial(self._inference.compute, model, explains=query.explains)
+        parts = yield from self._inference.in_chunks(codec.field, query, model.manifest, compute)
+        computed = joined(parts)
         (response,) = codec.encode(computed, model.manifest, [query])
         rows = tensors.row_count(query, model.manifest)
         if query.receipts and self._issuer:
-            response += yield from self._receipts(
+            response += yield from _receipts(
                 self._issuer, query, model.manifest, computed.probabilities
             )
         return Result(response, rows, model.manifest.version)
-
-    def _in_chunks(
-        self, field: str, query: Query, manifest: Manifest, compute: Callable[[Float32], Part]
-    ) -> Generator[None, None, list[Part]]:
-        """Admit a checked query and compute its scaled rows, some in each step."""
-        rows, data = tensors.row_count(query, manifest), memoryview(query.data)
-        chunk_rows = EXPLAINED_CHUNK_ROWS if query.explains else CHUNK_ROWS
-        chunk_bytes = len(data) // rows * chunk_rows
-        parts = []
-        with self._rows.admitted(rows), self._observer.rows(rows):
-            for chunk in range(-(-rows // chunk_rows)):
-                yield
-                values = data[chunk * chunk_bytes : (chunk + 1) * chunk_bytes]
-                first = chunk * chunk_rows
-                parts.append(compute(tensors.scaled(values, query.dtype, manifest, field, first)))
-        return parts
-
-    def _receipts(
-        self, issuer: ReceiptIssuer, query: Query, manifest: Manifest, probabilities: Float32
-    ) -> Generator[None, None, bytes]:
-        """Return the receipts of a batch's rows, encoded, some signed in each step."""
-        row_bytes, data = len(query.data) // len(probabilities), memoryview(query.data)
-        fields: list[bytes] = []
-        for first in range(0, len(probabilities), CHUNK_ROWS):
-            yield
-            chunk = probabilities[first : first + CHUNK_ROWS]
-            values = data[first * row_bytes : (first + len(chunk)) * row_bytes]
-            x = tensors.scaled(values, query.dtype, manifest, _BATCH.field, first)
-            rows = tensors.hashed_rows(values, query.dtype, manifest, x)
-            fields += issuer.fields(manifest, chunk, rows)
-        return b"".join(fields)
 
     def _decode(self, codec: Decoder[Q], request: bytes, may_load: bool) -> _Job[Q]:
         """Decode and check a request; raise ServingError."""
@@ -215,7 +173,7 @@ class DataPlane:
         manifest = model.manifest
         data = queries[0].data if len(queries) == 1 else b"".join(q.data for q in queries)
         x = tensors.scaled(data, queries[0].dtype, manifest, codec.field)
-        computed = self._compute(model, x, queries[0].explains)
+        computed = self._inference.compute(model, x, queries[0].explains)
         responses = codec.encode(computed, manifest, queries)
         if self._issuer:
             asking = [place for place, query in enumerate(queries) if query.receipts]
@@ -230,19 +188,21 @@ class DataPlane:
             for response, query in zip(responses, queries, strict=True)
         ]
 
-    def _compute(self, model: StoredModel, x: Float32, explains: bool) -> Computed:
-        probabilities = self._classify(model, x)
-        return Computed(probabilities, explanations.predicted(model, x) if explains else None)
 
-    def _classify(self, model: StoredModel, x: Float32) -> Float32:
-        """Return the probabilities (rows, classes) of x (rows, inputs); report them."""
-        probabilities = model.predict(x)
-        self._observer.predicted(model.manifest, probabilities)
-        if self._drift:
-            self._drift.offer(model, x)
-        if self._shadow:
-            self._shadow.offer(model, x, probabilities)
-        return probabilities
+def _receipts(
+    issuer: ReceiptIssuer, query: Query, manifest: Manifest, probabilities: Float32
+) -> Generator[None, None, bytes]:
+    """Return the receipts of a batch's rows, encoded, some signed in each step."""
+    row_bytes, data = len(query.data) // len(probabilities), memoryview(query.data)
+    fields: list[bytes] = []
+    for first in range(0, len(probabilities), CHUNK_ROWS):
+        yield
+        chunk = probabilities[first : first + CHUNK_ROWS]
+        values = data[first * row_bytes : (first + len(chunk)) * row_bytes]
+        x = tensors.scaled(values, query.dtype, manifest, _BATCH.field, first)
+        rows = tensors.hashed_rows(values, query.dtype, manifest, x)
+        fields += issuer.fields(manifest, chunk, rows)
+    return b"".join(fields)
 
 
 def _fields_of(
@@ -256,9 +216,3 @@ def _fields_of(
     if len(asking) < len(rows):
         probabilities, rows = probabilities[asking], [rows[place] for place in asking]
     return issuer.fields(manifest, probabilities, rows)
-
-
-def _joined(parts: Sequence[Computed]) -> Computed:
-    probabilities = np.concatenate([part.probabilities for part in parts])
-    why = [part.attributions for part in parts if part.attributions is not None]
-    return Computed(probabilities, np.concatenate(why) if why else None)

@@ -1,9 +1,8 @@
 """Which version answers: follows the store, and never drops what works for what does not."""
 
 import logging
-import math
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 from mlpserve_model import StoredModel, StoreError
@@ -11,19 +10,15 @@ from mlpserve_server.errors import NotInMemory, NotReady
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.selection import (
     LATEST,
-    find,
-    find_before,
+    find_served,
+    find_shadow,
     load_selected,
     of_version,
     target,
-    wanted,
 )
 from mlpserve_server.lifecycle.store_state import StoreState
 
 __all__ = ["LATEST", "ModelManager"]
-
-# The longest time between two polls that read the store.
-_WHOLE_POLL_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +48,6 @@ class ModelManager:
         self.aliases: Mapping[str, int] = {}
         self.last_read = 0.0
         self._last_seen = loader.of_last_seen()
-        self._aliases_stamp: Hashable = None  # before they were read last
-        self._polled_at = -math.inf
         self._shadow_selected = shadow
         self.store_state = StoreState(loader.store)
 
@@ -74,16 +67,15 @@ class ModelManager:
         Raises nothing for what can happen to a volume or to a version: whatever it is, the
         version in service stays in service.
         """
-        stamp = self.store.aliases_stamp()
-        if self._is_unchanged(stamp):
+        if self.store_state.is_unchanged() and self._serves_what_is_selected():
             self.last_read = time.time()
             return False
-        self._aliases_stamp, self._polled_at = stamp, time.monotonic()
         try:
             aliases = self.store_state.read_aliases(self.aliases, serving=self.current is not None)
             changed = aliases != self.aliases or bool(self.store_state.fault)
             in_use = self.loader.unreplaced(self._in_use(), at_once=changed)
-            model = self._find_served(self.loader, aliases, in_use)
+            serving = self.current is not None
+            model = find_served(self.loader, self.serve, aliases, in_use, serving)
         except StoreError as error:
             self.store_state.failed(error)
             return self.current is None and self._serve_last_seen()
@@ -93,20 +85,15 @@ class ModelManager:
         self.aliases = aliases
         if self._shadow_selected:
             with suppress(StoreError):  # it was readable a moment ago: the next poll will tell
-                self.shadow = self._find_shadow(self._shadow_selected, aliases, in_use)
+                models = [*in_use, *self._in_use()[:1]]  # what has become the served one just now
+                self.shadow = find_shadow(
+                    self.loader, self._shadow_selected, aliases, models, self.shadow
+                )
         if self.current is None:
             self.store_state.is_waiting(self.serve)
         return switched
 
-    def _is_unchanged(self, stamp: Hashable) -> bool:
-        """Return True if what serves is what the aliases select, and their stamp is the same.
-
-        A server can poll a thousand models in turn only if a poll is cheap.
-        """
-        if stamp is None or stamp != self._aliases_stamp or self.store_state.fault:
-            return False
-        if time.monotonic() - self._polled_at > _WHOLE_POLL_SECONDS:
-            return False
+    def _serves_what_is_selected(self) -> bool:
         chosen = [(self.serve, self.current)]
         if self._shadow_selected:
             chosen.append((self._shadow_selected, self.shadow))
@@ -146,29 +133,6 @@ class ModelManager:
     def _in_memory(self) -> list[StoredModel]:
         return self._in_use() + self.loader.standby.models()
 
-    def _find_served(
-        self, loader: Loader, aliases: Mapping[str, int], in_use: list[StoredModel]
-    ) -> StoredModel | None:
-        """Return what is to be served from now on, None to go on with what is."""
-        version = wanted(loader, self.serve, aliases)
-        if version is None:
-            return None
-        model = find(loader, version, in_use)
-        if model or self.current or self.serve.isdecimal():
-            # A server that was started for a number serves that number or nothing.
-            return model
-        return find_before(loader, version)
-
-    def _find_shadow(
-        self, selected: str, aliases: Mapping[str, int], in_use: list[StoredModel]
-    ) -> StoredModel | None:
-        """Return the shadow; while another one cannot be loaded, the old one stays."""
-        version = wanted(self.loader, selected, aliases)
-        if version is None:
-            return None
-        in_use = [*in_use, *self._in_use()[:1]]  # what has become the served one just now
-        return find(self.loader, version, in_use) or self.shadow
-
     def _switch_to(self, model: StoredModel) -> bool:
         previous = self.current
         if model is previous:
@@ -192,7 +156,7 @@ class ModelManager:
             return False
         try:
             aliases = self._last_seen.store.aliases()
-            model = self._find_served(self._last_seen, aliases, [])
+            model = find_served(self._last_seen, self.serve, aliases, [], serving=False)
         except StoreError as error:
             reason = {"model": self.store.model, "reason": str(error)}
             log.error("the cache cannot be read", extra=reason)

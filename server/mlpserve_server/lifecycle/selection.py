@@ -6,12 +6,12 @@ from mlpserve_model import StoredModel, StoreError, VersionNotFound
 from mlpserve_server.errors import ModelNotFound, ModelUnavailable, NotReady
 from mlpserve_server.lifecycle.loader import Loader, VersionRefused
 
-__all__ = ["LATEST", "find", "find_before", "load_selected", "of_version", "target", "wanted"]
+__all__ = ["LATEST", "find_served", "find_shadow", "load_selected", "of_version", "target"]
 
 LATEST = "latest"
 
 
-def wanted(loader: Loader, selected: str, aliases: Mapping[str, int]) -> int | None:
+def _wanted(loader: Loader, selected: str, aliases: Mapping[str, int]) -> int | None:
     """Return the number of an alias, of a number, or of "latest"; None if there is none."""
     if selected == LATEST:
         return next(loader.passed(), None)
@@ -31,12 +31,51 @@ def of_version(version: int, models: Sequence[StoredModel]) -> StoredModel | Non
     return next((model for model in models if model.manifest.version == version), None)
 
 
-def find(loader: Loader, version: int, in_use: Sequence[StoredModel]) -> StoredModel | None:
+def find_served(
+    loader: Loader,
+    selected: str,
+    aliases: Mapping[str, int],
+    in_use: Sequence[StoredModel],
+    serving: bool,
+) -> StoredModel | None:
+    """Return what is to be served from now on, None to go on with what is.
+
+    Args:
+        loader: Loads it.
+        selected: An alias, a number, or "latest".
+        aliases: Where aliases point.
+        in_use: The models that need no load.
+        serving: Whether a version is in service.
+
+    """
+    version = _wanted(loader, selected, aliases)
+    if version is None:
+        return None
+    model = _find(loader, version, in_use)
+    if model or serving or selected.isdecimal():
+        # A server that was started for a number serves that number or nothing.
+        return model
+    return _find_before(loader, version)
+
+
+def find_shadow(
+    loader: Loader,
+    selected: str,
+    aliases: Mapping[str, int],
+    in_use: Sequence[StoredModel],
+    before: StoredModel | None,
+) -> StoredModel | None:
+    """Return the shadow; while another one cannot be loaded, the one before stays."""
+    version = _wanted(loader, selected, aliases)
+    return None if version is None else _find(loader, version, in_use) or before
+
+
+def _find(loader: Loader, version: int, in_use: Sequence[StoredModel]) -> StoredModel | None:
     """Return the version out of the models in use, or load it; None if that fails."""
     return of_version(version, in_use) or loader.try_load(version)
 
 
-def find_before(loader: Loader, version: int) -> StoredModel | None:
+def _find_before(loader: Loader, version: int) -> StoredModel | None:
     """Load the newest version before this one that the gate let pass and that is in order."""
     return next(filter(None, map(loader.try_load, loader.passed(below=version))), None)
 

@@ -1,7 +1,9 @@
 """Whether the store can be read, and whether it is there: logged when it changes, not each time."""
 
 import logging
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 
 from mlpserve_model import StoreError
@@ -9,6 +11,9 @@ from mlpserve_model.store.listing import other_models
 from mlpserve_model.store.reader import StoreReader
 
 __all__ = ["StoreState"]
+
+# The longest time between two polls that read the aliases.
+_READ_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +26,21 @@ class StoreState:
         self._store = store
         self._is_empty = False  # nothing was found where there had been a store
         self._is_waiting = False
+        self._stamp: Hashable = None  # of the aliases, before they were read last
+        self._read_at = -math.inf
+
+    def is_unchanged(self) -> bool:
+        """Return True if the aliases have the stamp that they had when they were read last.
+
+        They are read again from time to time all the same, and after a fault. A server can poll a
+        thousand models in turn only if most polls are this cheap.
+        """
+        stamp = self._store.aliases_stamp()
+        is_recent = time.monotonic() - self._read_at <= _READ_SECONDS
+        if stamp is not None and stamp == self._stamp and is_recent and not self.fault:
+            return True
+        self._stamp, self._read_at = stamp, time.monotonic()
+        return False
 
     def read_aliases(self, known: Mapping[str, int], serving: bool) -> Mapping[str, int]:
         """Return the aliases.

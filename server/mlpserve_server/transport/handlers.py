@@ -17,9 +17,10 @@ from mlpserve_server.dataplane.predictions import DataPlane, Steps, complete
 from mlpserve_server.dataplane.query import Result
 from mlpserve_server.errors import NoFeedback, Overloaded
 from mlpserve_server.security.credentials import SourceOf
-from mlpserve_server.transport.call_pool import CallPool, next_request, without_request
+from mlpserve_server.transport.call_pool import CallPool
 from mlpserve_server.transport.health import Health
 from mlpserve_server.transport.interceptors import current_call
+from mlpserve_server.transport.request_reads import next_request, without_request
 from mlpserve_server.transport.services import COPIES, SMALL_BYTES
 from mlpserve_server.transport.status import status_of
 
@@ -56,7 +57,7 @@ def pooled_handler(answer: Behaviour, pool: CallPool, reserved: int = 0) -> Hand
     """
 
     def run(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        request = pool.read(requests, context, reserved)
+        request = pool.reads.read(requests, context, reserved)
         held = COPIES * len(request) if len(request) > SMALL_BYTES else 0
         with pool.holding(held), pool.computes(context):
             response = answer(request, context)

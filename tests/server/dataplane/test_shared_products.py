@@ -8,6 +8,7 @@ import pytest
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import CHAMPION, Store, StoredModel
+from mlpserve_server.dataplane.inference import Inference
 from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.dataplane.query import Result
 from mlpserve_server.errors import InvalidInput
@@ -32,7 +33,7 @@ def test_one_wrong_value_costs_the_calls_beside_it_a_few_products(
     publish()
     manager = ModelManager(Loader(store), CHAMPION)
     manager.poll()
-    data = DataPlane(models_of(manager), max_batch=16, max_rows=32)
+    data = DataPlane(models_of(manager), 16, Inference(max_rows=32))
     products = []
     predict = StoredModel.predict
 

@@ -12,6 +12,7 @@ from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store
 from mlpserve_model.process.follower import Follower
+from mlpserve_server.dataplane.inference import Inference
 from mlpserve_server.dataplane.predictions import DataPlane, complete
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
@@ -49,7 +50,9 @@ class Setup:
         self.manager = ModelManager(Loader(store, 3, self.tally), serve, "challenger")
         self.manager.poll()
         self.shadow = Shadow(models_of(self.manager), rate, lambda: self.busy, self.tally)
-        self.data = DataPlane(models_of(self.manager), 8192, 8192, self.tally, self.shadow)
+        self.data = DataPlane(
+            models_of(self.manager), 8192, Inference(8192, self.tally, self.shadow)
+        )
 
         self.follower = Follower("shadow", self.shadow.work_off, 0.01)
 

@@ -14,6 +14,7 @@ import pytest
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store, StoredModel, Verdict
+from mlpserve_server.dataplane.inference import Inference
 from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.dataplane.query import Result
 from mlpserve_server.lifecycle import loader as loaders
@@ -251,7 +252,7 @@ def test_two_models_of_one_number_in_one_product_answer_each_by_itself(
     models = itertools.cycle(two_of_one_number)
     monkeypatch.setattr(manager, "get", lambda *_, **__: next(models))
     request = pb.PredictRequest(instance=INSTANCE).SerializeToString()
-    answers = DataPlane(models_of(manager), max_batch=8, max_rows=8).predict([request] * 4)
+    answers = DataPlane(models_of(manager), 8, Inference(max_rows=8)).predict([request] * 4)
     digests = [
         pb.PredictResponse.FromString(answer.response).model.digest
         for answer in answers

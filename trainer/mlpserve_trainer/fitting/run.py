@@ -43,25 +43,11 @@ def fitted(
 ) -> Epoch:
     """Fit a network, save each epoch if there is a checkpoint, and return the last one.
 
-    Real inputs are standardised for the training, and its weights then changed to take them as
-    they are.
-
-    Raises TrainerError when the training diverges or the checkpoint cannot be read.
+    The weights take real inputs as they are, although the training standardises them. Raises
+    TrainerError when the training diverges or the checkpoint cannot be read.
     """
     scaling, parts = parts.scaling, _standardised(parts)
-    state = checkpoint.load() if checkpoint and resume else None
-    if checkpoint and resume and state is None:
-        logger.info(
-            "no checkpoint of this training (other data, recipe or seed): "
-            "starting from the beginning"
-        )
-    if checkpoint and state:
-        first = TrainingState.initial(network, recipe, seed)
-        if not state.continues(first) or state.epochs > recipe.epochs:
-            raise CheckpointDamaged(
-                f"checkpoint {checkpoint.path} is not one of this training, remove it"
-            )
-        logger.info("resuming from a checkpoint", extra={"epoch": state.epochs})
+    state = _resumed(checkpoint, network, recipe, seed) if checkpoint and resume else None
     # One BLAS thread in each process is faster, and makes the weights independent of the number of
     # cores (docs/notes/training.md).
     with threadpool_limits(1, user_api="blas"), _resume_hint(checkpoint):
@@ -69,6 +55,26 @@ def fitted(
         *_, last = watch(checkpoint.saving(epochs) if checkpoint else epochs, recipe.epochs)
     last = calibrated(network, recipe, last, parts.validation)
     return replace(last, weights=scaling.fold(last.weights)) if scaling else last
+
+
+def _resumed(
+    checkpoint: Checkpoint, network: Network, recipe: Recipe, seed: int
+) -> TrainingState | None:
+    """Return the state that was saved of this training, None if there is none."""
+    state = checkpoint.load()
+    if state is None:
+        logger.info(
+            "no checkpoint of this training (other data, recipe or seed): "
+            "starting from the beginning"
+        )
+        return None
+    first = TrainingState.initial(network, recipe, seed)
+    if not state.continues(first) or state.epochs > recipe.epochs:
+        raise CheckpointDamaged(
+            f"checkpoint {checkpoint.path} is not one of this training, remove it"
+        )
+    logger.info("resuming from a checkpoint", extra={"epoch": state.epochs})
+    return state
 
 
 def _standardised(parts: Split) -> Split:

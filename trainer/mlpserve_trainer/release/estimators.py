@@ -26,7 +26,7 @@ from mlpserve_model.interchange.imported import ImportedNetwork, Metadata, impor
 from mlpserve_trainer.datasets.dataset import known_labels, rows_digest
 from mlpserve_trainer.datasets.split import Examples
 from mlpserve_trainer.errors import DataError, UsageError
-from mlpserve_trainer.estimator import MlpClassifier
+from mlpserve_trainer.estimator.classifier import MlpClassifier
 from mlpserve_trainer.release.foreign import Published, publish_foreign
 from mlpserve_trainer.release.gate import Rules
 

@@ -52,8 +52,7 @@ class ParallelEngine:
         self._inputs = used = used_inputs(recipe, examples, len(network.layer_shapes))
         self._shards = [Shard(network, recipe, m, members, used.order) for m in range(members)]
         self._states = [ShardState(state, shard) for shard in self._shards]
-        # Augmentation is worth sharing: each shard then loads some rows of the batch for all.
-        # Otherwise each loads whole batches.
+        # Augmentation is worth sharing: each shard then loads only some rows, for all of them.
         self._shared_inputs = augments(recipe, examples)
         max_rows = min(recipe.batch_size, rows_in_epoch)
         share = math.ceil(max_rows / members) if self._shared_inputs else max_rows

@@ -7,16 +7,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
 from mlpserve_model import Network, Weights, forward
-from mlpserve_trainer.datasets.rows import distinct_rows, drawn_rows
+from mlpserve_trainer.datasets.rows import distinct_rows
 from mlpserve_trainer.datasets.scaling import Scaling, weighted_standardising
-from mlpserve_trainer.datasets.split import VALIDATION_SEED, Examples, stratified
+from mlpserve_trainer.datasets.split import Examples
+from mlpserve_trainer.estimator.inputs import (
+    Doubles,
+    Integers,
+    checked_weights,
+    plain_value,
+    split_off,
+    unweighted,
+    validated,
+)
 from mlpserve_trainer.fitting.fit import fit, run_epoch
 from mlpserve_trainer.fitting.parallel.engine import interleaved_engine
 from mlpserve_trainer.fitting.run import calibrated
@@ -25,9 +34,6 @@ from mlpserve_trainer.recipes.loading import load_recipe
 from mlpserve_trainer.recipes.recipe import Recipe
 
 __all__ = ["MlpClassifier"]
-
-Doubles = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 
 # Rows by which an epoch is watched where no validation rows are needed.
 WATCHED_ROWS = 1000
@@ -153,13 +159,13 @@ class MlpClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # bo
         recipe = self.effective_recipe()
         x, labels, weights = self._rows(X, y, sample_weight)
         network = self._begin(recipe, x, weights)
-        training, validation = _parts(recipe, self._examples(x, labels, weights))
+        training, validation = split_off(recipe, self._examples(x, labels, weights))
         watched = validation or training.select(slice(WATCHED_ROWS))
         with threadpool_limits(1, user_api="blas"):
             epochs = fit(network, recipe, training, watched, self._seed, engine=interleaved_engine)
             *_, last = epochs
         if validation:
-            last = calibrated(network, recipe, last, _unweighted(validation))
+            last = calibrated(network, recipe, last, unweighted(validation))
         self._finish(last.weights, last.state, last.temperature or 1.0)
         return self
 
@@ -211,7 +217,7 @@ class MlpClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # bo
     def predict_proba(self, X: Any) -> Doubles:  # noqa: N803
         """Return the probabilities (n, classes) of rows (n, columns), each summing to 1."""
         check_is_fitted(self)
-        rows = _validated(self, X, dtype=np.float64, reset=False)
+        rows = validated(self, X, dtype=np.float64, reset=False)
         found: Any = forward(self.network_, self.weights_, rows)
         sums = found.sum(axis=1, keepdims=True)
         # Sigmoid outputs may all be 0, which says nothing of any class.
@@ -234,7 +240,7 @@ class MlpClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # bo
         """
         names = {key.name for key in fields(Recipe)} - {"name", "description", "dataset"}
         given = {k: v for k, v in self.get_params(deep=False).items() if k in names}
-        changes = {name: _plain(name, v) for name, v in given.items() if v is not None}
+        changes = {name: plain_value(name, v) for name, v in given.items() if v is not None}
         recipe = self.recipe if isinstance(self.recipe, Recipe) else load_recipe(self.recipe)
         return recipe.override(changes)
 
@@ -247,9 +253,9 @@ class MlpClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # bo
         reset: bool = True,
     ) -> tuple[Doubles, Integers, Doubles]:
         """Return distinct rows, their labels and weights, and set `classes_`."""
-        x, y = _validated(self, x, y, dtype=np.float64, reset=reset)
+        x, y = validated(self, x, y, dtype=np.float64, reset=reset)
         check_classification_targets(y)
-        weights = _checked_weights(sample_weight, len(x))
+        weights = checked_weights(sample_weight, len(x))
         self.classes_ = np.unique(y) if classes is None else classes
         labels = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
         if not np.array_equal(self.classes_[labels], y):
@@ -291,52 +297,3 @@ class MlpClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # bo
         self._state, self.temperature_ = state, temperature
         self.weights_ = self._scaling.fold(weights, np.float64)
         self.loss_curve_, self.n_iter_ = list(state.losses), state.epochs
-
-
-def _parts(recipe: Recipe, examples: Examples) -> tuple[Examples, Examples | None]:
-    """Return training and validation rows; the latter are None if nothing needs them, or few."""
-    if recipe.calibration == "none" and not recipe.patience:
-        return examples, None
-    rows, watched = stratified(examples.labels, recipe.validation_fraction, VALIDATION_SEED)
-    if not len(watched):
-        return examples, None
-    return examples.select(rows), examples.select(watched)
-
-
-def _unweighted(examples: Examples) -> Examples:
-    """Return the rows as often as their weights say."""
-    if examples.weights is None:
-        return examples
-    drawn = drawn_rows(examples.weights, examples.rows_in_epoch, np.random.default_rng(0))
-    return examples.select(drawn)
-
-
-def _plain(name: str, value: Any) -> Any:
-    """Return a parameter in the types of Python, as searches over parameters do not give them."""
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    return (value,) if name == "hidden" and isinstance(value, int) else value
-
-
-def _checked_weights(sample_weight: Any, rows: int) -> Doubles:
-    if sample_weight is None:
-        return np.ones(rows)
-    weights: Doubles = check_array(
-        sample_weight, ensure_2d=False, dtype="float64", input_name="sample_weight"
-    )
-    if weights.shape != (rows,):
-        raise ValueError(f"sample_weight of shape {weights.shape}, expected ({rows},)")
-    if weights.min() < 0:
-        raise ValueError(f"sample_weight of {weights.min():g}, expected at least 0")
-    if not weights.any():
-        raise ValueError("every sample weight is zero, expected some above zero")
-    return weights
-
-
-def _validated(estimator: Any, *arrays: Any, **how: Any) -> Any:
-    """Check arrays as scikit-learn does; before 1.6 that was a method of every estimator."""
-    try:
-        from sklearn.utils.validation import validate_data
-    except ImportError:
-        return estimator._validate_data(*arrays, **how)
-    return validate_data(estimator, *arrays, **how)

@@ -1,0 +1,82 @@
+"""Rows through a model: admitted, some in each step, and sampled for who compares answers."""
+
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+import numpy as np
+
+from mlpserve_model import Manifest, StoredModel
+from mlpserve_server.dataplane import explanations, tensors
+from mlpserve_server.dataplane.admission import RowLimiter
+from mlpserve_server.dataplane.query import Computed, Float32, Query
+from mlpserve_server.evidence.drift import DriftWatch
+from mlpserve_server.lifecycle.shadow import Shadow
+from mlpserve_server.observability.observer import Observer
+
+__all__ = ["CHUNK_ROWS", "Inference", "joined"]
+
+# Rows of one matrix product: small enough for single calls to get their turn in between and
+# for an abandoned batch to end soon, large enough that cutting it up costs nothing.
+CHUNK_ROWS = 512
+# Explaining a row costs about four times as much as classifying it.
+EXPLAINED_CHUNK_ROWS = 128
+
+Part = TypeVar("Part")
+
+
+class Inference:
+    """Runs rows through models; for any thread.
+
+    Args:
+        max_rows: rows of batches in flight; others are refused with Overloaded.
+        observer: what predictions are reported to.
+        shadow: what a sample of the rows goes to, to compare another version; None for nothing.
+        drift: what a sample of the rows goes to, to compare them with the holdout; None for
+            nothing.
+
+    """
+
+    def __init__(
+        self,
+        max_rows: int,
+        observer: Observer | None = None,
+        shadow: Shadow | None = None,
+        drift: DriftWatch | None = None,
+    ) -> None:
+        self._rows = RowLimiter(max_rows)
+        self._observer = observer or Observer()
+        self._shadow = shadow
+        self._drift = drift
+
+    def compute(self, model: StoredModel, x: Float32, explains: bool) -> Computed:
+        """Return the answers to scaled rows `x` (rows, inputs), with attributions if wanted."""
+        probabilities = model.predict(x)
+        self._observer.predicted(model.manifest, probabilities)
+        if self._drift:
+            self._drift.offer(model, x)
+        if self._shadow:
+            self._shadow.offer(model, x, probabilities)
+        return Computed(probabilities, explanations.predicted(model, x) if explains else None)
+
+    def in_chunks(
+        self, field: str, query: Query, manifest: Manifest, compute: Callable[[Float32], Part]
+    ) -> Generator[None, None, list[Part]]:
+        """Admit a checked query and compute its scaled rows, some in each step."""
+        rows, data = tensors.row_count(query, manifest), memoryview(query.data)
+        chunk_rows = EXPLAINED_CHUNK_ROWS if query.explains else CHUNK_ROWS
+        chunk_bytes = len(data) // rows * chunk_rows
+        parts = []
+        with self._rows.admitted(rows), self._observer.rows(rows):
+            for chunk in range(-(-rows // chunk_rows)):
+                yield
+                values = data[chunk * chunk_bytes : (chunk + 1) * chunk_bytes]
+                first = chunk * chunk_rows
+                parts.append(compute(tensors.scaled(values, query.dtype, manifest, field, first)))
+        return parts
+
+
+def joined(parts: list[Computed]) -> Computed:
+    """Return the parts as one."""
+    probabilities = np.concatenate([part.probabilities for part in parts])
+    why = [part.attributions for part in parts if part.attributions is not None]
+    return Computed(probabilities, np.concatenate(why) if why else None)
