@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import grpc
 import trustme
 
-from benchmarks.compare.contracts import Call, ask, own_contract
+from benchmarks.compare.contracts import Call, answer_of, own_contract
 from benchmarks.compare.load import measure
 from benchmarks.compare.processes import Running
 from benchmarks.compare.report import machine
@@ -165,7 +165,7 @@ class Measured:
     def _connect(self) -> float:
         before = sum(self.process.cpu_seconds().values())
         for _ in range(CONNECTS):
-            ask(self.call, self.process.port)
+            answer_of(self.call, self.process.port)
         return (sum(self.process.cpu_seconds().values()) - before) / CONNECTS * 1e6
 
 

@@ -6,7 +6,7 @@ For each method, transport and number of callers, a server of its own in 512 MiB
 every caller at once, on eight connections. Beside them a neighbour calls Predict without pause.
 Printed are the most memory that the server ever had, what it has a few seconds later, the status
 codes, and the neighbour's p99. The bound is that of a container of the image, which this script
-builds; without a Docker engine nothing enforces it, and the server is told what it may take.
+builds; without a Docker engine nothing enforces it, and the server gets the limit as a flag.
 
 The callers themselves take 12 GB of memory.
 """
@@ -46,7 +46,7 @@ from mlpserve_server.settings import default_max_bytes
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 BOUND = 512 << 20
-LARGEST = 60 << 20
+MAX_BYTES = 60 << 20
 CONNECTIONS = 8
 SETTLE_SECONDS, CALL_SECONDS = 3.0, 120.0
 PREDICT = "/mlpserve.v1.PredictionService/Predict"
@@ -71,12 +71,12 @@ class Figures:
 
 def requests() -> dict[str, bytes]:
     """Return the largest request of each method, and the largest that is valid."""
-    zeros = bytes(LARGEST)
-    tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[LARGEST // 784, 784], data=zeros)
+    zeros = bytes(MAX_BYTES)
+    tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[MAX_BYTES // 784, 784], data=zeros)
     rows = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[8192, 784], data=bytes(8192 * 784 * 4))
     infer = inference_pb2.ModelInferRequest(model_name="mnist", raw_input_contents=[zeros])
     infer.inputs.add(name="instances", datatype="UINT8", shape=tensor.shape)
-    selector = model_pb2.ModelSelector(alias="a" * LARGEST)
+    selector = model_pb2.ModelSelector(alias="a" * MAX_BYTES)
     messages: dict[str, Any] = {
         PREDICT: pb.PredictRequest(instance=tensor),
         BATCH_PREDICT: pb.BatchPredictRequest(instances=tensor),
@@ -86,7 +86,7 @@ def requests() -> dict[str, bytes]:
             model=selector
         ),
         "/mlpserve.v1.ModelService/ListModelVersions": model_pb2.ListModelVersionsRequest(
-            page_token="1" * LARGEST
+            page_token="1" * MAX_BYTES
         ),
     }
     return {method: message.SerializeToString() for method, message in messages.items()}
@@ -107,8 +107,8 @@ def contained(image: str, store: Path, transport: str) -> Iterator[tuple[str, in
 
 
 @contextmanager
-def told(store: Path, transport: str) -> Iterator[tuple[str, int]]:
-    """Run a server that is told what it would take in 512 MiB; give its address and process."""
+def limited(store: Path, transport: str) -> Iterator[tuple[str, int]]:
+    """Run a server with the limit that it would choose in 512 MiB; give its address and process."""
     port, budget = free_port(), default_max_bytes(BOUND, workers=1)
     command = [str(Path(sys.executable).with_name("mlpserve-server")), "--store", str(store)]
     command += ["--listen", f"127.0.0.1:{port}", "--max-bytes", str(budget), "--workers", "1"]
@@ -253,7 +253,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         workload = make(Path(folder))
         subprocess.run(["chmod", "-R", "a+rX", folder], check=True)  # the container has a user
-        start = partial(contained, image) if image else told
+        start = partial(contained, image) if image else limited
         for method in options.methods or requests():
             for transport, callers in product(TRANSPORTS, options.callers):
                 server = partial(start, workload.store, transport)

@@ -39,7 +39,7 @@ from mlpserve_model import Network
 
 RESULTS = Path(__file__).parent / "results" / "overload.json"
 OK, RESOURCE_EXHAUSTED = 0, 8
-LARGEST_BATCH = 8192
+MAX_BATCH = 8192
 CONNECTIONS = 32
 TIMEOUT_MS = 5000
 IN_FLIGHT = Shape(4, 1)
@@ -175,7 +175,7 @@ def _largest_batches(
     server: Running, workload: Workload, seconds: float, folder: Path
 ) -> Iterator[None]:
     """Another client meanwhile, that always has one batch of the largest size under way."""
-    pixels = np.resize(workload.pixels, (LARGEST_BATCH, 784))
+    pixels = np.resize(workload.pixels, (MAX_BATCH, 784))
     tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=pixels.shape, data=pixels.tobytes())
     request = pb.BatchPredictRequest(instances=tensor).SerializeToString()
     body = folder / "batch"
@@ -211,7 +211,7 @@ def _batches_table(found: dict[str, Any]) -> str:
     alone, beside = Answers(**found["alone"]), Answers(**found["beside"])
     return (
         f"Predict at {alone.offered_s:,.0f} calls/s: p99 {alone.p99:.1f} ms alone, "
-        f"{beside.p99:.1f} ms beside batches of {LARGEST_BATCH} (p50 {alone.p50:.2f}, "
+        f"{beside.p99:.1f} ms beside batches of {MAX_BATCH} (p50 {alone.p50:.2f}, "
         f"{beside.p50:.2f}; refused or failed {alone.refused + alone.others}, "
         f"{beside.refused + beside.others})"
     )

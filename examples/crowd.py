@@ -45,7 +45,7 @@ class Crowd:
         self._addresses = addresses
         self.is_shifted = False
         self.corrected = 0
-        self._forget()
+        self._reset()
 
     def __enter__(self) -> "Crowd":
         for client in self._clients.values():
@@ -63,7 +63,7 @@ class Crowd:
 
     def call_until(self, condition: Callable[[], bool], name: str | None) -> None:
         """Send batches until the condition holds; then print the accuracy under this name."""
-        self._forget()
+        self._reset()
         deadline = time.monotonic() + 60
         while not condition():
             if time.monotonic() > deadline:
@@ -92,7 +92,7 @@ class Crowd:
         """Return what reports have of a caller's token."""
         return hashlib.sha256(self._tokens[name].encode()).hexdigest()[:16]
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self.answers = self._right = 0
         self.versions: set[int] = set()
         self._mistakes: dict[tuple[str, str], int] = {}
@@ -102,17 +102,17 @@ class Crowd:
         rows = self._rng.integers(0, len(self._images), BATCH)
         images, truths = self._scanned(rows), [str(label) for label in self._labels[rows]]
         one, other = self._rng.choice(HONEST, 2, replace=False)
-        names = self._ask(one, images, truths)
+        names = self._classify(one, images, truths)
         wrong = [i for i, name in enumerate(names) if name != truths[i]]
         if wrong:
-            self._ask(other, images[wrong], [truths[i] for i in wrong])
+            self._classify(other, images[wrong], [truths[i] for i in wrong])
         self.answers += BATCH
         self._right += BATCH - len(wrong)
         for i in wrong:
             pair = truths[i], names[i]
             self._mistakes[pair] = self._mistakes.get(pair, 0) + 1
 
-    def _ask(self, caller: str, images: Images, truths: Sequence[str]) -> list[str]:
+    def _classify(self, caller: str, images: Images, truths: Sequence[str]) -> list[str]:
         """Return the answers, and report the audited ones, and the mistakes among the others."""
         client = self._clients[caller, self._rng.choice(self._addresses)]
         answers = client.predict_batch(images, receipts=True)

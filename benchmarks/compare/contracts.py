@@ -23,7 +23,7 @@ from mlpserve.v1 import prediction_pb2 as pb
 __all__ = [
     "Call",
     "Calls",
-    "ask",
+    "answer_of",
     "explanation",
     "json_over_http",
     "open_inference",
@@ -70,7 +70,7 @@ class Calls(NamedTuple):
     batch: Call
 
 
-def ask(call: Call, port: int, timeout: float = ANSWER_SECONDS) -> bytes:
+def answer_of(call: Call, port: int, timeout: float = ANSWER_SECONDS) -> bytes:
     """The answer's bytes; raises OSError, HTTPException or RpcError for none."""
     if call.grpc:
         metadata = [("authorization", f"Bearer {call.token}")] if call.token else None

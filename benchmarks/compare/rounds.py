@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import grpc
 
-from benchmarks.compare.contracts import Call, ask
+from benchmarks.compare.contracts import Call, answer_of
 from benchmarks.compare.environments import ROOT
 from benchmarks.compare.load import Load, LoadError, Shape, measure
 from benchmarks.compare.processes import Running, StartError, free_port
@@ -123,7 +123,7 @@ def _first_answer(process: Running, call: Call) -> bytes:
     while time.perf_counter() - process.started < START_SECONDS:
         process.check_alive()
         try:
-            return ask(call, process.port, PROBE_SECONDS)
+            return answer_of(call, process.port, PROBE_SECONDS)
         except NOT_YET:
             time.sleep(PAUSE_SECONDS)
     raise StartError(f"no answer within {START_SECONDS:g} s: {process.last_words()}")

@@ -73,12 +73,8 @@ def _run(
         times = np.array([ends[number] for number in numbers])
         steps = list(1e6 * np.diff(times) / np.diff(numbers))
     fast, middle, slow = np.quantile(steps, (0.01, 0.5, 0.99)).round(1).tolist()
-    return {
-        "seconds": seconds,
-        "steps": [fast, middle, slow],
-        "accuracies": accuracies,
-        "peak_bytes": peak,
-    }
+    found = {"seconds": seconds, "steps": [fast, middle, slow], "accuracies": accuracies}
+    return found | {"peak_bytes": peak}
 
 
 def mlpserve(sprint: bool, processes: int = 2) -> Callable[[Data], Callable[[int, int], Training]]:
@@ -126,11 +122,7 @@ def scikit_learn(threads: int) -> Callable[[Data], Callable[[int, int], Training
 
         def train(seed: int, epochs: int) -> Training:
             classifier = MLPClassifier(
-                HIDDEN,
-                alpha=0,
-                batch_size=BATCH,
-                learning_rate_init=RATE,
-                random_state=seed,
+                HIDDEN, alpha=0, batch_size=BATCH, learning_rate_init=RATE, random_state=seed
             )
             with threadpool_limits(threads, user_api="blas"):
                 for _ in range(epochs):
@@ -156,11 +148,8 @@ def torch_eager(
 
         def train(seed: int, epochs: int) -> Training:
             torch.manual_seed(seed)
-            layers = (
-                torch.nn.Linear(x.shape[1], HIDDEN),
-                torch.nn.ReLU(),
-                torch.nn.Linear(HIDDEN, 10),
-            )
+            first, last = torch.nn.Linear(x.shape[1], HIDDEN), torch.nn.Linear(HIDDEN, 10)
+            layers = (first, torch.nn.ReLU(), last)
             model, total = torch.nn.Sequential(*layers), epochs * -(-len(x) // BATCH)
             if sprint:
                 for layer in layers[::2]:
@@ -259,16 +248,8 @@ def products(threads: int, halves: int) -> Callable[[Data], Callable[[int, int],
 
         def work() -> None:
             rng, rows = np.random.default_rng(0), BATCH // halves
-            x, w1, d1, w2, d2 = (
-                rng.random(shape, dtype=np.float32)
-                for shape in (
-                    (rows, inputs),
-                    (inputs, HIDDEN),
-                    (rows, HIDDEN),
-                    (HIDDEN, 10),
-                    (rows, 10),
-                )
-            )
+            shapes = (rows, inputs), (inputs, HIDDEN), (rows, HIDDEN), (HIDDEN, 10), (rows, 10)
+            x, w1, d1, w2, d2 = (rng.random(shape, dtype=np.float32) for shape in shapes)
             z1, z2, below = np.empty_like(d1), np.empty_like(d2), np.empty_like(d1)
             g1, g2 = np.empty_like(w1), np.empty_like(w2)
             for step in range(round(steps)):

@@ -81,14 +81,14 @@ class ClassNames:
         # none either, so nothing is concluded once one has answered.
         if not self._old_server and len(known.names) == classes:
             return self._remember(ref, known.names)
-        return _check(await self._ask(ref, classes, timeout), classes)
+        return _check(await self._fetch(ref, classes, timeout), classes)
 
     async def of(self, ref: ModelRef, timeout: float | None) -> Names:
         """Return the class names of a version; none where it cannot be described."""
         names = self._by_version.get(ref)
-        return names if names is not None else await self._ask(ref, 0, timeout)
+        return names if names is not None else await self._fetch(ref, 0, timeout)
 
-    async def _ask(self, ref: ModelRef, classes: int, timeout: float | None) -> Names:
+    async def _fetch(self, ref: ModelRef, classes: int, timeout: float | None) -> Names:
         numbers = tuple(map(str, range(classes)))
         try:
             chosen = model_pb2.ModelSelector(version=ref.version, name=ref.name)

@@ -54,7 +54,7 @@ def supervise(settings: Settings, arguments: Sequence[str], stop: threading.Even
         while not code and not stop.wait(_CHECK_SECONDS):
             code = max(worker.restart_if_ended() for worker in workers)
         for worker in workers:
-            worker.ask_to_stop()
+            worker.request_stop()
         deadline = time.monotonic() + settings.drain_seconds + settings.grace_seconds + 5
         return max(code, *(worker.wait(deadline) for worker in workers))
 
@@ -70,7 +70,7 @@ class _Worker:
         self._started = time.monotonic()
         self._ended: float | None = None
         self._line: socket.socket | None = None
-        self._asked = False
+        self._stop_requested = False
         self._listened = False
         self._process: subprocess.Popen[bytes] | None = None
         self._spawn()
@@ -107,14 +107,14 @@ class _Worker:
         except BlockingIOError:
             return False
 
-    def ask_to_stop(self) -> None:
-        """Ask the process to drain and stop.
+    def request_stop(self) -> None:
+        """Make the process drain and stop.
 
         Not by a signal: the sender of ours may have sent one to the workers too, as systemd does,
         and a second one ends a process at once.
         """
         if self._process is not None and self._line:
-            self._asked = self._process.poll() is None
+            self._stop_requested = self._process.poll() is None
             self._line.close()
 
     def wait(self, deadline: float) -> int:
@@ -128,7 +128,7 @@ class _Worker:
             self._process.wait()
             return 1
         # Negative: ended by a signal, by ours before its handler was set, or by an earlier crash.
-        return int(self._asked and code > 0)
+        return int(self._stop_requested and code > 0)
 
     def _spawn(self) -> None:
         """Start the process; if the system refuses, log that, and try again after the pause."""

@@ -1,4 +1,4 @@
-"""The documents are short and plain: no phrase that a native reader stumbles over."""
+"""Documents, code and messages are plain: no phrase that a native reader stumbles over."""
 
 import re
 from itertools import chain
@@ -14,12 +14,40 @@ STUMBLES = [
 ]
 
 
+FOLDERS = ["benchmarks", "cli", "client", "deploy", "docs", "examples", "model", "proto", "server"]
+FOLDERS += ["tests", "trainer", "web"]
+KINDS = {".css", ".html", ".ipynb", ".js", ".md", ".proto", ".py", ".sh", ".toml", ".yaml", ".yml"}
+# Words that a reader of code looks up in vain: the field has others, such as MAX_X, poll, notify.
+PICTURES = [
+    r"\b_?(MOST|LONGEST|LARGEST|SHORTEST)(_[A-Z]+)*\b",
+    r"\bdef _?(ask|doubt|forget|glance|hear|look|tell)(_\w+)?\(",
+]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_phrase_makes_a_reader_stumble(document: Path) -> None:
     text = " ".join(document.read_text().split())
     for phrase in STUMBLES:
         found = re.search(rf".{{0,40}}{phrase}.{{0,40}}", text, re.IGNORECASE)
         assert not found, found
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_phrase_in_code_or_messages_makes_a_reader_stumble(folder: str) -> None:
+    files = [f for f in (ROOT / folder).rglob("*") if f.suffix in KINDS and f != Path(__file__)]
+    assert files
+    for path in files:
+        text = " ".join(re.sub(r"\n *(#|//)? ?", " ", path.read_text()).split())
+        for phrase in STUMBLES:
+            found = re.search(rf".{{0,40}}{phrase}.{{0,40}}", text, re.IGNORECASE)
+            assert not found, (path, found)
+
+
+@pytest.mark.parametrize("folder", sorted({*FOLDERS} - {"docs", "tests"}))
+def test_names_in_code_are_the_fields_words(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        for picture in PICTURES:
+            assert not (found := re.search(picture, path.read_text())), (path, found)
 
 
 def test_the_readme_is_short_enough_to_be_read() -> None:

@@ -6,12 +6,13 @@ import shutil
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from mlpserve_model import (
+    CHAMPION,
     CorruptVersion,
     DatasetInfo,
     Draft,
@@ -24,6 +25,7 @@ from mlpserve_model import (
     Weights,
     initialise,
 )
+from mlpserve_model.cli import main
 from tests.support.forging import EditManifest, Golden, Publish, Rejection, Seal, forget_digests
 
 NETWORK = Network((4, 5, 3))
@@ -132,3 +134,48 @@ def rejection() -> Rejection:
         return str(caught.value)
 
     return rejection
+
+
+class Run(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Command = Callable[..., Run]
+
+
+@pytest.fixture
+def models(store: Store, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs mlpserve-models on the store."""
+
+    def models(command: str, *arguments: str) -> Run:
+        where = ["--store", str(store.folder.parent), "--model", "tiny"]
+        try:
+            code = main([command, *where, *arguments])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Run(code, *capsys.readouterr())
+
+    return models
+
+
+@pytest.fixture
+def three(publish: Publish, store: Store) -> None:
+    """Version 1, the champion; 2, rejected by the gate; 3, forced."""
+    for verdict in ("PROMOTED", "REJECTED", "FORCED"):
+        publish(verdict=verdict)
+    store.move_alias(CHAMPION, 1, expected=None, event="promote", reason="a test")
+
+
+@pytest.fixture
+def damage(store: Store) -> Callable[[int], None]:
+    def damage(version: int) -> None:
+        path = store.path(version) / "model.npz"
+        path.write_bytes(path.read_bytes()[:-1])
+
+    return damage

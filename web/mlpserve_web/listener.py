@@ -146,9 +146,9 @@ def _bounded(seconds: float) -> type[H11Protocol]:
 
         def _expect_reading(self) -> None:
             size = self.transport.get_write_buffer_size()
-            self._unread = self.loop.call_later(seconds, self._look_at_reading, size)
+            self._unread = self.loop.call_later(seconds, self._check_reading, size)
 
-        def _look_at_reading(self, before: int) -> None:
+        def _check_reading(self, before: int) -> None:
             if before - self.transport.get_write_buffer_size() < _MIN_READ:
                 self.transport.abort()
             else:

@@ -80,14 +80,14 @@ class CachedStore(StoreReader):
         try:
             folder.keep(version, contents)
             if version is not None:
-                folder.remove(self._to_forget(version))
+                folder.remove(self._to_remove(version))
         except OSError as error:
             if not self._warned:
                 self._warned = True
                 fields = {"folder": str(self._folder), "reason": error.strerror or str(error)}
                 log.warning("the cache cannot be written", extra=fields)
 
-    def _to_forget(self, newest: int) -> list[int]:
+    def _to_remove(self, newest: int) -> list[int]:
         aliased = {newest, *(self._seen_aliases or {}).values()}
         others = [v for v in self._kept.versions() if v not in aliased]
         return others[: len(others) - self._keep_count] if self._keep_count < len(others) else []

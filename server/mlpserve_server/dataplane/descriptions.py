@@ -45,7 +45,7 @@ def describe_selected(manager: ModelManager, chosen: Selection) -> model_pb2.Mod
         return _describe(manager, manager.get(chosen.version, chosen.alias).manifest)
     try:
         described = _described(manager, version)
-        if described is None and manager.store_state.is_away():
+        if described is None and manager.store_state.is_unreachable():
             raise StoreError(f"there is nothing in {manager.store}")
     except StoreError as error:
         raise NotReady("the store cannot be read at the moment") from error
@@ -61,7 +61,7 @@ def descriptions(
 
     Raises StoreError, also for a store that is not there: it is not an empty one.
     """
-    if manager.store_state.is_away():
+    if manager.store_state.is_unreachable():
         raise StoreError(f"there is nothing in {manager.store}")
     stored = listing.below(manager.store, before)
     in_memory = (version for version in reversed(manager.loaded) if version < before)

@@ -121,7 +121,7 @@ class ModelManager:
             return model
         if not may_load:
             raise NotInMemory(f"version {version} is not in memory")
-        return load_selected(self.loader, version, is_away=bool(self.store_state.fault))
+        return load_selected(self.loader, version, unreachable=bool(self.store_state.fault))
 
     def in_memory(self, version: int) -> StoredModel | None:
         """Return the version if it can answer at once, whatever has become of the store."""

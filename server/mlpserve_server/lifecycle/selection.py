@@ -80,13 +80,13 @@ def _find_before(loader: Loader, version: int) -> StoredModel | None:
     return next(filter(None, map(loader.try_load, loader.passed(below=version))), None)
 
 
-def load_selected(loader: Loader, version: int, is_away: bool) -> StoredModel:
+def load_selected(loader: Loader, version: int, unreachable: bool) -> StoredModel:
     """Load what a caller selected and keep it on standby.
 
     Args:
         loader: Loads it.
         version: The number.
-        is_away: Whether nothing can be said about a version that is not found.
+        unreachable: Whether nothing can be said about a version that is not found.
 
     Raises:
         ModelNotFound: There is no such version.
@@ -97,7 +97,7 @@ def load_selected(loader: Loader, version: int, is_away: bool) -> StoredModel:
     try:
         model = loader.load(version)
     except VersionNotFound as error:
-        if is_away:
+        if unreachable:
             raise NotReady("the store cannot be read at the moment") from error
         raise ModelNotFound(str(error)) from error
     except VersionRefused as error:

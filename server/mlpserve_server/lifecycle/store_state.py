@@ -60,10 +60,10 @@ class StoreState:
             raise StoreError(f"there is nothing in {self._store} any more: is the volume mounted?")
         return aliases
 
-    def is_away(self) -> bool:
+    def is_unreachable(self) -> bool:
         """Return True if there is no store, or nothing was left of it at the last poll.
 
-        An empty store is not away. Raises StoreError.
+        An empty store can be reached. Raises StoreError.
         """
         return self._is_empty or not self._store.exists()
 

@@ -63,7 +63,7 @@ class WorkerAggregator(Collector):
             if gauges:
                 self._gauges[worker] = gauges
 
-    def forget(self, worker: int) -> None:
+    def drop_gauges(self, worker: int) -> None:
         """Drop the gauges of a worker that has ended; its counts remain."""
         with self._lock:
             self._gauges.pop(worker, None)

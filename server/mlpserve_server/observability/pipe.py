@@ -19,7 +19,7 @@ class Sums(Protocol):
         """Add a report of a worker."""
         ...
 
-    def forget(self, worker: int) -> None:
+    def drop_gauges(self, worker: int) -> None:
         """Drop the gauges of a worker that has ended."""
         ...
 
@@ -51,7 +51,7 @@ def follow(sums: Sums, worker: int, line: socket.socket) -> None:
     def end() -> None:
         reports.close()
         line.close()
-        sums.forget(worker)
+        sums.drop_gauges(worker)
 
     def failed() -> None:
         sums.add(0, [("mlpserve_follower_failures_total", ("reports",), 1)])

@@ -38,7 +38,7 @@ class Health:
         self.watch_pool = PatientPool("watch")
 
     def set(self, service: str, status: Any) -> None:
-        """Change a service's status and tell its watchers, without waiting for them."""
+        """Change a service's status and notify its watchers, without waiting for them."""
         self._change(service, status)
 
     def _change(self, service: str, status: Any) -> None:
@@ -48,10 +48,10 @@ class Health:
                 del self._status[service]
             watchers = [w for w in self._watchers if w.service == service]
         for watcher in watchers:
-            self.watch_pool.submit(watcher.tell, self._status_of)
+            self.watch_pool.submit(watcher.notify, self._status_of)
 
     def remove(self, service: str) -> None:
-        """Forget a service: its watchers hear that it is unknown."""
+        """Remove a service; its watchers are sent SERVICE_UNKNOWN."""
         self._change(service, _UNKNOWN)
 
     def end_watches(self) -> None:
@@ -93,12 +93,12 @@ class Health:
             self._watchers[watcher] = None
         if displaced:
             displaced.context.cancel()
-        if context.add_callback(lambda: self._forget(watcher)):
-            watcher.tell(self._status_of)
+        if context.add_callback(lambda: self._remove(watcher)):
+            watcher.notify(self._status_of)
         else:  # the call has ended already
-            self._forget(watcher)
+            self._remove(watcher)
 
-    def _forget(self, watcher: "_Watcher") -> None:
+    def _remove(self, watcher: "_Watcher") -> None:
         with self._lock:
             self._watchers.pop(watcher, None)
 
@@ -120,7 +120,7 @@ class Health:
 
 
 class _Watcher:
-    """One Watch: it is told what has changed since it was told last."""
+    """One Watch: it is sent each status that differs from the one before."""
 
     def __init__(
         self,
@@ -133,26 +133,26 @@ class _Watcher:
         self.context = context
         self._send = send
         self._waits = waits
-        self._told: Any = None
+        self._last: Any = None
         self._ended = False
-        self._turn = threading.Lock()  # one message at a time, in order
+        self._lock = threading.Lock()  # one message at a time, in order
 
-    def tell(self, status_of: Callable[[str], Any]) -> None:
-        # The turn is waited for too: a message before may not have been read.
-        with self._waits(), self._turn:
-            self._tell(status_of(self.service))
+    def notify(self, status_of: Callable[[str], Any]) -> None:
+        # The lock is waited for too: a message before may not have been read.
+        with self._waits(), self._lock:
+            self._send_new(status_of(self.service))
 
     def end(self, status_of: Callable[[str], Any]) -> None:
-        """End the Watch; what was to be told runs on another thread, perhaps later."""
-        with self._waits(), self._turn:
-            self._tell(status_of(self.service))
+        """End the Watch; the status comes first, since a notification may run on another thread."""
+        with self._waits(), self._lock:
+            self._send_new(status_of(self.service))
             if not self._ended:
                 self._ended = True
                 self._send(None)
 
-    def _tell(self, status: Any) -> None:
-        if status != self._told and not self._ended:
-            self._told = status
+    def _send_new(self, status: Any) -> None:
+        if status != self._last and not self._ended:
+            self._last = status
             self._send(_response(status))
 
 

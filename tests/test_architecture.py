@@ -1,0 +1,76 @@
+"""Folders, files, classes and functions stay as small as a reader can hold at once."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SERVER = ROOT / "server" / "mlpserve_server"
+TRAINER = ROOT / "trainer" / "mlpserve_trainer"
+MODEL = ROOT / "model" / "mlpserve_model"
+PACKAGES = [SERVER, TRAINER, MODEL, *(ROOT / p / f"mlpserve_{p}" for p in ("client", "web", "cli"))]
+# scikit-learn wants a parameter of the constructor for each option of a training.
+ESTIMATOR = TRAINER / "estimator" / "classifier.py"
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def lines_of(node: ast.ClassDef | Function) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def nodes(folder: Path) -> Iterator[tuple[Path, ast.AST]]:
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            yield path, node
+
+
+@pytest.mark.parametrize(("folder", "most"), [(SERVER, 15), (TRAINER, 18), (MODEL, 9)])
+def test_a_package_is_seen_at_once_in_a_listing(folder: Path, most: int) -> None:
+    entries = [entry.name for entry in folder.iterdir() if entry.name != "__pycache__"]
+    assert len(entries) <= most, sorted(entries)
+
+
+@pytest.mark.parametrize(
+    ("folders", "most"),
+    [
+        ([*PACKAGES, ROOT / "benchmarks", ROOT / "docs", ROOT / "examples"], 300),
+        ([ROOT / "tests"], 400),
+    ],
+)
+def test_a_file_is_short(folders: list[Path], most: int) -> None:
+    files = [path for folder in folders for path in folder.rglob("*.py")]
+    assert files
+    long = {path: n for path in files if (n := len(path.read_text().splitlines())) > most}
+    assert not long
+
+
+def test_a_class_of_the_server_is_short() -> None:
+    classes = [(path, n) for path, n in nodes(SERVER) if isinstance(n, ast.ClassDef)]
+    assert classes
+    assert not [(path, n.name, lines_of(n)) for path, n in classes if lines_of(n) > 150]
+
+
+def test_a_function_that_fits_networks_is_short() -> None:
+    fitting = [(path, n) for path, n in nodes(TRAINER / "fitting") if isinstance(n, Function)]
+    assert fitting
+    assert not [(path, n.name, lines_of(n)) for path, n in fitting if lines_of(n) > 25]
+
+
+@pytest.mark.parametrize("folder", [SERVER, TRAINER])
+def test_a_constructor_has_few_parameters(folder: Path) -> None:
+    found = [
+        (path, node, len(node.args.args) + len(node.args.kwonlyargs) - 1)
+        for path, node in nodes(folder)
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__" and path != ESTIMATOR
+    ]
+    assert found
+    assert not [(path, node.lineno, count) for path, node, count in found if count > 5]
+
+
+def test_what_answers_predictions_is_typed() -> None:
+    names = [SERVER / "dataplane" / name for name in ("predictions.py", "inference.py", "query.py")]
+    assert not [path for path in names if re.search(r"\bAny\b", path.read_text())]
