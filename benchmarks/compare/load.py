@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.compare.contracts import Call, ask
+from benchmarks.compare.contracts import Call, answer_of
 from benchmarks.compare.environments import Absent
 from benchmarks.compare.processes import TICKS, Running
 
@@ -58,7 +58,7 @@ def check_generator() -> str:
 
 def measure(server: Running, call: Call, shape: Shape, seconds: float, folder: Path) -> Load:
     """Keep the calls in flight for so long; raises LoadError when any of them fails."""
-    answer_bytes = len(ask(call, server.port)) + GRPC_PREFIX_BYTES
+    answer_bytes = len(answer_of(call, server.port)) + GRPC_PREFIX_BYTES
     log = folder / "h2load.log"
     log.unlink(missing_ok=True)
     began = _Times.now(server)
