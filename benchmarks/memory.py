@@ -13,6 +13,8 @@ The callers themselves take 12 GB of memory.
 
 import argparse
 import json
+import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -39,7 +41,7 @@ from benchmarks.compare.processes import Running, free_port
 from benchmarks.compare.report import machine
 from benchmarks.compare.workload import Workload, make
 from mlpserve.open_inference import inference_pb2
-from mlpserve.v1 import model_pb2
+from mlpserve.v1 import explanation_pb2, feedback_pb2, model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_server.settings import default_max_bytes
 
@@ -51,6 +53,7 @@ CONNECTIONS = 8
 SETTLE_SECONDS, CALL_SECONDS = 3.0, 120.0
 PREDICT = "/mlpserve.v1.PredictionService/Predict"
 BATCH_PREDICT = "/mlpserve.v1.PredictionService/BatchPredict"
+KEYS = "receipt-keys"
 TRANSPORTS = ("direct", "standard")
 CODES = ("OK", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")
 
@@ -88,16 +91,32 @@ def requests() -> dict[str, bytes]:
         "/mlpserve.v1.ModelService/ListModelVersions": model_pb2.ListModelVersionsRequest(
             page_token="1" * MAX_BYTES
         ),
+        "/mlpserve.v1.ModelService/ListModels": model_pb2.ListModelsRequest(
+            page_token="1" * MAX_BYTES
+        ),
+        "/mlpserve.v1.ExplanationService/Explain": explanation_pb2.ExplainRequest(instances=tensor),
+        "/mlpserve.v1.FeedbackService/Report": feedback_pb2.ReportRequest(
+            reports=[feedback_pb2.Report(receipt=b"r" * 120, right=True, instance=tensor)]
+        ),
     }
     return {method: message.SerializeToString() for method, message in messages.items()}
 
 
 @contextmanager
-def contained(image: str, store: Path, transport: str) -> Iterator[tuple[str, int]]:
+def contained(image: str, folder: Path, transport: str) -> Iterator[tuple[str, int]]:
     """Run a server in a container of 512 MiB; give its address and process."""
     command = ["docker", "run", "--detach", "--rm", f"--memory={BOUND}", f"--memory-swap={BOUND}"]
-    command += ["--volume", f"{store}:/models:ro", "--publish", "127.0.0.1::50051", image]
+    command += ["--user", str(os.getuid())]  # whose keys they are
+    command += ["--volume", f"{folder / 'store'}:/models:ro", "--publish", "127.0.0.1::50051"]
+    command += [
+        "--volume",
+        f"{folder / KEYS}:/run/receipt-keys:ro",
+        "--tmpfs",
+        "/run/feedback:mode=1777",
+        image,
+    ]
     command += ["--workers", "1", "--allow-plaintext", "--transport", transport]
+    command += ["--receipt-keys", "/run/receipt-keys", "--feedback", "/run/feedback"]
     name = _output([*command, "--log-level", "error"])
     try:
         pid = int(_output(["docker", "inspect", "--format", "{{.State.Pid}}", name]))
@@ -107,14 +126,16 @@ def contained(image: str, store: Path, transport: str) -> Iterator[tuple[str, in
 
 
 @contextmanager
-def limited(store: Path, transport: str) -> Iterator[tuple[str, int]]:
+def limited(folder: Path, transport: str) -> Iterator[tuple[str, int]]:
     """Run a server with the limit that it would choose in 512 MiB; give its address and process."""
     port, budget = free_port(), default_max_bytes(BOUND, workers=1)
-    command = [str(Path(sys.executable).with_name("mlpserve-server")), "--store", str(store)]
+    command = [str(Path(sys.executable).with_name("mlpserve-server"))]
+    command += ["--store", str(folder / "store"), "--receipt-keys", str(folder / KEYS)]
+    command += ["--feedback", str(folder / "feedback")]
     command += ["--listen", f"127.0.0.1:{port}", "--max-bytes", str(budget), "--workers", "1"]
     command += ["--transport", transport, "--log-level", "error"]
-    with tempfile.TemporaryDirectory() as folder:
-        running = Running(command, port, {}, Path(folder))
+    with tempfile.TemporaryDirectory() as logs:
+        running = Running(command, port, {}, Path(logs))
         try:
             yield f"127.0.0.1:{port}", running.pids()[0]
         finally:
@@ -252,11 +273,13 @@ def main() -> None:
     figures: dict[tuple[str, str, int], Figures] = {}
     with tempfile.TemporaryDirectory() as folder:
         workload = make(Path(folder))
-        subprocess.run(["chmod", "-R", "a+rX", folder], check=True)  # the container has a user
+        keys = workload.folder / KEYS
+        keys.touch(0o600)
+        keys.write_text(secrets.token_urlsafe(32) + "\n")
         start = partial(contained, image) if image else limited
         for method in options.methods or requests():
             for transport, callers in product(TRANSPORTS, options.callers):
-                server = partial(start, workload.store, transport)
+                server = partial(start, workload.folder, transport)
                 figures[method, transport, callers] = measure(server, workload, method, callers)
                 print("measured", method, transport, callers, file=sys.stderr)
     print(table(figures))
