@@ -94,7 +94,7 @@ def test_half_sent_batches_of_one_connection_let_those_of_others_go_first(
     roomy = memory == "for many requests"
     # A connection never has all reads of the direct transport, however long they take.
     seconds = 60 if roomy and transport == "direct" else 0.2
-    for module in ("request_reader", "call_pool"):
+    for module in ("request_reader", "request_reads"):
         monkeypatch.setattr(f"mlpserve_server.transport.{module}.SLOW_SECONDS", seconds)
     stubs = serve(max_bytes=(4096 if roomy else 64) * MIB)
     eventually(stubs.serving)
@@ -230,7 +230,7 @@ def test_idle_reflection_and_half_open_calls_do_not_stop_health(stubs: Stubs) ->
 def test_a_request_that_never_comes_is_refused_in_the_end(
     method: str, stubs: Stubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("request_reader", "call_pool"):
+    for module in ("request_reader", "request_reads"):
         monkeypatch.setattr(f"mlpserve_server.transport.{module}.TOO_SLOW_SECONDS", 0.5)
         monkeypatch.setattr(f"mlpserve_server.transport.{module}.SLOW_SECONDS", 0.1)
     go = threading.Event()
