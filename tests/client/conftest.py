@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from mlpserve_client import Client
+from mlpserve_client._awaited import AwaitedTransport
+from mlpserve_client._blocking import BlockingTransport
 from mlpserve_client.testing import ModelServer, serve
 from mlpserve_model import Store
 from mlpserve_server.server import Server
@@ -102,3 +104,16 @@ def expected(server: ModelServer) -> Expected:
         return store.load(version).predict(scaled)
 
     return expected
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that the client would have slept, which it does not."""
+    seconds: list[float] = []
+
+    async def sleep(_: object, duration: float) -> None:
+        seconds.append(duration)
+
+    for transport in (BlockingTransport, AwaitedTransport):
+        monkeypatch.setattr(transport, "sleep", sleep)
+    return seconds

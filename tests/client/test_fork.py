@@ -10,7 +10,7 @@ import pytest
 from mlpserve_client.testing import ModelServer
 
 START = """
-    import asyncio, os, sys, time
+    import asyncio, os, sys
     from mlpserve_client import AsyncClient, Client, ClientClosedError
 
     image = [[0] * 28] * 28
@@ -43,12 +43,10 @@ def test_a_client_says_that_it_came_through_a_fork(server: ModelServer, use: str
             _, status = os.waitpid(child, 0)
             print(status, inherited.predict(image).model.version)
         else:
-            started = time.monotonic()
             try:
                 {use}
             except ClientClosedError as error:
                 assert "fork" in str(error)
-                assert time.monotonic() - started < 9  # of 10 until the deadline
                 inherited.close()
                 os._exit(0)  # as multiprocessing ends its children
             os._exit(1)

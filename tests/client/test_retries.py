@@ -19,8 +19,6 @@ from mlpserve_client import (
     _calls,
     _channel,
 )
-from mlpserve_client._awaited import AwaitedTransport
-from mlpserve_client._blocking import BlockingTransport
 from tests.support.client import Connect, Scripted, StartScripted
 
 Code = grpc.StatusCode
@@ -95,19 +93,6 @@ def test_a_server_that_says_it_is_not_ready_is_believed(
 
     with pytest.raises(NotReadyError, match="as told"):
         connect(server.target).predict([0.0, 1.0])
-
-
-@pytest.fixture
-def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that the client would have slept, which it does not."""
-    seconds: list[float] = []
-
-    async def sleep(_: object, duration: float) -> None:
-        seconds.append(duration)
-
-    for transport in (BlockingTransport, AwaitedTransport):
-        monkeypatch.setattr(transport, "sleep", sleep)
-    return seconds
 
 
 def test_an_overloaded_server_is_asked_again_after_the_delay_it_names(

@@ -92,6 +92,7 @@ def test_the_client_without_the_right_token_is_told_so_at_once_and_still_sees_he
     authority: Authority,
     token_file: Path,
     pixels: Pixels,
+    slept: list[float],
     token: str | None,
 ) -> None:
     target = secured(token_file=token_file)
@@ -102,10 +103,9 @@ def test_the_client_without_the_right_token_is_told_so_at_once_and_still_sees_he
         lambda: client.predict(pixels[0]), client.model, client.models,
     ]  # fmt: skip
     for call in calls:
-        started = time.monotonic()
         with pytest.raises(UnauthenticatedError, match="MLPSERVE_TOKEN"):
             call()
-        assert time.monotonic() - started < 9, "it is of no use to try again"
+    assert slept == [], "it is of no use to try again"
 
 
 def test_the_client_without_a_certificate_that_is_known_cannot_connect(

@@ -14,6 +14,7 @@ from mlpserve_model import CHAMPION, Store
 from tests.model.conftest import Command
 from tests.support.faults import fail_at
 from tests.support.forging import Publish
+from tests.support.patching import patch_method_of
 
 
 def test_promote_moves_the_champion_and_records_who_when_and_why(
@@ -149,12 +150,14 @@ def test_a_version_that_is_pruned_meanwhile_is_left_out(
 ) -> None:
     versions = Store.versions
 
-    def then_pruned(store: Store) -> list[int]:
-        found = versions(store)
+    def then_pruned(opened: Store) -> list[int]:
+        found = versions(opened)
         shutil.rmtree(store.path(2))
         return found
 
-    monkeypatch.setattr(Store, "versions", then_pruned)
+    patch_method_of(
+        monkeypatch, Store, "versions", lambda opened: str(opened) == str(store), then_pruned
+    )
     run = models(command, "--json")
     assert run.code == 0
     assert {row["version"] for row in run.json} == {1, 3}

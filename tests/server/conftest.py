@@ -49,7 +49,7 @@ def serve(store: Store, transport: str) -> Iterator[Serve]:
         )
         server = Server(replace(settings, **changes))
         server.start()
-        running.append((server, Stubs(server.address, server.metrics_address)))
+        running.append((server, Stubs(server.address, server.metrics_address, server)))
         return running[-1][1]
 
     yield serve

@@ -14,17 +14,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
-from mlpserve_model import Store, StoredModel
+from mlpserve_model import Store
+from tests.support.patching import patch_method
 from tests.support.publishing import Publish
-from tests.support.server import Refuse, Run, Serve
+from tests.support.server import ANY_TRANSPORT, Refuse, Run, Serve
 from tests.support.waiting import eventually
 
 REQUEST = pb.PredictRequest(
     instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
 )
 INTERFACES = Path("/proc/net/if_inet6")
-# What is decided before there is a transport needs no look at both.
-ANY_TRANSPORT = pytest.mark.parametrize("transport", ["auto"])
 NEEDS_IPV6 = pytest.mark.skipif(
     INTERFACES.exists() and "lo" not in INTERFACES.read_text().split(), reason="no IPv6 loopback"
 )
@@ -215,13 +214,13 @@ def test_calls_beyond_the_bound_are_refused_while_health_answers(
     publish()
     stubs = serve(max_waiting=10)
     eventually(stubs.serving)
-    original = StoredModel.predict
+    predict = stubs.served.predict
 
-    def slow(self: StoredModel, x: Any) -> Any:
+    def slow(x: Any) -> Any:
         time.sleep(0.2)
-        return original(self, x)
+        return predict(x)
 
-    monkeypatch.setattr(StoredModel, "predict", slow)
+    patch_method(monkeypatch, stubs.served, "predict", slow)
     calls = [stubs.prediction.Predict.future(REQUEST, timeout=30) for _ in range(90)]
     assert stubs.serving()
     codes = [call.code() for call in calls]
@@ -242,14 +241,14 @@ def test_an_abandoned_batch_ends_within_a_chunk(
     stubs = serve()
     eventually(stubs.serving)
     chunks = []
-    original = StoredModel.predict
+    predict = stubs.served.predict
 
-    def counted(self: StoredModel, x: Any) -> Any:
+    def counted(x: Any) -> Any:
         chunks.append(len(x))
         time.sleep(0.3)
-        return original(self, x)
+        return predict(x)
 
-    monkeypatch.setattr(StoredModel, "predict", counted)
+    patch_method(monkeypatch, stubs.served, "predict", counted)
     tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[5120, 12], data=bytes(5120 * 12))
     request = pb.BatchPredictRequest(instances=tensor)
     with pytest.raises(grpc.RpcError) as caught:

@@ -14,11 +14,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_client import AsyncClient, Client, Tls
+from mlpserve_client._calls import Calls
 from mlpserve_server.server import Server
 
 __all__ = [
     "Before", "Connect", "Driven", "Expected", "Pixels", "Probabilities", "Scripted",
-    "StartScripted", "StartServer",
+    "StartScripted", "StartServer", "calls_of",
 ]  # fmt: skip
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]  # [n, 28, 28]
@@ -89,6 +90,11 @@ class Driven:
     def __exit__(self, *exception: object) -> None:
         self._runner.run(self._client.close())
         self._runner.close()
+
+
+def calls_of(client: Client) -> Calls:
+    """What makes the calls of a client of either kind."""
+    return (client._client if isinstance(client, Driven) else client)._calls
 
 
 class Scripted(grpc.GenericRpcHandler):

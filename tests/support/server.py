@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from urllib.request import urlopen
 
 import grpc
+import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
@@ -23,9 +24,14 @@ from mlpserve.v1 import (
     model_pb2_grpc,
     prediction_pb2_grpc,
 )
+from mlpserve_model import StoredModel
+from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.server import Server
 
-__all__ = ["Page", "Process", "Refusal", "Refuse", "Run", "Serve", "Stubs"]
+__all__ = ["ANY_TRANSPORT", "Page", "Process", "Refusal", "Refuse", "Run", "Serve", "Stubs"]
 
+# What is decided before there is a transport needs no look at both.
+ANY_TRANSPORT = pytest.mark.parametrize("transport", ["auto"])
 READINESS = "mlpserve.v1.PredictionService"
 PROGRAM = str(Path(sys.executable).with_name("mlpserve-server"))
 
@@ -33,9 +39,12 @@ PROGRAM = str(Path(sys.executable).with_name("mlpserve-server"))
 class Stubs:
     """Everything that can be called at one address."""
 
-    def __init__(self, address: str, metrics_address: str = "") -> None:
+    def __init__(
+        self, address: str, metrics_address: str = "", server: Server | None = None
+    ) -> None:
         self.address = address
         self.metrics_address = metrics_address
+        self.server = server  # if it runs in this process
         self.channel = grpc.insecure_channel(address)
         self.prediction = prediction_pb2_grpc.PredictionServiceStub(self.channel)
         self.explanation = explanation_pb2_grpc.ExplanationServiceStub(self.channel)
@@ -43,6 +52,18 @@ class Stubs:
         self.models = model_pb2_grpc.ModelServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
         self.inference = inference_pb2_grpc.GRPCInferenceServiceStub(self.channel)
+
+    @property
+    def manager(self) -> ModelManager:
+        """What follows the store, in a server of this process with one model."""
+        assert self.server
+        return self.server._models.get()
+
+    @property
+    def served(self) -> StoredModel:
+        """The version that answers, in a server of this process with one model."""
+        assert self.manager.current
+        return self.manager.current
 
     def scrape(self) -> "Page":
         """The metrics of this server."""

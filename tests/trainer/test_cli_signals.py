@@ -10,6 +10,7 @@ import pytest
 
 from mlpserve_model import CHAMPION, Store
 from mlpserve_trainer.cli import main
+from tests.support.patching import patch_method_of
 from tests.trainer.conftest import FAST
 
 
@@ -59,7 +60,9 @@ def test_ctrl_c_during_publication_waits_for_its_end(
         os.kill(os.getpid(), signal.SIGINT)
         return publish(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Store, "publish", interrupted)
+    patch_method_of(
+        monkeypatch, Store, "publish", lambda opened: str(opened) == str(store), interrupted
+    )
     assert main(["train", *FAST]) == 0
     assert store.aliases() == {CHAMPION: 1}
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -111,7 +111,11 @@ def test_a_dashboard_is_linked_to(digits: Web, start_web: StartWeb, open_page: O
 
 
 def test_without_metrics_there_is_no_live_traffic(digits: Web, open_page: OpenPage) -> None:
-    expect(open_page(digits).locator("#traffic")).to_be_hidden()
+    page = open_page(digits)
+
+    expect(page.locator("#traffic")).to_be_hidden()
+    expect(page.locator("#more")).to_contain_text("live traffic with --metrics")
+    expect(page.locator("#more")).not_to_contain_text("--store")
 
 
 def test_the_versions_are_listed(digits: Web, open_page: OpenPage) -> None:

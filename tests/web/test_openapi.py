@@ -15,12 +15,15 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.timeout(300)
-def test_no_generated_request_is_answered_with_a_fault(web: Web, tmp_path: Path) -> None:
+@pytest.mark.parametrize("examples", [6, pytest.param(60, marks=pytest.mark.slow)])
+def test_no_generated_request_is_answered_with_a_fault(
+    web: Web, tmp_path: Path, examples: int
+) -> None:
     command = [
         str(SCHEMATHESIS), "run", f"{web.address}/openapi.json",
         "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,"
         "response_schema_conformance",
-        "--max-examples", "60", "--seed", "1", "--no-color",
+        "--max-examples", str(examples), "--seed", "1", "--no-color",
     ]  # fmt: skip
 
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=280)

@@ -53,6 +53,8 @@ def test_live_traffic_is_shown_where_there_are_metrics(
         page = open_page(start_web("--target", running.address, "--metrics", metrics))
 
         expect(page.locator("#traffic")).to_be_visible()
+        expect(page.locator("#traffic-classes")).to_contain_text("None yet: draw something")
+        expect(page.locator("#traffic-evidence")).to_contain_text("mlpserve-server --feedback")
         with calling(lambda: client.predict_batch(np.full((5, 12), 0.5, np.float32))):
             # Of the time between two looks.
             expect(page.locator("#traffic-figures")).to_contain_text(re.compile("median≤ .* ms"))
@@ -109,6 +111,7 @@ def test_a_server_without_a_model_is_said_to_have_none(
 
         expect(page.locator("#served")).to_contain_text("No model answers")
         expect(page.locator("#problem")).to_contain_text("no model")
+        expect(page.locator("#versions")).to_contain_text("mlpserve train publishes one")
 
 
 def test_a_model_of_other_inputs_gets_a_form(start_web: StartWeb, open_page: OpenPage) -> None:

@@ -73,8 +73,9 @@ def page_routes(
 
     async def models(_: Request, client: AsyncClient) -> Response:
         versions = [_described(version, store is not None) for version in await client.versions()]
-        shown = {"target": target, "traffic": bool(metrics), "dashboard": dashboard}
-        return JSONResponse({"versions": versions, "feedback": asks} | shown)
+        shown = {"feedback": asks, "reports": store is not None, "traffic": bool(metrics)}
+        places = {"target": target, "dashboard": dashboard}
+        return JSONResponse({"versions": versions} | shown | places)
 
     explainer = Explainer(store)
 

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlpserve.v1 import model_pb2, prediction_pb2
-from mlpserve_model import Network, Signature, StoredModel
+from mlpserve_model import Network, Signature
+from tests.support.patching import patch_method
 from tests.support.publishing import Publish
 from tests.support.server import Refuse, Serve
 from tests.support.waiting import eventually
@@ -180,7 +181,7 @@ def test_a_fault_of_ours_tells_an_id_and_nothing_else(
     publish()
     stubs = serve()
     eventually(stubs.serving)
-    monkeypatch.setattr(StoredModel, "predict", broken)
+    patch_method(monkeypatch, stubs.served, "predict", broken)
     tensor = prediction_pb2.Tensor(dtype=FLOAT32, shape=[12], data=floats())
     request = prediction_pb2.PredictRequest(instance=tensor)
     refused = refusal(stubs.prediction.Predict, request)

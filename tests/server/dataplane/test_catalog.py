@@ -9,7 +9,6 @@ import pytest
 
 from mlpserve.v1 import model_pb2
 from mlpserve_model import Store, Verdict
-from mlpserve_model.store.reader import StoreReader
 from tests.support.publishing import Publish
 from tests.support.server import Refuse, Serve, Stubs
 from tests.support.waiting import eventually
@@ -81,13 +80,14 @@ def test_pages_share_a_listing_of_the_store_and_show_what_is_removed_meanwhile(
     stubs = serve(standby=0)
     eventually(stubs.serving)
     listings = []
-    newest = StoreReader.newest
+    followed = stubs.manager.store
+    newest = followed.newest
 
-    def counting(self: StoreReader, below: float = math.inf) -> Any:
+    def counting(below: float = math.inf) -> Any:
         listings.append(below)
-        return newest(self, below)
+        return newest(below)
 
-    monkeypatch.setattr(StoreReader, "newest", counting)
+    monkeypatch.setattr(followed, "newest", counting)
     request = model_pb2.ListModelVersionsRequest(page_size=2)
     found = []
     for removed in (None, None, 3, None):

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlpserve.open_inference import inference_pb2 as pb
-from mlpserve_model import Store, StoredModel, Verdict
+from mlpserve_model import Store, Verdict
 from mlpserve_server.dataplane.oip_catalog import UNSUPPORTED
+from tests.support.patching import patch_method
 from tests.support.publishing import Publish
 from tests.support.server import Refuse, Serve, Stubs
 from tests.support.waiting import eventually
@@ -262,7 +263,7 @@ def test_a_fault_of_ours_tells_an_id_and_nothing_else(
     def broken(*_: Any) -> Any:
         raise RuntimeError("the secret is in /etc/secret.py")
 
-    monkeypatch.setattr(StoredModel, "predict", broken)
+    patch_method(monkeypatch, stubs.served, "predict", broken)
     refused = refusal(stubs.inference.ModelInfer, request())
     assert refused.code == grpc.StatusCode.INTERNAL
     assert "secret" not in refused.message

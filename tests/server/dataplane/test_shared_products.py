@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_model import CHAMPION, Store, StoredModel
+from mlpserve_model import CHAMPION, Store
 from mlpserve_server.dataplane.inference import Inference
 from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.dataplane.query import Result
@@ -15,6 +15,7 @@ from mlpserve_server.errors import InvalidInput
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 from tests.support.managers import models_of
+from tests.support.patching import patch_method
 from tests.support.publishing import Publish
 
 CALLS = 256
@@ -35,13 +36,14 @@ def test_one_wrong_value_costs_the_calls_beside_it_a_few_products(
     manager.poll()
     data = DataPlane(models_of(manager), 16, Inference(max_rows=32))
     products = []
-    predict = StoredModel.predict
+    model = manager.get()
+    predict = model.predict
 
-    def counting(model: StoredModel, x: Any) -> Any:
+    def counting(x: Any) -> Any:
         products.append(len(x))
-        return predict(model, x)
+        return predict(x)
 
-    monkeypatch.setattr(StoredModel, "predict", counting)
+    patch_method(monkeypatch, model, "predict", counting)
     values = [0.5] * CALLS
     values[place] = math.nan
     answers = data.predict([request(value) for value in values])

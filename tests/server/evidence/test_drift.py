@@ -36,6 +36,12 @@ def publish_with(store: Store, document: bytes) -> int:
 
 
 @pytest.fixture
+def transport() -> str:
+    """The rows are seen in the data plane, before a transport carries the answer."""
+    return "auto"
+
+
+@pytest.fixture
 def model(store: Store) -> StoredModel:
     return store.load(publish_with(store, reference().encode()))
 

@@ -92,6 +92,12 @@ class Challenge(Protocol):
 
 
 @pytest.fixture
+def transport() -> str:
+    """Which version answers is decided before a transport carries the answer."""
+    return "auto"
+
+
+@pytest.fixture
 def set_up(store: Store) -> Iterator[SetUp]:
     """Put a shadow beside a data plane; it is stopped after the test."""
     running = []

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from mlpserve_model import Store
-from mlpserve_model.store.reader import StoreReader
 from mlpserve_server.errors import ModelNotFound, ModelUnavailable
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
@@ -26,16 +25,16 @@ def version_of(manager: ModelManager) -> int | None:
 
 
 @pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def loads(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The versions that are read, in order."""
     read: list[int] = []
-    original = StoreReader.load
+    original = store.load
 
-    def load(self: StoreReader, version: int) -> Any:
+    def load(version: int) -> Any:
         read.append(version)
-        return original(self, version)
+        return original(version)
 
-    monkeypatch.setattr(StoreReader, "load", load)
+    monkeypatch.setattr(store, "load", load)
     return read
 
 

@@ -1,6 +1,5 @@
 """A prune that runs while the server loads what it removes."""
 
-import threading
 from collections.abc import Callable
 
 import grpc
@@ -9,7 +8,6 @@ import pytest
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import CHAMPION, Store
-from mlpserve_model.store.folder_backend import FolderBackend
 from tests.support.publishing import Publish
 from tests.support.server import Refuse, Serve, Stubs
 from tests.support.waiting import eventually
@@ -17,25 +15,25 @@ from tests.support.waiting import eventually
 INSTANCE = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
 FILES = ["manifest.json", "model.npz", "golden.npz"]
 
-Before = Callable[[str, Callable[[], object]], list[str]]
+Before = Callable[[Stubs, str, Callable[[], object]], list[str]]
 
 
 @pytest.fixture
 def before(monkeypatch: pytest.MonkeyPatch) -> Before:
     """Do something once, just before the server reads a file; the list has its name then."""
-    read = FolderBackend.read
 
-    def before(wanted: str, deed: Callable[[], object]) -> list[str]:
+    def before(stubs: Stubs, wanted: str, deed: Callable[[], object]) -> list[str]:
         done: list[str] = []
+        backend = stubs.manager.store._backend
+        read = backend.read
 
-        def reading(self: FolderBackend, name: str, limit: int) -> bytes:
-            by_server = threading.current_thread() is not threading.main_thread()
-            if name == wanted and by_server and not done:
+        def reading(name: str, limit: int) -> bytes:
+            if name == wanted and not done:
                 done.append(name)
                 deed()
-            return read(self, name, limit)
+            return read(name, limit)
 
-        monkeypatch.setattr(FolderBackend, "read", reading)
+        monkeypatch.setattr(backend, "read", reading)
         return done
 
     return before
@@ -55,7 +53,7 @@ def test_a_selected_version_that_is_pruned_amid_its_load_is_not_found(
     second = publish(seed=1)
     stubs = serve(standby=0)
     eventually(stubs.serving)
-    done = before(f"1/{file}", lambda: store.prune(keep=1))
+    done = before(stubs, f"1/{file}", lambda: store.prune(keep=1))
     request = pb.PredictRequest(instance=INSTANCE, model=model_pb2.ModelSelector(version=1))
     assert refusal(stubs.prediction.Predict, request).code == grpc.StatusCode.NOT_FOUND
     assert done
@@ -76,7 +74,7 @@ def test_a_champion_that_is_replaced_and_pruned_amid_its_load_is_passed_over(
         publish(seed=2)
         store.prune(keep=1)
 
-    done = before(f"2/{file}", replace)
+    done = before(stubs, f"2/{file}", replace)
     publish(seed=1)
     eventually(lambda: version_of(stubs) == 3)
     assert done

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
-from mlpserve_model import Network, Signature, Store, StoredModel
-from mlpserve_model.store.reader import StoreReader
+from mlpserve_model import Network, Signature, Store
 from mlpserve_server.lifecycle.shadow import DIFFERENCE, DROPPED, ROWS, compare
 from tests.server.lifecycle.conftest import AS_MANY_AS_THERE_ARE, Challenge, SetUp
+from tests.support.patching import patch_method
 from tests.support.publishing import Publish
 from tests.support.server import Serve
 from tests.support.waiting import eventually
@@ -186,7 +186,7 @@ def test_a_challenger_that_is_promoted_is_not_read_again(
     publish(seed=0)
     challenger = challenge(seed=1)
     setup = set_up()
-    monkeypatch.setattr(StoreReader, "load", None)
+    monkeypatch.setattr(setup.manager.store, "load", None)
     store.move_alias("champion", challenger, expected=1, event="promote", reason="test")
     assert setup.manager.poll()
     assert setup.manager.current is setup.manager.shadow
@@ -290,13 +290,13 @@ def test_when_calls_pile_up_the_sample_goes_first_and_every_call_is_answered(
     )
     eventually(stubs.serving)
     eventually(lambda: stubs.scrape()("mlpserve_shadow_info", version="2") == 1)
-    predict, release = StoredModel.predict, threading.Event()
+    predict, release = stubs.served.predict, threading.Event()
 
-    def held_up(self: StoredModel, x: NDArray[np.float32]) -> Any:
+    def held_up(x: NDArray[np.float32]) -> Any:
         assert release.wait(20)
-        return predict(self, x)
+        return predict(x)
 
-    monkeypatch.setattr(StoredModel, "predict", held_up)
+    patch_method(monkeypatch, stubs.served, "predict", held_up)
     instance = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[12], data=bytes(48))
     request = pb.PredictRequest(instance=instance)
     channels = [grpc.insecure_channel(stubs.address, OWN_CONNECTION) for _ in range(4)]

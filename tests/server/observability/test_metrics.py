@@ -16,7 +16,7 @@ from mlpserve_model import Store
 from mlpserve_server.observability.aggregation import MAX_MODELS, MAX_VERSIONS, WorkerAggregator
 from mlpserve_server.observability.metrics import METRICS
 from tests.support.publishing import Publish
-from tests.support.server import Run, Serve, Stubs
+from tests.support.server import ANY_TRANSPORT, Run, Serve, Stubs
 from tests.support.waiting import eventually
 
 ANYWHERE = "127.0.0.1:0"
@@ -214,6 +214,7 @@ def test_without_a_setting_there_is_no_endpoint(serve: Serve) -> None:
     assert serve().metrics_address == ""
 
 
+@ANY_TRANSPORT
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_taken_port_for_metrics_is_a_clear_error(run: Run, workers: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

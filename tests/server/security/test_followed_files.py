@@ -11,9 +11,6 @@ import pytest
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
-from mlpserve_model import Store
-from mlpserve_server.lifecycle.manager import ModelManager
-from mlpserve_server.security.files import ReloadingFiles
 from tests.support.authority import Authority, Pair, fingerprint, shown
 from tests.support.publishing import Publish
 from tests.support.server import Serve
@@ -88,7 +85,7 @@ def test_tokens_are_followed_after_their_file_vanished_at_every_moment(
 
 @pytest.mark.parametrize("error", [OSError("gone"), UnicodeEncodeError("a", "b", 0, 1, "c")])
 def test_a_look_that_fails_is_in_the_log_and_in_the_metrics_and_the_next_one_comes(
-    store: Store, publish: Publish, serve: Serve, caplog: pytest.LogCaptureFixture,
+    publish: Publish, serve: Serve, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch, error: Exception,
 ) -> None:  # fmt: skip
     publish()
@@ -96,15 +93,14 @@ def test_a_look_that_fails_is_in_the_log_and_in_the_metrics_and_the_next_one_com
     eventually(stubs.serving)
     failing = threading.Event()
     failing.set()
-    poll = ModelManager.poll
+    poll = stubs.manager.poll
 
-    def fail(self: ModelManager) -> bool:
-        # Other tests may have servers of their own in this process.
-        if failing.is_set() and self.store.folder == store.folder:
+    def fail() -> bool:
+        if failing.is_set():
             raise error
-        return poll(self)
+        return poll()
 
-    monkeypatch.setattr(ModelManager, "poll", fail)
+    monkeypatch.setattr(stubs.manager, "poll", fail)
     failures = ("mlpserve_follower_failures_total",)
     eventually(lambda: stubs.scrape()(*failures, follower="store") > 2)
     assert stubs.serving(), "what is in memory still answers"
@@ -117,7 +113,7 @@ def test_a_look_that_fails_is_in_the_log_and_in_the_metrics_and_the_next_one_com
 
 @pytest.mark.parametrize("follower", ["store", "tokens"])
 def test_a_follower_that_dies_is_a_metric_and_a_line_in_the_log_and_not_ready(
-    store: Store, publish: Publish, serve: Serve, caplog: pytest.LogCaptureFixture,
+    publish: Publish, serve: Serve, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, follower: str,
 ) -> None:  # fmt: skip
     publish()
@@ -126,21 +122,16 @@ def test_a_follower_that_dies_is_a_metric_and_a_line_in_the_log_and_not_ready(
     eventually(stubs.serving)
     alive = ("mlpserve_follower_alive",)
     eventually(lambda: stubs.scrape()(*alive, follower=follower) == 1)
-    owner, method = {"store": (ModelManager, "poll"), "tokens": (ReloadingFiles, "_stat")}[follower]
 
-    healthy = getattr(owner, method)
-
-    def die(self: Any) -> Any:
-        is_ours = (
-            self.store.folder == store.folder
-            if isinstance(self, ModelManager)
-            else tmp_path / "tokens" in self._files
-        )
-        if not is_ours:
-            return healthy(self)  # of another test's server
+    def die() -> None:
         raise SystemExit(1)
 
-    monkeypatch.setattr(owner, method, die)
+    if follower == "store":
+        monkeypatch.setattr(stubs.manager, "poll", die)
+    else:
+        assert stubs.server
+        (tokens,) = stubs.server._access.files
+        monkeypatch.setattr(tokens, "_stat", die)
     eventually(lambda: not stubs.serving())
     eventually(lambda: stubs.scrape()(*alive, follower=follower) == 0)
     assert stubs.scrape()("mlpserve_workers_ready") == 0

@@ -23,7 +23,7 @@ from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from tests.support.authority import Authority, NewAuthority, Pair, fingerprint, shown
 from tests.support.publishing import Publish
-from tests.support.server import Run, Serve
+from tests.support.server import ANY_TRANSPORT, Run, Serve
 from tests.support.waiting import eventually
 
 REQUEST = pb.PredictRequest(
@@ -331,6 +331,7 @@ def test_a_key_that_grpc_clients_refuse_is_not_put_in_force(
     assert call(address) == 1
 
 
+@ANY_TRANSPORT
 @pytest.mark.parametrize(
     "damage", ["unusable", "missing", "garbage", "other key", "open", "encrypted", "ca"]
 )

@@ -16,7 +16,7 @@ from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import explanation_pb2, feedback_pb2, model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from tests.support.publishing import Publish
-from tests.support.server import Refuse, Run, Serve, Stubs
+from tests.support.server import ANY_TRANSPORT, Refuse, Run, Serve, Stubs
 from tests.support.waiting import eventually
 
 TOKEN = "a-token-of-many-characters"
@@ -326,6 +326,7 @@ def test_a_secret_mounted_as_kubernetes_does_is_followed(
     assert outcome(stubs.channel, method, bearer(TOKEN)) != OK
 
 
+@ANY_TRANSPORT
 def test_a_server_whose_token_file_is_empty_ends_with_1_and_says_why(
     run: Run, write: Write
 ) -> None:
@@ -334,6 +335,7 @@ def test_a_server_whose_token_file_is_empty_ends_with_1_and_says_why(
     assert server.process.wait(timeout=20) == 1
 
 
+@ANY_TRANSPORT
 def test_two_workers_that_cannot_read_their_tokens_end_the_server_with_1(run: Run) -> None:
     server = run("--token-file", "/nonexistent", "--workers", "2")
     assert "cannot read /nonexistent" in server.event("cannot start")["reason"]

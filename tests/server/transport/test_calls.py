@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
-from mlpserve_model import StoredModel
+from tests.support.patching import patch_method
 from tests.support.publishing import Publish
 from tests.support.server import Serve, Stubs
 from tests.support.waiting import eventually
@@ -32,19 +32,19 @@ def predict_request(value: float) -> pb.PredictRequest:
 class Gate:
     """Keeps every forward pass waiting until it is opened, and knows what was computed."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, stubs: Stubs, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered = threading.Semaphore(0)
         self.opened = threading.Event()
         self.values: list[float] = []
-        predict = StoredModel.predict
+        predict = stubs.served.predict
 
-        def waiting(model: StoredModel, x: NDArray[np.float32]) -> Any:
+        def waiting(x: NDArray[np.float32]) -> Any:
             self.values += x[:, 0].tolist()
             self.entered.release()
             assert self.opened.wait(20)
-            return predict(model, x)
+            return predict(x)
 
-        monkeypatch.setattr(StoredModel, "predict", waiting)
+        patch_method(monkeypatch, stubs.served, "predict", waiting)
 
     def wait_for(self, passes: int) -> None:
         for _ in range(passes):
@@ -61,7 +61,7 @@ def stubs(publish: Publish, serve: Serve) -> Stubs:
 
 @pytest.fixture
 def gate(stubs: Stubs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    gate = Gate(monkeypatch)
+    gate = Gate(stubs, monkeypatch)
     yield gate
     gate.opened.set()
 

@@ -7,8 +7,8 @@ import grpc
 import pytest
 
 from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_model import StoredModel
 from mlpserve_server.transport.services import channel_options
+from tests.support.patching import patch_method
 from tests.support.publishing import Publish
 from tests.support.raw_http2 import RawConnection
 from tests.support.server import Serve
@@ -25,14 +25,14 @@ def test_a_call_in_flight_is_answered_after_its_connection_has_reached_the_age(
     eventually(stubs.serving)
     states: list[grpc.ChannelConnectivity] = []
     computing, released = threading.Event(), threading.Event()
-    original = StoredModel.predict
+    predict = stubs.served.predict
 
-    def held(self: StoredModel, x: Any) -> Any:
+    def held(x: Any) -> Any:
         computing.set()
         assert released.wait(30)
-        return original(self, x)
+        return predict(x)
 
-    monkeypatch.setattr(StoredModel, "predict", held)
+    patch_method(monkeypatch, stubs.served, "predict", held)
     call = stubs.prediction.Predict.future(pb.PredictRequest(instance=PIXELS), timeout=30)
     assert computing.wait(30)
     stubs.channel.subscribe(states.append)

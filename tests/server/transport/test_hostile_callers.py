@@ -14,7 +14,6 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_model.store.reader import StoreReader
 from mlpserve_server.transport.grpc_core import ServerCall
 from tests.support.publishing import Publish
 from tests.support.raw_http2 import RawConnection, frame
@@ -309,13 +308,14 @@ def test_calls_that_wait_for_a_load_count_among_those_that_wait(
     publish(seed=1)
     stubs = serve(max_waiting=10, standby=0)
     eventually(stubs.serving)
-    original = StoreReader.load
+    followed = stubs.manager.store
+    load = followed.load
 
-    def slow(self: StoreReader, version: int) -> Any:
+    def slow(version: int) -> Any:
         time.sleep(0.05)
-        return original(self, version)
+        return load(version)
 
-    monkeypatch.setattr(StoreReader, "load", slow)
+    monkeypatch.setattr(followed, "load", slow)
     selector = model_pb2.ModelSelector(version=first)
     pinned = pb.PredictRequest(instance=PIXELS, model=selector)
     calls = [stubs.prediction.Predict.future(pinned, timeout=30) for _ in range(90)]

@@ -9,9 +9,10 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_model import Store, StoredModel
+from mlpserve_model import Store
 from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
+from tests.support.patching import patch_method
 from tests.support.publishing import Publish
 from tests.support.raw_http2 import RawConnection, frame, rapid_reset
 from tests.support.server import Run, Stubs
@@ -58,7 +59,7 @@ def ends(server: Server) -> bool:
 
 @pytest.fixture
 def stubs(server: Server) -> Iterator[Stubs]:
-    stubs = Stubs(server.address)
+    stubs = Stubs(server.address, server=server)
     eventually(stubs.serving)
     yield stubs
     stubs.channel.close()
@@ -103,14 +104,14 @@ def test_a_call_that_is_computed_is_answered(
     server: Server, stubs: Stubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, opened = threading.Event(), threading.Event()
-    original = StoredModel.predict
+    predict = stubs.served.predict
 
-    def waiting(model: StoredModel, x: Any) -> Any:
+    def waiting(x: Any) -> Any:
         entered.set()
         assert opened.wait(20)
-        return original(model, x)
+        return predict(x)
 
-    monkeypatch.setattr(StoredModel, "predict", waiting)
+    patch_method(monkeypatch, stubs.served, "predict", waiting)
     call = stubs.prediction.Predict.future(REQUEST, timeout=60)
     assert entered.wait(20)
     with ExitStack() as stack:

@@ -4,13 +4,19 @@ import * as api from "./api.js";
 import { ask } from "./feedback.js";
 import { DIGITS } from "./examples.js";
 import { Pad } from "./pad.js";
-import { at, bar, imageWidth, made, percent } from "./page.js";
+import { at, bar, fill, imageWidth, made, percent } from "./page.js";
 import * as snippets from "./snippets.js";
 import * as traffic from "./traffic.js";
 import { showWhy } from "./why.js";
 
 const REFRESH_MS = 5000;
 const BARS = 10;
+// What the page leaves out where the gateway was not told where it is.
+const FLAGS = [
+  ["reports and hidden units with --store", (models) => models.reports],
+  ["live traffic with --metrics", (models) => models.traffic],
+  ["the question whether an answer is right with --feedback", (models) => models.feedback],
+];
 
 const state = { models: null, input: null, answer: null, language: "curl" };
 
@@ -112,7 +118,10 @@ function showModels(models) {
   const usable = models.versions.filter((version) => ["ACTIVE", "STANDBY"].includes(version.state));
   choices(at("version"), [["", "the one being served"], ...usable.map(option)]);
   choices(at("other"), [["", "nothing"], ...usable.map(option)]);
-  at("versions").replaceChildren(...models.versions.map(row));
+  fill("versions", models.versions.map(row));
+  const more = FLAGS.filter(([, given]) => !given(models)).map(([what]) => what);
+  at("more").textContent = `More with flags of mlpserve-web: ${more.join(", ")}.`;
+  at("more").hidden = !more.length;
   const shape = served?.input_shape;
   const real = served?.input_kind === "real";
   const image = shape && !real && imageWidth(shape) > 0;

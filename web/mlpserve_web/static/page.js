@@ -4,6 +4,14 @@ export const at = (id) => document.getElementById(id);
 
 export const made = (tag, text = "", properties = {}) => Object.assign(document.createElement(tag), { textContent: text, ...properties });
 
+const hints = new Map();
+
+/** Put these into an element; without any, what it had at first: a hint at what to do next. */
+export function fill(id, children) {
+  if (!hints.has(id)) hints.set(id, [...at(id).children]);
+  at(id).replaceChildren(...(children.length ? children : hints.get(id)));
+}
+
 export const percent = (share) => `${(share * 100).toFixed(1)} %`;
 
 const SVG = "http://www.w3.org/2000/svg";

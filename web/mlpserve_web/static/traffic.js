@@ -1,7 +1,7 @@
 // Live traffic: the servers' counters, read every few seconds, as rates.
 
 import * as api from "./api.js";
-import { at, bar, made, percent, shape } from "./page.js";
+import { at, bar, fill, made, percent, shape } from "./page.js";
 
 const READ_MS = 2000;
 const POINTS = 60;
@@ -46,7 +46,7 @@ function show(now, before) {
   at("traffic-line").replaceChildren(line(rates));
   showClasses(now.classes);
   at("traffic-shadows").replaceChildren(...now.shadows.filter(({ agreed, differed }) => agreed + differed).map(shadow));
-  at("traffic-evidence").replaceChildren(...now.audits.map(audit), ...now.drifts.map(drift));
+  fill("traffic-evidence", [...now.audits.map(audit), ...now.drifts.map(drift)]);
 }
 
 function figure(name, value) {
@@ -75,7 +75,7 @@ function line(values) {
 function showClasses(classes) {
   const all = classes.reduce((sum, { rows }) => sum + rows, 0);
   const sorted = [...classes].sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
-  at("traffic-classes").replaceChildren(...sorted.map(({ name, rows }) => bar(name, rows / all, rows.toLocaleString("en"))));
+  fill("traffic-classes", sorted.map(({ name, rows }) => bar(name, rows / all, rows.toLocaleString("en"))));
 }
 
 /** What a sentence begins with: several models may have the same numbers. */

@@ -16,6 +16,7 @@ from mlpserve_model.store import object_backend as bucket
 from mlpserve_model.store.backend import Conflict
 from mlpserve_model.store.object_client import Objects
 from tests.support.object_store import Proxy, PublishTo
+from tests.support.patching import patch_method_of
 
 from .test_faults import assert_whole, requests_of_publishing
 
@@ -140,9 +141,15 @@ def test_a_publisher_killed_before_any_request_leaves_whole_versions_or_none(
 
 
 @pytest.fixture
-def without_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writers whose lock keeps nobody out: what remains are the conditional puts."""
-    monkeypatch.setattr(Store, "lock", lambda self, timeout=0: contextlib.nullcontext())
+    patch_method_of(
+        monkeypatch,
+        Store,
+        "lock",
+        lambda opened: str(opened) == str(store),
+        lambda opened, timeout=0: contextlib.nullcontext(),
+    )
 
 
 def at_once(deeds: Sequence[Callable[[], Any]]) -> list[BaseException]:
@@ -212,7 +219,9 @@ def test_without_conditions_two_that_claim_the_same_number_are_caught(
             with contextlib.suppress(Conflict):
                 return put(self, name, data, self.find(name))
 
-    monkeypatch.setattr(Objects, "put", put_anyway)
+    patch_method_of(
+        monkeypatch, Objects, "put", lambda each: str(each).startswith(address), put_anyway
+    )
     publish_after_the_same_look(address, proxy, publish)
     assert store.versions() == [1]
 
