@@ -59,7 +59,8 @@ class Batches:
         array = await self._as_array(instances, selector, timeout)
         if not len(array):
             model = await self._calls.model(selector, timeout)
-            return _BatchBuilder(0, model.ref, model.class_names).result()
+            kind = model.output_kind
+            return _BatchBuilder(0, model.ref, model.class_names, kind).result()
         await self._calls.scale.check(array, selector, timeout)
         size = self._rows_within(_REQUEST_BYTES, array[0])
         request = _request(array[:size], selector, self._calls.class_names.known, receipts)
@@ -177,7 +178,7 @@ class Batches:
             first.model, first.class_names, answer.known, classes, timeout
         )
         try:
-            return _BatchBuilder(rows, first.model, names)
+            return _BatchBuilder(rows, first.model, names, first.output_kind)
         except MemoryError as error:
             raise InvalidInputError(
                 f"no memory for the answers to {rows} rows of {classes} classes: "
@@ -188,8 +189,11 @@ class Batches:
 class _BatchBuilder:
     """Collects answers in arrays that are allocated once."""
 
-    def __init__(self, rows: int, ref: ModelRef, class_names: tuple[str, ...]) -> None:
+    def __init__(
+        self, rows: int, ref: ModelRef, class_names: tuple[str, ...], output_kind: str
+    ) -> None:
         self.ref = ref
+        self._output_kind = output_kind
         self._labels = np.empty(rows, dtype=np.int32)
         self._probabilities = np.empty((rows, len(class_names)), dtype=np.float32)
         self._class_names = class_names
@@ -214,8 +218,14 @@ class _BatchBuilder:
     def result(self) -> BatchPrediction:
         self._labels.flags.writeable = False
         self._probabilities.flags.writeable = False
-        names, receipts = self._class_names, tuple(self._receipts)
-        return BatchPrediction(self._labels, self._probabilities, self.ref, names, receipts)
+        return BatchPrediction(
+            self._labels,
+            self._probabilities,
+            self.ref,
+            self._class_names,
+            tuple(self._receipts),
+            self._output_kind,
+        )
 
 
 def _check_stream(instances: object, batch_size: object) -> None:

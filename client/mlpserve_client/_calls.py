@@ -108,7 +108,7 @@ class Calls:
             ref, response.class_names, known, len(probabilities), timeout
         )
         receipts = _answers.receipts([response.receipt] if response.receipt else [], receipt)
-        return _answers.prediction(response.label, probabilities, ref, names, *receipts)
+        return _answers.prediction(response, probabilities, ref, names, *receipts)
 
     def selector(self, version: int | None, alias: str | None, model: str | None) -> Selector:
         """Return a selector, of the client's model if none is named; raise InvalidInputError."""

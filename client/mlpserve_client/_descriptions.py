@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC
 
 from mlpserve.v1 import model_pb2
+from mlpserve_client import _kinds
 from mlpserve_client._answers import is_shape, ref
 from mlpserve_client._errors import ServerError
 from mlpserve_client._results import InputValues, ModelVersion
@@ -106,7 +107,7 @@ def model_version(
         raise ServerError(f"the server described inputs of 0 to {message.input_maximum}")
     return ModelVersion(
         ref=ref(message.ref, model, may_wait),
-        state=_state(message.state),
+        state=_kinds.state(message.state),
         reason=message.state_reason,
         aliases=tuple(message.aliases),
         input_shape=shape,
@@ -115,7 +116,8 @@ def model_version(
         metrics=metrics,
         input_maximum=message.input_maximum or None,
         input_values=_input_values(message),
-        input_kind=_input_kind(message),
+        input_kind=_kinds.input_kind(message.input_kind),
+        output_kind=_kinds.output_kind(message.output_kind),
     )
 
 
@@ -123,19 +125,4 @@ def _input_values(message: model_pb2.ModelVersion) -> InputValues | None:
     if not message.HasField("input_values"):
         return None
     values = message.input_values
-    kind = model_pb2.InputValues.Kind.DESCRIPTOR.values_by_number.get(values.kind)
-    name = kind.name.removeprefix("KIND_").lower() if kind and kind.number else "unknown"
-    return InputValues(name, values.low, values.high)
-
-
-def _input_kind(message: model_pb2.ModelVersion) -> str:
-    # Servers that do not say it have pixels; a newer one may have kinds that this client lacks.
-    number = message.input_kind or model_pb2.INPUT_KIND_PIXELS
-    value = model_pb2.InputKind.DESCRIPTOR.values_by_number.get(number)
-    return value.name.removeprefix("INPUT_KIND_").lower() if value else "unknown"
-
-
-def _state(number: int) -> str:
-    value = model_pb2.ModelVersion.State.DESCRIPTOR.values_by_number.get(number)
-    # A newer server may know states that this client does not.
-    return value.name.removeprefix("STATE_") if value else "UNKNOWN"
+    return InputValues(_kinds.values_kind(values.kind), values.low, values.high)

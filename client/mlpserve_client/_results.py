@@ -65,6 +65,7 @@ class ModelVersion:
         input_values: the values that it was trained on; None where that is not known.
         input_kind: what it takes: `pixels` (uint8 from 0 to the maximum, or floats from 0 to 1),
             `real` (any finite floats), or `unknown` to this client.
+        output_kind: what its answers are; see `Prediction`.
 
     """
 
@@ -79,6 +80,7 @@ class ModelVersion:
     input_maximum: float | None = None
     input_values: InputValues | None = None
     input_kind: str = "pixels"
+    output_kind: str = "unknown"
 
     @property
     def version(self) -> int:
@@ -116,11 +118,14 @@ class Prediction:
     Attributes:
         label: number of the most probable class.
         name: its name.
-        probability: its probability, 0 to 1.
+        probability: its probability.
         probabilities: one for each class, `[classes]` float32, read-only.
         model: the version that gave the answer.
         class_names: the names of all classes, by label.
         receipt: what `report` names this answer by; empty unless it was requested.
+        output_kind: what the probabilities are: a `distribution` (from 0 to 1, sum 1),
+            `independent` (from 0 to 1 each, of sigmoid outputs), `values` (any finite values of
+            a network without an output activation), or `unknown` where the server does not say it.
 
     """
 
@@ -131,6 +136,7 @@ class Prediction:
     model: ModelRef
     class_names: tuple[str, ...]
     receipt: bytes = b""
+    output_kind: str = "unknown"
 
     @property
     def audit(self) -> bool:
@@ -176,6 +182,7 @@ class BatchPrediction(Sequence[Prediction]):
         model: the version that gave all the answers.
         class_names: the names of all classes, by label.
         receipts: what `report` names each answer by; empty unless they were requested.
+        output_kind: what the probabilities are; see `Prediction`.
 
     """
 
@@ -184,6 +191,7 @@ class BatchPrediction(Sequence[Prediction]):
     model: ModelRef
     class_names: tuple[str, ...]
     receipts: tuple[bytes, ...] = ()
+    output_kind: str = "unknown"
 
     @property
     def names(self) -> list[str]:
@@ -205,6 +213,7 @@ class BatchPrediction(Sequence[Prediction]):
                 self.model,
                 self.class_names,
                 self.receipts[index],
+                self.output_kind,
             )
         label = int(self.labels[index])
         row = self.probabilities[index]
@@ -216,6 +225,7 @@ class BatchPrediction(Sequence[Prediction]):
             self.model,
             self.class_names,
             self.receipts[index] if self.receipts else b"",
+            self.output_kind,
         )
 
     def __eq__(self, other: object) -> bool:

@@ -88,12 +88,18 @@ def too_large(limit: str) -> Answer:
     return refusing(grpc.StatusCode.INVALID_ARGUMENT, info)
 
 
-def batch(labels: list[int], shape: list[int], names: int = 2, value: float = 0.5) -> Answer:
+def batch(
+    labels: list[int], shape: list[int], names: int = 2, value: float = 0.5, kind: Any = 0
+) -> Answer:
     probabilities = pb.Tensor(
         dtype=pb.DATA_TYPE_FLOAT32, shape=shape, data=np.full(10, value, "<f4").tobytes()
     )
     response = pb.BatchPredictResponse(
-        labels=labels, probabilities=probabilities, model=REF, class_names=map(str, range(names))
+        labels=labels,
+        probabilities=probabilities,
+        model=REF,
+        class_names=map(str, range(names)),
+        output_kind=kind,
     )
     return lambda request, context: response
 
@@ -156,6 +162,54 @@ def test_a_batch_that_does_not_hold_together_is_refused(
         client.predict_batch(ROWS)
     with pytest.raises(ServerError):
         list(client.predict_stream(ROWS))
+
+
+DISTRIBUTION, INDEPENDENT, VALUES, NEWER = 1, 2, 3, 99
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "problem"),
+    [
+        (DISTRIBUTION, 0.25, "sum to 0.5, not to 1"),
+        (DISTRIBUTION, 0.51, "sum to 1.02, not to 1"),
+        (DISTRIBUTION, -0.5, "of -0.5 to -0.5, expected from 0 to 1"),
+        (INDEPENDENT, -0.01, "of -0.01 to -0.01, expected from 0 to 1"),
+        (INDEPENDENT, 1.01, "of 1.01 to 1.01, expected from 0 to 1"),
+        (VALUES, float("nan"), "not finite"),
+        (NEWER, float("inf"), "not finite"),
+    ],
+)
+def test_an_answer_that_is_not_what_the_server_says_is_refused(
+    server: Hostile, client: Client, kind: Any, value: float, problem: str
+) -> None:
+    server.answer = batch([0] * 5, [5, 2], value=value, kind=kind)
+    with pytest.raises(ServerError, match=problem):
+        client.predict_batch(ROWS)
+    alone = pb.PredictResponse(
+        probabilities=[value] * 2, model=REF, class_names=["a", "b"], output_kind=kind
+    )
+    server.answer = lambda request, context: alone
+    with pytest.raises(ServerError, match=problem):
+        client.predict(ROWS[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "name"),
+    [
+        (DISTRIBUTION, 0.5002, "distribution"),  # float32 rounds
+        (INDEPENDENT, 1, "independent"),
+        (VALUES, -1e30, "values"),
+        (0, -7, "unknown"),  # a server that does not say it
+        (NEWER, 7, "unknown"),
+    ],
+)
+def test_an_answer_that_is_what_the_server_says_is_taken(
+    server: Hostile, client: Client, kind: Any, value: float, name: str
+) -> None:
+    server.answer = batch([0] * 5, [5, 2], value=value, kind=kind)
+    answers = client.predict_batch(ROWS)
+    assert (answers.output_kind, answers[0].output_kind, answers[1:].output_kind) == (name,) * 3
+    assert [answer.output_kind for answer in client.predict_stream(ROWS)] == [name] * 5
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -1,5 +1,6 @@
 """A model of real numbers takes any finite floats by every call; one of pixels does not."""
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -112,10 +113,36 @@ def test_a_model_of_pixels_refuses_them_with_what_to_do(
         CALLS[call](client, ROWS)
 
 
+@pytest.mark.parametrize(
+    ("output", "kind"),
+    [("softmax", "distribution"), ("sigmoid", "independent"), ("identity", "values")],
+)
+def test_every_answer_says_what_its_probabilities_are(
+    output: str, kind: str, store: Store, start: StartServer, connect: Connect
+) -> None:
+    publish_to(store, signature=REAL, network=Network((12, 8, 3), ("tanh", output)))
+    client = connect(start().address)
+    answers = [client.predict(ROWS[0]), *client.predict_stream(ROWS)]
+    batches = [client.predict_batch(ROWS), client.predict_batch(ROWS[:0])]
+    described = [client.model(), *client.models()]
+    assert {answer.output_kind for answer in answers} == {kind}
+    assert {batch.output_kind for batch in batches} == {kind}
+    assert {version.output_kind for version in described} == {kind}
+
+
 def test_identity_outputs_are_answered_as_they_are(
-    store: Store, start: StartServer, connect: Connect
+    store: Store,
+    start: StartServer,
+    connect: Connect,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     publish_to(store, signature=REAL, network=Network((12, 8, 3), ("tanh", "identity")))
-    answers = np.array(CALLS["predict"](connect(start().address), ROWS))
+    server = start()
+    answers = np.array(CALLS["predict"](connect(server.address), ROWS))
     np.testing.assert_allclose(answers, store.load(1).predict(ROWS.reshape(5, 12)), atol=1e-5)
     assert answers.min() < 0
+
+    np.save(tmp_path / "rows.npy", ROWS)
+    assert main(["predict", str(tmp_path / "rows.npy"), "--target", server.address]) == 0
+    assert not re.search(r"\d%", capsys.readouterr().out)

@@ -17,14 +17,14 @@ MESSAGES: dict[Any, str] = {
     ),
     prediction_pb2.PredictResponse: (
         "label=1 int32, probabilities=2 repeated float, model=3 ModelRef, receipt=4 bytes, "
-        "class_names=5 repeated string"
+        "class_names=5 repeated string, output_kind=6 enum OutputKind"
     ),
     prediction_pb2.BatchPredictRequest: (
         "instances=1 Tensor, model=2 ModelSelector, receipts=3 bool, known_class_names=4 fixed64"
     ),
     prediction_pb2.BatchPredictResponse: (
         "labels=1 repeated int32, probabilities=2 Tensor, model=3 ModelRef, "
-        "receipts=4 repeated bytes, class_names=5 repeated string"
+        "receipts=4 repeated bytes, class_names=5 repeated string, output_kind=6 enum OutputKind"
     ),
     model_pb2.ModelSelector: "version=1 int64, alias=2 string, name=3 string",
     model_pb2.ModelRef: "name=1 string, version=2 int64, digest=3 string",
@@ -32,7 +32,8 @@ MESSAGES: dict[Any, str] = {
         "ref=1 ModelRef, state=2 enum State, state_reason=3 string, aliases=4 repeated string, "
         "input_shape=5 repeated int64, class_names=6 repeated string, create_time=7 Timestamp, "
         "metrics=8 repeated MetricsEntry, input_maximum=9 double, "
-        "input_values=10 InputValues, input_kind=11 enum InputKind"
+        "input_values=10 InputValues, input_kind=11 enum InputKind, "
+        "output_kind=12 enum OutputKind"
     ),
     model_pb2.InputValues: "kind=1 enum Kind, low=2 double, high=3 double",
     model_pb2.ModelVersion.MetricsEntry: "key=1 string, value=2 double",
@@ -112,6 +113,13 @@ def test_the_enumerations_have_their_numbers() -> None:
     assert dict(model_pb2.ModelVersion.State.items()) == {
         "STATE_UNSPECIFIED": 0, "STATE_LOADING": 1, "STATE_ACTIVE": 2, "STATE_STANDBY": 3,
         "STATE_REJECTED": 4, "STATE_FAILED": 5,
+    }  # fmt: skip
+    assert dict(model_pb2.InputKind.items()) == {
+        "INPUT_KIND_UNSPECIFIED": 0, "INPUT_KIND_PIXELS": 1, "INPUT_KIND_REAL": 2,
+    }  # fmt: skip
+    assert dict(model_pb2.OutputKind.items()) == {
+        "OUTPUT_KIND_UNSPECIFIED": 0, "OUTPUT_KIND_DISTRIBUTION": 1,
+        "OUTPUT_KIND_INDEPENDENT": 2, "OUTPUT_KIND_VALUES": 3,
     }  # fmt: skip
 
 

@@ -186,6 +186,7 @@ async def _classify(
             "name": answer.name,
             "class_names": answer.class_names,
             "probabilities": answer.probabilities.tolist(),
+            "output_kind": answer.output_kind,
             "milliseconds": milliseconds,
             "instance": {"shape": model.input_shape, "values": instance.ravel().tolist()},
             "explanation": await explainer.explain(client, instance, answer),

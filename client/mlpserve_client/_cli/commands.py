@@ -93,6 +93,7 @@ def _as_json(version: ModelVersion) -> dict[str, Any]:
         "created": version.created.isoformat(),
         "input_kind": version.input_kind,
         "input_maximum": version.input_maximum,
+        "output_kind": version.output_kind,
         "input_values": version.input_values and asdict(version.input_values),
         "metrics": version.metrics,
     }

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mlpserve_client import _images
 from mlpserve_client._cli.sources import MAX_PICTURES, Array, Source, read_sources
-from mlpserve_client._cli.terminal import Progress, bars, beside, picture
+from mlpserve_client._cli.terminal import Progress, as_text, bars, beside, picture
 from mlpserve_client._cli.text import printable
 from mlpserve_client._errors import InvalidInputError
 from mlpserve_client._results import ModelVersion, Prediction
@@ -71,6 +71,7 @@ def _write_json(answer: _Answer) -> None:
         "name": prediction.name,
         "probability": prediction.probability,
         "probabilities": prediction.probabilities.tolist(),
+        "output_kind": prediction.output_kind,
         "model": prediction.model.name,
         "version": prediction.model.version,
     }
@@ -107,7 +108,8 @@ def _write_row(values: Sequence[object]) -> None:
 def _write_line(answer: _Answer) -> None:
     prediction = answer.prediction
     named = printable(f"{answer.source.called(answer.number)}  {prediction.name}")
-    print(f"{named}  {prediction.probability:.2%}  {prediction.receipt.hex()}".rstrip())
+    text = as_text(prediction, prediction.probability)
+    print(f"{named}  {text}  {prediction.receipt.hex()}".rstrip())
 
 
 def _write_picture(answer: _Answer) -> None:
@@ -115,7 +117,7 @@ def _write_picture(answer: _Answer) -> None:
     ref = prediction.model
     named = printable(f"{answer.source.called(answer.number)}: {prediction.name}")
     by = printable(f"({ref.name} version {ref.version})")
-    print(f"{named} with {prediction.probability:.2%} {by}")
+    print(f"{named} with {as_text(prediction, prediction.probability)} {by}")
     if prediction.receipt:
         drawn = ", drawn for the audit: its truth is asked for" if prediction.audit else ""
         print(f"receipt {prediction.receipt.hex()}{drawn}")

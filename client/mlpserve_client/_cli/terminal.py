@@ -35,18 +35,25 @@ def picture(values: npt.NDArray[Any]) -> list[str]:
     return ["".join(_SHADES[shade] for shade in row) for row in shades]
 
 
+def as_text(prediction: Prediction, value: float) -> str:
+    """Return a probability of an answer in percent, or a value of one without probabilities."""
+    return f"{value:.6g}" if prediction.output_kind == "values" else f"{value:.2%}"
+
+
 def bars(prediction: Prediction, beside: Sequence[str] = (), limit: int = 10) -> list[str]:
     """Draw the probabilities of the most probable classes, in the order of their labels.
 
-    The bars are as long as the terminal has room for, beside a picture.
+    The bars are as long as the terminal has room for, beside a picture. Values above 1, which
+    are no probabilities, are drawn as shares of the largest one.
     """
     shown = sorted(prediction.top(limit))
+    whole = max(1.0, *(candidate.probability for candidate in shown))
     width = max(len(printable(candidate.name)) for candidate in shown)
     taken = max(map(len, beside), default=0) + 3 + width + len("  > 100.00%")
     length = min(_BAR, max(_MIN_BAR, shutil.get_terminal_size().columns - taken))
     return [
         f"{'>' if label == prediction.label else ' '} {printable(name):>{width}} "
-        f"{bar(p, length):{length}} {p:7.2%}"
+        f"{bar(p / whole, length):{length}} {as_text(prediction, p):>7}"
         for label, name, p in shown
     ]
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mlpserve/v1/model.proto\x12\x0bmlpserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"M\n\rModelSelector\x12\x11\n\x07version\x18\x01 \x01(\x03H\x00\x12\x0f\n\x05\x61lias\x18\x02 \x01(\tH\x00\x12\x0c\n\x04name\x18\x03 \x01(\tB\n\n\x08selector\"9\n\x08ModelRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\xbe\x04\n\x0cModelVersion\x12\"\n\x03ref\x18\x01 \x01(\x0b\x32\x15.mlpserve.v1.ModelRef\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.mlpserve.v1.ModelVersion.State\x12\x14\n\x0cstate_reason\x18\x03 \x01(\t\x12\x0f\n\x07\x61liases\x18\x04 \x03(\t\x12\x13\n\x0binput_shape\x18\x05 \x03(\x03\x12\x13\n\x0b\x63lass_names\x18\x06 \x03(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x07metrics\x18\x08 \x03(\x0b\x32&.mlpserve.v1.ModelVersion.MetricsEntry\x12\x15\n\rinput_maximum\x18\t \x01(\x01\x12.\n\x0cinput_values\x18\n \x01(\x0b\x32\x18.mlpserve.v1.InputValues\x12*\n\ninput_kind\x18\x0b \x01(\x0e\x32\x16.mlpserve.v1.InputKind\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"|\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_LOADING\x10\x01\x12\x10\n\x0cSTATE_ACTIVE\x10\x02\x12\x11\n\rSTATE_STANDBY\x10\x03\x12\x12\n\x0eSTATE_REJECTED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\"\xb2\x01\n\x0bInputValues\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x1d.mlpserve.v1.InputValues.Kind\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\"[\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_BINARY\x10\x01\x12\x0c\n\x08KIND_RAW\x10\x02\x12\x0f\n\x0bKIND_SCALED\x10\x03\x12\r\n\tKIND_REAL\x10\x04\"C\n\x16GetModelVersionRequest\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.mlpserve.v1.ModelSelector\"K\n\x17GetModelVersionResponse\x12\x30\n\rmodel_version\x18\x01 \x01(\x0b\x32\x19.mlpserve.v1.ModelVersion\"O\n\x18ListModelVersionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"g\n\x19ListModelVersionsResponse\x12\x31\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x19.mlpserve.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.mlpserve.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*S\n\tInputKind\x12\x1a\n\x16INPUT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11INPUT_KIND_PIXELS\x10\x01\x12\x13\n\x0fINPUT_KIND_REAL\x10\x02\x32\x9f\x02\n\x0cModelService\x12\\\n\x0fGetModelVersion\x12#.mlpserve.v1.GetModelVersionRequest\x1a$.mlpserve.v1.GetModelVersionResponse\x12\x62\n\x11ListModelVersions\x12%.mlpserve.v1.ListModelVersionsRequest\x1a&.mlpserve.v1.ListModelVersionsResponse\x12M\n\nListModels\x12\x1e.mlpserve.v1.ListModelsRequest\x1a\x1f.mlpserve.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mlpserve/v1/model.proto\x12\x0bmlpserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"M\n\rModelSelector\x12\x11\n\x07version\x18\x01 \x01(\x03H\x00\x12\x0f\n\x05\x61lias\x18\x02 \x01(\tH\x00\x12\x0c\n\x04name\x18\x03 \x01(\tB\n\n\x08selector\"9\n\x08ModelRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\xec\x04\n\x0cModelVersion\x12\"\n\x03ref\x18\x01 \x01(\x0b\x32\x15.mlpserve.v1.ModelRef\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.mlpserve.v1.ModelVersion.State\x12\x14\n\x0cstate_reason\x18\x03 \x01(\t\x12\x0f\n\x07\x61liases\x18\x04 \x03(\t\x12\x13\n\x0binput_shape\x18\x05 \x03(\x03\x12\x13\n\x0b\x63lass_names\x18\x06 \x03(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x07metrics\x18\x08 \x03(\x0b\x32&.mlpserve.v1.ModelVersion.MetricsEntry\x12\x15\n\rinput_maximum\x18\t \x01(\x01\x12.\n\x0cinput_values\x18\n \x01(\x0b\x32\x18.mlpserve.v1.InputValues\x12*\n\ninput_kind\x18\x0b \x01(\x0e\x32\x16.mlpserve.v1.InputKind\x12,\n\x0boutput_kind\x18\x0c \x01(\x0e\x32\x17.mlpserve.v1.OutputKind\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"|\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_LOADING\x10\x01\x12\x10\n\x0cSTATE_ACTIVE\x10\x02\x12\x11\n\rSTATE_STANDBY\x10\x03\x12\x12\n\x0eSTATE_REJECTED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\"\xb2\x01\n\x0bInputValues\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x1d.mlpserve.v1.InputValues.Kind\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\"[\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_BINARY\x10\x01\x12\x0c\n\x08KIND_RAW\x10\x02\x12\x0f\n\x0bKIND_SCALED\x10\x03\x12\r\n\tKIND_REAL\x10\x04\"C\n\x16GetModelVersionRequest\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.mlpserve.v1.ModelSelector\"K\n\x17GetModelVersionResponse\x12\x30\n\rmodel_version\x18\x01 \x01(\x0b\x32\x19.mlpserve.v1.ModelVersion\"O\n\x18ListModelVersionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"g\n\x19ListModelVersionsResponse\x12\x31\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x19.mlpserve.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.mlpserve.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*S\n\tInputKind\x12\x1a\n\x16INPUT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11INPUT_KIND_PIXELS\x10\x01\x12\x13\n\x0fINPUT_KIND_REAL\x10\x02*|\n\nOutputKind\x12\x1b\n\x17OUTPUT_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18OUTPUT_KIND_DISTRIBUTION\x10\x01\x12\x1b\n\x17OUTPUT_KIND_INDEPENDENT\x10\x02\x12\x16\n\x12OUTPUT_KIND_VALUES\x10\x03\x32\x9f\x02\n\x0cModelService\x12\\\n\x0fGetModelVersion\x12#.mlpserve.v1.GetModelVersionRequest\x1a$.mlpserve.v1.GetModelVersionResponse\x12\x62\n\x11ListModelVersions\x12%.mlpserve.v1.ListModelVersionsRequest\x1a&.mlpserve.v1.ListModelVersionsResponse\x12M\n\nListModels\x12\x1e.mlpserve.v1.ListModelsRequest\x1a\x1f.mlpserve.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,34 +34,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELVERSION_METRICSENTRY']._loaded_options = None
   _globals['_MODELVERSION_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_INPUTKIND']._serialized_start=1451
-  _globals['_INPUTKIND']._serialized_end=1534
+  _globals['_INPUTKIND']._serialized_start=1497
+  _globals['_INPUTKIND']._serialized_end=1580
+  _globals['_OUTPUTKIND']._serialized_start=1582
+  _globals['_OUTPUTKIND']._serialized_end=1706
   _globals['_MODELSELECTOR']._serialized_start=73
   _globals['_MODELSELECTOR']._serialized_end=150
   _globals['_MODELREF']._serialized_start=152
   _globals['_MODELREF']._serialized_end=209
   _globals['_MODELVERSION']._serialized_start=212
-  _globals['_MODELVERSION']._serialized_end=786
-  _globals['_MODELVERSION_METRICSENTRY']._serialized_start=614
-  _globals['_MODELVERSION_METRICSENTRY']._serialized_end=660
-  _globals['_MODELVERSION_STATE']._serialized_start=662
-  _globals['_MODELVERSION_STATE']._serialized_end=786
-  _globals['_INPUTVALUES']._serialized_start=789
-  _globals['_INPUTVALUES']._serialized_end=967
-  _globals['_INPUTVALUES_KIND']._serialized_start=876
-  _globals['_INPUTVALUES_KIND']._serialized_end=967
-  _globals['_GETMODELVERSIONREQUEST']._serialized_start=969
-  _globals['_GETMODELVERSIONREQUEST']._serialized_end=1036
-  _globals['_GETMODELVERSIONRESPONSE']._serialized_start=1038
-  _globals['_GETMODELVERSIONRESPONSE']._serialized_end=1113
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=1115
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=1194
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=1196
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=1299
-  _globals['_LISTMODELSREQUEST']._serialized_start=1301
-  _globals['_LISTMODELSREQUEST']._serialized_end=1359
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1361
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1449
-  _globals['_MODELSERVICE']._serialized_start=1537
-  _globals['_MODELSERVICE']._serialized_end=1824
+  _globals['_MODELVERSION']._serialized_end=832
+  _globals['_MODELVERSION_METRICSENTRY']._serialized_start=660
+  _globals['_MODELVERSION_METRICSENTRY']._serialized_end=706
+  _globals['_MODELVERSION_STATE']._serialized_start=708
+  _globals['_MODELVERSION_STATE']._serialized_end=832
+  _globals['_INPUTVALUES']._serialized_start=835
+  _globals['_INPUTVALUES']._serialized_end=1013
+  _globals['_INPUTVALUES_KIND']._serialized_start=922
+  _globals['_INPUTVALUES_KIND']._serialized_end=1013
+  _globals['_GETMODELVERSIONREQUEST']._serialized_start=1015
+  _globals['_GETMODELVERSIONREQUEST']._serialized_end=1082
+  _globals['_GETMODELVERSIONRESPONSE']._serialized_start=1084
+  _globals['_GETMODELVERSIONRESPONSE']._serialized_end=1159
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=1161
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=1240
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=1242
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=1345
+  _globals['_LISTMODELSREQUEST']._serialized_start=1347
+  _globals['_LISTMODELSREQUEST']._serialized_end=1405
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1407
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1495
+  _globals['_MODELSERVICE']._serialized_start=1709
+  _globals['_MODELSERVICE']._serialized_end=1996
 # @@protoc_insertion_point(module_scope)

@@ -42,6 +42,34 @@ INPUT_KIND_REAL: InputKind.ValueType  # 2
 """Any finite float32, in the units of the training data; uint8 is refused."""
 global___InputKind = InputKind
 
+class _OutputKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _OutputKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_OutputKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    OUTPUT_KIND_UNSPECIFIED: _OutputKind.ValueType  # 0
+    """From a server that does not say it: any finite values."""
+    OUTPUT_KIND_DISTRIBUTION: _OutputKind.ValueType  # 1
+    """Probabilities from 0 to 1 that sum to 1: of softmax outputs."""
+    OUTPUT_KIND_INDEPENDENT: _OutputKind.ValueType  # 2
+    """Probabilities from 0 to 1, of each class by itself: of sigmoid outputs."""
+    OUTPUT_KIND_VALUES: _OutputKind.ValueType  # 3
+    """Any finite values, the highest one for the predicted class: of identity outputs."""
+
+class OutputKind(_OutputKind, metaclass=_OutputKindEnumTypeWrapper):
+    """What the values are that answers carry as probabilities."""
+
+OUTPUT_KIND_UNSPECIFIED: OutputKind.ValueType  # 0
+"""From a server that does not say it: any finite values."""
+OUTPUT_KIND_DISTRIBUTION: OutputKind.ValueType  # 1
+"""Probabilities from 0 to 1 that sum to 1: of softmax outputs."""
+OUTPUT_KIND_INDEPENDENT: OutputKind.ValueType  # 2
+"""Probabilities from 0 to 1, of each class by itself: of sigmoid outputs."""
+OUTPUT_KIND_VALUES: OutputKind.ValueType  # 3
+"""Any finite values, the highest one for the predicted class: of identity outputs."""
+global___OutputKind = OutputKind
+
 @typing.final
 class ModelSelector(google.protobuf.message.Message):
     """Selects a model and a version of it. Unset: what the server serves by default."""
@@ -160,6 +188,7 @@ class ModelVersion(google.protobuf.message.Message):
     INPUT_MAXIMUM_FIELD_NUMBER: builtins.int
     INPUT_VALUES_FIELD_NUMBER: builtins.int
     INPUT_KIND_FIELD_NUMBER: builtins.int
+    OUTPUT_KIND_FIELD_NUMBER: builtins.int
     state: global___ModelVersion.State.ValueType
     state_reason: builtins.str
     """Why the version is in this state, as text for people."""
@@ -169,6 +198,8 @@ class ModelVersion(google.protobuf.message.Message):
     """
     input_kind: global___InputKind.ValueType
     """What inputs it takes. Unspecified from a server that does not say it: such servers have pixels."""
+    output_kind: global___OutputKind.ValueType
+    """What its answers are. Unspecified from a server that does not say it."""
     @property
     def ref(self) -> global___ModelRef: ...
     @property
@@ -207,9 +238,10 @@ class ModelVersion(google.protobuf.message.Message):
         input_maximum: builtins.float = ...,
         input_values: global___InputValues | None = ...,
         input_kind: global___InputKind.ValueType = ...,
+        output_kind: global___OutputKind.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "input_values", b"input_values", "ref", b"ref"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "class_names", b"class_names", "create_time", b"create_time", "input_kind", b"input_kind", "input_maximum", b"input_maximum", "input_shape", b"input_shape", "input_values", b"input_values", "metrics", b"metrics", "ref", b"ref", "state", b"state", "state_reason", b"state_reason"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "class_names", b"class_names", "create_time", b"create_time", "input_kind", b"input_kind", "input_maximum", b"input_maximum", "input_shape", b"input_shape", "input_values", b"input_values", "metrics", b"metrics", "output_kind", b"output_kind", "ref", b"ref", "state", b"state", "state_reason", b"state_reason"]) -> None: ...
 
 global___ModelVersion = ModelVersion
 

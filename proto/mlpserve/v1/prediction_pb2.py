@@ -25,25 +25,25 @@ _sym_db = _symbol_database.Default()
 from mlpserve.v1 import model_pb2 as mlpserve_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmlpserve/v1/prediction.proto\x12\x0bmlpserve.v1\x1a\x17mlpserve/v1/model.proto\"K\n\x06Tensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.mlpserve.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xa9\x01\n\x0ePredictRequest\x12%\n\x08instance\x18\x01 \x01(\x0b\x32\x13.mlpserve.v1.Tensor\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.mlpserve.v1.ModelSelector\x12\x0f\n\x07receipt\x18\x03 \x01(\x08\x12\x1e\n\x11known_class_names\x18\x04 \x01(\x06H\x00\x88\x01\x01\x42\x14\n\x12_known_class_names\"\x83\x01\n\x0fPredictResponse\x12\r\n\x05label\x18\x01 \x01(\x05\x12\x15\n\rprobabilities\x18\x02 \x03(\x02\x12$\n\x05model\x18\x03 \x01(\x0b\x32\x15.mlpserve.v1.ModelRef\x12\x0f\n\x07receipt\x18\x04 \x01(\x0c\x12\x13\n\x0b\x63lass_names\x18\x05 \x03(\t\"\xb0\x01\n\x13\x42\x61tchPredictRequest\x12&\n\tinstances\x18\x01 \x01(\x0b\x32\x13.mlpserve.v1.Tensor\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.mlpserve.v1.ModelSelector\x12\x10\n\x08receipts\x18\x03 \x01(\x08\x12\x1e\n\x11known_class_names\x18\x04 \x01(\x06H\x00\x88\x01\x01\x42\x14\n\x12_known_class_names\"\x9f\x01\n\x14\x42\x61tchPredictResponse\x12\x0e\n\x06labels\x18\x01 \x03(\x05\x12*\n\rprobabilities\x18\x02 \x01(\x0b\x32\x13.mlpserve.v1.Tensor\x12$\n\x05model\x18\x03 \x01(\x0b\x32\x15.mlpserve.v1.ModelRef\x12\x10\n\x08receipts\x18\x04 \x03(\x0c\x12\x13\n\x0b\x63lass_names\x18\x05 \x03(\t*Q\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x02\x32\xae\x01\n\x11PredictionService\x12\x44\n\x07Predict\x12\x1b.mlpserve.v1.PredictRequest\x1a\x1c.mlpserve.v1.PredictResponse\x12S\n\x0c\x42\x61tchPredict\x12 .mlpserve.v1.BatchPredictRequest\x1a!.mlpserve.v1.BatchPredictResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmlpserve/v1/prediction.proto\x12\x0bmlpserve.v1\x1a\x17mlpserve/v1/model.proto\"K\n\x06Tensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.mlpserve.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xa9\x01\n\x0ePredictRequest\x12%\n\x08instance\x18\x01 \x01(\x0b\x32\x13.mlpserve.v1.Tensor\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.mlpserve.v1.ModelSelector\x12\x0f\n\x07receipt\x18\x03 \x01(\x08\x12\x1e\n\x11known_class_names\x18\x04 \x01(\x06H\x00\x88\x01\x01\x42\x14\n\x12_known_class_names\"\xb1\x01\n\x0fPredictResponse\x12\r\n\x05label\x18\x01 \x01(\x05\x12\x15\n\rprobabilities\x18\x02 \x03(\x02\x12$\n\x05model\x18\x03 \x01(\x0b\x32\x15.mlpserve.v1.ModelRef\x12\x0f\n\x07receipt\x18\x04 \x01(\x0c\x12\x13\n\x0b\x63lass_names\x18\x05 \x03(\t\x12,\n\x0boutput_kind\x18\x06 \x01(\x0e\x32\x17.mlpserve.v1.OutputKind\"\xb0\x01\n\x13\x42\x61tchPredictRequest\x12&\n\tinstances\x18\x01 \x01(\x0b\x32\x13.mlpserve.v1.Tensor\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.mlpserve.v1.ModelSelector\x12\x10\n\x08receipts\x18\x03 \x01(\x08\x12\x1e\n\x11known_class_names\x18\x04 \x01(\x06H\x00\x88\x01\x01\x42\x14\n\x12_known_class_names\"\xcd\x01\n\x14\x42\x61tchPredictResponse\x12\x0e\n\x06labels\x18\x01 \x03(\x05\x12*\n\rprobabilities\x18\x02 \x01(\x0b\x32\x13.mlpserve.v1.Tensor\x12$\n\x05model\x18\x03 \x01(\x0b\x32\x15.mlpserve.v1.ModelRef\x12\x10\n\x08receipts\x18\x04 \x03(\x0c\x12\x13\n\x0b\x63lass_names\x18\x05 \x03(\t\x12,\n\x0boutput_kind\x18\x06 \x01(\x0e\x32\x17.mlpserve.v1.OutputKind*Q\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x02\x32\xae\x01\n\x11PredictionService\x12\x44\n\x07Predict\x12\x1b.mlpserve.v1.PredictRequest\x1a\x1c.mlpserve.v1.PredictResponse\x12S\n\x0c\x42\x61tchPredict\x12 .mlpserve.v1.BatchPredictRequest\x1a!.mlpserve.v1.BatchPredictResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mlpserve.v1.prediction_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=794
-  _globals['_DATATYPE']._serialized_end=875
+  _globals['_DATATYPE']._serialized_start=886
+  _globals['_DATATYPE']._serialized_end=967
   _globals['_TENSOR']._serialized_start=70
   _globals['_TENSOR']._serialized_end=145
   _globals['_PREDICTREQUEST']._serialized_start=148
   _globals['_PREDICTREQUEST']._serialized_end=317
   _globals['_PREDICTRESPONSE']._serialized_start=320
-  _globals['_PREDICTRESPONSE']._serialized_end=451
-  _globals['_BATCHPREDICTREQUEST']._serialized_start=454
-  _globals['_BATCHPREDICTREQUEST']._serialized_end=630
-  _globals['_BATCHPREDICTRESPONSE']._serialized_start=633
-  _globals['_BATCHPREDICTRESPONSE']._serialized_end=792
-  _globals['_PREDICTIONSERVICE']._serialized_start=878
-  _globals['_PREDICTIONSERVICE']._serialized_end=1052
+  _globals['_PREDICTRESPONSE']._serialized_end=497
+  _globals['_BATCHPREDICTREQUEST']._serialized_start=500
+  _globals['_BATCHPREDICTREQUEST']._serialized_end=676
+  _globals['_BATCHPREDICTRESPONSE']._serialized_start=679
+  _globals['_BATCHPREDICTRESPONSE']._serialized_end=884
+  _globals['_PREDICTIONSERVICE']._serialized_start=970
+  _globals['_PREDICTIONSERVICE']._serialized_end=1144
 # @@protoc_insertion_point(module_scope)

@@ -115,6 +115,7 @@ class PredictResponse(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     RECEIPT_FIELD_NUMBER: builtins.int
     CLASS_NAMES_FIELD_NUMBER: builtins.int
+    OUTPUT_KIND_FIELD_NUMBER: builtins.int
     label: builtins.int
     """The class with the highest probability."""
     receipt: builtins.bytes
@@ -122,9 +123,11 @@ class PredictResponse(google.protobuf.message.Message):
     for the lowest bit of the first byte: 1 if the answer was drawn for the audit, at random,
     and its truth is asked for whether the answer was right or wrong.
     """
+    output_kind: mlpserve.v1.model_pb2.OutputKind.ValueType
+    """What the probabilities are. Unspecified from a server that does not say it."""
     @property
     def probabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """One for each class."""
+        """One for each class; output_kind says what they are."""
 
     @property
     def model(self) -> mlpserve.v1.model_pb2.ModelRef:
@@ -144,9 +147,10 @@ class PredictResponse(google.protobuf.message.Message):
         model: mlpserve.v1.model_pb2.ModelRef | None = ...,
         receipt: builtins.bytes = ...,
         class_names: collections.abc.Iterable[builtins.str] | None = ...,
+        output_kind: mlpserve.v1.model_pb2.OutputKind.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["model", b"model"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["class_names", b"class_names", "label", b"label", "model", b"model", "probabilities", b"probabilities", "receipt", b"receipt"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["class_names", b"class_names", "label", b"label", "model", b"model", "output_kind", b"output_kind", "probabilities", b"probabilities", "receipt", b"receipt"]) -> None: ...
 
 global___PredictResponse = PredictResponse
 
@@ -191,13 +195,16 @@ class BatchPredictResponse(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     RECEIPTS_FIELD_NUMBER: builtins.int
     CLASS_NAMES_FIELD_NUMBER: builtins.int
+    OUTPUT_KIND_FIELD_NUMBER: builtins.int
+    output_kind: mlpserve.v1.model_pb2.OutputKind.ValueType
+    """As in PredictResponse."""
     @property
     def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """One for each instance, in order."""
 
     @property
     def probabilities(self) -> global___Tensor:
-        """[n, classes], DATA_TYPE_FLOAT32."""
+        """[n, classes], DATA_TYPE_FLOAT32; output_kind says what they are."""
 
     @property
     def model(self) -> mlpserve.v1.model_pb2.ModelRef:
@@ -219,8 +226,9 @@ class BatchPredictResponse(google.protobuf.message.Message):
         model: mlpserve.v1.model_pb2.ModelRef | None = ...,
         receipts: collections.abc.Iterable[builtins.bytes] | None = ...,
         class_names: collections.abc.Iterable[builtins.str] | None = ...,
+        output_kind: mlpserve.v1.model_pb2.OutputKind.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["model", b"model", "probabilities", b"probabilities"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["class_names", b"class_names", "labels", b"labels", "model", b"model", "probabilities", b"probabilities", "receipts", b"receipts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["class_names", b"class_names", "labels", b"labels", "model", b"model", "output_kind", b"output_kind", "probabilities", b"probabilities", "receipts", b"receipts"]) -> None: ...
 
 global___BatchPredictResponse = BatchPredictResponse

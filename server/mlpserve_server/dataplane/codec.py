@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_model import Manifest
 from mlpserve_server.dataplane import tensors
-from mlpserve_server.dataplane.frames import frame_of
+from mlpserve_server.dataplane.frames import frame_of, model_ref, output_kind
 from mlpserve_server.dataplane.query import Computed, Selection
 from mlpserve_server.errors import InvalidInput
 
@@ -20,6 +20,7 @@ __all__ = [
     "SingleCodec",
     "model_ref",
     "numbered",
+    "output_kind",
     "parse",
     "selection",
     "tensor",
@@ -107,6 +108,7 @@ class BatchCodec:
             labels=probabilities.argmax(axis=1).tolist(),
             probabilities=tensor(probabilities),
             model=model_ref(manifest),
+            output_kind=output_kind(manifest),
         ).SerializeToString()
         # The field has the same number in both responses.
         return [response + frame_of(manifest).names_for(query.known_names)]
@@ -138,11 +140,6 @@ def numbered(version: int, field: str) -> int:
     if version < 1:
         raise InvalidInput(field, f"version {version}, expected 1 or more")
     return version
-
-
-def model_ref(manifest: Manifest) -> model_pb2.ModelRef:
-    """Return how answers name the version that gave them."""
-    return model_pb2.ModelRef(name=manifest.model, version=manifest.version, digest=manifest.digest)
 
 
 def tensor(values: NDArray[np.floating[Any]]) -> prediction_pb2.Tensor:

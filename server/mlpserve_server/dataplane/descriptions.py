@@ -104,6 +104,7 @@ def _describe(manager: ModelManager, manifest: Manifest) -> model_pb2.ModelVersi
         metrics=dict(manifest.metrics),
         input_maximum=0 if is_real else manifest.signature.input_maximum,
         input_kind=model_pb2.INPUT_KIND_REAL if is_real else model_pb2.INPUT_KIND_PIXELS,
+        output_kind=codec.output_kind(manifest),
     )
     message.create_time.FromDatetime(manifest.created)
     if values := manifest.input_values:

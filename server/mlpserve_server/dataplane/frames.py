@@ -7,10 +7,15 @@ from typing import NamedTuple
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_model import Manifest
 
-__all__ = ["Frame", "frame_of"]
+__all__ = ["Frame", "frame_of", "model_ref", "output_kind"]
 
 # Versions that answer by turns.
 _KEPT = 64
+_OUTPUT_KINDS = {
+    "softmax": model_pb2.OUTPUT_KIND_DISTRIBUTION,
+    "sigmoid": model_pb2.OUTPUT_KIND_INDEPENDENT,
+    "identity": model_pb2.OUTPUT_KIND_VALUES,
+}
 
 _frames: OrderedDict[int, tuple[Manifest, "Frame"]] = OrderedDict()
 
@@ -46,6 +51,16 @@ def frame_of(manifest: Manifest) -> Frame:
     return frame
 
 
+def model_ref(manifest: Manifest) -> model_pb2.ModelRef:
+    """Return how answers name the version that gave them."""
+    return model_pb2.ModelRef(name=manifest.model, version=manifest.version, digest=manifest.digest)
+
+
+def output_kind(manifest: Manifest) -> model_pb2.OutputKind.ValueType:
+    """Return what the values of a version's answers are."""
+    return _OUTPUT_KINDS[manifest.network.output_activation]
+
+
 def names_hash(names: tuple[str, ...]) -> int:
     """Return the hash by which callers say which class names they have.
 
@@ -61,10 +76,10 @@ def _make(manifest: Manifest) -> Frame:
     response, classes = prediction_pb2.PredictResponse, len(manifest.signature.class_names)
     start = response(probabilities=[0.0] * classes).SerializeToString()[: -4 * classes]
     labels = (response(label=label).SerializeToString() for label in range(classes))
-    ref = model_pb2.ModelRef(name=manifest.model, version=manifest.version, digest=manifest.digest)
+    tail = response(model=model_ref(manifest), output_kind=output_kind(manifest))
     return Frame(
         heads=tuple(label + start for label in labels),
-        tail=response(model=ref).SerializeToString(),
+        tail=tail.SerializeToString(),
         names=response(class_names=manifest.signature.class_names).SerializeToString(),
         names_hash=names_hash(manifest.signature.class_names),
     )

@@ -8,11 +8,14 @@ from mlpserve_client._cli import demo
 from mlpserve_client._cli.terminal import Progress, bars, beside, picture, table
 
 
-def prediction(probabilities: list[float]) -> Prediction:
+def prediction(probabilities: list[float], output_kind: str = "distribution") -> Prediction:
     array = np.array(probabilities, dtype=np.float32)
     label = int(array.argmax())
     names = tuple(f"class {number}" for number in range(len(array)))
-    return Prediction(label, names[label], float(array[label]), array, ModelRef("m", 1, ""), names)
+    ref = ModelRef("m", 1, "")
+    return Prediction(
+        label, names[label], float(array[label]), array, ref, names, output_kind=output_kind
+    )
 
 
 def test_a_picture_shades_pairs_of_rows() -> None:
@@ -32,6 +35,14 @@ def test_bars_mark_the_answer_and_grow_with_the_probability() -> None:
     assert high.startswith("> class 1")
     assert high.count("█") == 3 * low.count("█") == 18
     assert high.endswith("75.00%")
+
+
+@pytest.mark.parametrize("kind", ["values", "unknown"])
+def test_bars_of_any_values_stay_within_their_width(kind: str) -> None:
+    lines = bars(prediction([-8e30, 1e30, 4e30], kind))
+
+    assert [line.count("█") for line in lines] == [0, 6, 24]
+    assert lines[2].endswith(" 4e+30") == (kind == "values")
 
 
 def test_bars_are_as_long_as_a_terminal_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,14 +68,17 @@ function agreement(answer, second) {
   return `Version ${answer.version} says ${answer.name}, version ${second.version} says ${second.name}.`;
 }
 
+// Outputs that are no probabilities are shown as numbers, their bars as shares of the largest one.
 function described(answer) {
+  const text = answer.output_kind === "values" ? (value) => value.toPrecision(4) : percent;
   const order = answer.probabilities.map((_, label) => label).sort((a, b) => answer.probabilities[b] - answer.probabilities[a]);
-  const shown = (order.length > BARS ? order.slice(0, BARS) : [...order].sort((a, b) => a - b)).map((label) => bar(answer.class_names[label], answer.probabilities[label]));
+  const whole = Math.max(1, answer.probabilities[order[0]]);
+  const shown = (order.length > BARS ? order.slice(0, BARS) : [...order].sort((a, b) => a - b)).map((label) => bar(answer.class_names[label], Math.max(answer.probabilities[label] / whole, 0), text(answer.probabilities[label])));
   const list = made("ol", "", { className: "bars" });
   list.append(...shown);
   return [
     made("p", answer.name, { className: "name" }),
-    made("p", `${percent(answer.probabilities[answer.label])}, version ${answer.version}, ${answer.milliseconds.toFixed(1)} ms`, { className: "hint" }),
+    made("p", `${text(answer.probabilities[answer.label])}, version ${answer.version}, ${answer.milliseconds.toFixed(1)} ms`, { className: "hint" }),
     list,
   ];
 }
