@@ -10,7 +10,11 @@ from mlpserve_model.nn.activations import HIDDEN, OUTPUT
 from mlpserve_model.nn.network import Layer, Network, Weights
 from mlpserve_model.nn.types import Array
 
-__all__ = ["ImportedNetwork", "Metadata", "imported_network", "with_output"]
+__all__ = ["SEVERAL_LABELS", "ImportedNetwork", "Metadata", "imported_network", "with_output"]
+
+SEVERAL_LABELS = (
+    "a network that gives a row several labels cannot become a version: an answer is one class"
+)
 
 
 @dataclass(frozen=True)

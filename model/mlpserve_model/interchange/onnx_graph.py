@@ -17,7 +17,15 @@ from mlpserve_model.format.manifest import MAX_PARAMETERS
 from mlpserve_model.interchange.folding import Scale
 from mlpserve_model.interchange.onnx_file import array_of
 from mlpserve_model.interchange.onnx_operators import evaluate
-from mlpserve_model.interchange.onnx_values import Budget, Labels, Node, Rows, Unknown, Value
+from mlpserve_model.interchange.onnx_values import (
+    Budget,
+    Labels,
+    Node,
+    Rows,
+    SeveralLabels,
+    Unknown,
+    Value,
+)
 from mlpserve_model.process.tables import plain
 
 __all__ = ["GraphInput", "Reading", "read_graph"]
@@ -192,6 +200,8 @@ def _output(names: list[str], values: dict[str, Value], wanted: str | None) -> R
              for name in ([wanted] if wanted is not None else names)]  # fmt: skip
     labels = [value for value in found if isinstance(value, Labels)]
     rows = [value.settled for value in found if isinstance(value, Rows)]
+    if several := next((value for value in found if isinstance(value, SeveralLabels)), None):
+        raise UnsupportedModel(several.reason)
     candidates = {row.steps: row for row in rows or [label.rows.settled for label in labels]}
     if not candidates:
         reasons = [value.reason for value in found if isinstance(value, Unknown)]

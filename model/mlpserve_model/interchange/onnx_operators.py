@@ -12,10 +12,18 @@ import numpy as np
 
 from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.interchange.folding import Activation, Affine, Scale, normalisation
+from mlpserve_model.interchange.imported import SEVERAL_LABELS
 from mlpserve_model.interchange.onnx_constants import constant
 from mlpserve_model.interchange.onnx_curves import ELEMENTWISE, SETTLING, compute, is_pair
 from mlpserve_model.interchange.onnx_layout import LAYOUT_OPERATORS
-from mlpserve_model.interchange.onnx_values import Constant, Labels, Node, Rows, Value
+from mlpserve_model.interchange.onnx_values import (
+    Constant,
+    Labels,
+    Node,
+    Rows,
+    SeveralLabels,
+    Value,
+)
 
 __all__ = ["SUPPORTED", "evaluate"]
 
@@ -224,6 +232,12 @@ def _argmax(node: Node, values: Sequence[Value | None]) -> Labels:
     return Labels(rows)
 
 
+def _binarizer(node: Node, values: Sequence[Value | None]) -> SeveralLabels:
+    if _rows(values[0]).size > 1:
+        return SeveralLabels(SEVERAL_LABELS)
+    raise UnsupportedModel("it compares with a threshold")
+
+
 def _named_labels(node: Node, values: Sequence[Value | None]) -> Labels:
     """Return labels by the names in a constant: ArrayFeatureExtractor, and Gather."""
     names, labels = values[0], values[1]
@@ -266,6 +280,7 @@ _OPERATORS: dict[str, Operator] = {
     "ArgMax": _argmax,
     "ArrayFeatureExtractor": _named_labels,
     "BatchNormalization": _batch_normalisation,
+    "Binarizer": _binarizer,
     "Concat": _concat,
     "Gather": _named_labels,
     "Gemm": _gemm,
@@ -279,16 +294,6 @@ _OPERATORS: dict[str, Operator] = {
     **LAYOUT_OPERATORS,
 }
 _PARTS = (
-    "Add",
-    "Sub",
-    "Mul",
-    "Div",
-    "Relu",
-    "Sigmoid",
-    "Tanh",
-    "LeakyRelu",
-    "Elu",
-    "Gelu",
-    "Swish",
-)
-SUPPORTED = tuple(sorted({*_OPERATORS, *_PARTS, "Constant"}))
+    "Add", "Sub", "Mul", "Div", "Relu", "Sigmoid", "Tanh", "LeakyRelu", "Elu", "Gelu", "Swish",
+)  # fmt: skip
+SUPPORTED = tuple(sorted({*_OPERATORS, *_PARTS, "Constant"} - {"Binarizer"}))

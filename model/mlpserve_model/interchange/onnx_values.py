@@ -12,7 +12,7 @@ from mlpserve_model.interchange.folding import Activation, Scale, Step
 from mlpserve_model.interchange.onnx_curves import GRID, Samples, affine_of, name_of
 from mlpserve_model.nn.activations import HIDDEN
 
-__all__ = ["BATCH", "Budget", "Labels", "Node", "Rows", "Unknown", "Value"]
+__all__ = ["BATCH", "Budget", "Labels", "Node", "Rows", "SeveralLabels", "Unknown", "Value"]
 
 # Stands for the number of rows in shapes that a graph computes.
 BATCH = int(np.iinfo(np.int64).min)
@@ -82,6 +82,11 @@ class Unknown:
     """A tensor that was not understood, and why; it matters only if the output needs it."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class SeveralLabels(Unknown):
+    """A tensor of several labels for each row, by a threshold of each class."""
 
 
 Value: TypeAlias = Constant | Rows | Labels | Unknown

@@ -19,7 +19,12 @@ from mlpserve_model.format.manifest import MAX_LAYERS
 from mlpserve_model.format.npz_reader import NpzReader, UnreadableArrays
 from mlpserve_model.interchange.files import MAX_FILE_BYTES, open_file
 from mlpserve_model.interchange.folding import Activation, Affine, Scale, Step, fold
-from mlpserve_model.interchange.imported import ImportedNetwork, Metadata, imported_network
+from mlpserve_model.interchange.imported import (
+    SEVERAL_LABELS,
+    ImportedNetwork,
+    Metadata,
+    imported_network,
+)
 from mlpserve_model.process.tables import plain
 
 __all__ = ["import_skops"]
@@ -207,6 +212,8 @@ def _network(tree: _Tree, before: list[Step], node: Any) -> ImportedNetwork:
     layers = _layers(tree, attributes)
     names = [str(tree.plain(attributes.get(name))) for name in ("activation", "out_activation_")]
     hidden, output = (_ACTIVATIONS.get(name, name) for name in names)
+    if output == "sigmoid" and layers[-1].w.shape[1] > 1:
+        raise UnsupportedModel(SEVERAL_LABELS)
     inputs = layers[0].w.shape[0]
     _check_widths(before, inputs)
     steps = list(before)

@@ -60,6 +60,24 @@ def test_a_node_that_is_not_understood_is_named(operator: str, refusal: Refusal)
     assert any(words in text for words in ("not supported", "that is none of", "not of ONNX"))
 
 
+SEVERAL = [
+    node("Gemm", "x w b", "h"), node("Sigmoid", "h", "p"),
+    node("Binarizer", "p", "l", domain="ai.onnx.ml", threshold=0.5), node("Cast", "l", "y", to=7),
+]  # fmt: skip
+
+
+def test_several_labels_of_a_row_are_refused(refusal: Refusal) -> None:
+    assert "an answer is one class" in refusal(model(SEVERAL, WEIGHTS, outputs=("p", "y")))
+
+
+def test_one_of_several_labels_is_imported_where_the_probabilities_are_asked_for(
+    tmp_path: Path,
+) -> None:
+    path = save(model(SEVERAL, WEIGHTS, outputs=("p", "y")), tmp_path / "model.onnx")
+    found = import_network(path, ImportOptions(output_name="p"))
+    assert found.network.activations == ("sigmoid",)
+
+
 CHAINS = {
     "branches": ([node("Gemm", "x w4 b4", "h"), node("Add", "x h", "y")], "two branches"),
     "a product of two": ([node("MatMul", "x x", "y")], "a constant matrix"),

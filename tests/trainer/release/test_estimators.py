@@ -139,7 +139,7 @@ def test_an_estimator_that_is_not_fitted_is_refused(estimator: Any, tmp_path: Pa
 
 def test_several_labels_a_row_are_refused(tmp_path: Path) -> None:
     y = np.stack([WINE.target > 0, WINE.target > 1], axis=1).astype(int)
-    with pytest.raises(UsageError, match="several labels a row"):
+    with pytest.raises(UsageError, match="several labels cannot become a version"):
         publish(tmp_path, fitted(theirs(), WINE.data, y), X_HOLDOUT, Y_HOLDOUT, model="wine")
 
 

@@ -22,7 +22,12 @@ from mlpserve_model import (
     UnsupportedModel,
 )
 from mlpserve_model.interchange.folding import Activation, Affine, Scale, Step, fold
-from mlpserve_model.interchange.imported import ImportedNetwork, Metadata, imported_network
+from mlpserve_model.interchange.imported import (
+    SEVERAL_LABELS,
+    ImportedNetwork,
+    Metadata,
+    imported_network,
+)
 from mlpserve_trainer.datasets.dataset import known_labels, rows_digest
 from mlpserve_trainer.datasets.split import Examples
 from mlpserve_trainer.errors import DataError, UsageError
@@ -190,10 +195,7 @@ def _layers(classifier: Any) -> tuple[list[tuple[Any, Any]], list[str]]:
     if not isinstance(classifier, MLPClassifier):
         raise UsageError(f"{type(classifier).__name__} cannot become a version: {SUPPORTED}")
     if classifier.out_activation_ == "logistic" and classifier.n_outputs_ > 1:
-        raise UsageError(
-            "an MLPClassifier of several labels a row cannot become a version: its answers are "
-            "not one class"
-        )
+        raise UsageError(SEVERAL_LABELS)
     weights = list(zip(classifier.coefs_, classifier.intercepts_, strict=True))
     names = [classifier.activation] * (len(weights) - 1) + [classifier.out_activation_]
     return weights, [NAMES.get(name, name) for name in names]
