@@ -201,7 +201,7 @@ class Server:
 
 def _manager(settings: Settings, observer: Observer, model: str) -> ModelManager:
     loader = Loader(_store(settings, model), settings.standby, observer, on_load=frame_of)
-    return ModelManager(loader, settings.serve, settings.shadow)
+    return ModelManager(loader, settings.serve.of(model), settings.shadow)
 
 
 def _store(settings: Settings, model: str) -> StoreReader:

@@ -1,17 +1,13 @@
 """The server's settings, read once in main."""
 
-import re
 from argparse import SUPPRESS, ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from pathlib import Path
 
-from mlpserve_model.format.records import ALIAS
 from mlpserve_model.process.addresses import is_host_and_port
 from mlpserve_model.process.arguments import (
-    MAX_VERSION,
     LogSettings,
     PlaceSettings,
     SettingsParser,
@@ -20,6 +16,13 @@ from mlpserve_model.process.arguments import (
     model_name,
     setting,
 )
+from mlpserve_model.process.choices import (
+    VersionChoice,
+    is_served,
+    models,
+    version,
+    version_choice,
+)
 from mlpserve_model.process.cpus import usable_cores
 from mlpserve_model.process.memory import usable_memory
 from mlpserve_model.store.location import Location
@@ -27,8 +30,6 @@ from mlpserve_model.store.location import Location
 __all__ = ["TRANSPORTS", "Settings", "default_max_bytes", "read_settings", "settings_parser"]
 
 TRANSPORTS = ("auto", "direct", "standard")
-# A model's name, or one with wildcards.
-_PATTERN = re.compile(r"[a-z0-9*?][a-z0-9._*?-]{0,62}")
 # What a worker takes by itself, with a small model; and the bounds of what requests get.
 _WORKER_BYTES, _MIN_REQUEST_BYTES, _MAX_REQUEST_BYTES = 128 << 20, 96 << 20, 2 << 30
 
@@ -53,27 +54,7 @@ def _is_socket_file(address: str) -> bool:
     return address.startswith("unix:") and address != "unix:"
 
 
-def _selection(text: str) -> str:
-    # By its length first: Python refuses to read very long numbers.
-    number = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_VERSION))
-    if not (number and int(text) >= 1) and not ALIAS.fullmatch(text):
-        raise ArgumentTypeError(f"{text!r} is neither a version number, nor an alias, nor latest")
-    return text
-
-
 _COUNT, _DAY = between(1, 1_000_000, int), 86_400
-
-
-def _models(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not names:
-        raise ArgumentTypeError("no model to serve")
-    for name in names:
-        if not _PATTERN.fullmatch(name):
-            raise ArgumentTypeError(
-                f"{name!r} is not a name or pattern of models: it must match {_PATTERN.pattern}"
-            )
-    return names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +64,7 @@ class Settings(LogSettings, PlaceSettings):
     model: tuple[str, ...] = setting(
         ("mnist",),
         "models in the store: names and patterns such as letters-* or *, separated by commas",
-        type=_models,
+        type=models,
     )
     default_model: str | None = setting(
         None, "model that answers calls that name none; the only one, if unset", type=model_name
@@ -93,8 +74,11 @@ class Settings(LogSettings, PlaceSettings):
         "addresses, host:port or unix:path, several separated by commas; port 0 is any free one",
         type=_addresses,
     )
-    serve: str = setting(
-        "champion", "version that answers: an alias, a number, or latest", type=_selection
+    serve: VersionChoice = setting(
+        VersionChoice(),
+        "version that answers: an alias, a number, or latest; MODEL=VERSION for one of several "
+        "models, separated by commas",
+        type=version_choice,
     )
     poll_seconds: float = setting(
         1.0,
@@ -115,7 +99,7 @@ class Settings(LogSettings, PlaceSettings):
         None,
         "version that a sample of the live rows also goes through, to compare it: an alias, a "
         "number, or latest",
-        type=_selection,
+        type=version,
     )
     shadow_rows: float = setting(
         100.0,
@@ -253,9 +237,13 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
         )
     if settings.feedback and not settings.receipt_keys:
         parser.error("--feedback needs --receipt-keys: reports are verified by their receipts")
-    default, served = settings.default_model, settings.model
-    if default and not any(fnmatchcase(default, pattern) for pattern in served):
-        parser.error(f"--default-model {default} is not among --model {','.join(served)}")
+    for flag, named in (
+        ("--default-model", filter(None, [settings.default_model])),
+        ("--serve", settings.serve.by_model),
+    ):
+        for name in named:
+            if not is_served(name, settings.model):
+                parser.error(f"{flag} {name} is not among --model {','.join(settings.model)}")
     if reason := _insecure(settings):
         parser.error(reason)
     return settings

@@ -129,3 +129,34 @@ def test_what_requests_may_take_fits_the_memory_beside_the_workers_themselves(
     budget = default_max_bytes(memory, workers)
     assert workers * (process + budget * (1 + 2 * uncounted)) < memory
     assert budget >= COPIES * max_request_bytes(budget)
+
+
+def test_the_version_that_answers_can_be_chosen_for_each_model() -> None:
+    served = ["--model", "digits,shop-*"]
+    chosen = read_settings([*served, "--serve", "latest, digits=3,shop-7=canary"]).serve
+    assert [chosen.of(name) for name in ("digits", "shop-7", "shop-8")] == ["3", "canary", "latest"]
+    chosen = read_settings([*served, "--serve", "digits=3"]).serve
+    assert [chosen.of(name) for name in ("digits", "shop-8")] == ["3", "champion"]
+    assert read_settings(["--serve", "7"]).serve.of("mnist") == "7"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ("letters=3", "--serve letters is not among --model digits,shop-*"),
+        ("digits=3,digits=4", "model digits has two versions"),
+        ("champion,latest", "expected one version for all models"),
+        ("digits=0", "'0' is neither a version number"),
+        ("digits=", "'' is neither a version number"),
+        ("=3", "the model name ''"),
+        ("shop-*=3", "the model name 'shop-*'"),
+        (",", "',' is neither a version number"),
+    ],
+)
+def test_a_choice_that_no_model_can_have_ends_with_2(
+    chosen: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        read_settings(["--model", "digits,shop-*", "--serve", chosen])
+    assert end.value.code == 2
+    assert expected in capsys.readouterr().err

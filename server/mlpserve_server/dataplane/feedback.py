@@ -98,7 +98,7 @@ class FeedbackDesk:
             recorded += self._keep(chunk)
         known = len(records) - recorded
         response = feedback_pb2.ReportResponse(recorded=recorded, known=known)
-        return Result(response.SerializeToString(), rows=0, version=0)
+        return Result(response.SerializeToString())
 
     def _keep(self, records: list[ReportRecord]) -> int:
         """Write some reports at once and return how many were new."""

@@ -101,7 +101,7 @@ class DataPlane:
         parts = yield from self._inference.in_chunks(_EXPLAIN.field, query, model.manifest, compute)
         response = _EXPLAIN.encode(parts, model.manifest, query)
         rows = tensors.row_count(query, model.manifest)
-        return Result(response, rows, model.manifest.version)
+        return Result(response, rows, model.manifest.version, model.manifest.model)
 
     def _answer(self, codec: Codec[Q], requests: Sequence[bytes], may_load: bool) -> list[Outcome]:
         """Answer requests with one matrix product for each model and dtype, and explained ones."""
@@ -154,7 +154,7 @@ class DataPlane:
             response += yield from _receipts(
                 self._issuer, query, model.manifest, computed.probabilities
             )
-        return Result(response, rows, model.manifest.version)
+        return Result(response, rows, model.manifest.version, model.manifest.model)
 
     def _decode(self, codec: Decoder[Q], request: bytes, may_load: bool) -> _Job[Q]:
         """Decode and check a request; raise ServingError."""
@@ -182,9 +182,9 @@ class DataPlane:
                 fields = _fields_of(self._issuer, manifest, computed.probabilities, rows, asking)
                 for place, field in zip(asking, fields, strict=True):
                     responses[place] += field
-        row_bytes, version = len(data) // len(x), manifest.version
+        row_bytes, version, name = len(data) // len(x), manifest.version, manifest.model
         return [
-            Result(response, len(query.data) // row_bytes, version)
+            Result(response, len(query.data) // row_bytes, version, name)
             for response, query in zip(responses, queries, strict=True)
         ]
 

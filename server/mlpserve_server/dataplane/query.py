@@ -118,9 +118,11 @@ class Result(NamedTuple):
     Attributes:
         response: the bytes of the response.
         rows: instances in it.
-        version: the version that gave it.
+        version: the version that gave it; 0 if none did.
+        model: the name of its model; "" if none did.
     """
 
     response: bytes
-    rows: int
-    version: int
+    rows: int = 0
+    version: int = 0
+    model: str = ""

@@ -36,6 +36,7 @@ class AccessLog:
                 "code": record.code,
                 "seconds": round(record.seconds, 6),
                 "rows": record.rows,
+                "model": record.model,
                 "version": record.version,
                 "peer": record.peer,
                 "request_id": record.request_id,

@@ -32,15 +32,17 @@ class CallInfo:
         started: time of arrival, by time.monotonic.
         rows: instances in its answer; 0 until there is one.
         version: the version that answered; 0 until there is an answer.
+        model: the name of its model; "" until there is an answer.
     """
 
-    __slots__ = ("_request_id", "metadata", "method", "rows", "started", "version")
+    __slots__ = ("_request_id", "metadata", "method", "model", "rows", "started", "version")
 
     def __init__(self, method: str, metadata: Metadata) -> None:
         self.method = method
         self.metadata = metadata
         self.started = time.monotonic()
         self.rows = self.version = 0
+        self.model = ""
         self._request_id = ""
 
     @property

@@ -49,6 +49,7 @@ class CallRecord(NamedTuple):
         trace: the caller's traceparent and tracestate.
         rows: number of rows computed; 0 if none were.
         version: version that computed them; 0 if none did.
+        model: name of its model; "" if none did.
 
     """
 
@@ -61,6 +62,7 @@ class CallRecord(NamedTuple):
     trace: Mapping[str, str]
     rows: int
     version: int
+    model: str
 
 
 class CallSink(Protocol):
@@ -241,7 +243,7 @@ def _record(call: CallInfo, code: int, seconds: float) -> CallRecord:
     method = call.method if call.method in METHODS else OTHER
     trace = {name: call.header(name) for name in ("traceparent", "tracestate")}
     told = (method, _code(code), time.time(), seconds, call.peer(), call.request_id, trace)
-    return CallRecord(*told, call.rows, call.version)
+    return CallRecord(*told, call.rows, call.version, call.model)
 
 
 def _code(number: int) -> str:

@@ -73,7 +73,11 @@ class Traces:
             **_peer(record.peer),
         }
         if record.rows:
-            attributes |= {"mlpserve.rows": record.rows, "mlpserve.version": record.version}
+            attributes |= {
+                "mlpserve.rows": record.rows,
+                "mlpserve.model": record.model,
+                "mlpserve.version": record.version,
+            }
         span = self._tracer.start_span(
             record.method.strip("/"),
             self._propagator.extract(record.trace),

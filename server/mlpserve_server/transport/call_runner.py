@@ -90,7 +90,7 @@ class CallRunner:
         if isinstance(answer, Exception):
             self.refuse(call, refusal_of(answer, call))
         else:
-            call.rows, call.version = answer.rows, answer.version
+            call.rows, call.version, call.model = answer.rows, answer.version, answer.model
             self.sender.send(call, answer.response)
             self._observer.ended(call, 0)
 

@@ -147,5 +147,5 @@ def predict(data: DataPlane, limits: Limits) -> Behaviour:
 def _noted(result: Result) -> bytes:
     """Return the response, and leave on the call what an observer wants to know of it."""
     if call := current_call():
-        call.rows, call.version = result.rows, result.version
+        call.rows, call.version, call.model = result.rows, result.version, result.model
     return result.response

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store, Verdict
+from mlpserve_model.process.choices import VersionChoice
 from tests.support.publishing import Publish
 from tests.support.server import Refuse, Serve, Stubs
 from tests.support.waiting import eventually
@@ -126,7 +127,7 @@ def test_a_damaged_version_that_was_asked_for_by_number_has_no_substitute(
 ) -> None:
     publish()
     damage(store, second := publish(seed=1))
-    stubs = serve(serve=str(second))
+    stubs = serve(serve=VersionChoice(str(second)))
     refused = refusal(stubs.prediction.Predict, REQUEST)
     assert refused.code == grpc.StatusCode.UNAVAILABLE
 
@@ -216,7 +217,7 @@ def test_the_server_can_be_told_what_to_serve(
     publish: Publish, serve: Serve, serve_what: str
 ) -> None:
     publish()
-    stubs = serve(serve=serve_what)
+    stubs = serve(serve=VersionChoice(serve_what))
     publish(seed=1)
     third = publish(seed=2, promote=False)
     publish(seed=3, promote=False, verdict=Verdict("REJECTED"))

@@ -14,6 +14,7 @@ import pytest
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store, StoredModel, Verdict
+from mlpserve_model.process.choices import VersionChoice
 from mlpserve_server.dataplane.inference import Inference
 from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.dataplane.query import Result
@@ -140,7 +141,7 @@ def test_the_verdict_on_a_removed_version_is_not_that_on_another_of_its_number(
 ) -> None:
     publish()
     publish(seed=1, promote=False, verdict=Verdict("REJECTED", ("too bad",)))
-    stubs = serve(serve="latest")
+    stubs = serve(serve=VersionChoice("latest"))
     eventually(stubs.serving)
     assert listed(stubs)[2][0] == State.STATE_REJECTED
     digest = publish_again(seed=2)

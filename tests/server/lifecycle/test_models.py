@@ -12,6 +12,7 @@ import pytest
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_model import Store, StoreError
+from mlpserve_model.process.choices import VersionChoice
 from mlpserve_model.store.listing import ModelListing
 from mlpserve_server.errors import InvalidInput, ModelNotFound
 from mlpserve_server.lifecycle.loader import Loader
@@ -119,6 +120,23 @@ def test_the_default_model_answers_calls_without_a_name(new_store: NewStore, ser
     stubs = serve(model=("*",), default_model="letters")
     eventually(stubs.serving)
     assert stubs.prediction.Predict(predict_request()).model.name == "letters"
+
+
+def test_each_model_answers_with_the_version_chosen_for_it(
+    new_store: NewStore, serve: Serve
+) -> None:
+    for name in ("shop-a", "shop-b"):
+        for seed in range(2):
+            publish_to(new_store(name), seed=seed)
+    stubs = serve(
+        model=("shop-*",), serve=VersionChoice("champion", {"shop-a": "1", "shop-c": "1"})
+    )
+    eventually(stubs.serving)
+    publish_to(new_store("shop-c"))
+    publish_to(new_store("shop-c"), seed=1)
+    eventually(served_by(stubs, "shop-c"))
+    answers = [stubs.prediction.Predict(predict_request(f"shop-{name}")) for name in "abc"]
+    assert [answer.model.version for answer in answers] == [1, 2, 1]
 
 
 def test_models_appear_and_vanish_with_the_store(

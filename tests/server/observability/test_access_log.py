@@ -20,7 +20,7 @@ from tests.support.waiting import eventually
 
 INSTANCE = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
 BATCH = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[700, 12], data=bytes(700 * 12))
-FIELDS = {"method", "code", "seconds", "rows", "version", "peer", "request_id"}
+FIELDS = {"method", "code", "seconds", "rows", "model", "version", "peer", "request_id"}
 
 
 # Waits for so many lines and gives them.
@@ -74,14 +74,14 @@ def test_a_line_says_what_became_of_a_call(lines: Lines) -> None:
     }  # fmt: skip
     single, batch = shown["Predict", "OK"], shown["BatchPredict", "OK"]
     assert set(single) == FIELDS
-    assert (single["rows"], single["version"]) == (1, 1)
-    assert (batch["rows"], batch["version"]) == (700, 1)
+    assert (single["rows"], single["model"], single["version"]) == (1, "mnist", 1)
+    assert (batch["rows"], batch["model"], batch["version"]) == (700, "mnist", 1)
     assert single["request_id"] == "order-7_a.B"
     assert re.fullmatch("[0-9a-f]{16}", batch["request_id"])
     assert re.fullmatch(r"ipv4:127\.0\.0\.1:\d+", single["peer"])
     assert 0 < single["seconds"] < 10
     refused = shown["Predict", "INVALID_ARGUMENT"]
-    assert (refused["rows"], refused["version"]) == (0, 0)
+    assert (refused["rows"], refused["model"], refused["version"]) == (0, "", 0)
 
 
 def test_a_share_of_the_calls_is_logged(lines: Lines) -> None:

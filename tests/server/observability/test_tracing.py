@@ -93,6 +93,7 @@ def test_a_span_says_what_became_of_a_call(traced: Traced, collector: Collector)
     told = attributes(span)
     assert (told["rpc.system"], told["rpc.method"]) == ("grpc", "Predict")
     assert (told["mlpserve.rows"], told["mlpserve.version"]) == (1, 1)
+    assert told["mlpserve.model"] == "mnist"
     assert told["rpc.grpc.status_code"] == 0
     assert told["network.peer.address"] == "127.0.0.1"
     assert 0 < told["network.peer.port"] < 1 << 16

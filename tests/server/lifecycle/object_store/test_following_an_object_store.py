@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mlpserve.v1 import model_pb2, prediction_pb2_grpc
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store
+from mlpserve_model.process.choices import VersionChoice
 from mlpserve_model.store.location import parse_location
 from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
@@ -109,7 +110,7 @@ def test_a_poll_that_finds_nothing_new_is_one_request_or_two(
     serve_what: str, most: int, publish: PublishTo, serve: ServeBucket, proxy: Proxy
 ) -> None:
     publish()
-    server = serve(serve=serve_what)
+    server = serve(serve=VersionChoice(serve_what))
     eventually(server.ready)
     proxy.requests.clear()
     eventually(lambda: proxy.requests.count("GET tiny/aliases.json") >= 2)  # all is loaded by then
