@@ -23,14 +23,14 @@ import numpy as np
 from benchmarks.crowd.attack import attack
 from benchmarks.crowd.lives import coverage, pairs
 from benchmarks.crowd.many import many_reports
-from benchmarks.crowd.shifts import false_alarms, rows_until_alarm
+from benchmarks.crowd.shifts import false_alarms, resent_halves, rows_until_alarm
 from mlpserve_model import Store
 from mlpserve_model.process.folders import cache_folder
 from mlpserve_trainer import TrainSettings, load_recipe, train
 from mlpserve_trainer.datasets import DataLocations, load
 
 RESULTS = Path(__file__).parent / "results" / "evidence.json"
-LIVES, DAYS, RUNS, REPORTS = 2000, 30, 30, 100_000
+LIVES, DAYS, RUNS, REPORTS = 2000, 1000, 30, 100_000
 
 Section = Callable[[argparse.Namespace, Path], dict[str, Any]]
 
@@ -64,6 +64,7 @@ def _drift(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     scaled = (images / np.float32(255)).astype(np.float32)
     return {
         "without": false_alarms(model, scaled, labels, options.days),
+        "halves_resent": resent_halves(model, scaled, labels, options.days // 10),
         "rows_until_alarm": rows_until_alarm(model, scaled, labels, RUNS),
     }
 
