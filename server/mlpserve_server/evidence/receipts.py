@@ -4,7 +4,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from itertools import count, repeat
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -74,21 +74,15 @@ class ReceiptIssuer:
         keys, share, version = self._keys(), self._audit_share, self._version
         if version.manifest is not manifest:
             version = self._version = _Version.of(manifest)
-        labels, highest = _highest(probabilities)
+        labels, confidences = _highest(probabilities)
         audits = [random.random() < share for _ in labels]
         self._count(version.labels, audits)
-        receipts = zip(
-            audits,
-            repeat(manifest.version),
-            repeat(int(time.time())),
-            labels,
-            map(_steps, highest),
-            repeat(version.weights),
-            self._serials,
-            map(keys.hash_row, rows),
-            strict=False,
+        steps = map(_steps, confidences)
+        answers = zip(audits, labels, steps, self._serials, rows, strict=False)
+        signed = keys.sign_rows(
+            manifest.model, manifest.version, version.weights, int(time.time()), answers
         )
-        return [_FIELD + signed for signed in keys.sign_all(manifest.model, receipts)]
+        return [_FIELD + receipt for receipt in signed]
 
     def _count(self, version: tuple[str, str], audits: list[bool]) -> None:
         drawn = sum(audits)
@@ -101,7 +95,9 @@ class ReceiptIssuer:
 def _highest(probabilities: NDArray[np.float32]) -> tuple[list[int], list[float]]:
     """Return the label and the confidence of each row."""
     if len(probabilities) > 1:
-        return probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist()
+        labels = probabilities.argmax(axis=1)
+        # A fifth of the time of max(axis=1).
+        return labels.tolist(), probabilities[np.arange(len(labels)), labels].tolist()
     (row,) = probabilities.tolist()  # a fifth of the time, for the caller who waits alone
     highest = max(row)
     return [row.index(highest)], [highest]
