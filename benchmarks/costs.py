@@ -5,8 +5,8 @@
 A server for each configuration, all of one worker and all up at once; in each round every one
 is measured for a moment, in turn, so that whatever else the machine does meets all alike. CPU
 time is the server's alone, user and system, while h2load calls. A figure is the median over the
-rounds of the difference to the first configuration in the same round. The second repeats the
-first, so its figure is the noise floor.
+rounds of the difference to the first configuration in the same round, with the interval that holds
+95 % of such medians. The second repeats the first, so its figure is the noise floor.
 """
 
 import argparse
@@ -44,6 +44,7 @@ from benchmarks.compare.rounds import (
 )
 from benchmarks.compare.servers import Server, mlpserve
 from benchmarks.compare.workload import Workload, challenge, make
+from benchmarks.compare_commits import interval
 from mlpserve.v1 import prediction_pb2 as pb
 
 RESULTS = Path(__file__).parent / "results" / "costs.json"
@@ -231,8 +232,10 @@ def _cell(rounds: Sequence[Mapping[str, float]], first: Sequence[Figures], load:
     mine = median(figures[load] for figures in rounds)
     if rounds is first:
         return f"{mine:.1f}"
-    more = median(a[load] - b[load] for a, b in zip(rounds, first, strict=True))
-    return f"{mine:.1f} ({more:+.1f})"
+    more = [a[load] - b[load] for a, b in zip(rounds, first, strict=True)]
+    share = median(m / b[load] for m, b in zip(more, first, strict=True))
+    low, high = interval(more)
+    return f"{mine:.1f} ({median(more):+.1f}, {low:+.1f} to {high:+.1f}; {share:+.1%})"
 
 
 def _started(configuration: Configuration, workload: Workload, stack: ExitStack) -> Measured:
