@@ -61,10 +61,15 @@ class Crowd:
         """The share of right answers in the last phase."""
         return self._right / max(self.answers, 1)
 
-    def call_until(self, condition: Callable[[], bool], name: str | None) -> None:
-        """Send batches until the condition holds; then print the accuracy under this name."""
+    def call_until(
+        self, condition: Callable[[], bool], name: str | None, seconds: float = 60
+    ) -> None:
+        """Send batches until the condition holds; then print the accuracy under this name.
+
+        Raises TimeoutError if it does not within so many seconds.
+        """
         self._reset()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
                 raise TimeoutError("the demo waits for something that does not happen")

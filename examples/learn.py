@@ -53,6 +53,26 @@ class Places:
         return ["--store", str(self.root / "models"), "--model", "digits"]
 
 
+class Stages:
+    """What the loop consists of, and how long each part took."""
+
+    def __init__(self) -> None:
+        self._begun: list[tuple[str, float]] = []
+
+    def begin(self, text: str) -> None:
+        """Say that a stage begins; the one before it ends."""
+        self._begun.append((text, time.monotonic()))
+        say(text)
+
+    def table(self) -> str:
+        """Return the minutes of each stage, a line for each; the last one ends now."""
+        ends = [*(begun for _, begun in self._begun[1:]), time.monotonic()]
+        lines = zip(self._begun, ends, strict=True)
+        return "\n".join(
+            f"   {(end - begun) / 60:5.2f} min  {text}" for (text, begun), end in lines
+        )
+
+
 def main() -> int:
     """Run the demo; return 0 if the better version answers and the liar has changed nothing."""
     logging.basicConfig(format="   %(message)s", level=logging.WARNING)
@@ -71,35 +91,37 @@ def main() -> int:
 def run(places: Places) -> int:
     """Run the loop once; return how many of its promises were broken."""
     images, labels = prepare(places)
-    say("1. train and publish the champion")
+    stages = Stages()
+    stages.begin("1. train and publish the champion")
     trainer(places, "train", *data(places))
     with servers(places) as (addresses, metrics):
         tokens = (places.root / "tokens").read_text().split()
         with Crowd(tokens, addresses, images, labels) as crowd:
-            say("2. callers send what the version was trained for, and report on audited answers")
+            stages.begin("2. callers send what it was trained for, and report on audited answers")
             crowd.call_until(lambda: crowd.answers >= 800, "before")
-            say("3. a line of the scanner dies: the inputs shift")
+            stages.begin("3. a line of the scanner dies: the inputs shift")
             crowd.is_shifted = True
             crowd.call_until(lambda: p_value(metrics) < ALARM and crowd.corrected >= 150, "after")
             print(f"   drift alarm: p {p_value(metrics):.1g}; most often {crowd.confusion()}")
-            say(f"4. {LIAR} reports {crowd.lie(250)} fours as nines")
-            say("5. accept what two callers agree on; the liar agrees with nobody")
+            stages.begin(f"4. {LIAR} reports {crowd.lie(250)} fours as nines")
+            stages.begin("5. accept what two callers agree on; the liar agrees with nobody")
             review(places, crowd)
-            say("6. train with the accepted corrections: a challenger, which changes no answer yet")
+            stages.begin("6. train with these corrections: a challenger, which changes no answer")
             trainer(places, "train", "--as", "challenger", *with_corrections(places))
-            say("7. callers go on; the judge looks at what they report on audited answers")
+            stages.begin("7. callers go on; the judge looks at their reports on audited answers")
             before = crowd.accuracy
             digest = decide(places, crowd)
             crowd.call_until(lambda: set(crowd.versions) == {2}, None)
             crowd.call_until(lambda: crowd.answers >= 800, "now")
             after = crowd.accuracy
-    say("8. the decision, computed again from the reports; and a training that never saw the liar")
+    stages.begin("8. the decision computed again; and a training that never saw the liar")
     trainer(places, "judge", "--replay", digest, "--feedback", str(places.feedback))
     same = is_same_without(places, crowd.fingerprint(LIAR))
     print(f"   accuracy on live inputs: {before:.1%} -> {after:.1%}")
     print(
         f"   the liar's reports {'changed nothing, bit for bit' if same else 'CHANGED THE WEIGHTS'}"
     )
+    print(stages.table())
     return int(not same) + int(after <= before)
 
 

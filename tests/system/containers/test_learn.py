@@ -1,13 +1,24 @@
 """The profile `learn`: reports, a review, a training on them, and a decision of the judge."""
 
 import json
+import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from examples.crowd import HONEST, LIAR, Crowd
+from examples.learn import ALARM, P_VALUE, Places, Stages, prepare
 from mlpserve_client import Client, Report
-from tests.support.containers import NewStack
+from tests.support.containers import NewStack, Stack
+
+SCRAPE = """
+from urllib.request import urlopen
+print(urlopen("http://127.0.0.1:9464/metrics").read().decode())
+"""
+TOKENS = re.compile(r"\b[0-9a-f]{64}\b")
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(600)]
 
@@ -45,3 +56,97 @@ def test_the_profile_learns_from_reports_to_a_decision(new_stack: NewStack) -> N
         "trainer", "train", "--as", "challenger", "--corrections", "/feedback", "--json"
     )
     assert '"verdict": "PROMOTED"' in outcome
+
+
+def test_the_loop_closes_by_itself_and_a_liar_is_not_learnt_from(
+    new_stack: NewStack, tmp_path: Path
+) -> None:
+    images, labels = prepare(Places(tmp_path))
+    tmp_path.chmod(0o755)  # the trainer in the container is another user
+    stack = new_stack(
+        2,
+        MLPSERVE_DATASET="npz",
+        MLPSERVE_DATA_DIR=str(tmp_path),
+        MLPSERVE_LEARN="1",
+        MLPSERVE_LEARN_EVERY="30s",
+        MLPSERVE_LEARN_JUDGE="1s",
+        MLPSERVE_AUTO_ACCEPT="2",
+        MLPSERVE_FEEDBACK_RATE="100000",
+        MLPSERVE_AUDIT_SHARE="0.3",
+        MLPSERVE_DRIFT_WINDOW="300",
+        MLPSERVE_TOKEN_FILE="/certificates/tokens",
+    )
+    stages = Stages()
+    stages.begin("train the champion, start two servers and the learner")
+    tokens = tokens_of(stack, len(HONEST) + 1)
+    stack.compose("--profile", "learn", "up", "--wait", "server", "learner")
+    host, _, port = stack.target.rpartition(":")
+    addresses = [stack.target, f"{host}:{int(port) + 1}"]
+    with Crowd(tokens, addresses, images, labels) as crowd:
+        stages.begin("callers send what it was trained for, and report")
+        crowd.call_until(lambda: crowd.answers >= 800, "before")
+        before = crowd.accuracy
+
+        stages.begin("a line of the scanner dies: until the drift alarm")
+        crowd.is_shifted = True
+        crowd.call_until(lambda: p_value(stack) < ALARM, "after", 120)
+        shifted = crowd.accuracy
+        crowd.lie(250)
+
+        stages.begin("until the learner names a challenger, trained on what two callers agree on")
+        crowd.call_until(lambda: bool(named(stack)), None, 180)
+        stages.begin("until the judge promotes it")
+        crowd.call_until(lambda: "promote" in decided(stack), None, 180)
+        stages.begin("until every server answers with it")
+        follow(crowd)
+        crowd.call_until(lambda: crowd.answers >= 800, "now")
+        after = crowd.accuracy
+    print(stages.table())
+    print(f"   live accuracy: {before:.1%}, shifted {shifted:.1%}, afterwards {after:.1%}")
+    assert shifted < before - 0.05
+    assert after > shifted + 0.05
+    sources = {source for event in logged(stack, "corrections") for source in event["sources"]}
+    assert {crowd.fingerprint(name) for name in HONEST} <= sources
+    assert crowd.fingerprint(LIAR) not in sources
+
+
+def tokens_of(stack: Stack, count: int) -> list[str]:
+    """Make tokens as an operator does, and return them."""
+    stack.run("certificates")
+    for _ in range(count - 1):
+        stack.run("certificates", "new-token")
+    entry = ("--entrypoint", "cat", "certificates", "/certificates/tokens")
+    return TOKENS.findall(stack.compose("run", "--rm", "--no-TTY", *entry))
+
+
+def p_value(stack: Stack) -> float:
+    """Return the smallest p-value that the first server shows; 1 while it shows none."""
+    page = stack.compose("exec", "--no-TTY", "server", "python", "-c", SCRAPE)
+    return min(map(float, P_VALUE.findall(page)), default=1.0)
+
+
+def logged(stack: Stack, event: str) -> list[dict[str, Any]]:
+    """Return what the learner logged under this name."""
+    lines = stack.docker("logs", stack.container("learner")).splitlines()
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    return [each for each in events if each["event"] == event]
+
+
+def named(stack: Stack) -> list[int]:
+    """Return the versions that the learner's trainings named challenger."""
+    runs = logged(stack, "run ended")
+    return [run["version"] for run in runs if run["status"] == "promoted"]
+
+
+def decided(stack: Stack) -> list[str]:
+    """Return what the judge has done."""
+    return [event["action"] for event in logged(stack, "decided")]
+
+
+def follow(crowd: Crowd) -> None:
+    """Call until no answer of a whole round comes from the first version."""
+    for _ in range(20):
+        crowd.call_until(lambda: crowd.answers >= 400, None)
+        if 1 not in crowd.versions:
+            return
+    raise AssertionError("a server stays with version 1")
