@@ -68,8 +68,11 @@ def test_every_metric_that_is_named_exists(where: str) -> None:
 
 
 def test_every_label_that_is_matched_exists() -> None:
-    of_prometheus = {"job", "instance", "le", "status"}
-    known = {label for metric in METRICS.values() for label in metric.labels} | of_prometheus
+    families = Metrics().registry.collect()
+    known = {"job", "instance", "le"} | {
+        *(label for metric in METRICS.values() for label in metric.labels),
+        *(label for family in families for sample in family.samples for label in sample.labels),
+    }
     text = " ".join([*queries(), *(rule["expr"] for rule in RULES)])
     matched = set(re.findall(r'(\w+)\s*(?:=|=~|!=|!~)\s*"', text))
     grouped = re.split(r",\s*", ",".join(re.findall(r"\bby \(([^)]*)\)", text)))

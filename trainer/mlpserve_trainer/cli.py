@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -169,7 +170,8 @@ def _schedule(options: argparse.Namespace) -> int:
     metrics = Metrics()
     schedule = Schedule(job, trigger, options.run_timeout, metrics)
     if options.judge:
-        schedule.repeat(judge.judge_of(options).act, options.judge)
+        judging = judge.judge_of(options)
+        schedule.repeat(lambda: metrics.count_decisions(judging.act(), time.time()), options.judge)
     with ExitStack() as stack:
         if options.health_listen:
             address = options.health_listen

@@ -43,7 +43,7 @@ def evaluated(league: League, judging: JudgeSettings = SETTINGS) -> Decision:
 def test_a_challenger_that_proves_better_is_promoted_with_its_figures(league: League) -> None:
     reports = league.add(9, "ant", "bee", "bee") + league.add(40, "cat", "cat", "cat")
     (decision,) = judge(league).act()
-    assert decision.action == "promote"
+    assert (decision.action, decision.is_done) == ("promote", True)
     assert league.store.aliases() == {CHAMPION: 2}
     promotion, retirement = league.store.history()[-2:]
     assert (promotion["event"], promotion["version"], promotion["previous"]) == ("promote", 2, 1)

@@ -25,6 +25,7 @@ from mlpserve_trainer.schedule.triggers import timetable
 from mlpserve_trainer.schedule.worker import Job
 from mlpserve_trainer.training.pipeline import TrainSettings
 from tests.support.reports import League
+from tests.support.server import Page
 from tests.support.waiting import eventually
 
 PROGRAM = "import sys; from mlpserve_trainer.cli import main; sys.exit(main())"
@@ -127,8 +128,19 @@ def test_it_also_judges_what_callers_reported(schedule: Start, tmp_path: Path) -
     league = League(tmp_path)
     league.add(9, "ant", "bee", "bee")
     judging = ("--model", "zoo", "--judge", "1s", "--feedback", str(tmp_path / "feedback"))
-    with schedule("--cron", "0 0 1 1 *", *judging) as running:
+    health = ("--health-listen", "127.0.0.1:0")
+    with schedule("--cron", "0 0 1 1 *", *judging, *health) as running:
+        port = port_of(running)
         assert running.event("decided")["action"] == "promote"
+
+        def counted() -> list[float]:
+            page = Page(f"http://127.0.0.1:{port}/metrics")
+            actions = ("promote", "retire", "rollback")
+            return [page("mlpserve_trainer_decisions_total", action=action) for action in actions]
+
+        eventually(lambda: counted() == [1, 0, 0])
+        page = Page(f"http://127.0.0.1:{port}/metrics")
+        assert time.time() - 60 < page("mlpserve_trainer_last_decision_timestamp_seconds")
         assert running.stop() == 0
     assert league.store.aliases() == {CHAMPION: 2}
 

@@ -1,14 +1,16 @@
 """What the evidence about a pair of versions allows to decide. Pure functions of counts."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlpserve_model.store.evidence.statistics import log_e_value
 from mlpserve_trainer.judge.evidence import Evidence
 from mlpserve_trainer.judge.pairs import Pair
 
-__all__ = ["MAX_E_VALUE", "Decision", "decide"]
+__all__ = ["ACTIONS", "MAX_E_VALUE", "Decision", "decide"]
+
+ACTIONS = ("promote", "retire", "rollback")
 
 MAX_E_VALUE = 1e300  # what JSON can hold everywhere
 # More labels than this many times those there are is no useful forecast.
@@ -26,6 +28,7 @@ class Decision:
         action: "promote" or "retire" a challenger, "rollback" a new champion; None: not decided.
         more_labels: About how many more labels decide it if they are like those there are; None if
             it is decided, or they say nothing about it.
+        is_done: Whether the action was carried out.
     """
 
     pair: Pair
@@ -33,6 +36,7 @@ class Decision:
     alpha: float
     action: str | None
     more_labels: int | None = None
+    is_done: bool = field(default=False, compare=False)
 
     @property
     def reason(self) -> str:

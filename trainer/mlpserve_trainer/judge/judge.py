@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
@@ -84,12 +84,13 @@ class Judge:
         are no longer the pair that was weighed, nothing is done until the next evaluation.
         """
         decisions = self.evaluate(now)
-        for decision in decisions:
+        for place, decision in enumerate(decisions):
             if decision.action is not None:
                 self._keep_tags(decision)
                 with self._store.lock():
                     if decision.pair in pairs(self._store, now(), self._settings.probation):
                         self._carry_out(decision)
+                        decisions[place] = replace(decision, is_done=True)
                 break  # the other pair is no longer what it was
         return decisions
 

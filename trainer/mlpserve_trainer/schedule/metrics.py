@@ -1,9 +1,10 @@
 """The metrics of scheduled runs, for Prometheus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Summary
 
+from mlpserve_trainer.judge.decision import ACTIONS, Decision
 from mlpserve_trainer.schedule.worker import RunResult
 
 __all__ = ["Metrics"]
@@ -41,6 +42,17 @@ class Metrics:
             "Faults of the schedule itself: no process for a run, no note of how one ended.",
             registry=self.registry,
         )
+        self._decisions = Counter(
+            "mlpserve_trainer_decisions",
+            "What the judge has done on evidence.",
+            ("action",),
+            registry=self.registry,
+        )
+        for action in ACTIONS:
+            self._decisions.labels(action)
+        self._last_decision = gauge(
+            "last_decision_timestamp_seconds", "When the judge last acted; 0 before it has."
+        )
         self._last_end = gauge("last_run_timestamp_seconds", "When a run last ended.")
         self._last_good = gauge(
             "last_success_timestamp_seconds", "When a run last ended that did not fail."
@@ -74,3 +86,10 @@ class Metrics:
             self._last_good.set(now)
         if ended.version is not None:
             self._version.set(ended.version)
+
+    def count_decisions(self, decisions: Iterable[Decision], now: float) -> None:
+        """Count the decisions that were carried out at `now`, in seconds since 1970."""
+        for decision in decisions:
+            if decision.is_done:
+                self._decisions.labels(decision.action).inc()
+                self._last_decision.set(now)
