@@ -136,7 +136,7 @@ def _reference(own: Signals, labels: Labels, rng: np.random.Generator) -> Refere
 
 
 def _rows(found: Signals, rows: npt.NDArray[np.int64]) -> Signals:
-    return Signals(*(values[rows] for values in found))
+    return Signals._make(values[rows] for values in found)
 
 
 def _signals(model: StoredModel, images: Images) -> Signals:
