@@ -76,14 +76,12 @@ class Settings(LogSettings, PlaceSettings):
     )
     serve: VersionChoice = setting(
         VersionChoice(),
-        "version that answers: an alias, a number, or latest; MODEL=VERSION for one of several "
-        "models, separated by commas",
+        "version that answers: an alias, a number, or latest; MODEL=VERSION,... for single models",
         type=version_choice,
     )
     poll_seconds: float = setting(
         1.0,
-        "seconds between two polls of the store; certificates and tokens are polled at least "
-        "once a second",
+        "seconds between two polls of the store; at most 1 between polls of credential files",
         type=between(0.01, _DAY),
     )
     standby: int = setting(
@@ -133,9 +131,7 @@ class Settings(LogSettings, PlaceSettings):
         type=between(0, _DAY),
     )
     drain_seconds: float = setting(
-        1.0,
-        "seconds to continue answering after SIGTERM while reporting not ready",
-        type=between(0, _DAY),
+        1.0, "seconds to answer after SIGTERM while reporting not ready", type=between(0, _DAY)
     )
     grace_seconds: float = setting(
         20.0, "seconds that calls in flight may take after the drain", type=between(0, _DAY)
