@@ -40,7 +40,7 @@ def stack(new_stack: NewStack, corrections: Path) -> Stack:
         servers=SERVERS,
         MLPSERVE_CRON="* * * * *",
         MLPSERVE_DATASET="digits+npz:/corrections",
-        MLPSERVE_CORRECTIONS=str(corrections),
+        MLPSERVE_DROP_FOLDER=str(corrections),
         MLPSERVE_MIN_ACCURACY="0.5",
     )
     stack.up("--profile", "schedule")
