@@ -39,13 +39,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--data-dir", type=Path, help="folder of MNIST's IDX files")
+    parser.add_argument("--folder", type=Path, help="where stores and reports are made meanwhile")
     parser.add_argument("--reports", type=int, default=REPORTS)
     parser.add_argument("--days", type=int, default=DAYS)
     options = parser.parse_args()
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in options.only:
         started = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             found[name] = SECTIONS[name](options, Path(folder))
         print(f"{name}: {time.perf_counter() - started:.0f} s")
         print(json.dumps(found[name], indent=2))

@@ -34,6 +34,7 @@ from mlpserve_trainer.datasets import DataLocations, load
 TRAINED_ON = 1000
 P_VALUE = re.compile(r"mlpserve_drift_p_value\{.*?\} (\S+)")
 ALARM = 1e-6  # as in deploy/prometheus/rules.yml
+LOOKED_AT = 5  # corrections that prove a caller, if all are right
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def run(places: Places) -> int:
             crowd.call_until(lambda: p_value(metrics) < ALARM and crowd.corrected >= 150, "after")
             print(f"   drift alarm: p {p_value(metrics):.1g}; most often {crowd.confusion()}")
             stages.begin(f"4. {LIAR} reports {crowd.lie(250)} fours as nines")
-            stages.begin("5. accept what two callers agree on; the liar agrees with nobody")
+            stages.begin("5. a reviewer looks at five of each caller; the rest by agreement")
             review(places, crowd)
             stages.begin("6. train with these corrections: a challenger, which changes no answer")
             trainer(places, "train", "--as", "challenger", *with_corrections(places))
@@ -140,12 +141,19 @@ def prepare(places: Places) -> tuple[Images, Labels]:
 
 
 def review(places: Places, crowd: Crowd) -> None:
-    """Accept what two callers agree on, and take out the one whose reports nobody confirms."""
-    where = ("--feedback", str(places.feedback))
-    trainer(places, "feedback", "auto", "--auto-accept", "2", "--quota", "10000", *where)
-    reason = ("--reason", "nobody sees what this one reports")
-    trainer(places, "feedback", "revoke", crowd.fingerprint(LIAR), *reason, *where)
-    trainer(places, "feedback", "list", "--state", "rejected", "--quota", "10000", *where)
+    """Judge a few corrections of each caller, and accept what those agree on who were right."""
+    where = ("--quota", "10000", "--feedback", str(places.feedback))
+    listed = trainer(places, "feedback", "list", "--state", "all", "--json", *where, shown=False)
+    tags: dict[str, list[str]] = {}
+    for correction in json.loads(listed):
+        tags.setdefault(correction["source"], []).append(correction["tag"])
+    for source, found in tags.items():
+        # Who sees the picture of a four sees that it is not a nine.
+        verdict = "reject" if source == crowd.fingerprint(LIAR) else "accept"
+        print(f"   {source}: five looked at, {verdict}ed")
+        trainer(places, "feedback", verdict, *found[:LOOKED_AT], *where, shown=False)
+    trainer(places, "feedback", "auto", "--auto-accept", "2", *where)
+    trainer(places, "feedback", "list", "--state", "rejected", *where)
 
 
 def decide(places: Places, crowd: Crowd) -> str:

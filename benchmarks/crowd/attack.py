@@ -1,11 +1,14 @@
-"""What false corrections do to the next version: from one token and from ten, and after `revoke`.
+"""What false corrections do to the next version, by who reports them and how they are accepted.
 
 A network is trained on the first 20,000 images of MNIST. Callers send test images that are turned
 by 20 degrees, and correct its mistakes; one report in five is false: a 4 is said to be a 9. The
-accuracy that counts is that on turned images that nobody has sent.
+accuracy that counts is that on turned images that nobody has sent. The new version is a
+challenger; the judge decides on audited answers, of which the same share of labels is false.
 """
 
-from collections.abc import Mapping, Sequence
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +17,23 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from mlpserve_model import Store, StoredModel
+from mlpserve_model import CHALLENGER, Store, StoredModel
+from mlpserve_model.store.evidence.corrections import SUSPECT
+from mlpserve_model.store.evidence.inbox import Inbox
 from mlpserve_model.store.evidence.records import FeedbackPlace, ReportRecord
+from mlpserve_model.store.evidence.reviews import ACCEPTED, REJECTED, Reviews
 from mlpserve_trainer import Outcome, Rules, TrainSettings, load_recipe, train
 from mlpserve_trainer.corrections.collect import CorrectionSettings
-from mlpserve_trainer.corrections.reviews import ACCEPTED, Reviews
+from mlpserve_trainer.judge.judge import Judge, JudgeSettings
 from tests.support.corrections import correction
 
 __all__ = ["attack"]
 
 TRAINED, SENT = 20_000, 5000
-HONEST = 1000
+HONEST, HONEST_TOKENS = 1000, 40
 FALSE = HONEST // 4  # one report in five
+AUDITED = 2000
+LOOKED_AT = 5  # corrections of each source, by a reviewer who sees the truth
 VICTIM, CLAIM = 4, "9"
 
 Images = npt.NDArray[np.uint8]
@@ -34,25 +42,49 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Crowd:
-    """Who reports: the false reports' tokens, and how corrections are accepted."""
+    """Who reports, and how it is accepted.
+
+    Attributes:
+        false_tokens: Tokens of the false reports.
+        accepted: Of all sources what a person accepts: "all", "five" that the person has looked
+            at, "none".
+        auto_accept: As the flag.
+        sleepers: Whether the false tokens report the truth first, until they are proven.
+        careful: Whether they take fours of which the version is unsure.
+        revoked: Whether the false tokens are revoked in the end.
+    """
 
     false_tokens: int
+    accepted: str = "all"
     auto_accept: int | None = None
+    sleepers: bool = False
+    careful: bool = False
     revoked: bool = False
 
 
+REVIEWED = Crowd(0, accepted="five", auto_accept=2)
 CROWDS: Mapping[str, Crowd] = {
     "honest, all accepted": Crowd(0),
-    "false from one token, all accepted": Crowd(1),
-    "false from ten tokens, all accepted": Crowd(10),
-    "false from one token, accepted when two agree": Crowd(1, auto_accept=2),
-    "false from ten tokens, accepted when two agree": Crowd(10, auto_accept=2),
-    "false from ten tokens, all accepted, then revoked": Crowd(10, revoked=True),
+    "one token, nobody reviews": Crowd(1, accepted="none"),
+    "ten tokens, nobody reviews": Crowd(10, accepted="none"),
+    "ten tokens that agree, nobody reviews, --auto-accept 2": Crowd(10, "none", auto_accept=2),
+    "honest, five of each reviewed, --auto-accept 2": REVIEWED,
+    "one token, five of each reviewed, --auto-accept 2": replace(REVIEWED, false_tokens=1),
+    "ten tokens, five of each reviewed, --auto-accept 2": replace(REVIEWED, false_tokens=10),
+    "ten sleepers, five of each reviewed, --auto-accept 2": replace(
+        REVIEWED, false_tokens=10, sleepers=True
+    ),
+    "ten careful sleepers, five of each reviewed, --auto-accept 2": replace(
+        REVIEWED, false_tokens=10, sleepers=True, careful=True
+    ),
+    "one token, all accepted unseen": Crowd(1),
+    "ten tokens, all accepted unseen": Crowd(10),
+    "ten tokens, all accepted unseen, then revoked": Crowd(10, revoked=True),
 }
 
 
 def attack(images: Images, labels: Labels, test: Images, test_labels: Labels, folder: Path) -> Any:
-    """Return the accuracies of the version after each crowd, beside that before."""
+    """Return the figures of the version after each crowd, beside that before."""
     np.savez(folder / "base.npz", X=images[:TRAINED], y=labels[:TRAINED])
     settings = TrainSettings(
         store=folder / "before",
@@ -65,18 +97,21 @@ def attack(images: Images, labels: Labels, test: Images, test_labels: Labels, fo
     before = train(settings)
     model = Store(settings.store, "mnist").load(before.version)
     rows = {"before": _figures(settings, before, unseen)}
-    for name, crowd in CROWDS.items():
-        place = folder / name.replace(" ", "-").replace(",", "")
-        reports = _reports(crowd, model, turned[:SENT], test_labels[:SENT])
+    for number, (name, crowd) in enumerate(CROWDS.items()):
+        place, store = folder / f"reports-{number}", folder / f"store-{number}"
+        shutil.copytree(folder / "before", store)
+        reports = list(_reports(crowd, model, turned[:SENT], test_labels[:SENT]))
         _record(FeedbackPlace(place), reports, crowd)
-        trained = replace(
-            settings,
-            store=folder / f"store-{place.name}",
-            corrections=CorrectionSettings(
-                place=place, auto_accept=crowd.auto_accept, quota=10_000
-            ),
-        )
-        rows[name] = _figures(trained, train(trained), unseen)
+        corrections = CorrectionSettings(place=place, auto_accept=crowd.auto_accept, quota=10_000)
+        trained = replace(settings, store=store, corrections=corrections, alias=CHALLENGER)
+        found, _ = Inbox(FeedbackPlace(place), "mnist", corrections).evaluate()
+        held_back = {c.report.source for c in found if c.state == SUSPECT}
+        rows[name] = {
+            **_figures(trained, train(trained), unseen),
+            "suspects": len(held_back),
+            "false_suspects": sum(not source.startswith("ff") for source in held_back),
+            "decision": _decision(trained, crowd, unseen),
+        }
     return rows
 
 
@@ -88,34 +123,68 @@ def _turned(images: Images) -> Images:
 
 def _reports(
     crowd: Crowd, model: StoredModel, images: Images, labels: Labels
-) -> list[ReportRecord]:
-    """Return corrections of the first mistakes, each from two of 40 tokens, and the false ones."""
+) -> Iterator[ReportRecord]:
+    """Give corrections of the first mistakes, each from two of 40 tokens, and the false ones."""
     scaled = (images / 255).astype(np.float32)
-    answers = model.predict(scaled.reshape(len(scaled), -1)).argmax(axis=1)
-    wrong = np.flatnonzero(answers != labels)[: HONEST // 2]
-    found = [
-        correction(scaled[row], str(labels[row]), f"{(row * 7 + i * 13) % 40 + 1:02x}")
-        for row in wrong
-        for i in range(2)
-    ]
-    if crowd.false_tokens:
-        victims = np.flatnonzero((answers == VICTIM) & (labels == VICTIM))
-        for i in range(FALSE):
-            # Of ten tokens two say the same of a row.
-            row = victims[(i // 2 if crowd.false_tokens > 1 else i) % len(victims)]
-            found.append(correction(scaled[row], CLAIM, f"ff{i % crowd.false_tokens:02x}"))
-    return found
+    probabilities = model.predict(scaled.reshape(len(scaled), -1))
+    answers, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+
+    def said(row: int, truth: str, source: str, **more: Any) -> ReportRecord:
+        answer = {"label": int(answers[row]), "confidence": float(sure[row])}
+        return correction(scaled[row], truth, source, **answer | more)
+
+    wrong = np.flatnonzero(answers != labels)
+    for row in wrong[: HONEST // 2]:
+        for i in range(2):
+            yield said(row, str(labels[row]), f"{(row * 7 + i * 13) % HONEST_TOKENS + 1:02x}")
+    if not crowd.false_tokens:
+        return
+    if crowd.sleepers:
+        for i in range(LOOKED_AT * crowd.false_tokens):
+            row = wrong[HONEST // 2 - 1 - i]
+            yield said(row, str(labels[row]), _liar(i, crowd), reported_at=time.time() - 3600)
+    victims = np.flatnonzero((answers == VICTIM) & (labels == VICTIM))
+    if crowd.careful:
+        victims = victims[np.argsort(sure[victims])]
+    for i in range(FALSE):
+        # Of ten tokens two say the same of a row.
+        row = victims[(i // 2 if crowd.false_tokens > 1 else i) % len(victims)]
+        yield said(row, CLAIM, _liar(i, crowd))
+
+
+def _liar(number: int, crowd: Crowd) -> str:
+    return f"ff{number % crowd.false_tokens:02x}"
 
 
 def _record(place: FeedbackPlace, reports: Sequence[ReportRecord], crowd: Crowd) -> None:
-    reviews = Reviews(place, "mnist")
-    for report in reports:
+    reviews, looked_at = Reviews(place, "mnist"), dict[str, int]()
+    for report in sorted(reports, key=lambda report: report.reported_at):
         place.record(report)
-        if crowd.auto_accept is None:
+        number = looked_at[report.source] = looked_at.get(report.source, 0) + 1
+        if crowd.accepted == "all":
             reviews.add(report.tag, ACCEPTED)
+        elif crowd.accepted == "five" and number <= LOOKED_AT:
+            is_false = report.truth == CLAIM and report.label == VICTIM
+            reviews.add(report.tag, REJECTED if is_false else ACCEPTED)
     if crowd.revoked:
         for source in {r.source for r in reports if r.source.startswith("ff")}:
             reviews.revoke(source, "false")
+
+
+def _decision(settings: TrainSettings, crowd: Crowd, unseen: tuple[Images, Labels]) -> str | None:
+    """Return what the judge decides about the challenger; None where there is none to decide."""
+    assert settings.corrections is not None
+    place, store = FeedbackPlace(settings.corrections.place), Store(settings.store, "mnist")
+    images, labels = unseen[0][:AUDITED], unseen[1][:AUDITED]
+    later = int(time.time()) + 2
+    for row, (image, label) in enumerate(zip(images, labels, strict=True)):
+        is_false = bool(crowd.false_tokens) and row % 5 == 0
+        truth = CLAIM if is_false and label == VICTIM else str(label)
+        source = _liar(row, crowd) if is_false else f"{row % HONEST_TOKENS + 1:02x}"
+        scaled = (image / 255).astype(np.float32)
+        place.record(correction(scaled, truth, source, audit=True, answered_at=later))
+    decisions = Judge(store, place, JudgeSettings()).evaluate()
+    return decisions[-1].in_words if decisions else None
 
 
 def _figures(
@@ -132,6 +201,8 @@ def _figures(
         "turned": float(right.mean()),
         "turned_fours": float(right[labels == VICTIM].mean()),
         "rows": facts.get("rows", 0),
+        "false_rows": sum(n for s, n in facts.get("sources", {}).items() if s.startswith("ff")),
+        "left_out": {why: n for why, n in facts.get("left_out", {}).items() if n},
         "refused": "refused" in facts,
         "verdict": outcome.verdict,
         "digest": outcome.digest,

@@ -1,8 +1,10 @@
 """A hundred thousand reports: time to keep, space, time to judge and to list."""
 
+import os
+import resource
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from mlpserve_model import CHALLENGER, CHAMPION, Network, Signature, Store
+from mlpserve_model.store.evidence.inbox import Inbox, Reviewing
 from mlpserve_model.store.evidence.records import FeedbackPlace, encode_report
-from mlpserve_trainer.corrections.collect import CorrectionSettings, collect
 from mlpserve_trainer.judge.judge import Judge, JudgeSettings
 from tests.support.corrections import correction
 from tests.support.publishing import DRAFT, publish_to
@@ -52,16 +54,33 @@ def many_reports(count: int, folder: Path) -> dict[str, Any]:
     found["bytes_of_one"] = sum(f.stat().st_size for f in files) / len(files)
     found["bytes_on_disk"] = 512 * sum(f.stat().st_blocks for f in files)
     judge = Judge(store, place, JudgeSettings())
-    corrections = CorrectionSettings(place=folder / "feedback")
+    inbox = Inbox(place, "mnist", Reviewing())
     acts: dict[str, Callable[[], object]] = {
         "seconds_to_judge": judge.evaluate,
         "seconds_to_judge_again": judge.evaluate,
-        "seconds_to_list_corrections": lambda: collect(corrections, "mnist"),
+        "seconds_to_list_corrections": inbox.evaluate,
+        "seconds_to_list_again": inbox.evaluate,
     }
+    _forget(files)
+    found["seconds_to_judge_unread"] = _seconds(Judge(store, place, JudgeSettings()).evaluate)
     for name, act in acts.items():
-        started = time.perf_counter()
-        act()
-        found[name] = time.perf_counter() - started
+        found[name] = _seconds(act)
+    found["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found["labels"] = judge.evaluate()[0].evidence.labels
     shutil.rmtree(folder / "feedback")
     return found
+
+
+def _seconds(act: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    act()
+    return time.perf_counter() - started
+
+
+def _forget(files: Sequence[Path]) -> None:
+    """Write files to the disk, and let the system drop what it keeps of them in memory."""
+    os.sync()
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)

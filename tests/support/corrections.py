@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mlpserve_model.store.evidence.records import ReportRecord
 
-__all__ = ["correction"]
+__all__ = ["correction", "image"]
 
 NOW = time.time()
 
@@ -37,3 +37,11 @@ def correction(
         "receipt": receipt,
     }
     return ReportRecord(**fields | more)
+
+
+def image(number: int) -> npt.NDArray[np.float32]:
+    """Return the image of this number, 4 by 4, as pixels."""
+    pixels = np.random.default_rng(abs(number)).integers(0, 256, (4, 4))
+    if number < 0:
+        pixels = 255 - pixels
+    return (pixels / 255).astype(np.float32)

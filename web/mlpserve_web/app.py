@@ -37,6 +37,7 @@ from mlpserve_web.openapi import DOCUMENT
 from mlpserve_web.origins import OriginPolicy
 from mlpserve_web.page import SecurityHeaders, page_routes
 from mlpserve_web.requests import Body, Calling, Limits, body_reader, calling_by, number
+from mlpserve_web.review import Desk, review_routes
 from mlpserve_web.upstream import Upstream
 from mlpserve_web.why import attributions
 
@@ -72,8 +73,17 @@ class Page(NamedTuple):
     asks: bool = False
 
 
-def application(upstream: Upstream, limits: Limits, policy: OriginPolicy, page: Page) -> Starlette:
-    """Return the application; it closes `upstream` when it is shut down."""
+def application(
+    upstream: Upstream,
+    limits: Limits,
+    policy: OriginPolicy,
+    page: Page,
+    desk: Desk | None = None,
+) -> Starlette:
+    """Return the application; it closes `upstream` when it is shut down.
+
+    Without a `desk` nobody reviews corrections.
+    """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -88,7 +98,11 @@ def application(upstream: Upstream, limits: Limits, policy: OriginPolicy, page: 
         Exception: _fault,
     }
     return Starlette(
-        routes=[*_protocol_routes(calling, body), *page_routes(calling, body, *page)],
+        routes=[
+            *_protocol_routes(calling, body),
+            *review_routes(body, desk),
+            *page_routes(calling, body, *page),
+        ],
         middleware=[
             Middleware(AccountForMemory, limits.all_bytes, limits.body_bytes),
             Middleware(SecurityHeaders),

@@ -42,11 +42,14 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 def _serve(settings: Namespace) -> int:
     from mlpserve_client import AsyncClient, MlpserveError, Tls
-    from mlpserve_model import Store
+    from mlpserve_model import Store, StoreError
+    from mlpserve_model.store.atomic_files import UnusableFile
+    from mlpserve_model.store.evidence.records import FeedbackPlace
     from mlpserve_web.app import Page, application
     from mlpserve_web.listener import ListenError, serve
     from mlpserve_web.origins import OriginPolicy
     from mlpserve_web.requests import Limits
+    from mlpserve_web.review import Desk, read_reviewers
     from mlpserve_web.upstream import Upstream
 
     tls_files = (
@@ -66,22 +69,30 @@ def _serve(settings: Namespace) -> int:
             model=settings.model,
         )
 
+    model = settings.model or "mnist"
+    store = settings.store and Store(settings.store, model)
     try:
         connect(None)  # wrong settings end the start, not the first request
+        desk = None
+        if settings.review is not None:
+            read_reviewers(settings.review_tokens)
+            place = FeedbackPlace(settings.review)
+            desk = Desk(place, model, settings.review_tokens, store)
         app = application(
             Upstream(connect),
             Limits(settings.max_body_bytes, settings.request_seconds, settings.max_bytes),
             OriginPolicy(settings.allow_origin, _hosts(settings)),
             Page(
-                settings.store and Store(settings.store, settings.model or "mnist"),
+                store,
                 settings.target,
                 settings.metrics,
                 settings.dashboard,
                 settings.feedback,
             ),
+            desk,
         )
         serve(app, settings)
-    except (MlpserveError, ListenError) as error:
+    except (MlpserveError, ListenError, StoreError, UnusableFile) as error:
         log.error("cannot start", extra={"reason": str(error)})
         return 1
     return 0

@@ -14,7 +14,7 @@ from mlpserve_web.upstream import Upstream
 
 __all__ = [
     "Body", "Calling", "ClientEndpoint", "Endpoint", "Limits",
-    "body_reader", "calling_by", "number",
+    "bearer_token", "body_reader", "calling_by", "number",
 ]  # fmt: skip
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -46,7 +46,7 @@ def calling_by(upstream: Upstream) -> Calling:
 
     def calling(answer: ClientEndpoint) -> Endpoint:
         async def endpoint(request: Request) -> Response:
-            async with upstream.client(_token(request)) as client:
+            async with upstream.client(bearer_token(request)) as client:
                 return await answer(request, client)
 
         return endpoint
@@ -90,7 +90,8 @@ def number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
 
-def _token(request: Request) -> str | None:
+def bearer_token(request: Request) -> str | None:
+    """Return the caller's token, None without one; raises HttpError for what cannot be one."""
     header = request.headers.get("Authorization")
     if header is None:
         return None

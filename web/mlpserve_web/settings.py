@@ -51,6 +51,18 @@ def settings_parser() -> SettingsParser:
         help="ask on the page whether answers are right, and report it to the model servers, which "
         "need --receipt-keys and --feedback",
     )
+    add(
+        "--review",
+        type=_location,
+        help="let reviewers accept and reject callers' corrections on the page /review: the place "
+        "that the model servers have as --feedback; needs --review-tokens",
+    )
+    add(
+        "--review-tokens",
+        type=Path,
+        help="file of the reviewers' tokens, one a line: who has one decides what is learnt, so "
+        "not the callers' tokens",
+    )
     add("--target-tls", action="store_true", help="encrypt calls of the model servers")
     add("--target-tls-ca", type=Path, help="PEM file: authorities to trust for model servers")
     add("--target-tls-cert", type=Path, help="PEM file: certificate to show to model servers")
@@ -99,6 +111,8 @@ def read_settings(arguments: Sequence[str] | None = None) -> Namespace:
     settings: Namespace = parser.parse_args(arguments)
     if (settings.tls_cert is None) != (settings.tls_key is None):
         parser.error("--tls-cert and --tls-key go together: one is missing")
+    if (settings.review is None) != (settings.review_tokens is None):
+        parser.error("--review and --review-tokens go together: one is missing")
     host = settings.listen[0]
     if not (settings.tls_cert or settings.allow_plaintext or is_loopback(host)):
         parser.error(

@@ -133,6 +133,15 @@ class Directory:
         with self.writing(name) as file:
             file.write(data)
 
+    def overwrite(self, name: str, data: bytes) -> None:
+        """Replace a file as `write` does, while others may write it too: the last one's stays.
+
+        Processes of several containers have the same numbers, and threads of one process have one.
+        """
+        with self._complete(name, data) as temporary:
+            self.rename(temporary, self, name)
+        self.sync()
+
     def create(self, name: str, data: bytes) -> bool:
         """Make a file, durable when this returns; False, and no change, where there is one.
 
@@ -143,20 +152,27 @@ class Directory:
         return created
 
     def _link_new(self, name: str, data: bytes) -> bool:
+        folder = self._descriptor
+        try:
+            with self._complete(name, data) as file:
+                os.link(file, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        except FileExistsError:
+            return False
+        return True
+
+    @contextmanager
+    def _complete(self, name: str, data: bytes) -> Iterator[str]:
+        """Give the name, of this writer alone, of a complete and durable file; remove it after."""
         temporary = f".{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
         try:
             with os.fdopen(self._create(temporary), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            folder = self._descriptor
-            os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
-        except FileExistsError:
-            return False
+            yield temporary
         finally:
             with suppress(OSError):
                 self.remove(temporary)
-        return True
 
     def append(self, name: str, lines: bytes) -> None:
         """Add whole lines to a file, durable when this returns; ends one torn by a crash first."""

@@ -10,10 +10,10 @@ import pytest
 
 from mlpserve_model import Manifest, Store
 from mlpserve_model.store.evidence.records import FeedbackPlace, ReportRecord
+from mlpserve_model.store.evidence.reviews import ACCEPTED, REJECTED, Reviews
 from mlpserve_trainer import DataError, Outcome, Rules, TrainSettings, load_recipe, train
 from mlpserve_trainer.cli import main
 from mlpserve_trainer.corrections.collect import CorrectionSettings
-from mlpserve_trainer.corrections.reviews import ACCEPTED, Reviews
 from mlpserve_trainer.datasets import DataLocations, Dataset
 from mlpserve_trainer.training.reproduction import reproduce
 from tests.support.corrections import correction
@@ -29,7 +29,7 @@ def settings(tmp_path: Path, stripes: Dataset) -> TrainSettings:
         store=tmp_path / "store",
         recipe=load_recipe("quick", dataset="npz", **knobs),
         data_dir=tmp_path / "stripes.npz",
-        corrections=CorrectionSettings(place=tmp_path / "feedback"),
+        corrections=CorrectionSettings(place=tmp_path / "feedback", source_share=1),
         unless_unchanged=True,
     )
 
@@ -166,12 +166,23 @@ def test_corrections_are_reviewed_from_the_command_line(
     reports = new_kind(3) + new_kind(2, "bb", seed=3)
     for report in reports:
         place.record(report)
+    train(replace(settings, corrections=None))
     assert command(settings, "list") == 0
     assert "5 corrections: 5 pending" in capsys.readouterr().out
-    assert command(settings, "show", reports[0].tag[:10]) == 0
+    store = ("--store", str(settings.store))
+    assert command(settings, "show", reports[0].tag[:10], *store) == 0
     shown = capsys.readouterr().out
     assert "truth       b" in shown
-    assert shown.rstrip().endswith("@@")  # the picture, its last pixel bright
+    assert "@@\n\n" in shown  # the picture, its last pixel bright
+    assert "training rows of version 1 that are nearest" in shown
+    assert "DISTANCE  LABEL  ROW" in shown
+    assert command(settings, "show", reports[0].tag, "--json", *store) == 0
+    rows = json.loads(capsys.readouterr().out)["nearest"]
+    assert [row["distance"] for row in rows] == sorted(row["distance"] for row in rows)
+    assert len(rows) == 5
+    assert {row["label"] for row in rows} <= set("abc")
+    assert command(settings, "show", reports[0].tag, "--store", f"{settings.store}-none") == 0
+    assert "unknown: " in capsys.readouterr().out
     assert command(settings, "accept", reports[0].tag[:10], reports[1].tag) == 0
     assert command(settings, "reject", "--source", "bb", "--reason", "smeared") == 0
     assert command(settings, "list", "--state", "all", "--json") == 0
@@ -186,15 +197,41 @@ def test_corrections_are_reviewed_from_the_command_line(
     assert "3 revoked" in capsys.readouterr().out
 
 
-def test_what_several_sources_agree_on_is_accepted_at_once(
+def test_what_several_proven_sources_agree_on_is_accepted_at_once(
     settings: TrainSettings, place: FeedbackPlace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for report in new_kind(4) + new_kind(2, "bb"):  # both report the first two images
         place.record(report)
     assert command(settings, "auto", "--auto-accept", "2", "--json") == 0
-    assert len(json.loads(capsys.readouterr().out)["accepted"]) == 4
+    assert json.loads(capsys.readouterr().out)["agreed"] == []  # nobody knows them
+    accept(place, new_kind(5, "aa", seed=8) + new_kind(5, "bb", seed=9))
+    assert command(settings, "auto", "--auto-accept", "2", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["agreed"]) == 4
     assert command(settings, "list") == 0
-    assert "2 pending, 4 accepted" in capsys.readouterr().out
+    assert "2 pending, 10 accepted, 4 agreed" in capsys.readouterr().out
+
+
+def test_a_suspect_source_is_held_back_and_never_accepted_as_a_whole(
+    settings: TrainSettings, place: FeedbackPlace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest = [r for i in range(12) for r in new_kind(4, f"{i:02x}", seed=i)]
+    false = [replace(report, truth="c") for report in new_kind(12, "ff", seed=99)]
+    accept(place, honest[:24])
+    for report in honest[24:] + false:
+        place.record(report)
+    for report in false[:8]:
+        Reviews(place, "mnist").add(report.tag, REJECTED)
+    assert command(settings, "list") == 0
+    shown = capsys.readouterr().out
+    assert "4 suspect" in shown
+    assert "suspect: ff, 8 of 8 of its reports are contradicted" in shown
+    assert command(settings, "show", false[-1].tag) == 0
+    assert "suspect     8 of 8" in capsys.readouterr().out
+    assert command(settings, "accept", "--source", "ff") == 2
+    assert "ff is suspect, 8 of 8" in capsys.readouterr().err
+    assert command(settings, "accept", false[-1].tag) == 0
+    assert command(settings, "reject", "--source", "ff") == 0
+    assert "rejected: 3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from mlpserve_model import CHALLENGER, CHAMPION, Store
 from mlpserve_model.store.evidence.receipts import ReceiptKeys
 from mlpserve_model.store.evidence.records import decode_report, encode_report
+from mlpserve_model.store.evidence.reviews import Reviews
 from mlpserve_model.store.evidence.statistics import log_e_value
 from mlpserve_trainer.cli import main
-from mlpserve_trainer.corrections.reviews import Reviews
 from mlpserve_trainer.errors import DataError, UsageError
 from mlpserve_trainer.judge.decision import Decision, decide
 from mlpserve_trainer.judge.evidence import Evidence, digest_of

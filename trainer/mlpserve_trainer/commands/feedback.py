@@ -3,41 +3,44 @@
 import argparse
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from mlpserve_model import Store, StoreError
 from mlpserve_model.process.arguments import SettingsParser
 from mlpserve_model.process.log import set_up
 from mlpserve_model.process.tables import plain, table
+from mlpserve_model.store.evidence.corrections import (
+    OVER_QUOTA,
+    PENDING,
+    REVOKED,
+    SUSPECT,
+    Correction,
+)
+from mlpserve_model.store.evidence.inbox import Inbox, with_instances
 from mlpserve_model.store.evidence.records import FeedbackPlace
+from mlpserve_model.store.evidence.reviews import ACCEPTED, AGREED, NO_SOURCE, REJECTED, Reviews
 from mlpserve_trainer.commands.feedback_flags import (
     add_correction_flags,
     add_feedback,
     add_receipt_keys,
     correction_settings,
 )
-from mlpserve_trainer.corrections.collect import collect
-from mlpserve_trainer.corrections.quarantine import (
-    AGREED,
-    OVER_QUOTA,
-    PENDING,
-    REVOKED,
-    Correction,
-)
-from mlpserve_trainer.corrections.reviews import ACCEPTED, NO_SOURCE, REJECTED, Reviews
-from mlpserve_trainer.errors import UsageError
+from mlpserve_trainer.commands.flags import add_places
+from mlpserve_trainer.corrections.nearest import Neighbour, nearest
+from mlpserve_trainer.corrections.picture import drawing
+from mlpserve_trainer.datasets import DataLocations
+from mlpserve_trainer.errors import TrainerError, UsageError
+from mlpserve_trainer.training.reproduction import training_data
 
 __all__ = ["add_commands"]
 
-STATES = (PENDING, ACCEPTED, AGREED, REJECTED, REVOKED, OVER_QUOTA)
+STATES = (PENDING, SUSPECT, ACCEPTED, AGREED, REJECTED, REVOKED, OVER_QUOTA)
 HEADER = ("TAG", "REPORTED", "VERSION", "TRUTH", "ANSWER", "CONFIDENCE", "SOURCE", "STATE")
 SHOWN = 12  # digits of a tag or a source
-SHADES = " .:-=+*#%@"
-MAX_SIDE = 64  # of an instance that is drawn
+NEAREST = 5  # training rows that are shown beside a correction
 DONE = 0
 
 Command = Callable[[argparse.Namespace], int]
@@ -64,6 +67,7 @@ def add_commands(parser: SettingsParser) -> None:
     )
     show = command("show", _show, "show everything about one correction")
     show.add_argument("tag", help="its tag, or how it begins")
+    add_places(show)
     for name, text in (
         ("accept", "accept corrections: trainings take them"),
         ("reject", "reject corrections: no training takes them"),
@@ -78,7 +82,7 @@ def add_commands(parser: SettingsParser) -> None:
         "source", help=f"its fingerprint, or how it begins; {NO_SOURCE} for callers without a token"
     )
     revoke.add_argument("--reason", required=True, help="reason, which is kept")
-    command("auto", _auto, "accept what --auto-accept sources agree on")
+    command("auto", _auto, "accept what --auto-accept proven sources agree on")
 
 
 def _ready(options: argparse.Namespace, run: Command) -> int:
@@ -89,7 +93,7 @@ def _ready(options: argparse.Namespace, run: Command) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    found = _collected(options)
+    found, suspects = _evaluate(options)
     chosen = [c for c in found if options.state in (c.state, "all")]
     if options.json:
         print(json.dumps([_document(correction) for correction in chosen]))
@@ -99,35 +103,73 @@ def _list(options: argparse.Namespace) -> int:
     counts = Counter(correction.state for correction in found)
     states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     print(f"{len(found)} corrections: {states}" if found else "no corrections")
+    for source, reason in suspects.items():
+        print(f"suspect: {source[:SHOWN] or NO_SOURCE}, {reason}")
     return DONE
 
 
 def _show(options: argparse.Namespace) -> int:
-    correction = _one(_collected(options), options.tag)
-    if options.json:
-        print(json.dumps(_document(correction)))
-        return DONE
+    found, suspects = _evaluate(options)
+    place = FeedbackPlace(options.feedback)
+    whole = with_instances(place, options.model, [_one(found, options.tag)])
+    if not whole:
+        raise UsageError(f"the report {options.tag} is no longer there")
+    (correction,) = whole
     document = _document(correction)
-    review = Reviews(FeedbackPlace(options.feedback), options.model).all().get(document["tag"])
+    neighbours, unknown = _neighbours(options, correction)
+    if options.json:
+        nearest_rows = [asdict(row) for row in neighbours]
+        print(json.dumps(document | {"nearest": nearest_rows, "nearest_unknown": unknown}))
+        return DONE
+    review = Reviews(place, options.model).all().get(correction.report.tag)
     if review is not None:
         document["review"] = f"{review.verdict} by {review.by} at {review.at} {review.reason}"
+    if suspicion := suspects.get(correction.report.source):
+        document["suspect"] = suspicion
     width = max(map(len, document))
     for name, value in document.items():
         print(f"{name:{width}}  {plain(str(value))}".rstrip())
-    if drawing := _drawing(correction.instance):
-        print(f"\n{drawing}")
+    if picture := drawing(correction.instance):
+        print(f"\n{picture}")
+    version = correction.report.version
+    print(f"\ntraining rows of version {version} that are nearest, by Euclidean distance:")
+    if unknown:
+        print(f"unknown: {plain(unknown)}")
+    else:
+        rows = [(f"{one.distance:.3f}", one.label, str(one.row)) for one in neighbours]
+        print(table(("DISTANCE", "LABEL", "ROW"), rows))
     return DONE
+
+
+def _neighbours(options: argparse.Namespace, correction: Correction) -> tuple[list[Neighbour], str]:
+    """Return the training rows of the version that answered, or why they are not known."""
+    store, version = Store(options.store, options.model), correction.report.version
+    try:
+        manifest = store.manifest(version)
+        places = DataLocations(options.data_dir, options.cache_dir)
+        data, parts = training_data(store, manifest, places, options.feedback)
+    except (StoreError, TrainerError) as error:
+        return [], str(error)
+    if correction.instance.shape != data.input_shape:
+        return [], f"they have the shape {data.input_shape}"
+    return nearest(correction.instance, parts.training, data.class_names, NEAREST), ""
 
 
 def _review(options: argparse.Namespace) -> int:
     if bool(options.tags) == (options.source is not None):
         raise UsageError("give tags, or --source: one of the two")
-    found = _collected(options)
+    found, suspects = _evaluate(options)
     if options.source is None:
         chosen = [_one(found, tag) for tag in options.tags]
     else:
         source = _source((c.report.source for c in found), options.source)
-        chosen = [c for c in found if c.state == PENDING and c.report.source == source]
+        if source in suspects and options.verdict == ACCEPTED:
+            raise UsageError(
+                f"{source or NO_SOURCE} is suspect, {suspects[source]}: give the tags of those "
+                "that you have looked at"
+            )
+        waiting = (PENDING, SUSPECT)
+        chosen = [c for c in found if c.state in waiting and c.report.source == source]
     _judge(options, chosen, options.verdict, options.reason)
     return DONE
 
@@ -135,8 +177,8 @@ def _review(options: argparse.Namespace) -> int:
 def _auto(options: argparse.Namespace) -> int:
     if options.auto_accept is None:
         raise UsageError("--auto-accept is required: how many sources have to agree")
-    chosen = [c for c in _collected(options) if c.state == AGREED]
-    _judge(options, chosen, ACCEPTED, f"{options.auto_accept} or more sources agree")
+    chosen = [c for c in _evaluate(options)[0] if c.state == AGREED]
+    _judge(options, chosen, AGREED, f"{options.auto_accept} or more proven sources")
     return DONE
 
 
@@ -164,8 +206,9 @@ def _revoke(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _collected(options: argparse.Namespace) -> list[Correction]:
-    return collect(correction_settings(options, options.feedback), options.model)
+def _evaluate(options: argparse.Namespace) -> tuple[list[Correction], dict[str, str]]:
+    settings = correction_settings(options, options.feedback)
+    return Inbox(FeedbackPlace(options.feedback), options.model, settings).evaluate()
 
 
 def _one(found: Sequence[Correction], tag: str) -> Correction:
@@ -218,16 +261,3 @@ def _document(correction: Correction) -> dict[str, Any]:
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def _drawing(instance: npt.NDArray[np.float32]) -> str:
-    """Return an image as text, dark where it is 1; nothing for what is no image."""
-    if instance.ndim != 2 or not 1 < max(instance.shape) <= MAX_SIDE:
-        return ""
-    levels = np.clip(instance * len(SHADES), 0, len(SHADES) - 1).astype(int)
-    return "\n".join(_lines(levels))
-
-
-def _lines(levels: npt.NDArray[np.int64]) -> Iterator[str]:
-    for line in levels:
-        yield "".join(2 * SHADES[level] for level in line).rstrip()

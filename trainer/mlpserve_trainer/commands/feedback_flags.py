@@ -28,7 +28,8 @@ def add_correction_flags(parser: SettingsParser) -> None:
     parser.add_argument(
         "--auto-accept",
         type=between(2, 1000, int),
-        help="accept corrections of a row without a review if so many sources agree on it",
+        help="accept corrections of a row without a review if so many sources agree on it of which "
+        "reviews accepted more than they rejected",
     )
     parser.add_argument(
         "--quota",
@@ -45,6 +46,7 @@ def correction_settings(options: argparse.Namespace, place: Location) -> Correct
         auto_accept=options.auto_accept,
         quota=options.quota,
         share=getattr(options, "max_corrections", CorrectionSettings.share),
+        source_share=getattr(options, "max_per_source", CorrectionSettings.source_share),
         keys=receipt_keys(options),
     )
 

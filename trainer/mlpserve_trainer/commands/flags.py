@@ -79,6 +79,13 @@ def add_train_flags(parser: SettingsParser) -> None:
         default=CorrectionSettings.share,
         help="largest share of the rows, and of those of each class, that corrections add",
     )
+    parser.add_argument(
+        "--max-per-source",
+        type=between(0, 1),
+        default=CorrectionSettings.source_share,
+        help="largest share of --max-corrections, in all and of each class, from one source; 1 if "
+        "there is one source alone",
+    )
     add_gate_flags(parser)
     parser.add_argument(
         "--unless-published",

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_trainer.corrections.quarantine import Correction, row_of
-from mlpserve_trainer.corrections.reviews import NO_SOURCE
+from mlpserve_model.store.evidence.corrections import Correction
+from mlpserve_model.store.evidence.reviews import ACCEPTED, NO_SOURCE
 from mlpserve_trainer.datasets.dataset import Dataset, Inputs, Labels, Provenance, rows_digest
 from mlpserve_trainer.datasets.split import Examples
 
@@ -56,24 +56,29 @@ class Batch:
         return json.dumps(tags).encode() + b"\n"
 
 
-def choose(found: Sequence[Correction], data: Dataset, share: float) -> Batch:
+def choose(found: Sequence[Correction], data: Dataset, share: float, source_share: float) -> Batch:
     """Return the accepted corrections that a data set takes.
 
     Of each row one counts; a row about which accepted corrections disagree is left out. By the hash
     of its instance it goes into training, or one of five into the live holdout, so that it is
-    always in the same. Of each class, and in all, at most a share of the rows that the data set has
-    are taken, the newest first.
+    always in the same. The live holdout decides about versions, so only what a person accepted is
+    in it. Of each class, and in all, at most a share of the rows that the data set has are taken,
+    and of each source at most a share of these, the newest first.
 
     Args:
-        found: Corrections, oldest first.
+        found: Corrections with their instances, oldest first.
         data: The data set, without corrections.
-        share: The share, from 0 to 1.
+        share: The share of the rows, from 0 to 1.
+        source_share: The share of these that one source gives, from 0 to 1.
 
     """
     left_out: Counter[str] = Counter()
     rows = _one_of_each_row([c for c in found if c.is_accepted], data, left_out)
-    live = [c for row, c in rows if _is_live(row)]
-    training = _capped([c for row, c in rows if not _is_live(row)], data, share, left_out)
+    held_out = [c for c in rows if _is_live(c)]
+    live = [c for c in held_out if c.state == ACCEPTED]
+    left_out["of the live holdout, reviewed by nobody"] += len(held_out) - len(live)
+    of_training = [c for c in rows if not _is_live(c)]
+    training = _capped(of_training, data, share, source_share, left_out)
     return Batch(tuple(training), tuple(live), dict(left_out))
 
 
@@ -120,8 +125,8 @@ def tags_in(document: Any) -> tuple[list[str], list[str]]:
 
 def _one_of_each_row(
     accepted: Iterable[Correction], data: Dataset, left_out: Counter[str]
-) -> list[tuple[str, Correction]]:
-    """Return a correction of each row, oldest first, with the row's hash."""
+) -> list[Correction]:
+    """Return a correction of each row, oldest first, reviewed ones before others."""
     by_row: defaultdict[str, list[Correction]] = defaultdict(list)
     for correction in accepted:
         if correction.instance.shape != data.input_shape:
@@ -129,35 +134,46 @@ def _one_of_each_row(
         elif correction.truth not in data.class_names:
             left_out["of an unknown class"] += 1
         else:
-            by_row[row_of(correction)].append(correction)
+            by_row[correction.row].append(correction)
     rows = []
-    for row, same in by_row.items():
+    for same in by_row.values():
         if len({correction.truth for correction in same}) > 1:
             left_out["in contradiction"] += len(same)
         else:
             left_out["of a row twice"] += len(same) - 1
-            rows.append((row, same[0]))
+            rows.append(min(same, key=lambda correction: correction.state != ACCEPTED))
     return rows
 
 
 def _capped(
-    rows: Sequence[Correction], data: Dataset, share: float, left_out: Counter[str]
+    rows: Sequence[Correction],
+    data: Dataset,
+    share: float,
+    source_share: float,
+    left_out: Counter[str],
 ) -> list[Correction]:
-    """Return at most a share of the set and of each class, the newest; sorted by their tags."""
+    """Return as many as there is room for, the newest; sorted by their tags."""
     own = Counter(data.class_names[label] for label in data.labels)
-    room = {name: math.ceil(share * own[name]) for name in data.class_names}
-    total = math.ceil(share * len(data.labels))
+    # Room of the set, of each class, and of each source in both.
+    room: dict[str | None, int] = {None: math.ceil(share * len(data.labels))}
+    room |= {name: math.ceil(share * own[name]) for name in data.class_names}
     taken: list[Correction] = []
+    used: Counter[object] = Counter()
     for correction in reversed(rows):
-        if len(taken) < total and room[correction.truth] > 0:
-            room[correction.truth] -= 1
+        source = correction.report.source
+        places = [None, correction.truth]
+        if any(used[place] >= room[place] for place in places):
+            left_out["beyond the share"] += 1
+        elif any(used[place, source] >= math.ceil(source_share * room[place]) for place in places):
+            left_out["beyond the share of its source"] += 1
+        else:
+            used.update([*places, *((place, source) for place in places)])
             taken.append(correction)
-    left_out["beyond the share"] += len(rows) - len(taken)
     return sorted(taken, key=lambda correction: correction.report.tag)
 
 
-def _is_live(row: str) -> bool:
-    return int(row[:8], 16) % LIVE_HOLDOUT_OF == 0
+def _is_live(correction: Correction) -> bool:
+    return int(correction.row[:8], 16) % LIVE_HOLDOUT_OF == 0
 
 
 def _as_rows(chosen: Sequence[Correction], data: Dataset) -> tuple[Inputs, Labels]:

@@ -1,15 +1,14 @@
-"""Reads the corrections of a model from the place of its reports."""
+"""Reads the corrections that a training takes from the place of the reports."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlpserve_model.store.evidence.genuine import is_genuine
-from mlpserve_model.store.evidence.receipts import ReceiptKeys
-from mlpserve_model.store.evidence.records import FeedbackPlace, ReportRecord
+from mlpserve_model.store.evidence.corrections import Correction, row_of
+from mlpserve_model.store.evidence.inbox import Inbox, Reviewing, with_instances
+from mlpserve_model.store.evidence.records import FeedbackPlace
+from mlpserve_model.store.evidence.reviews import ACCEPTED
 from mlpserve_model.store.location import Location
-from mlpserve_trainer.corrections.quarantine import Correction, agreed, corrections
-from mlpserve_trainer.corrections.reviews import ACCEPTED, Reviews
 from mlpserve_trainer.errors import DataError
 
 __all__ = ["CorrectionSettings", "collect", "recall"]
@@ -18,32 +17,25 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorrectionSettings:
+class CorrectionSettings(Reviewing):
     """Which corrections are trained on.
 
     Attributes:
         place: Where the reports are.
-        auto_accept: Sources that have to agree on a row for it to be accepted without a review;
-            None for none.
-        quota: Reports of one source and day that wait for a review.
         share: Largest share of the rows, and of those of each class, that a training adds.
-        keys: The keys of receipts; with them every receipt is verified again.
+        source_share: Largest share of these, in all and of each class, that one source gives.
     """
 
     place: Location
-    auto_accept: int | None = None
-    quota: int = 100
     share: float = 0.2
-    keys: ReceiptKeys | None = None
+    source_share: float = 0.1
 
 
 def collect(settings: CorrectionSettings, model: str) -> list[Correction]:
-    """Return the corrections of a model in all their states, oldest first; raises StoreError."""
+    """Return the accepted corrections of a model, oldest first; raises StoreError."""
     place = FeedbackPlace(settings.place)
-    reviews = Reviews(place, model)
-    reports = _genuine(place.reports(model, damaged=_log_damage), settings.keys)
-    found = corrections(reports, reviews.all(), reviews.revoked(), settings.quota)
-    return agreed(found, settings.auto_accept) if settings.auto_accept else found
+    found, _ = Inbox(place, model, settings).evaluate()
+    return with_instances(place, model, [c for c in found if c.is_accepted])
 
 
 def recall(place: Location, model: str, tags: Sequence[str]) -> list[Correction]:
@@ -55,15 +47,15 @@ def recall(place: Location, model: str, tags: Sequence[str]) -> list[Correction]
 
     """
     wanted = frozenset(tags)
-    reports = FeedbackPlace(place).reports(model, damaged=_log_damage)
-    found = {r.tag: Correction(r, ACCEPTED) for r in reports if r.tag in wanted}
-    if missing := len(wanted) - len(found):
+    reports = FeedbackPlace(place).reports(model, damaged=_log_damage, only=wanted)
+    found = {
+        r.tag: Correction(r, row_of(r.instance), ACCEPTED)
+        for r in reports
+        if r.instance is not None and r.truth is not None
+    }
+    if missing := len(wanted - found.keys()):
         raise DataError(f"{missing} of {len(wanted)} corrections are no longer in {place}")
     return [found[tag] for tag in tags]
-
-
-def _genuine(reports: Iterable[ReportRecord], keys: ReceiptKeys | None) -> Iterator[ReportRecord]:
-    return (report for report in reports if keys is None or is_genuine(report, keys))
 
 
 def _log_damage(name: str, reason: str) -> None:

@@ -3,17 +3,17 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from mlpserve_model import CHALLENGER, CHAMPION, Store
-from mlpserve_model.store.evidence.genuine import is_genuine
+from mlpserve_model.store.evidence.genuine import why_not_genuine
 from mlpserve_model.store.evidence.receipts import ReceiptKeys
 from mlpserve_model.store.evidence.records import FeedbackPlace, ReportRecord
+from mlpserve_model.store.evidence.reviews import Reviews
 from mlpserve_model.store.reader import translated
-from mlpserve_trainer.corrections.reviews import Reviews
 from mlpserve_trainer.judge.decision import Decision, decide
 from mlpserve_trainer.judge.evidence import Weighing
 from mlpserve_trainer.judge.pairs import Pair, pairs
@@ -73,7 +73,13 @@ class Judge:
 
     def _new_reports(self, pair: Pair, known: set[str]) -> Iterator[ReportRecord]:
         """Give the reports that were not read before, and add their tags to those known."""
-        for report in audited(self._place, self._store.model, pair, self._settings.keys, known):
+
+        def left_out(tag: str, file: str, reason: str) -> None:
+            known.add(tag)
+            logger.warning("a report is left out", extra={"file": file, "reason": reason})
+
+        place, keys = self._place, self._settings.keys
+        for report in audited(place, self._store.model, pair, keys, left_out, known):
             known.add(report.tag)
             yield report
 
@@ -124,25 +130,33 @@ def audited(
     model: str,
     pair: Pair,
     keys: ReceiptKeys | None,
-    known: set[str] | None = None,
+    left_out: Callable[[str, str, str], None],
+    known: Container[str] = (),
+    only: Container[str] | None = None,
 ) -> Iterator[ReportRecord]:
     """Give the reports that may be evidence about a pair.
 
-    Damaged files are logged, and with `keys` reports are left out whose receipts are not genuine;
-    the tags of both are added to `known`. Reports with known tags are not read.
-    """
-    known = set() if known is None else known
+    Args:
+        place: The reports.
+        model: Name of the model.
+        pair: The versions; reports on answers before it came to be may be left out.
+        keys: With keys, reports are left out that are not genuine.
+        left_out: Called with the tag and the file of each report that cannot be used, and why.
+        known: Tags of reports that are not read.
+        only: Tags of the reports that are read; None is all.
 
-    def damaged(name: str, reason: str) -> None:
-        known.add(PurePosixPath(name).stem)
-        logger.warning("a report is left out", extra={"file": name, "reason": reason})
+    """
+
+    def damaged(file: str, reason: str) -> None:
+        left_out(PurePosixPath(file).stem, file, reason)
 
     since = datetime.fromtimestamp(pair.since, UTC).date()
-    for report in place.reports(model, since, damaged, known):
-        if keys is None or is_genuine(report, keys):
+    for report in place.reports(model, since, damaged, known, only):
+        reason = None if keys is None else why_not_genuine(report, keys)
+        if reason is None:
             yield report
         else:
-            known.add(report.tag)
+            left_out(report.tag, f"{model}/reports/{report.day}/{report.tag}.json", reason)
 
 
 def decision_file(model: str, digest: str) -> str:

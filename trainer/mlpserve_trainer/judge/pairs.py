@@ -62,8 +62,13 @@ def _pairs(
 
 
 def _last_move(history: Sequence[Mapping[str, Any]], alias: str, version: int) -> Mapping[str, Any]:
-    """Return the last event that pointed an alias at a version; nothing if none is recorded."""
-    moves = (e for e in reversed(history) if (e.get("alias"), e.get("version")) == (alias, version))
+    """Return the last event that pointed an alias at a version; nothing if none is recorded.
+
+    An event that takes the alias away has its version as the previous one. A judge that was killed
+    may have recorded that it retires a challenger which is one still.
+    """
+    events = (e for e in reversed(history) if e.get("previous") != version)
+    moves = (e for e in events if (e.get("alias"), e.get("version")) == (alias, version))
     return next(moves, {})
 
 

@@ -19,6 +19,8 @@ __all__ = ["Replay", "replay"]
 ACTIONS = ("promote", "retire", "rollback")
 MAX_BYTES = 2**30
 MIN_DIGITS = 4  # of a decision's digest, as it is given
+# As nobody says of a file that is not where it was; or it is evidence about nothing, or twice.
+NOT_THERE = "it is not there, or no audited report of a row of its own"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def replay(store: Store, place: FeedbackPlace, digest: str, settings: JudgeSetti
 
     Raises:
         UsageError: The history has no such decision, or several.
-        DataError: A report that it rested on is gone.
+        DataError: A report that it rested on is gone or cannot be used; the message says why.
         StoreError: A version or a report cannot be read.
 
     """
@@ -68,23 +70,40 @@ def replay(store: Store, place: FeedbackPlace, digest: str, settings: JudgeSetti
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"the history's line of this decision is damaged: {error}") from error
     tags = _tags(place, store.model, recorded)
-    reports = (r for r in audited(place, store.model, pair, settings.keys) if r.tag in tags)
-    evidence = weigh(store, pair, reports)
-    if missing := len(tags) - evidence.labels:
-        raise DataError(f"{missing} of the {len(tags)} reports of this decision cannot be used now")
+    reasons: dict[str, str] = {}
+
+    def left_out(tag: str, _: str, reason: str) -> None:
+        reasons[tag] = reason
+
+    evidence = weigh(
+        store,
+        pair,
+        audited(place, store.model, pair, settings.keys, left_out, only=tags),
+    )
+    if unusable := sorted(tags - set(evidence.tags)):
+        first = unusable[0]
+        raise DataError(
+            f"{len(unusable)} of the {len(tags)} reports of this decision cannot be used now, the "
+            f"first of them {first}: {reasons.get(first, NOT_THERE)}"
+        )
     return Replay(event, decide(pair, evidence, alpha))
 
 
 def _find(store: Store, digest: str) -> dict[str, Any]:
     wanted = digest.removeprefix("sha256:").lower()
-    found = [e for e in store.history() if e.get("event") in ACTIONS and _begins(e, wanted)]
+    # The same one twice if a judge was killed when it had recorded it, before it acted.
+    found = {
+        (e["event"], e["evidence"]["digest"]): e
+        for e in store.history()
+        if e.get("event") in ACTIONS and _begins(e, wanted)
+    }
     if len(wanted) < MIN_DIGITS or len(found) != 1:
         which = "several decisions" if found else "no decision"
         raise UsageError(
             f"the history of {store.model} has {which} {digest!r}: expected how the digest of its "
             f"evidence begins, {MIN_DIGITS} digits or more"
         )
-    return found[0]
+    return found.popitem()[1]
 
 
 def _begins(event: dict[str, Any], digest: str) -> bool:

@@ -85,7 +85,7 @@ def prepared(settings: TrainSettings) -> Plan:
     if settings.corrections is None:
         return plan_with(settings, data, Batch())
     found = collect(settings.corrections, settings.model)
-    batch = choose(found, data, settings.corrections.share)
+    batch = choose(found, data, settings.corrections.share, settings.corrections.source_share)
     logger.info("corrections", extra=batch.facts())
     return plan_with(settings, data, batch)
 

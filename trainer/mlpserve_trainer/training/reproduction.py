@@ -20,14 +20,14 @@ from mlpserve_trainer.corrections.collect import recall
 from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.combined import used_files
 from mlpserve_trainer.datasets.sources import uses_data_dir
-from mlpserve_trainer.datasets.split import split
+from mlpserve_trainer.datasets.split import Split, split
 from mlpserve_trainer.errors import DataError, UsageError
 from mlpserve_trainer.fitting.progress import Watch, log_epochs
 from mlpserve_trainer.fitting.run import fitted, network_for
 from mlpserve_trainer.recipes.recipe import Recipe
 from mlpserve_trainer.training.plan import library_versions
 
-__all__ = ["Reproduction", "reproduce"]
+__all__ = ["Reproduction", "reproduce", "training_data"]
 
 MAX_BYTES = 2**26  # of a list of corrections
 
@@ -68,15 +68,8 @@ def reproduce(
     """
     published = store.load(version)
     manifest = published.manifest
-    if "imported" in manifest.extra:
-        raise UsageError(
-            f"version {version} was imported from a file: there is nothing to train again"
-        )
     recipe = Recipe.recorded(manifest.recipe)
-    data = load(manifest.dataset.name, _places(places, manifest), used_files(manifest.extra))
-    data = with_corrections(data, _corrections(store, manifest, feedback))
-    _check_data(data, manifest)
-    parts = split(data, recipe.validation_fraction)
+    data, parts = training_data(store, manifest, places, feedback)
     last = fitted(network_for(recipe, data), recipe, parts, manifest.seed, watch)
     digest = hashlib.sha256(encode_weights(last.weights)).hexdigest()
     return Reproduction(
@@ -86,6 +79,24 @@ def reproduce(
         largest_difference=_largest_difference(published.weights, last.weights),
         versions=_changed_versions(manifest),
     )
+
+
+def training_data(
+    store: Store,
+    manifest: Manifest,
+    places: DataLocations,
+    feedback: Location | None = None,
+) -> tuple[Dataset, Split]:
+    """Return the data that a version was trained on, and its split; raises as `reproduce`."""
+    if "imported" in manifest.extra:
+        raise UsageError(
+            f"version {manifest.version} was imported from a file: there is nothing to train again"
+        )
+    recipe = Recipe.recorded(manifest.recipe)
+    data = load(manifest.dataset.name, _places(places, manifest), used_files(manifest.extra))
+    data = with_corrections(data, _corrections(store, manifest, feedback))
+    _check_data(data, manifest)
+    return data, split(data, recipe.validation_fraction)
 
 
 def _places(places: DataLocations, manifest: Manifest) -> DataLocations:

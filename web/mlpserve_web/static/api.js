@@ -1,14 +1,16 @@
 // Calls of the gateway. Every failure becomes an Error with a sentence for the person who looks.
 
-// Of this tab alone, and gone with it.
-export const token = {
-  get: () => sessionStorage.getItem("token") ?? "",
-  set: (text) => sessionStorage.setItem("token", text),
-};
+/** A token of this tab alone, which is gone with it. */
+export const tokenOf = (name) => ({
+  get: () => sessionStorage.getItem(name) ?? "",
+  set: (text) => sessionStorage.setItem(name, text),
+});
 
-async function answer(path, options = {}) {
+export const token = tokenOf("token");
+
+export async function answer(path, options = {}, bearer = token) {
   const headers = { ...options.headers };
-  if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
+  if (bearer.get()) headers.Authorization = `Bearer ${bearer.get()}`;
   let response;
   try {
     response = await fetch(path, { ...options, headers });

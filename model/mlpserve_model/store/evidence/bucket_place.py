@@ -7,7 +7,7 @@ from itertools import islice
 from mlpserve_model.format.errors import CorruptVersion
 from mlpserve_model.store.atomic_files import UnusableFile
 from mlpserve_model.store.backend import Conflict
-from mlpserve_model.store.evidence.place import Content
+from mlpserve_model.store.evidence.place import Content, check_name
 from mlpserve_model.store.object_client import Objects
 
 __all__ = ["BucketFiles"]
@@ -27,6 +27,7 @@ class BucketFiles:
 
     def create(self, name: str, data: bytes) -> bool:
         """As Files says."""
+        check_name(name)
         try:
             self._objects.put(name, data)
         except Conflict:
@@ -35,6 +36,7 @@ class BucketFiles:
 
     def replace(self, name: str, data: bytes) -> None:
         """As Files says; of writers at the same time, one may fail."""
+        check_name(name)
         try:
             self._objects.put(name, data, self._objects.find(name))
         except Conflict as error:
@@ -42,6 +44,7 @@ class BucketFiles:
 
     def read(self, name: str, limit: int) -> bytes:
         """As Files says."""
+        check_name(name)
         try:
             return self._objects.get(name, limit).data
         except CorruptVersion as error:

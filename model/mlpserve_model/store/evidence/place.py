@@ -1,5 +1,6 @@
 """The files of a place for reports: a name is taken by the first writer, and there is no lock."""
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -9,7 +10,7 @@ from typing import Protocol
 from mlpserve_model.store.atomic_files import Directory, UnusableFile, make_folder
 from mlpserve_model.store.location import Bucket, Location, missing_client, parse_location
 
-__all__ = ["Content", "Files", "open_files"]
+__all__ = ["Content", "Files", "check_name", "open_files"]
 
 
 # The name of a file, and its bytes or why it cannot be used.
@@ -20,7 +21,7 @@ class Files(Protocol):
     """Files with names such as "digits/reports/2026-01-31/ab12.json", in a folder or a bucket.
 
     `str` of it is its address, for messages. Every method raises OSError when the place cannot be
-    read or written, and FileNotFoundError for a file that is not there.
+    read or written, or a name leads out of it, and FileNotFoundError for a file that is not there.
     """
 
     def create(self, name: str, data: bytes) -> bool:
@@ -51,6 +52,12 @@ class Files(Protocol):
         ...
 
 
+def check_name(name: str) -> None:
+    """Raise OSError for a name that does not lead to a place below the root."""
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        raise OSError(errno.EINVAL, f"{name!r} is not the name of a file in the place")
+
+
 def open_files(location: Location | str) -> Files:
     """Return the files of a place; raises StoreError for an address that cannot be one."""
     place = parse_location(location)
@@ -73,10 +80,10 @@ class FolderFiles:
             return directory.create(file, data)
 
     def replace(self, name: str, data: bytes) -> None:
-        """As Files says; of writers at the same time, one process's may fail."""
+        """As Files says; of writers at the same time, the last one's file stays."""
         folder, _, file = name.rpartition("/")
         with self._open(folder, make=True) as directory:
-            directory.write(file, data)
+            directory.overwrite(file, data)
 
     def read(self, name: str, limit: int) -> bytes:
         """As Files says."""
@@ -119,6 +126,8 @@ class FolderFiles:
     @contextmanager
     def _open(self, folder: str, make: bool = False) -> Iterator[Directory]:
         """Give a folder below the root."""
+        if folder:
+            check_name(folder)
         if make:
             make_folder(self._root)
         with ExitStack() as stack:

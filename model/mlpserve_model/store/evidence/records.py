@@ -167,6 +167,7 @@ class FeedbackPlace:
         since: date | None = None,
         damaged: Callable[[str, str], None] = lambda name, reason: None,
         known: Container[str] = (),
+        only: Container[str] | None = None,
     ) -> Iterator[ReportRecord]:
         """Give the reports of a model, by the day of the answer and the tag.
 
@@ -175,12 +176,18 @@ class FeedbackPlace:
             since: The first day; None is the first there is.
             damaged: Called with the name of each file that is left out, and why.
             known: Tags of reports that are left out, without being read.
+            only: Tags of the reports that are read; None is all.
 
         """
+
+        def is_wanted(name: str) -> bool:
+            tag = name.removesuffix(".json")
+            return tag not in known and (only is None or tag in only)
+
         with translated(f"cannot read {self.files}"):
             for day in self.files.folders(f"{model}/reports"):
                 if _DAY.fullmatch(day) and (since is None or day >= since.isoformat()):
-                    yield from self._of_day(model, day, damaged, known)
+                    yield from self._of_day(model, day, damaged, is_wanted)
 
     def models(self) -> list[str]:
         """Return the names of the models that have reports, sorted."""
@@ -193,10 +200,10 @@ class FeedbackPlace:
         model: str,
         day: str,
         damaged: Callable[[str, str], None],
-        known: Container[str],
+        is_wanted: Callable[[str], bool],
     ) -> Iterator[ReportRecord]:
         folder = f"{model}/reports/{day}"
-        names = (n for n in self.files.names(folder) if n.removesuffix(".json") not in known)
+        names = filter(is_wanted, self.files.names(folder))
         for name, data in self.files.contents(folder, names, _MAX_BYTES):
             try:
                 if isinstance(data, UnusableFile):

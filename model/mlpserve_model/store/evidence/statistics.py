@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "binomial_tail",
     "chi_squared_quantile",
     "chi_squared_tail",
     "class_shares",
     "confidence_sequence",
     "e_value",
     "g_test",
+    "hypergeometric_tail",
     "log_e_value",
     "psi",
     "psi_threshold",
@@ -111,6 +113,36 @@ def log_e_value(wins: int, losses: int) -> float:
     trials = wins + losses + 1
     log_sum = _log_lower_coefficients(trials, wins)
     return math.lgamma(wins + 1) + math.lgamma(losses + 1) - math.lgamma(trials + 1) + log_sum
+
+
+def binomial_tail(k: int, n: int, p: float) -> float:
+    """Return P(X >= k), X from Bin(n, p): the exact one-sided binomial test."""
+    _check_counts(max(k, 0), n)
+    if k <= 0:
+        return 1.0
+    terms = (
+        _log_choose(n, j) + _log_power(j, p) + _log_power(n - j, 1 - p) for j in range(k, n + 1)
+    )
+    return min(math.fsum(map(math.exp, terms)), 1.0)
+
+
+def hypergeometric_tail(k: int, n: int, marked: int, total: int) -> float:
+    """Return P(X >= k), X the marked ones among n drawn from `total`, of which so many are marked.
+
+    Fisher's exact test, one-sided, of whether n rows have more of a mark than the rest (Fisher
+    1935, "The Logic of Inductive Inference").
+    """
+    _check_counts(n, total)
+    _check_counts(marked, total)
+    fewest = max(0, n + marked - total)
+    if k <= fewest:
+        return 1.0
+    all_ways = _log_choose(total, n)
+    terms = (
+        _log_choose(marked, j) + _log_choose(total - marked, n - j) - all_ways
+        for j in range(k, min(n, marked) + 1)
+    )
+    return min(math.fsum(map(math.exp, terms)), 1.0)
 
 
 def chi_squared_tail(statistic: float, degrees: int) -> float:
@@ -227,6 +259,10 @@ def _check_counts(right: int, n: int) -> None:
         raise ValueError(f"expected from 0 to {n} of {n} rows, got {right}")
 
 
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
 def _log_beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
@@ -262,8 +298,7 @@ def _log_lower_coefficients(trials: int, k: int) -> float:
         summed += term
         if term < summed * 1e-17:
             break
-    largest = math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
-    return largest + math.log(summed)
+    return _log_choose(trials, k) + math.log(summed)
 
 
 def _merged(table: NDArray[np.float64]) -> NDArray[np.float64]:

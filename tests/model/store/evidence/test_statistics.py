@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from mlpserve_model.store.evidence.statistics import (
+    binomial_tail,
     chi_squared_quantile,
     chi_squared_tail,
     class_shares,
     confidence_sequence,
     e_value,
     g_test,
+    hypergeometric_tail,
     log_e_value,
     psi,
     psi_threshold,
@@ -240,3 +242,29 @@ def _promotion_boundary(pairs: int) -> NDArray[np.int64]:
             wins += 1
         bounds.append(wins)
     return np.array(bounds)
+
+
+@settings(deadline=None)
+@given(st.integers(-2, 400), st.integers(0, 400), st.floats(0, 1))
+def test_a_binomial_tail_is_scipys(k: int, n: int, p: float) -> None:
+    if k > n:
+        with pytest.raises(ValueError, match="expected from 0"):
+            binomial_tail(k, n, p)
+        return
+    expected = float(stats.binom.sf(k - 1, n, p))
+    assert binomial_tail(k, n, p) == pytest.approx(expected, rel=1e-9, abs=1e-300)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_hypergeometric_tail_is_scipys_and_so_fishers_exact_test(data: st.DataObject) -> None:
+    total = data.draw(st.integers(1, 400))
+    n, marked = data.draw(st.integers(0, total)), data.draw(st.integers(0, total))
+    k = data.draw(st.integers(0, min(n, marked)))
+    found = hypergeometric_tail(k, n, marked, total)
+    expected = float(stats.hypergeom.sf(k - 1, total, marked, n))
+    assert found == pytest.approx(expected, rel=1e-8, abs=1e-300)
+    table = [[k, n - k], [marked - k, total - n - marked + k]]
+    if min(map(min, table)) >= 0:
+        fisher = stats.fisher_exact(table, alternative="greater").pvalue
+        assert found == pytest.approx(fisher, rel=1e-6, abs=1e-300)

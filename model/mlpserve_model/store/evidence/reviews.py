@@ -18,9 +18,10 @@ from mlpserve_model.store.atomic_files import UnusableFile
 from mlpserve_model.store.evidence.records import FeedbackPlace
 from mlpserve_model.store.reader import translated
 
-__all__ = ["ACCEPTED", "NO_SOURCE", "REJECTED", "Review", "Reviews"]
+__all__ = ["ACCEPTED", "AGREED", "NO_SOURCE", "REJECTED", "Review", "Reviews"]
 
-ACCEPTED, REJECTED = "accepted", "rejected"
+# AGREED is no person's verdict but the agreement of sources that people proved.
+ACCEPTED, REJECTED, AGREED = "accepted", "rejected", "agreed"
 NO_SOURCE = "none"  # the file of a source without a token
 MAX_BYTES = 2**16
 
@@ -29,11 +30,11 @@ _FILE = re.compile(r"([0-9a-f]+|none)\.json")
 
 @dataclass(frozen=True)
 class Review:
-    """A reviewer's decision about one report.
+    """A decision about one report.
 
     Attributes:
-        verdict: ACCEPTED or REJECTED.
-        by: User and host of the reviewer.
+        verdict: ACCEPTED or REJECTED by a person, or AGREED.
+        by: User and host of the reviewer, or the fingerprint of a reviewer's token.
         at: When, in ISO 8601.
         reason: In words; may be empty.
     """
@@ -53,9 +54,12 @@ class Reviews:
     def __init__(self, place: FeedbackPlace, model: str) -> None:
         self._files, self._model = place.files, model
 
-    def add(self, tag: str, verdict: str, reason: str = "") -> None:
-        """Accept or reject a report; a later review of it replaces an earlier one."""
-        review = Review(verdict, actor(), _now(), reason)
+    def add(self, tag: str, verdict: str, reason: str = "", by: str = "") -> None:
+        """Keep a verdict on a report, durable when this returns; a later one replaces it.
+
+        `by` is who decided; by default the user and the host of this process.
+        """
+        review = Review(verdict, by or actor(), _now(), reason)
         self._write(f"reviews/{tag}", asdict(review))
 
     def all(self) -> dict[str, Review]:
@@ -64,7 +68,7 @@ class Reviews:
         for tag, document in self._read("reviews"):
             with suppress(TypeError):
                 review = Review(**document)
-                if review.verdict in (ACCEPTED, REJECTED):
+                if review.verdict in (ACCEPTED, REJECTED, AGREED):
                     found[tag] = review
         return found
 
