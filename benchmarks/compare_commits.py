@@ -64,7 +64,7 @@ def main() -> int:
         workload = make(folder)
         sides: list[Side] = []
         for number, which in enumerate([options.commits[0], *options.commits]):
-            server = _running(checkout(which, folder), folder / f"side-{number}", workload)
+            server = running(checkout(which, folder), folder / f"side-{number}", workload)
             name = f"{which} again" if number == 1 else which
             sides.append(Side(name, stack.enter_context(server)))
             _measure(sides[-1], workload, WARM_UP_SECONDS)
@@ -113,7 +113,7 @@ def _cell(side: Side, first: Side, load: str) -> str:
 
 
 @contextmanager
-def _running(root: Path, folder: Path, workload: Workload) -> Iterator[Running]:
+def running(root: Path, folder: Path, workload: Workload) -> Iterator[Running]:
     folder.mkdir()
     port = free_port()
     command = [

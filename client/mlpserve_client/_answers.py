@@ -5,7 +5,7 @@ sound result or raises ServerError, which says what is wrong with the answer.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,12 +79,15 @@ def probabilities(response: prediction_pb2.PredictResponse) -> Floats:
         ServerError: they are not what the server says, or the label is not the number of one.
 
     """
-    found = np.array(response.probabilities, dtype=np.float32)
-    if not 0 <= response.label < len(found):
+    values = response.probabilities[:]  # of a list, all this takes a tenth of NumPy's time
+    if not 0 <= response.label < len(values):
         raise ServerError(
-            f"the server answered label {response.label} and {len(found)} probabilities"
+            f"the server answered label {response.label} and {len(values)} probabilities"
         )
-    _check_outputs(found, response.output_kind)
+    total = sum(values)
+    low, high = (min(values), max(values)) if math.isfinite(total) else (total, total)
+    _check_outputs(low, high, lambda: total, response.output_kind)
+    found = np.array(values, dtype=np.float32)
     found.flags.writeable = False
     return found
 
@@ -140,7 +143,8 @@ def rows(
         raise ServerError(
             f"the server answered {count} rows with probabilities of shape {found.shape}"
         )
-    _check_outputs(found, response.output_kind)
+    low, high = float(found.min()), float(found.max())
+    _check_outputs(low, high, lambda: _farthest_sum(found), response.output_kind)
     labels = np.array(response.labels, dtype=np.int32)
     if not (labels.min() >= 0 and labels.max() < found.shape[1]):
         raise ServerError(
@@ -213,9 +217,16 @@ def explanation(
     )
 
 
-def _check_outputs(values: Floats, kind: int) -> None:
-    """Raise ServerError unless values of one row or many are what the server says they are."""
-    low, high = float(values.min()), float(values.max())
+def _check_outputs(low: float, high: float, total: Callable[[], float], kind: int) -> None:
+    """Raise ServerError unless values of one row or many are what the server says they are.
+
+    Args:
+        low: the lowest; not finite if one of them is not, as is `high`.
+        high: the highest.
+        total: returns the sum of the row; of several that which is farthest from 1.
+        kind: what the server says of them, an OutputKind.
+
+    """
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ServerError("the server answered probabilities that are not finite")
     if kind not in (model_pb2.OUTPUT_KIND_DISTRIBUTION, model_pb2.OUTPUT_KIND_INDEPENDENT):
@@ -224,16 +235,14 @@ def _check_outputs(values: Floats, kind: int) -> None:
         raise ServerError(
             f"the server answered probabilities of {low:g} to {high:g}, expected from 0 to 1"
         )
-    if kind == model_pb2.OUTPUT_KIND_DISTRIBUTION and abs((total := _sum(values)) - 1) > _ROUNDING:
-        raise ServerError(f"the server answered probabilities that sum to {total:g}, not to 1")
+    if kind == model_pb2.OUTPUT_KIND_DISTRIBUTION and abs((found := total()) - 1) > _ROUNDING:
+        raise ServerError(f"the server answered probabilities that sum to {found:g}, not to 1")
 
 
-def _sum(values: Floats) -> float:
-    """Return the sum of a row; of rows the one that is farthest from 1."""
-    if values.ndim == 1:
-        return float(values.sum())
+def _farthest_sum(rows: Floats) -> float:
+    """Return the sum of the row whose sum is farthest from 1."""
     # Of 8,192 rows of 10, a product takes 18 us, and `sum` 160.
-    sums = values @ np.ones(values.shape[1], np.float32)
+    sums = rows @ np.ones(rows.shape[1], np.float32)
     return float(sums[np.abs(sums - 1).argmax()])
 
 

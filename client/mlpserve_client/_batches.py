@@ -167,7 +167,7 @@ class Batches:
 
     def _checked(self, response: Response, request: _Request) -> _answers.Rows:
         found = _answers.rows(response, len(request.rows), request.message.receipts)
-        self._calls.answered_by(response, request.message.model)
+        self._calls.answered_by(response, request.message.model.name)
         self._classes = found.probabilities.shape[1]
         return found
 

@@ -26,7 +26,7 @@ from mlpserve_client._errors import (
 from mlpserve_client._fork import check_not_forked, is_forked
 from mlpserve_client._hints import translate_with_hint
 from mlpserve_client._images import Fitter
-from mlpserve_client._inputs import why_not_scaled
+from mlpserve_client._inputs import as_array, is_image, why_not_scaled
 from mlpserve_client._readiness import DIAGNOSIS_SECONDS, Readiness
 from mlpserve_client._results import ModelRef, ModelVersion, Prediction
 from mlpserve_client._scale import ScaleCheck
@@ -86,15 +86,17 @@ class Calls:
         receipt: bool = False,
     ) -> Prediction:
         """Classify one instance."""
-        array = await self.fitter(selector, timeout).as_array(instance)
+        array = (
+            await self.fitter(selector, timeout).as_array(instance)
+            if is_image(instance)
+            else as_array(instance)
+        )
         await self.scale.check(array, selector, timeout)
         known = self.class_names.known
-        request = prediction_pb2.PredictRequest(
-            instance=_messages.encode(array),
-            model=selector,
-            receipt=receipt,
-            known_class_names=known.hash,
-        )
+        request = prediction_pb2.PredictRequest(model=selector, known_class_names=known.hash)
+        _messages.encode_into(request.instance, array)
+        if receipt:
+            request.receipt = True
         try:
             response = await self.call_with_retry(PREDICT, request, timeout)
         except InvalidInputError as error:
@@ -102,7 +104,7 @@ class Calls:
                 raise
             text = f"{error} (predict_batch classifies several instances)"
             raise InvalidInputError(text, field=error.field) from error
-        ref = self.answered_by(response, request.model)
+        ref = self.answered_by(response, selector.name if selector else "")
         probabilities = _answers.probabilities(response)
         names = await self.class_names.resolve(
             ref, response.class_names, known, len(probabilities), timeout
@@ -119,16 +121,22 @@ class Calls:
         response: prediction_pb2.PredictResponse
         | prediction_pb2.BatchPredictResponse
         | explanation_pb2.ExplainResponse,
-        selector: model_pb2.ModelSelector,
+        selected: str,
     ) -> ModelRef:
         """Return the version that answered, and remember that some replica has it.
+
+        Args:
+            response: the answer.
+            selected: name of the selected model; "" for none.
 
         Raises:
             ServerError: another model has answered than the selected one.
 
         """
-        ref = _answers.ref(response.model, selector.name)
-        self._answered |= {(ref.name, ref.version), (selector.name, ref.version)}
+        ref = _answers.ref(response.model, selected)
+        answered = selected, ref.version
+        if answered not in self._answered:
+            self._answered |= {(ref.name, ref.version), answered}
         return ref
 
     async def model(self, selector: Selector = None, timeout: float | None = None) -> ModelVersion:

@@ -34,7 +34,7 @@ async def explain(
         activations=activations,
     )
     response = await calls.call_with_retry(EXPLAIN, request, timeout)
-    ref = calls.answered_by(response, request.model)
+    ref = calls.answered_by(response, request.model.name)
     names = await calls.class_names.of(ref, timeout)
     return _answers.explanation(response, array.size, number, names)
 

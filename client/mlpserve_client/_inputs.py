@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Instance: TypeAlias = npt.ArrayLike | Image | str | Path
     Instances: TypeAlias = npt.ArrayLike | Sequence[Instance]
 
+_FLOAT32 = np.dtype("<f4")
 _DIVIDE = "divide by the maximum (x / 255 for 8-bit images), or pass raw values as uint8"
 
 
@@ -65,6 +66,16 @@ def as_array(x: Any) -> npt.NDArray[Any]:
         InvalidInputError: they are not numbers, masked, or not of one length.
 
     """
+    array: npt.NDArray[Any] = x if type(x) is np.ndarray else _made_array(x)
+    if array.dtype.kind not in "buif":
+        raise InvalidInputError(
+            f"expected numbers (bool, integers or floats), got {type(x).__name__} "
+            f"with dtype {array.dtype}"
+        )
+    return array
+
+
+def _made_array(x: Any) -> npt.NDArray[Any]:
     if isinstance(x, bytes | bytearray):
         raise InvalidInputError("expected numbers, got bytes: pass an image file by its path")
     try:
@@ -73,11 +84,6 @@ def as_array(x: Any) -> npt.NDArray[Any]:
         raise InvalidInputError(f"cannot make a rectangular array: {error}") from error
     if any(map(np.ma.is_masked, _masked_arrays(x))):
         raise InvalidInputError("masked values cannot be sent: fill them first, as x.filled(0)")
-    if array.dtype.kind not in "buif":
-        raise InvalidInputError(
-            f"expected numbers (bool, integers or floats), got {type(x).__name__} "
-            f"with dtype {array.dtype}"
-        )
     return array
 
 
@@ -125,9 +131,11 @@ def _raw(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def _finite(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    # What overflows or is no number is refused below, without NumPy's warning of it.
-    with np.errstate(over="ignore", invalid="ignore"):
-        values: npt.NDArray[np.float32] = array.astype("<f4", copy=False)
+    values: npt.NDArray[np.float32] = array
+    if array.dtype != _FLOAT32:
+        # What overflows or is no number is refused below, without NumPy's warning of it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = array.astype(_FLOAT32)
     finite = np.isfinite(values)
     if not finite.all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])

@@ -67,6 +67,9 @@ def _looks_scaled(array: npt.NDArray[Any]) -> bool:
     if array.dtype.kind not in "ui" or array.size < 2:
         return False
     first = array[0] if array.ndim > 1 else array
+    # Nearly always the end, and in a tenth of the time of a maximum.
+    if array.dtype == np.uint8 and first.tobytes().strip(b"\0\1"):
+        return False
     return bool(first.max() <= 1 and array.max() == 1 and array.min() >= 0)
 
 
