@@ -5,23 +5,18 @@ its descriptor; an entry that is a symbolic link, a FIFO or a device is refused.
 """
 
 import errno
-import fcntl
 import io
 import os
 import secrets
 import shutil
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from mlpserve_model.format.errors import StoreBusy
+__all__ = ["Directory", "UnusableFile", "make_folder", "open_regular", "write_atomic"]
 
-__all__ = ["Directory", "UnusableFile", "locked", "make_folder", "open_regular", "write_atomic"]
-
-_LOCK_POLL_SECONDS = 0.02
 # O_NONBLOCK: opening a FIFO would wait for its other end. O_NOCTTY: a terminal is not taken over.
 _SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
@@ -223,32 +218,6 @@ class Directory:
         return os.open(name, flags, 0o666, dir_fd=self._descriptor)
 
 
-@contextmanager
-def locked(folder: Directory, name: str, timeout: float) -> Iterator[None]:
-    """Hold an exclusive lock on a file, which the kernel frees however this process ends.
-
-    Args:
-        folder: Where the file is; it is made if it is missing.
-        name: The file's name.
-        timeout: How long to wait for another process, in seconds.
-
-    Raises:
-        StoreBusy: Another process holds the lock for longer.
-        UnusableFile: It is not a regular file.
-
-    """
-    deadline = time.monotonic() + timeout
-    while (descriptor := _try_lock(folder, name)) is None:
-        if time.monotonic() > deadline:
-            path = folder.path / name
-            raise StoreBusy(f"{path} is held by another process for more than {timeout:g} s")
-        time.sleep(_LOCK_POLL_SECONDS)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file that is complete and on disk before it gets its name."""
     with Directory(path.parent) as folder:
@@ -276,19 +245,6 @@ def open_regular(path: Path) -> io.BufferedReader:
     _check_regular(path.name, path.stat())
     descriptor = os.open(path, os.O_RDONLY | (_SAFE & ~os.O_NOFOLLOW))
     return os.fdopen(_checked(path.name, descriptor), "rb")
-
-
-def _try_lock(folder: Directory, name: str) -> int | None:
-    """Return a descriptor that holds the lock until it is closed, or None if taken."""
-    descriptor = folder.descriptor(name, os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException as error:
-        os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            return None
-        raise
-    return descriptor
 
 
 def _checked(name: str, descriptor: int) -> int:

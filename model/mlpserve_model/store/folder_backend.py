@@ -16,8 +16,9 @@ from pathlib import Path
 
 from mlpserve_model.format.errors import CorruptVersion
 from mlpserve_model.format.manifest import MANIFEST_FILE, MAX_BYTES, FileInfo
-from mlpserve_model.store.atomic_files import Directory, UnusableFile, locked, make_folder
+from mlpserve_model.store.atomic_files import Directory, UnusableFile, make_folder
 from mlpserve_model.store.backend import VERSION, Conflict, next_number
+from mlpserve_model.store.file_lock import locked
 
 __all__ = ["FolderBackend"]
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mlpserve_model import CorruptVersion, StoredModel, StoreError, VersionNotFound
 from mlpserve_model.nn.network import logits
+from mlpserve_model.store.evidence.drift_tests import class_shares
 from mlpserve_model.store.evidence.reference import (
     SIGNALS,
     Counts,
@@ -20,7 +21,6 @@ from mlpserve_model.store.evidence.reference import (
     read_reference,
     signals,
 )
-from mlpserve_model.store.evidence.statistics import class_shares
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.models import Models
 from mlpserve_server.lifecycle.sampling import RowRate

@@ -11,11 +11,11 @@ from mlpserve_model import CHAMPION, CorruptVersion, Store, StoreError, VersionN
 from mlpserve_model.store.atomic_files import (
     Directory,
     UnusableFile,
-    locked,
     make_folder,
     open_regular,
     write_atomic,
 )
+from mlpserve_model.store.file_lock import locked
 from tests.support.forging import Publish
 
 Make = Callable[[Path], object]

@@ -17,7 +17,7 @@ from mlpserve_model.format import strict_json
 from mlpserve_model.format.errors import CorruptVersion
 from mlpserve_model.format.manifest import Manifest
 from mlpserve_model.nn.types import Array
-from mlpserve_model.store.evidence.statistics import g_test, psi, psi_threshold
+from mlpserve_model.store.evidence.drift_tests import g_test, psi, psi_threshold
 from mlpserve_model.store.reader import StoreReader
 
 __all__ = [

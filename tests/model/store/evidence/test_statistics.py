@@ -10,18 +10,20 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from mlpserve_model.store.evidence.statistics import (
-    binomial_tail,
+from mlpserve_model.store.evidence.drift_tests import (
     chi_squared_quantile,
     chi_squared_tail,
     class_shares,
-    confidence_sequence,
-    e_value,
     g_test,
-    hypergeometric_tail,
-    log_e_value,
     psi,
     psi_threshold,
+)
+from mlpserve_model.store.evidence.statistics import (
+    binomial_tail,
+    confidence_sequence,
+    e_value,
+    hypergeometric_tail,
+    log_e_value,
     wilson_interval,
 )
 
