@@ -15,6 +15,7 @@ from mlpserve_client._errors import (
     DeadlineError,
     InvalidInputError,
     MlpserveError,
+    ModelForbiddenError,
     ModelNotFoundError,
     ModelRejectedError,
     NotOfferedError,
@@ -89,6 +90,8 @@ def translate(error: grpc.RpcError, target: str) -> MlpserveError:
             return _exhausted(text, details)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineError("no answer within the deadline: pass a longer timeout")
+        case grpc.StatusCode.PERMISSION_DENIED if reason == "MODEL_FORBIDDEN":
+            return ModelForbiddenError(text)
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
             return UnauthenticatedError(f"{text} (MLPSERVE_TOKEN or a token file supplies one)")
         case grpc.StatusCode.UNAVAILABLE if reason == "NOT_READY":

@@ -76,6 +76,10 @@ class UnauthenticatedError(MlpserveError):
     """The server requires credentials that were missing or wrong."""
 
 
+class ModelForbiddenError(UnauthenticatedError):
+    """The token does not allow this model."""
+
+
 class ConnectionFailedError(MlpserveError):
     """No server could be reached.
 

@@ -5,6 +5,7 @@ __all__ = [
     "BatchTooLarge",
     "InvalidInput",
     "MetadataTooLarge",
+    "ModelForbidden",
     "ModelNotFound",
     "ModelUnavailable",
     "NoFeedback",
@@ -162,6 +163,15 @@ class Unauthenticated(ServingError):
 
     def __init__(self) -> None:
         super().__init__("a valid token is expected in the metadata: authorization: Bearer TOKEN")
+
+
+class ModelForbidden(ServingError):
+    """The token of the call does not allow this model, which may not exist."""
+
+    reason = "MODEL_FORBIDDEN"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"the token does not allow model {model[:63]!r}: use one that does")
 
 
 class Abandoned(ServingError):

@@ -27,6 +27,7 @@ from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.observability.observer import CallInfo, Observer
 from mlpserve_server.observability.tracing import Traces
 from mlpserve_server.security.certificates import Certificates, Files
+from mlpserve_server.security.scope import ALL
 from mlpserve_server.security.tokens import Tokens, read_tokens
 from mlpserve_server.settings import read_settings
 from mlpserve_server.transport.status import refusal_of
@@ -127,7 +128,8 @@ def metadata(data: bytes) -> None:
     given = [(key.decode("latin-1"), _as_grpc_has_it(key, value)) for key, _, value in lines]
     call = CallInfo("/mlpserve.v1.PredictionService/Predict", given)
     scheme, _, shown = call.header("authorization").partition(" ")
-    assert Tokens([TOKEN]).admit(given) == (scheme.lower() == "bearer" and shown == TOKEN)
+    is_admitted = Tokens({TOKEN: ALL}).scope(given) is ALL
+    assert is_admitted == (scheme.lower() == "bearer" and shown == TOKEN)
     assert call.request_id.isascii()
     _traces().sample(call)
 

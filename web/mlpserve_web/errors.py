@@ -5,6 +5,7 @@ from mlpserve_client import (
     DeadlineError,
     InvalidInputError,
     MlpserveError,
+    ModelForbiddenError,
     ModelNotFoundError,
     ModelRejectedError,
     NotOfferedError,
@@ -19,6 +20,7 @@ __all__ = ["HttpError", "http_status"]
 _CODES: tuple[tuple[type[MlpserveError], int], ...] = (
     (InvalidInputError, 400),
     (ModelRejectedError, 400),
+    (ModelForbiddenError, 403),
     (UnauthenticatedError, 401),
     (ModelNotFoundError, 404),
     (OverloadedError, 429),

@@ -91,7 +91,7 @@ _SCHEMAS: Schema = {
 _REFUSED = {
     "400": "the request is wrong, or the version was rejected",
     "401": "a bearer token is missing or wrong",
-    "403": "the page of another site called",
+    "403": "the page of another site called, or the token does not allow the model",
     "404": "no such model or version",
     "408": "the body did not come in time",
     "413": "the body is too large",

@@ -9,10 +9,10 @@ from fnmatch import fnmatchcase
 from mlpserve_model.format.records import ALIAS
 from mlpserve_model.process.arguments import MAX_VERSION, model_name
 
-__all__ = ["VersionChoice", "is_served", "models", "version", "version_choice"]
+__all__ = ["MODEL_PATTERN", "VersionChoice", "is_served", "models", "version", "version_choice"]
 
 # A model's name, or one with wildcards.
-_PATTERN = re.compile(r"[a-z0-9*?][a-z0-9._*?-]{0,62}")
+MODEL_PATTERN = re.compile(r"[a-z0-9*?][a-z0-9._*?-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,10 @@ def models(text: str) -> tuple[str, ...]:
     if not names:
         raise ArgumentTypeError("no model to serve")
     for name in names:
-        if not _PATTERN.fullmatch(name):
+        if not MODEL_PATTERN.fullmatch(name):
             raise ArgumentTypeError(
-                f"{name!r} is not a name or pattern of models: it must match {_PATTERN.pattern}"
+                f"{name!r} is not a name or pattern of models: it must match "
+                f"{MODEL_PATTERN.pattern}"
             )
     return names
 

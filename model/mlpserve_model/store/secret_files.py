@@ -7,11 +7,12 @@ from pathlib import Path
 
 from mlpserve_model.store.atomic_files import UnusableFile, open_regular
 
-__all__ = ["read_private", "read_public", "read_secrets"]
+__all__ = ["read_private", "read_public", "read_secret_lines", "read_secrets"]
 
 # Far more than any list of secrets or chain of certificates needs.
 _MAX_BYTES = 1 << 20
-_LINE = re.compile(r"([!-~]+)(?:\s+#.*)?")
+_LINE = re.compile(r"([!-~]+)((?:\s+[^\s#]\S*)*)(?:\s+#.*)?")
+_NO_WORD = re.compile("(?!)")
 _HOW = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))' prints a strong one"
 
 
@@ -29,12 +30,31 @@ def read_secrets(path: Path, noun: str, minimum: int, most: int) -> list[str]:
             and none of the content.
 
     """
+    return [secret for secret, _ in read_secret_lines(path, noun, minimum, most)]
+
+
+def read_secret_lines(
+    path: Path, noun: str, minimum: int, most: int, word: re.Pattern[str] = _NO_WORD
+) -> list[tuple[str, tuple[str, ...]]]:
+    """Read a private file as `read_secrets` does, each secret with the words that follow it.
+
+    Args:
+        path: The file.
+        noun: What a secret is called in messages.
+        minimum: The fewest characters of a secret.
+        most: The number of secrets that the file may have.
+        word: Matches what may follow a secret, any number of times; by default nothing may.
+
+    Raises:
+        UnusableFile: As for `read_secrets`.
+
+    """
     try:
         lines = read_private(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise UnusableFile(f"{path} is not text: expected one {noun} a line") from None
     secrets = [
-        _secret(f"line {number} of {path}", line.strip(), noun, minimum)
+        _secret(f"line {number} of {path}", line.strip(), noun, minimum, word)
         for number, line in enumerate(lines, 1)
         if line.strip() and not line.strip().startswith("#")
     ]
@@ -81,15 +101,20 @@ def _read(path: Path) -> tuple[bytes, int]:
     return content, mode
 
 
-def _secret(where: str, line: str, noun: str, minimum: int) -> str:
+def _secret(
+    where: str, line: str, noun: str, minimum: int, word: re.Pattern[str]
+) -> tuple[str, tuple[str, ...]]:
     match = _LINE.fullmatch(line)
-    if not match:
+    words = tuple(match[2].split()) if match else ()
+    if not match or not all(map(word.fullmatch, words)):
+        more = "" if word is _NO_WORD else f", and after it names that match {word.pattern}"
         raise UnusableFile(
-            f"{where} is not a {noun}: expected printable ASCII without spaces; # begins a comment"
+            f"{where} is not a {noun}: expected printable ASCII without spaces{more}; # begins a "
+            "comment"
         )
     if len(match[1]) < minimum:
         raise UnusableFile(
             f"{where}: a {noun} of {len(match[1])} characters can be guessed: expected at least "
             f"{minimum}; {_HOW}"
         )
-    return match[1]
+    return match[1], words

@@ -14,6 +14,7 @@ from mlpserve_server.dataplane.listing import Listing
 from mlpserve_server.dataplane.query import Selection
 from mlpserve_server.errors import InvalidInput, NotReady
 from mlpserve_server.lifecycle.models import Models
+from mlpserve_server.security.scope import ALL, Scope
 
 __all__ = ["Catalog"]
 
@@ -27,13 +28,13 @@ class Catalog:
         self.models = models
         self._listing = Listing()
 
-    def get_model_version(self, request: bytes) -> bytes:
+    def get_model_version(self, request: bytes, scope: Scope = ALL) -> bytes:
         """Answer a GetModelVersionRequest, both as bytes."""
         message = codec.parse(model_pb2.GetModelVersionRequest, request)
-        described = self.describe(codec.selection(message.model))
+        described = self.describe(codec.selection(message.model), scope)
         return model_pb2.GetModelVersionResponse(model_version=described).SerializeToString()
 
-    def list_model_versions(self, request: bytes) -> bytes:
+    def list_model_versions(self, request: bytes, scope: Scope = ALL) -> bytes:
         """Answer a ListModelVersionsRequest, both as bytes.
 
         A token has the name of the model and the last number given.
@@ -41,7 +42,7 @@ class Catalog:
         message = codec.parse(model_pb2.ListModelVersionsRequest, request)
         size = _page_size(message.page_size)
         named, before = _below(message.page_token, message.name)
-        manager = self.models.get(named, "name")
+        manager = self.models.get(named, "name", scope)
         try:
             # One more than is given tells whether there is another page.
             page = list(itertools.islice(descriptions(manager, self._listing, before), size + 1))
@@ -53,21 +54,21 @@ class Catalog:
         response.model_versions.extend(page[:size])
         return response.SerializeToString()
 
-    def list_models(self, request: bytes) -> bytes:
-        """Answer a ListModelsRequest, both as bytes; the token is the last name given."""
+    def list_models(self, request: bytes, scope: Scope = ALL) -> bytes:
+        """Answer a ListModelsRequest with the models in scope; the token is the last name given."""
         message = codec.parse(model_pb2.ListModelsRequest, request)
         size = _page_size(message.page_size)
         managers = self.models.managers
-        names = sorted(name for name in managers if name > message.page_token)
+        names = [name for name in scope.among(managers) if name > message.page_token]
         response = model_pb2.ListModelsResponse(
             models=[describe_model(managers[name]) for name in names[:size]],
             next_page_token=names[size - 1] if len(names) > size else "",
         )
         return response.SerializeToString()
 
-    def describe(self, chosen: Selection) -> model_pb2.ModelVersion:
+    def describe(self, chosen: Selection, scope: Scope = ALL) -> model_pb2.ModelVersion:
         """Return the version that is selected; raises ServingError."""
-        return describe_selected(self.models.get(chosen.name), chosen)
+        return describe_selected(self.models.get(chosen.name, scope=scope), chosen)
 
 
 def _page_size(asked: int) -> int:

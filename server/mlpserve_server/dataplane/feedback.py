@@ -18,6 +18,7 @@ from mlpserve_server.errors import InvalidInput, NotReady, QuotaExceeded
 from mlpserve_server.evidence.quota import Quota
 from mlpserve_server.lifecycle.models import Models
 from mlpserve_server.observability.observer import Observer
+from mlpserve_server.security.scope import ALL, Scope
 
 __all__ = ["MAX_REPORTS", "FeedbackDesk"]
 
@@ -62,7 +63,7 @@ class FeedbackDesk:
         """End the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def report(self, request: bytes, source: str) -> Steps:
+    def report(self, request: bytes, source: str, scope: Scope = ALL) -> Steps:
         """Answer a ReportRequest with a ReportResponse, both as bytes, some writes in each step.
 
         A request is refused as a whole before anything of it is kept, except where a write fails.
@@ -70,8 +71,10 @@ class FeedbackDesk:
         Args:
             request: The request.
             source: Who sends it, the fingerprint of a token; "" where there are none.
+            scope: The models that it may report on.
 
         Raises:
+            ModelForbidden: A report is on an answer of another model.
             InvalidInput: A report is wrong; the field names it.
             QuotaExceeded: The source has made too many.
             NotReady: The place cannot be written, or the store not be read; a retry is safe.
@@ -85,7 +88,7 @@ class FeedbackDesk:
             raise InvalidInput("reports", "no reports, expected at least 1")
         keys, now = self._keys(), time.time()
         records = [
-            self._reader.record(report, f"reports[{place}]", keys, source, now)
+            self._reader.record(report, f"reports[{place}]", keys, source, now, scope)
             for place, report in enumerate(reports)
         ]
         if seconds := self._quota.take(source, len(records)):

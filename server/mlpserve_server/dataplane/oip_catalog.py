@@ -17,6 +17,7 @@ from mlpserve_server.errors import (
     NotReady,
     Unsupported,
 )
+from mlpserve_server.security.scope import ALL, Scope
 
 __all__ = ["UNSUPPORTED", "OpenCatalog", "refuse"]
 
@@ -89,21 +90,21 @@ class OpenCatalog:
         )
         return response.SerializeToString()
 
-    def model_ready(self, request: bytes) -> bytes:
+    def model_ready(self, request: bytes, scope: Scope = ALL) -> bytes:
         """Answer a ModelReadyRequest; a model or version that is not there is not ready."""
         message = codec.parse(inference_pb2.ModelReadyRequest, request)
         try:
-            state = self._described(message.name, message.version).state
+            state = self._described(message.name, message.version, scope).state
         except (ModelNotFound, NotReady):
             state = VersionState.STATE_UNSPECIFIED
         can_answer = state in (VersionState.STATE_ACTIVE, VersionState.STATE_STANDBY)
         ready = can_answer and self._serving(message.name)
         return inference_pb2.ModelReadyResponse(ready=ready).SerializeToString()
 
-    def model_metadata(self, request: bytes) -> bytes:
+    def model_metadata(self, request: bytes, scope: Scope = ALL) -> bytes:
         """Answer a ModelMetadataRequest; raises ServingError."""
         message = codec.parse(inference_pb2.ModelMetadataRequest, request)
-        described = self._in_order(message.name, message.version)
+        described = self._in_order(message.name, message.version, scope)
         version = described.ref.version
         loaded = self._catalog.models.get(message.name).loaded
         versions = [version] if message.version else loaded
@@ -120,10 +121,10 @@ class OpenCatalog:
         )
         return response.SerializeToString()
 
-    def model_config(self, request: bytes) -> bytes:
+    def model_config(self, request: bytes, scope: Scope = ALL) -> bytes:
         """Answer a ModelConfigRequest; raises ServingError."""
         message = codec.parse(inference_pb2.ModelConfigRequest, request)
-        described = self._in_order(message.name, message.version)
+        described = self._in_order(message.name, message.version, scope)
         config = model_config_pb2.ModelConfig(
             name=described.ref.name,
             platform=PLATFORM,
@@ -148,18 +149,21 @@ class OpenCatalog:
         )
         return inference_pb2.ModelConfigResponse(config=config).SerializeToString()
 
-    def repository_index(self, request: bytes) -> bytes:
-        """Answer a RepositoryIndexRequest: every version in memory, or why there is none."""
+    def repository_index(self, request: bytes, scope: Scope = ALL) -> bytes:
+        """Answer a RepositoryIndexRequest: of the models in scope what is in memory, or why not."""
         message = codec.parse(inference_pb2.RepositoryIndexRequest, request)
         if message.repository_name:
             raise InvalidInput(
                 "repository_name", "the store has no name here: leave repository_name empty"
             )
-        models = [index for index in self._index() if index.state == "READY" or not message.ready]
+        indices = self._index(scope)
+        models = [index for index in indices if index.state == "READY" or not message.ready]
         return inference_pb2.RepositoryIndexResponse(models=models).SerializeToString()
 
-    def _index(self) -> Iterator[_Index]:
-        for name, manager in sorted(self._catalog.models.managers.items()):
+    def _index(self, scope: Scope) -> Iterator[_Index]:
+        managers = self._catalog.models.managers
+        for name in scope.among(managers):
+            manager = managers[name]
             for version in manager.loaded:
                 yield _Index(name=name, version=str(version), state="READY")
             if not manager.loaded:
@@ -171,16 +175,16 @@ class OpenCatalog:
                     reason=described.state_reason,
                 )
 
-    def _in_order(self, name: str, version: str) -> model_pb2.ModelVersion:
+    def _in_order(self, name: str, version: str, scope: Scope) -> model_pb2.ModelVersion:
         """Return a version that is not damaged; raises ServingError."""
-        described = self._described(name, version)
+        described = self._described(name, version, scope)
         if described.state == VersionState.STATE_FAILED:
             raise ModelUnavailable(f"version {described.ref.version}: {described.state_reason}")
         return described
 
-    def _described(self, name: str, version: str) -> model_pb2.ModelVersion:
+    def _described(self, name: str, version: str, scope: Scope) -> model_pb2.ModelVersion:
         chosen = open_inference.selection(version, "version")
-        return self._catalog.describe(chosen._replace(name=name))
+        return self._catalog.describe(chosen._replace(name=name), scope)
 
 
 def _outputs(described: model_pb2.ModelVersion) -> list[_Tensor]:

@@ -5,6 +5,7 @@ Single calls come as many at once as are waiting; a batch is answered in steps, 
 runner can stop, or turn to something else, in between.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import TypeAlias
@@ -19,13 +20,16 @@ from mlpserve_server.dataplane.query import Codec, Decoder, Float32, Q, Query, R
 from mlpserve_server.errors import Abandoned, NoReceipts, as_value
 from mlpserve_server.evidence.receipts import ReceiptIssuer
 from mlpserve_server.lifecycle.models import Models
+from mlpserve_server.security.scope import ALL, Scope
 
-__all__ = ["DataPlane", "Outcome", "Steps", "complete"]
+__all__ = ["DataPlane", "Outcome", "Scopes", "Steps", "complete"]
 
 # What comes of a request: a result, or the reason why there is none.
 Outcome: TypeAlias = Result | Exception
 # Work in steps of about a millisecond; its value is the result.
 Steps: TypeAlias = Generator[None, None, Result]
+# What the callers of some requests may use, in order; None where all may use every model.
+Scopes: TypeAlias = Sequence[Scope] | None
 # A checked query, and the model that answers it.
 _Job: TypeAlias = tuple[Q, StoredModel]
 
@@ -48,7 +52,7 @@ class DataPlane:
 
     `may_load` says whether a selected version may be read from the store on the way; where it
     may not, such a call is answered with NotInMemory and must be repeated on a thread that may
-    block.
+    block. The scope of a caller bounds the models that it may use.
 
     Args:
         models: what answers.
@@ -70,7 +74,9 @@ class DataPlane:
         self._inference = inference
         self._issuer = issuer
 
-    def predict(self, requests: Sequence[bytes], may_load: bool = True) -> list[Outcome]:
+    def predict(
+        self, requests: Sequence[bytes], may_load: bool = True, scopes: Scopes = None
+    ) -> list[Outcome]:
         """Answer PredictRequests with PredictResponses or errors, in order; raise nothing.
 
         Large requests come alone, and are not parsed if they exceed what models in memory take.
@@ -80,52 +86,54 @@ class DataPlane:
             error := tensors.too_long(size, self._models.max_inputs, _SINGLE.field)
         ):
             return [error]
-        return self._answer(_SINGLE, requests, may_load)
+        return self._answer(_SINGLE, requests, may_load, scopes)
 
-    def infer(self, requests: Sequence[bytes], may_load: bool = True) -> list[Outcome]:
+    def infer(
+        self, requests: Sequence[bytes], may_load: bool = True, scopes: Scopes = None
+    ) -> list[Outcome]:
         """Answer small ModelInferRequests as `predict` does its own; raise nothing."""
-        return self._answer(_INFER, requests, may_load)
+        return self._answer(_INFER, requests, may_load, scopes)
 
-    def batch_predict(self, request: bytes, may_load: bool = True) -> Steps:
+    def batch_predict(self, request: bytes, may_load: bool = True, scope: Scope = ALL) -> Steps:
         """Answer a BatchPredictRequest with a BatchPredictResponse; raise ServingError."""
-        return self._in_steps(_BATCH, request, may_load)
+        return self._in_steps(_BATCH, request, may_load, scope)
 
-    def infer_in_steps(self, request: bytes, may_load: bool = True) -> Steps:
+    def infer_in_steps(self, request: bytes, may_load: bool = True, scope: Scope = ALL) -> Steps:
         """Answer a ModelInferRequest with a ModelInferResponse; raise ServingError."""
-        return self._in_steps(_INFER, request, may_load)
+        return self._in_steps(_INFER, request, may_load, scope)
 
-    def explain(self, request: bytes) -> Steps:
+    def explain(self, request: bytes, scope: Scope = ALL) -> Steps:
         """Answer an ExplainRequest with an ExplainResponse; raise ServingError."""
-        query, model = self._decode(_EXPLAIN, request, may_load=True)
+        query, model = self._decode(_EXPLAIN, request, True, scope)
         compute = partial(explanations.explain, model, query=query)
         parts = yield from self._inference.in_chunks(_EXPLAIN.field, query, model.manifest, compute)
         response = _EXPLAIN.encode(parts, model.manifest, query)
         rows = tensors.row_count(query, model.manifest)
         return Result(response, rows, model.manifest.version, model.manifest.model)
 
-    def _answer(self, codec: Codec[Q], requests: Sequence[bytes], may_load: bool) -> list[Outcome]:
+    def _answer(
+        self, codec: Codec[Q], requests: Sequence[bytes], may_load: bool, scopes: Scopes
+    ) -> list[Outcome]:
         """Answer requests with one matrix product for each model and dtype, and explained ones."""
         if len(requests) == 1:  # nothing to share, and the caller sees every microsecond
-            return [self._answer_alone(codec, requests[0], may_load)]
+            return [self._answer_one(codec, requests[0], may_load, scopes[0] if scopes else ALL)]
         answers: dict[int, Outcome] = {}
-        groups: dict[tuple[int, int, bool], dict[int, _Job[Q]]] = {}
+        groups: defaultdict[tuple[int, int, bool], dict[int, _Job[Q]]] = defaultdict(dict)
         for place, request in enumerate(requests):
             try:
-                query, model = job = self._decode(codec, request, may_load)
+                scope = scopes[place] if scopes else ALL
+                query, model = job = self._decode(codec, request, may_load, scope)
             except Exception as error:
                 answers[place] = as_value(error)
             else:
-                key = id(model), query.dtype, query.explains
-                if key not in groups:
-                    groups[key] = {}
-                groups[key][place] = job
+                groups[id(model), query.dtype, query.explains][place] = job
         for group in groups.values():
             answers |= zip(group, self._answer_group(codec, [*group.values()]), strict=True)
         return [answers[place] for place in range(len(requests))]
 
-    def _answer_alone(self, codec: Codec[Q], request: bytes, may_load: bool) -> Outcome:
+    def _answer_one(self, codec: Codec[Q], request: bytes, may_load: bool, scope: Scope) -> Outcome:
         try:
-            return self._answer_jobs(codec, [self._decode(codec, request, may_load)])[0]
+            return self._answer_jobs(codec, [self._decode(codec, request, may_load, scope)])[0]
         except Exception as error:
             return as_value(error)
 
@@ -143,8 +151,8 @@ class DataPlane:
             halves = (jobs[:middle], jobs[middle:])
             return [answer for half in halves for answer in self._answer_group(codec, half)]
 
-    def _in_steps(self, codec: Codec[Q], request: bytes, may_load: bool) -> Steps:
-        query, model = self._decode(codec, request, may_load)
+    def _in_steps(self, codec: Codec[Q], request: bytes, may_load: bool, scope: Scope) -> Steps:
+        query, model = self._decode(codec, request, may_load, scope)
         compute = partial(self._inference.compute, model, explains=query.explains)
         parts = yield from self._inference.in_chunks(codec.field, query, model.manifest, compute)
         computed = joined(parts)
@@ -156,11 +164,11 @@ class DataPlane:
             )
         return Result(response, rows, model.manifest.version, model.manifest.model)
 
-    def _decode(self, codec: Decoder[Q], request: bytes, may_load: bool) -> _Job[Q]:
+    def _decode(self, codec: Decoder[Q], request: bytes, may_load: bool, scope: Scope) -> _Job[Q]:
         """Decode and check a request; raise ServingError."""
         query = codec.decode(request)
         version, alias, name = query.selection
-        model = self._models.get(name).get(version, alias, may_load=may_load)
+        model = self._models.get(name, scope=scope).get(version, alias, may_load=may_load)
         codec.check(query, model.manifest, self.max_batch)
         if query.receipts and self._issuer is None:
             raise NoReceipts()

@@ -18,6 +18,7 @@ from mlpserve_server.dataplane.query import Float32
 from mlpserve_server.errors import InvalidInput, NotReady
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.models import Models
+from mlpserve_server.security.scope import Scope
 
 __all__ = ["ReportReader"]
 
@@ -52,9 +53,10 @@ class ReportReader:
         keys: ReceiptKeys,
         source: str,
         now: float,
+        scope: Scope,
     ) -> ReportRecord:
-        """Return what is to be kept of a report; raise InvalidInput or NotReady."""
-        signed = self._verified(report.receipt, f"{field}.receipt", keys)
+        """Return what is to be kept of a report; raise InvalidInput, ModelForbidden or NotReady."""
+        signed = self._verified(report.receipt, f"{field}.receipt", keys, scope)
         receipt, manifest = signed.receipt, signed.manifest
         if len(report.note) > MAX_NOTE:
             raise InvalidInput(
@@ -81,11 +83,12 @@ class ReportReader:
             receipt=signed.data.hex(),
         )
 
-    def _verified(self, data: bytes, field: str, keys: ReceiptKeys) -> _Signed:
+    def _verified(self, data: bytes, field: str, keys: ReceiptKeys, scope: Scope) -> _Signed:
         try:
             manager, receipt = self._signed(data, keys)
         except InvalidReceipt as error:
             raise InvalidInput(field, str(error)) from error
+        scope.require(manager.store.model)
         manifest = self._manifest(manager, receipt.version, field)
         known = weights_of(manifest.digest) == receipt.weights
         if not known or receipt.label >= len(manifest.signature.class_names):

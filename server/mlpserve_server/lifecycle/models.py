@@ -5,7 +5,7 @@ Models that match a pattern appear and vanish with the store, which is the truth
 
 import difflib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent import futures
 from fnmatch import fnmatchcase
 
@@ -14,6 +14,7 @@ from mlpserve_model.format.manifest import NAME
 from mlpserve_model.process.follower import Guard
 from mlpserve_server.errors import InvalidInput, ModelNotFound
 from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.security.scope import ALL, Scope
 
 __all__ = ["Models"]
 
@@ -73,11 +74,8 @@ class Models:
         """
         managers = self.managers
         can_answer = {name for name, manager in managers.items() if manager.current}
-        return (
-            bool(can_answer)
-            and can_answer.issuperset(self._named)
-            and (not self._patterns or self._polled.issuperset(managers))
-        )
+        tried = not self._patterns or self._polled.issuperset(managers)
+        return bool(can_answer) and can_answer.issuperset(self._named) and tried
 
     @property
     def max_inputs(self) -> int:
@@ -88,29 +86,30 @@ class Models:
         """Return the managers that have gauges of their own: those of the first 100 names."""
         return [manager for _, manager in sorted(self.managers.items())[:_MAX_LABELLED]]
 
-    def get(self, name: str | None = None, field: str = "model.name") -> ModelManager:
+    def get(
+        self, name: str | None = None, field: str = "model.name", scope: Scope = ALL
+    ) -> ModelManager:
         """Return the manager of a model.
 
         Args:
             name: The model; None for the default one.
             field: The field of the request that names it, for the error.
+            scope: The models that the caller may use, and learn the names of.
 
         Raises:
+            ModelForbidden: The caller may not use it.
             ModelNotFound: No model of this name is served.
             InvalidInput: None is named, and there are several.
 
         """
         managers = self.managers
         if name is None:
-            name = self.default
-            if name is None:
-                if len(managers) == 1:
-                    return next(iter(managers.values()))
-                raise InvalidInput(field, f"name a model: served are {_list(managers)}")
-        manager = managers.get(name)
-        if manager is None:
-            raise ModelNotFound(_not_served(name, managers))
-        return manager
+            name = self.default or _only(managers, field, scope)
+        if scope is not ALL:
+            scope.require(name)
+        if manager := managers.get(name):
+            return manager
+        raise ModelNotFound(_not_served(name, scope.among(managers)))
 
     def poll(self) -> None:
         """Find models that appeared or vanished, and poll the store of each, once."""
@@ -180,13 +179,19 @@ class Models:
         return any(fnmatchcase(name, pattern) for pattern in self._patterns)
 
 
-def _not_served(name: str, managers: Mapping[str, ModelManager]) -> str:
-    near = difflib.get_close_matches(name[:63], managers, n=1)
-    hint = f", did you mean {near[0]}" if near and len(managers) > 1 else ""
-    return f"there is no model {name[:63]!r}: served is {_list(managers)}{hint}"
+def _only(names: Collection[str], field: str, scope: Scope) -> str:
+    """Return the only name; raise InvalidInput if there is none, or more than one."""
+    if len(names) != 1:
+        raise InvalidInput(field, f"name a model: served are {_list(scope.among(names))}")
+    return next(iter(names))
 
 
-def _list(managers: Mapping[str, ModelManager]) -> str:
-    names = sorted(managers)
+def _not_served(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name[:63], names, n=1)
+    hint = f", did you mean {near[0]}" if near and len(names) > 1 else ""
+    return f"there is no model {name[:63]!r}: served is {_list(names)}{hint}"
+
+
+def _list(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else ""
     return (", ".join(names[:_MAX_NAMED]) or "none yet") + more

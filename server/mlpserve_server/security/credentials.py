@@ -8,13 +8,14 @@ import grpc
 from mlpserve_model.store.evidence.receipts import ReceiptKeys, read_keys
 from mlpserve_server.security.certificates import USABLE_KEYS, Certificates, Files
 from mlpserve_server.security.files import ReloadingFiles
+from mlpserve_server.security.scope import Scope
 from mlpserve_server.security.tokens import fingerprint, read_tokens
 from mlpserve_server.settings import Settings
 
-__all__ = ["Admits", "Credentials", "SourceOf"]
+__all__ = ["Credentials", "ScopeOf", "SourceOf"]
 
 Metadata = Iterable[tuple[str, str | bytes]]
-Admits = Callable[[Metadata], bool]
+ScopeOf = Callable[[Metadata], Scope | None]
 SourceOf = Callable[[Metadata], str]
 
 # A withdrawn token is refused soon, even where the store is polled rarely.
@@ -25,7 +26,8 @@ class Credentials:
     """What the settings require of connections and calls.
 
     Attributes:
-        admits: whether a call is admitted, by its metadata; None if every call is.
+        scope: the models that a call may use, by its metadata: None if it is not admitted; None
+            itself if every call may use every model.
         source: tells the callers of admitted calls apart; "" without tokens.
         reflects: whether callers may use reflection.
         receipt_keys: returns the keys in force that sign receipts; None if there are none.
@@ -39,7 +41,7 @@ class Credentials:
 
     def __init__(self, settings: Settings) -> None:
         self.reflects = settings.reflection == "on"
-        self.admits: Admits | None = None
+        self.scope: ScopeOf | None = None
         self.source: SourceOf = lambda _: ""
         self.files: list[ReloadingFiles] = []  # type: ignore[type-arg]  # of several kinds
         self.pause = min(settings.poll_seconds, _MAX_PAUSE)
@@ -55,7 +57,7 @@ class Credentials:
             self.files.append(keys)
         if path := settings.token_file:
             tokens = ReloadingFiles("tokens", [path], partial(read_tokens, path))
-            self.admits = lambda metadata: tokens.value.admit(metadata)
+            self.scope = lambda metadata: tokens.value.scope(metadata)
             self.source = fingerprint
             self.files.append(tokens)
 

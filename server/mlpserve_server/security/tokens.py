@@ -1,11 +1,13 @@
-"""Bearer tokens, one of which a caller needs."""
+"""Bearer tokens, one of which a caller needs, and the models that each of them allows."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
 from hmac import compare_digest
 from pathlib import Path
 
-from mlpserve_model.store.secret_files import read_secrets
+from mlpserve_model.process.choices import MODEL_PATTERN
+from mlpserve_model.store.secret_files import read_secret_lines
+from mlpserve_server.security.scope import ALL, Scope
 
 __all__ = ["Tokens", "fingerprint", "read_tokens"]
 
@@ -18,40 +20,41 @@ Metadata = Iterable[tuple[str, str | bytes]]
 
 
 class Tokens:
-    """The tokens in force. Neither repr() nor the summary shows any."""
+    """The tokens in force, each with its scope. Neither repr() nor the summary shows any."""
 
-    __slots__ = ("_tokens",)
+    __slots__ = ("_scopes",)
 
-    def __init__(self, tokens: Iterable[str]) -> None:
-        self._tokens = tuple(dict.fromkeys(token.encode() for token in tokens))
+    def __init__(self, scopes: Mapping[str, Scope]) -> None:
+        self._scopes = {token.encode(): scope for token, scope in scopes.items()}
 
     def __repr__(self) -> str:
-        return f"Tokens({len(self._tokens)})"
+        return f"Tokens({len(self._scopes)})"
 
     @property
     def summary(self) -> Mapping[str, object]:
         """The number of tokens."""
-        return {"count": len(self._tokens)}
+        return {"count": len(self._scopes)}
 
-    def admit(self, metadata: Metadata) -> bool:
-        """Return True if a call's metadata has one of the tokens.
+    def scope(self, metadata: Metadata) -> Scope | None:
+        """Return what the token in a call's metadata allows; None if it has none of these tokens.
 
         All tokens are compared, each in a time that depends on its length alone: the time of a
         refusal reveals neither how much of a guess was right nor which token it resembles.
         """
         for key, value in metadata:
             if key == "authorization":
-                return self._has(value)
-        return False
+                return self._scope_of(value)
+        return None
 
-    def _has(self, value: str | bytes) -> bool:
+    def _scope_of(self, value: str | bytes) -> Scope | None:
         if isinstance(value, bytes):
-            return False
+            return None
         scheme, _, shown = value.partition(" ")
-        given, found = shown.encode(), False
-        for token in self._tokens:
-            found |= compare_digest(token, given)
-        return found and scheme.lower() == "bearer"
+        given, found = shown.encode(), None
+        for token, scope in self._scopes.items():
+            if compare_digest(token, given):
+                found = scope
+        return found if scheme.lower() == "bearer" else None
 
 
 def fingerprint(metadata: Metadata) -> str:
@@ -67,10 +70,20 @@ def fingerprint(metadata: Metadata) -> str:
 
 
 def read_tokens(path: Path) -> Tokens:
-    """Read a file with one token a line; `#` begins a comment.
+    """Read a file with one token a line, and after it the models that it allows; none is all.
+
+    `#` begins a comment. A token in several lines allows what any of them does.
 
     Raises:
         UnusableFile: the file cannot be read, or has an unusable line.
 
     """
-    return Tokens(read_secrets(path, "token", _MIN_LENGTH, _MAX_TOKENS))
+    lines = read_secret_lines(path, "token", _MIN_LENGTH, _MAX_TOKENS, MODEL_PATTERN)
+    scopes: dict[str, Scope] = {}
+    for token, patterns in lines:
+        known = scopes.get(token)
+        if not patterns or known is ALL:
+            scopes[token] = ALL
+        else:
+            scopes[token] = Scope((*known.patterns, *patterns) if known else patterns)
+    return Tokens(scopes)

@@ -6,9 +6,10 @@ from concurrent import futures
 from functools import partial
 
 from mlpserve_server.dataplane.admission import Limits
-from mlpserve_server.dataplane.predictions import DataPlane, Outcome, Steps, complete
+from mlpserve_server.dataplane.predictions import DataPlane, Outcome, Scopes, Steps, complete
 from mlpserve_server.errors import Abandoned, NotInMemory, as_value
 from mlpserve_server.observability.observer import Observer
+from mlpserve_server.security.scope import ALL, Scope
 from mlpserve_server.transport.grpc_core import ServerCall
 from mlpserve_server.transport.request_reader import no_memory
 from mlpserve_server.transport.response_sender import ResponseSender
@@ -22,9 +23,9 @@ __all__ = ["CallRunner"]
 _MIN_SAMPLE = 4
 _LOAD_THREADS = 8
 
-# How the data plane answers: the requests, or the request, and whether it may load.
-Together = Callable[[Sequence[bytes], bool], list[Outcome]]
-InSteps = Callable[[bytes, bool], Steps]
+# How the data plane answers: the requests, or the request, whether it may load, and the scopes.
+Together = Callable[[Sequence[bytes], bool, Scopes], list[Outcome]]
+InSteps = Callable[[bytes, bool, Scope], Steps]
 
 
 class CallRunner:
@@ -37,10 +38,13 @@ class CallRunner:
 
     """
 
-    def __init__(self, data: DataPlane, limits: Limits, observer: Observer) -> None:
+    def __init__(
+        self, data: DataPlane, limits: Limits, observer: Observer, is_scoped: bool
+    ) -> None:
         self._data = data
         self._limits = limits
         self._observer = observer
+        self._is_scoped = is_scoped  # whether calls have a scope
         self._pool = futures.ThreadPoolExecutor(_LOAD_THREADS, thread_name_prefix="load")
         self.open = 0
         self.work: WorkQueue[ServerCall] = WorkQueue()
@@ -111,7 +115,10 @@ class CallRunner:
     def _begin(self, call: ServerCall, request: bytes, answer: InSteps) -> None:
         call.watch()
         # The first step, which checks and admits, at once: it may be refused.
-        self._step(Batch(call, answer(request, False), partial(answer, request, True)))
+        scope = call.scope if self._is_scoped else ALL
+        self._step(
+            Batch(call, answer(request, False, scope), partial(answer, request, True, scope))
+        )
 
     def _answer_together(
         self, waiting: Sequence[tuple[ServerCall, bytes]], answer: Together
@@ -119,13 +126,15 @@ class CallRunner:
         wanted = [(call, request) for call, request in waiting if not self._drop(call)]
         says_pace = len(wanted) >= _MIN_SAMPLE
         began = time.thread_time() if says_pace else 0.0  # a system call
-        answers = answer([request for _, request in wanted], False)
+        scopes = [call.scope for call, _ in wanted] if self._is_scoped else None
+        answers = answer([request for _, request in wanted], False, scopes)
         if says_pace:
             self._limits.queue.record(len(wanted), time.thread_time() - began)
         for (call, request), found in zip(wanted, answers, strict=True):
             if isinstance(found, NotInMemory):
                 call.watch()
-                self._hand_over(call, partial(_answer_alone, answer, request))
+                own = [call.scope] if self._is_scoped else None
+                self._hand_over(call, partial(_answer_alone, answer, request, own))
             else:
                 self.finish(call, found)
 
@@ -166,5 +175,5 @@ class CallRunner:
         self._pool.submit(run)
 
 
-def _answer_alone(answer: Together, request: bytes) -> Outcome:
-    return answer([request], True)[0]
+def _answer_alone(answer: Together, request: bytes, scopes: Scopes) -> Outcome:
+    return answer([request], True, scopes)[0]

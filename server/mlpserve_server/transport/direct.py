@@ -34,7 +34,7 @@ class DirectTransport(StandardTransport):
         """Make a transport that does not listen yet, from what the standard one is made of."""
         super().__init__(backend, limits, credentials, options, observer)
         self._loop = EventLoop(
-            self._server, backend.data, limits, credentials.admits, observer or Observer()
+            self._server, backend.data, limits, credentials.scope, observer or Observer()
         )
 
     @property

@@ -11,7 +11,8 @@ from mlpserve_server.dataplane.admission import Limits
 from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.errors import MetadataTooLarge, Unauthenticated
 from mlpserve_server.observability.observer import Observer
-from mlpserve_server.security.credentials import Admits
+from mlpserve_server.security.credentials import ScopeOf
+from mlpserve_server.security.scope import ALL
 from mlpserve_server.transport.call_runner import CallRunner
 from mlpserve_server.transport.grpc_core import CompletionQueue, ServerCall
 from mlpserve_server.transport.handlers import too_many
@@ -44,16 +45,16 @@ class EventLoop:
         server: grpc.Server,
         data: DataPlane,
         limits: Limits,
-        admits: Admits | None,
+        scope_of: ScopeOf | None,
         observer: Observer,
     ) -> None:
         self._limits = limits
-        self._admits = admits
+        self._scope_of = scope_of
         # Made once: a refusal costs as little as can be.
         self._too_many = refusal_of(too_many())
         self._unauthenticated = refusal_of(Unauthenticated())
         self._metadata_too_large = refusal_of(MetadataTooLarge(MAX_METADATA_BYTES))
-        self._runner = CallRunner(data, limits, observer)
+        self._runner = CallRunner(data, limits, observer, is_scoped=scope_of is not None)
         self._work = self._runner.work
         self._reading = Reading(
             limits, self._runner.add_single, self._runner.add_batch, self._runner.add_infer
@@ -136,7 +137,7 @@ class EventLoop:
     def _admit(self, reader: RequestReader, call: ServerCall) -> None:
         if metadata_is_too_large(call.metadata):
             self._runner.refuse(call, self._metadata_too_large)
-        elif self._admits and not self._admits(call.metadata):
+        elif self._scope_of and not self._is_admitted(call):
             self._runner.refuse(call, self._unauthenticated)
         elif not self._is_full(reader):
             self._take_on(reader, call)
@@ -145,6 +146,13 @@ class EventLoop:
             self._take_on(reader, call)
         else:
             self._runner.refuse(call, self._too_many)
+
+    def _is_admitted(self, call: ServerCall) -> bool:
+        """Return True, and leave the scope on the call, if it has a token that is in force."""
+        scope = self._scope_of(call.metadata) if self._scope_of else ALL
+        if scope is not None:
+            call.scope = scope
+        return scope is not None
 
     def _take_on(self, reader: RequestReader, call: ServerCall) -> None:
         self._runner.open += 1

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 from mlpserve_server.observability.observer import CallInfo
+from mlpserve_server.security.scope import Scope
 
 __all__ = ["SUPPORTED", "CompletionQueue", "ServerCall", "end_call", "unsupported"]
 
@@ -48,11 +49,12 @@ class ServerCall(CallInfo):
     """One call, from its arrival to its end.
 
     `held` are the bytes of its request or response that count as in use, for the event loop.
+    `scope` is what the caller may use; it is set where callers need tokens, and only there.
     """
 
     __slots__ = (
         "_call", "_on_message", "_on_sent", "_peer", "_queue", "_watched", "closed", "deadline",
-        "held",
+        "held", "scope",
     )  # fmt: skip
 
     def __init__(self, event: Any, method: str, queue: "CompletionQueue") -> None:
@@ -64,6 +66,7 @@ class ServerCall(CallInfo):
         self.deadline: float = event.call_details.deadline
         self.closed = False
         self.held = 0
+        self.scope: Scope
         self._peer = ""
         self._watched = False
 

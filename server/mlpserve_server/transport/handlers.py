@@ -15,8 +15,9 @@ from mlpserve_server.dataplane.admission import Limits
 from mlpserve_server.dataplane.feedback import FeedbackDesk
 from mlpserve_server.dataplane.predictions import DataPlane, Steps, complete
 from mlpserve_server.dataplane.query import Result
-from mlpserve_server.errors import NoFeedback, Overloaded
-from mlpserve_server.security.credentials import SourceOf
+from mlpserve_server.errors import NoFeedback, Overloaded, Unauthenticated
+from mlpserve_server.security.credentials import ScopeOf, SourceOf
+from mlpserve_server.security.scope import ALL, Scope
 from mlpserve_server.transport.call_pool import CallPool
 from mlpserve_server.transport.health import Health
 from mlpserve_server.transport.interceptors import current_call
@@ -27,10 +28,13 @@ from mlpserve_server.transport.status import status_of
 __all__ = [
     "Behaviour",
     "Handler",
+    "ReadScope",
     "pooled_handler",
     "predict",
     "report",
     "run_to_end",
+    "scope_reader",
+    "scoped",
     "too_many",
     "watch_handler",
     "without_context",
@@ -38,6 +42,7 @@ __all__ = [
 
 T = TypeVar("T")
 Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
+ReadScope = Callable[[grpc.ServicerContext], Scope]
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 
@@ -110,29 +115,57 @@ def without_context(answer: Callable[[bytes], bytes]) -> Behaviour:
     return lambda request, context: answer(request)
 
 
-def run_to_end(answer: Callable[[bytes], Steps]) -> Behaviour:
+def scope_reader(scope_of: ScopeOf | None) -> ReadScope:
+    """Return what gives the scope of a call; it raises Unauthenticated for a withdrawn token.
+
+    The interceptor that admits calls sees no context on which it could leave what it found.
+    """
+    if scope_of is None:
+        return lambda context: ALL
+
+    def read(context: grpc.ServicerContext) -> Scope:
+        scope = scope_of(context.invocation_metadata())
+        if scope is None:
+            raise Unauthenticated
+        return scope
+
+    return read
+
+
+def scoped(answer: Callable[[bytes, Scope], bytes], scope: ReadScope) -> Behaviour:
+    """Return a behaviour that needs to know what the caller may use."""
+    return lambda request, context: answer(request, scope(context))
+
+
+def run_to_end(answer: Callable[..., Steps], scope: ReadScope) -> Behaviour:
     """Return a behaviour that takes all steps of an answer while its caller waits."""
-    return lambda request, context: _noted(complete(answer(request), context.is_active))
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
+        return _noted(complete(answer(request, scope=scope(context)), context.is_active))
+
+    return behaviour
 
 
-def report(desk: FeedbackDesk | None, source_of: SourceOf) -> Behaviour:
+def report(desk: FeedbackDesk | None, source_of: SourceOf, scope: ReadScope) -> Behaviour:
     """Return the behaviour of Report."""
 
     def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
         if desk is None:
             raise NoFeedback()
         source = source_of(context.invocation_metadata())
-        return _noted(complete(desk.report(request, source), context.is_active))
+        steps = desk.report(request, source, scope(context))
+        return _noted(complete(steps, context.is_active))
 
     return behaviour
 
 
-def predict(data: DataPlane, limits: Limits) -> Behaviour:
+def predict(data: DataPlane, limits: Limits, scope: ReadScope) -> Behaviour:
     """Return the behaviour of Predict."""
 
     def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
+        scopes = [scope(context)]
         began = time.thread_time()
-        (answer,) = data.predict([request])
+        (answer,) = data.predict([request], scopes=scopes)
         limits.queue.record(1, time.thread_time() - began)
         if isinstance(answer, Result):
             return _noted(answer)

@@ -12,7 +12,7 @@ from grpc_status import rpc_status
 
 from mlpserve_server.errors import MetadataTooLarge, ServingError, Unauthenticated
 from mlpserve_server.observability.observer import CallInfo, Metadata, Observer
-from mlpserve_server.security.credentials import Admits
+from mlpserve_server.security.credentials import ScopeOf
 from mlpserve_server.transport.services import MAX_METADATA_BYTES, metadata_is_too_large
 from mlpserve_server.transport.status import status_of
 
@@ -62,14 +62,15 @@ class TokenAuthInterceptor(grpc.ServerInterceptor):
     probes of orchestrators send no metadata.
     """
 
-    def __init__(self, admits: Admits, pool: futures.ThreadPoolExecutor) -> None:
-        self._admits = admits
+    def __init__(self, scope_of: ScopeOf, pool: futures.ThreadPoolExecutor) -> None:
+        self._scope_of = scope_of
         self._refusal = _refuse(Unauthenticated(), pool)
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Let pass or refuse."""
         call = handler_call_details
-        if call.method.startswith(f"/{HEALTH_SERVICE}/") or self._admits(call.invocation_metadata):
+        is_open = call.method.startswith(f"/{HEALTH_SERVICE}/")
+        if is_open or self._scope_of(call.invocation_metadata) is not None:
             return continuation(call)
         return self._refusal
 

@@ -8,14 +8,18 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 
 from mlpserve_server.dataplane.admission import Limits
 from mlpserve_server.dataplane.oip_catalog import UNSUPPORTED, OpenCatalog, refuse
-from mlpserve_server.security.credentials import SourceOf
+from mlpserve_server.security.credentials import Credentials, SourceOf
+from mlpserve_server.security.scope import Scope
 from mlpserve_server.transport.call_pool import CallPool
 from mlpserve_server.transport.handlers import (
     Handler,
+    ReadScope,
     pooled_handler,
     predict,
     report,
     run_to_end,
+    scope_reader,
+    scoped,
     watch_handler,
     without_context,
 )
@@ -77,68 +81,75 @@ class Pools:
 
 
 def methods_by_service(
-    backend: Backend, pools: Pools, source_of: SourceOf
+    backend: Backend, pools: Pools, credentials: Credentials
 ) -> Mapping[str, Mapping[str, Method]]:
-    """Return the methods of each service by their names; `source_of` tells callers apart."""
+    """Return the methods of each service by their names."""
+    scope = scope_reader(credentials.scope)
     return {
-        PREDICTION_SERVICE: _prediction_service(backend, pools),
-        MODEL_SERVICE: _model_service(backend, pools),
-        INFERENCE_SERVICE: _inference_service(backend, pools),
-        EXPLANATION_SERVICE: _explanation_service(backend, pools),
-        FEEDBACK_SERVICE: _feedback_service(backend, pools, source_of),
+        PREDICTION_SERVICE: _prediction_service(backend, pools, scope),
+        MODEL_SERVICE: _model_service(backend, pools, scope),
+        INFERENCE_SERVICE: _inference_service(backend, pools, scope),
+        EXPLANATION_SERVICE: _explanation_service(backend, pools, scope),
+        FEEDBACK_SERVICE: _feedback_service(backend, pools, credentials.source, scope),
         HEALTH_SERVICE: _health_service(backend, pools),
     }
 
 
-def _prediction_service(backend: Backend, pools: Pools) -> dict[str, Method]:
+def _prediction_service(backend: Backend, pools: Pools, scope: ReadScope) -> dict[str, Method]:
     data, pool = backend.data, pools.predictions
     batch = pooled_handler(
-        run_to_end(data.batch_predict), pools.batches, COPIES * pools.limits.max_request
+        run_to_end(data.batch_predict, scope),
+        pools.batches,
+        COPIES * pools.limits.max_request,
     )
     return {
-        "Predict": (pooled_handler(predict(data, pools.limits), pool), pool),
+        "Predict": (pooled_handler(predict(data, pools.limits, scope), pool), pool),
         "BatchPredict": (batch, pools.batches),
     }
 
 
-def _model_service(backend: Backend, pools: Pools) -> dict[str, Method]:
+def _model_service(backend: Backend, pools: Pools, scope: ReadScope) -> dict[str, Method]:
     catalog = backend.catalog
     return {
-        "GetModelVersion": _plain(catalog.get_model_version, pools.models),
-        "ListModelVersions": _plain(catalog.list_model_versions, pools.models),
-        "ListModels": _plain(catalog.list_models, pools.models),
+        "GetModelVersion": _scoped(catalog.get_model_version, pools.models, scope),
+        "ListModelVersions": _scoped(catalog.list_model_versions, pools.models, scope),
+        "ListModels": _scoped(catalog.list_models, pools.models, scope),
     }
 
 
-def _inference_service(backend: Backend, pools: Pools) -> dict[str, Method]:
+def _inference_service(backend: Backend, pools: Pools, scope: ReadScope) -> dict[str, Method]:
     data, health = backend.data, backend.health
     catalog = OpenCatalog(
         backend.catalog, lambda name: health.serving(readiness_of(name)), data.max_batch
     )
     infer = pooled_handler(
-        run_to_end(data.infer_in_steps), pools.batches, COPIES * pools.limits.max_request
+        run_to_end(data.infer_in_steps, scope),
+        pools.batches,
+        COPIES * pools.limits.max_request,
     )
     return {
         "ModelInfer": (infer, pools.batches),
         "ServerLive": _plain(catalog.server_live, pools.probes),
         "ServerReady": _plain(catalog.server_ready, pools.probes),
         "ServerMetadata": _plain(catalog.server_metadata, pools.probes),
-        "ModelReady": _plain(catalog.model_ready, pools.models),
-        "ModelMetadata": _plain(catalog.model_metadata, pools.models),
-        "ModelConfig": _plain(catalog.model_config, pools.models),
-        "RepositoryIndex": _plain(catalog.repository_index, pools.models),
+        "ModelReady": _scoped(catalog.model_ready, pools.models, scope),
+        "ModelMetadata": _scoped(catalog.model_metadata, pools.models, scope),
+        "ModelConfig": _scoped(catalog.model_config, pools.models, scope),
+        "RepositoryIndex": _scoped(catalog.repository_index, pools.models, scope),
         **{name: _plain(partial(refuse, name), pools.probes) for name in UNSUPPORTED},
     }
 
 
-def _explanation_service(backend: Backend, pools: Pools) -> dict[str, Method]:
-    explain = run_to_end(backend.data.explain)
+def _explanation_service(backend: Backend, pools: Pools, scope: ReadScope) -> dict[str, Method]:
+    explain = run_to_end(backend.data.explain, scope)
     handler = pooled_handler(explain, pools.batches, COPIES * pools.limits.max_request)
     return {"Explain": (handler, pools.batches)}
 
 
-def _feedback_service(backend: Backend, pools: Pools, source_of: SourceOf) -> dict[str, Method]:
-    answer = report(backend.feedback, source_of)
+def _feedback_service(
+    backend: Backend, pools: Pools, source_of: SourceOf, scope: ReadScope
+) -> dict[str, Method]:
+    answer = report(backend.feedback, source_of, scope)
     handler = pooled_handler(answer, pools.reports, COPIES * pools.limits.max_request)
     return {"Report": (handler, pools.reports)}
 
@@ -149,6 +160,10 @@ def _health_service(backend: Backend, pools: Pools) -> dict[str, Method]:
         "Check": _plain(health.check, pools.checks),
         "Watch": (watch_handler(health), health.watch_pool),
     }
+
+
+def _scoped(answer: Callable[[bytes, Scope], bytes], pool: CallPool, scope: ReadScope) -> Method:
+    return pooled_handler(scoped(answer, scope), pool), pool
 
 
 def _plain(answer: Callable[[bytes], bytes], pool: CallPool) -> Method:

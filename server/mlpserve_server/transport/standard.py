@@ -121,13 +121,13 @@ class StandardTransport:
         self._pools.shut_down()
 
     def _make_server(self, options: Sequence[tuple[str, int]], observer: Observer) -> grpc.Server:
-        admits = self._credentials.admits
+        scope_of = self._credentials.scope
         interceptors: list[grpc.ServerInterceptor] = [ObservingInterceptor(observer)]
-        if admits:
-            interceptors.append(TokenAuthInterceptor(admits, self._pools.refusals))
+        if scope_of:
+            interceptors.append(TokenAuthInterceptor(scope_of, self._pools.refusals))
         interceptors.append(AdmissionInterceptor(self._is_full, too_many(), self._pools.refusals))
         server = grpc.server(self._pools.reflection, interceptors=interceptors, options=options)
-        services = methods_by_service(self._backend, self._pools, self._credentials.source)
+        services = methods_by_service(self._backend, self._pools, self._credentials)
         for name, methods in services.items():
             self._pools_by_method |= {f"/{name}/{m}": pool for m, (_, pool) in methods.items()}
             handlers = {method: handler for method, (handler, _) in methods.items()}

@@ -12,6 +12,7 @@ from mlpserve_server.errors import (
     Abandoned,
     InvalidInput,
     MetadataTooLarge,
+    ModelForbidden,
     ModelNotFound,
     ModelUnavailable,
     NoFeedback,
@@ -43,6 +44,7 @@ CODES: dict[type[ServingError], grpc.StatusCode] = {
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TooSlow: grpc.StatusCode.DEADLINE_EXCEEDED,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    ModelForbidden: grpc.StatusCode.PERMISSION_DENIED,
     Abandoned: grpc.StatusCode.CANCELLED,
     NoRequest: grpc.StatusCode.UNIMPLEMENTED,  # as gRPC's own servers have it
     Unsupported: grpc.StatusCode.UNIMPLEMENTED,

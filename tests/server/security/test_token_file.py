@@ -8,8 +8,11 @@ import pytest
 
 from mlpserve_model.store.atomic_files import UnusableFile
 from mlpserve_server import security
+from mlpserve_server.security.scope import ALL
 from mlpserve_server.security.tokens import Tokens, read_tokens
 from tests.server.security.test_tokens import SECOND, TOKEN, bearer
+
+BOTH = {TOKEN: ALL, SECOND: ALL}
 
 
 @pytest.mark.parametrize(
@@ -70,12 +73,12 @@ def test_a_file_written_on_windows_is_read_alike(tmp_path: Path) -> None:
     path.write_bytes(f"\ufeff{TOKEN}\r\n{SECOND}\r\n".encode())
     path.chmod(0o600)
     tokens = read_tokens(path)
-    assert tokens.admit(bearer(TOKEN))
-    assert tokens.admit(bearer(SECOND))
+    assert tokens.scope(bearer(TOKEN)) is ALL
+    assert tokens.scope(bearer(SECOND)) is ALL
 
 
 def test_tokens_show_in_no_repr() -> None:
-    tokens = Tokens([TOKEN, SECOND])
+    tokens = Tokens(BOTH)
     for text in (repr(tokens), str(tokens), f"{tokens}", repr([tokens]), str(tokens.summary)):
         assert TOKEN not in text
         assert SECOND not in text
@@ -104,5 +107,5 @@ def test_every_guess_is_compared_whole_with_every_token_in_constant_time(
 
     monkeypatch.setattr(security.tokens, "compare_digest", compare_digest)
 
-    assert Tokens([TOKEN, SECOND]).admit(bearer(guess)) is admitted
+    assert (Tokens(BOTH).scope(bearer(guess)) is ALL) is admitted
     assert compared == [(token.encode(), guess.encode()) for token in (TOKEN, SECOND)]
