@@ -1,5 +1,6 @@
 """Trainings that take what callers corrected."""
 
+import errno
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,10 +14,11 @@ from mlpserve_model.store.evidence.records import FeedbackPlace, ReportRecord
 from mlpserve_model.store.evidence.reviews import ACCEPTED, REJECTED, Reviews
 from mlpserve_trainer import DataError, Outcome, Rules, TrainSettings, load_recipe, train
 from mlpserve_trainer.cli import main
-from mlpserve_trainer.corrections.collect import CorrectionSettings
+from mlpserve_trainer.corrections.collect import CorrectionSettings, recall
 from mlpserve_trainer.datasets import DataLocations, Dataset
 from mlpserve_trainer.training.reproduction import reproduce
 from tests.support.corrections import correction
+from tests.support.faults import fail_at
 
 
 @pytest.fixture
@@ -240,6 +242,9 @@ def test_a_suspect_source_is_held_back_and_never_accepted_as_a_whole(
         (("accept",), "give tags, or --source"),
         (("accept", "ab", "--source", "aa"), "give tags, or --source"),
         (("show", "ffff"), "no correction has a tag"),
+        (("show", ""), "2 corrections have tags"),
+        (("accept", "../../../escaped"), "no correction has a tag"),
+        (("revoke", "../escaped", "--reason", "r"), "no source has"),
         (("revoke", "9", "--reason", "r"), "no source has"),
         (("reject", "--source", ""), "several sources have"),
         (("auto",), "--auto-accept is required"),
@@ -256,6 +261,31 @@ def test_wrong_usage_says_what_to_do(
         place.record(report)
     assert command(settings, *words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_review_on_a_full_disk_fails_and_says_so(
+    settings: TrainSettings,
+    place: FeedbackPlace,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (report,) = new_kind(1)
+    place.record(report)
+    with monkeypatch.context() as full:
+        fail_at(full, Path(str(place)), errno.ENOSPC, "fsync")
+        assert command(settings, "accept", report.tag) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert command(settings, "list") == 0
+    assert "1 pending" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("tags", [["../../../escaped"], ["/etc/passwd"], ["0" * 32], [""]])
+def test_a_hostile_list_of_corrections_reads_nothing_else(
+    place: FeedbackPlace, tags: list[str]
+) -> None:
+    place.record(new_kind(1)[0])
+    with pytest.raises(DataError, match="1 of 1 corrections are no longer in"):
+        recall(Path(str(place)), "mnist", tags)
 
 
 def test_a_place_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
