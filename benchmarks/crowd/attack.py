@@ -35,6 +35,7 @@ FALSE = HONEST // 4  # one report in five
 AUDITED = 2000
 LOOKED_AT = 5  # corrections of each source, by a reviewer who sees the truth
 VICTIM, CLAIM = 4, "9"
+FALSE_NOTE = "false"  # what a reviewer sees in the picture
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -65,8 +66,6 @@ class Crowd:
 REVIEWED = Crowd(0, accepted="five", auto_accept=2)
 CROWDS: Mapping[str, Crowd] = {
     "honest, all accepted": Crowd(0),
-    "one token, nobody reviews": Crowd(1, accepted="none"),
-    "ten tokens, nobody reviews": Crowd(10, accepted="none"),
     "ten tokens that agree, nobody reviews, --auto-accept 2": Crowd(10, "none", auto_accept=2),
     "honest, five of each reviewed, --auto-accept 2": REVIEWED,
     "one token, five of each reviewed, --auto-accept 2": replace(REVIEWED, false_tokens=1),
@@ -112,6 +111,7 @@ def attack(images: Images, labels: Labels, test: Images, test_labels: Labels, fo
             "false_suspects": sum(not source.startswith("ff") for source in held_back),
             "decision": _decision(trained, crowd, unseen),
         }
+        print(f"{name}: {rows[name]}", flush=True)
     return rows
 
 
@@ -149,7 +149,7 @@ def _reports(
     for i in range(FALSE):
         # Of ten tokens two say the same of a row.
         row = victims[(i // 2 if crowd.false_tokens > 1 else i) % len(victims)]
-        yield said(row, CLAIM, _liar(i, crowd))
+        yield said(row, CLAIM, _liar(i, crowd), note=FALSE_NOTE)
 
 
 def _liar(number: int, crowd: Crowd) -> str:
@@ -164,8 +164,7 @@ def _record(place: FeedbackPlace, reports: Sequence[ReportRecord], crowd: Crowd)
         if crowd.accepted == "all":
             reviews.add(report.tag, ACCEPTED)
         elif crowd.accepted == "five" and number <= LOOKED_AT:
-            is_false = report.truth == CLAIM and report.label == VICTIM
-            reviews.add(report.tag, REJECTED if is_false else ACCEPTED)
+            reviews.add(report.tag, REJECTED if report.note == FALSE_NOTE else ACCEPTED)
     if crowd.revoked:
         for source in {r.source for r in reports if r.source.startswith("ff")}:
             reviews.revoke(source, "false")
