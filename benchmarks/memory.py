@@ -50,7 +50,7 @@ RESULTS = Path(__file__).parent / "results" / "memory.json"
 BOUND = 512 << 20
 MAX_BYTES = 60 << 20
 CONNECTIONS = 8
-SETTLE_SECONDS, CALL_SECONDS = 3.0, 120.0
+START_SECONDS, SETTLE_SECONDS, CALL_SECONDS = 60.0, 3.0, 120.0
 PREDICT = "/mlpserve.v1.PredictionService/Predict"
 BATCH_PREDICT = "/mlpserve.v1.PredictionService/BatchPredict"
 KEYS = "receipt-keys"
@@ -157,9 +157,17 @@ class Neighbour:
         self._thread = threading.Thread(target=self._run)
 
     def wait_until_ready(self) -> None:
-        """Return once the server has answered."""
+        """Return once the server has answered; raise what it says if it never does."""
         call: Any = self._channel.unary_unary(PREDICT)
-        call(self._request, timeout=60, wait_for_ready=True)
+        until = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                call(self._request, timeout=START_SECONDS, wait_for_ready=True)
+                return
+            except grpc.RpcError as error:  # it listens before it has read the store
+                if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
 
     def __enter__(self) -> "Neighbour":
         self._thread.start()
