@@ -1,8 +1,7 @@
 """The blocking transport: gRPC's synchronous stack, and how its coroutines are run."""
 
 import time
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -55,19 +54,25 @@ class BlockingTransport:
     async def call(
         self, method: Method[Request_contra, Response_co], request: Request_contra, timeout: float
     ) -> Response_co:
-        with _closing_translated():
+        try:
             response: Response_co = self._methods[method](
                 request, timeout=timeout, metadata=self._metadata, wait_for_ready=True
             )
+        except ValueError as error:
+            _raise_if_closed(error)
+            raise
         return response
 
     def start(
         self, method: Method[Request_contra, Response_co], request: Request_contra, timeout: float
     ) -> _Started:
-        with _closing_translated():
+        try:
             future = self._methods[method].future(
                 request, timeout=timeout, metadata=self._metadata, wait_for_ready=True
             )
+        except ValueError as error:
+            _raise_if_closed(error)
+            raise
         return _Started(future)
 
     async def check(self, target: str, request: bytes, timeout: float) -> bytes:
@@ -85,12 +90,7 @@ class BlockingTransport:
         return grpc.secure_channel(target, self._credentials, options)
 
 
-@contextmanager
-def _closing_translated() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        # What gRPC raises when another thread has closed the channel just now.
-        if "closed" not in str(error):
-            raise
+def _raise_if_closed(error: ValueError) -> None:
+    """Raise ClientClosedError for what gRPC raises when another thread has closed the channel."""
+    if "closed" in str(error):
         raise ClientClosedError("the client was closed during the call") from error

@@ -29,7 +29,7 @@ from mlpserve_client._images import Fitter
 from mlpserve_client._inputs import as_array, is_image, why_not_scaled
 from mlpserve_client._readiness import DIAGNOSIS_SECONDS, Readiness
 from mlpserve_client._results import ModelRef, ModelVersion, Prediction
-from mlpserve_client._scale import ScaleCheck
+from mlpserve_client._scale import ScaleCheck, looks_scaled
 from mlpserve_client._settings import Settings, check_timeout
 from mlpserve_client._transport import (
     GET_MODEL,
@@ -91,7 +91,8 @@ class Calls:
             if is_image(instance)
             else as_array(instance)
         )
-        await self.scale.check(array, selector, timeout)
+        if looks_scaled(array):
+            await self.scale.check(array, selector, timeout)
         known = self.class_names.known
         request = prediction_pb2.PredictRequest(model=selector, known_class_names=known.hash)
         _messages.encode_into(request.instance, array)
@@ -109,7 +110,8 @@ class Calls:
         names = await self.class_names.resolve(
             ref, response.class_names, known, len(probabilities), timeout
         )
-        receipts = _answers.receipts([response.receipt] if response.receipt else [], receipt)
+        given = [response.receipt] if response.receipt else []
+        receipts = _answers.receipts(given, receipt) if receipt or given else ()
         return _answers.prediction(response, probabilities, ref, names, *receipts)
 
     def selector(self, version: int | None, alias: str | None, model: str | None) -> Selector:

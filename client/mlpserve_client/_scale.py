@@ -22,7 +22,7 @@ _ADVICE = "pass scaled values as floats or booleans"
 class ScaleCheck:
     """Compares integers of 0 and 1 alone with what the version was trained on.
 
-    Every other input costs a look at its first row. The version is described once, and again
+    Of every other input only the first row is examined. The version is described once, and again
     before an input is refused.
     """
 
@@ -36,14 +36,14 @@ class ScaleCheck:
         selector: model_pb2.ModelSelector | None,
         timeout: float | None,
     ) -> None:
-        """Look at the values of an input before it is sent.
+        """Check the values of an input before it is sent.
 
         Raises:
             InvalidInputError: all values are integers of 0 and 1, which stand for hardly more
                 than 0, and the version was trained on scaled values.
 
         """
-        if not _looks_scaled(array):
+        if not looks_scaled(array):
             return
         name = selector.name if selector else ""
         version = self._described.get(name)
@@ -62,7 +62,7 @@ class ScaleCheck:
             warnings.warn(f"{text}: {_ADVICE}", stacklevel=2)
 
 
-def _looks_scaled(array: npt.NDArray[Any]) -> bool:
+def looks_scaled(array: npt.NDArray[Any]) -> bool:
     """Return True for integers of 0 and 1 alone, as from `x.astype(int)` of scaled values."""
     if array.dtype.kind not in "ui" or array.size < 2:
         return False
