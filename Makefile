@@ -7,6 +7,8 @@ BIN := .venv/bin
 LOCKS := deploy/locks
 RUN_LOCKS := $(LOCKS)/client.txt $(LOCKS)/server.txt $(LOCKS)/trainer.txt
 NO_ENGINE := not slow and not compose and not operations and not swarm
+# Programs are started a thousand times; each would compile our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Most tests wait for processes of their own, so more of them than cores can run at once.
 SPREAD := --numprocesses 6 --dist worksteal
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs

@@ -17,6 +17,11 @@ from mlpserve_trainer import Rules, TrainSettings, load_recipe, train
 from mlpserve_trainer.report.figures import LEFT_OUT
 
 PROGRAM = "import sys; from mlpserve_trainer.cli import main; sys.exit(main())"
+DRAWS = """
+import numpy as np
+from mlpserve_trainer.report.figures import confusion_matrix, picture
+print(confusion_matrix(np.eye(3, dtype=np.int64), ("a", "US$_A$", "c"))[:4], picture(np.eye(4))[:5])
+"""
 HOSTILE = (
     "US$_A$",
     "[click](https://evil.example) <img src=x onerror=alert(1)>",
@@ -62,23 +67,28 @@ def run(
     )
 
 
+def assert_draws(environment: Mapping[str, str]) -> None:
+    """Draw a figure and a picture in a process of its own, with these variables."""
+    drawn = subprocess.run(
+        [sys.executable, "-c", DRAWS], env=os.environ | dict(environment), capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert (drawn.stdout, drawn.stderr, drawn.returncode) == ("<svg data:\n", "", 0)
+
+
 @pytest.mark.parametrize(
     "backend", ["module://matplotlib_inline.backend_inline", "no such backend", "tkagg"]
 )
-def test_an_inherited_backend_changes_nothing(data: Path, backend: str) -> None:
-    result = run(data, {"MPLBACKEND": backend})
-    assert result.returncode == 0, result.stderr
-    assert "left out" not in result.stderr
+def test_an_inherited_backend_changes_nothing(backend: str) -> None:
+    assert_draws({"MPLBACKEND": backend})
 
 
 @pytest.mark.parametrize(
     "text", [b"text.usetex: true\n", b"svg.fonttype: \xff\n", b"backend: none\nfont.size: x\n"]
 )
-def test_a_settings_file_changes_nothing(data: Path, tmp_path: Path, text: bytes) -> None:
+def test_a_settings_file_changes_nothing(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "matplotlibrc").write_bytes(text)
-    result = run(data, {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")})
-    assert result.returncode == 0, result.stderr
-    assert "left out" not in result.stderr
+    assert_draws({"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")})
 
 
 def test_what_cannot_be_drawn_is_left_out_with_a_line_in_the_log(

@@ -18,7 +18,7 @@ from mlpserve_model.format.manifest import FileInfo
 from tests.support.forging import Rejection
 
 FILES = ("model.npz", "golden.npz", "manifest.json")
-DEFAULT, MANY = 5_000, 100_000
+DEFAULT, MANY = 2_000, 100_000
 Generator = np.random.Generator
 
 

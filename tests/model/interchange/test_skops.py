@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import skops.io
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -35,6 +34,13 @@ NAMES = np.array(["ash", "birch", "cedar"])[RNG.integers(0, 3, 60)]
 NETWORK = {"hidden_layer_sizes": (6, 5), "max_iter": 3, "random_state": 0}
 
 
+def dump(estimator: Any, path: Path) -> None:
+    # Imported here: it imports all of scikit-learn, which every worker that collects would.
+    import skops.io
+
+    skops.io.dump(estimator, path)
+
+
 def fitted(estimator: Any, y: Any = NAMES) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -43,7 +49,7 @@ def fitted(estimator: Any, y: Any = NAMES) -> Any:
 
 def read(estimator: Any, folder: Path) -> ImportedNetwork:
     path = folder / "model.skops"
-    skops.io.dump(estimator, path)
+    dump(estimator, path)
     return import_network(path, ImportOptions())
 
 
@@ -126,7 +132,7 @@ def test_an_array_named_many_times_is_read_within_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "model.skops"
-    skops.io.dump(fitted(MLPClassifier(**NETWORK)), path)
+    dump(fitted(MLPClassifier(**NETWORK)), path)
 
     def repeat(attributes: Any, times: int) -> None:
         for name in ("coefs_", "intercepts_"):
@@ -142,7 +148,7 @@ def test_an_array_named_many_times_is_read_within_bounds(
 def test_types_of_strangers_are_never_constructed(tmp_path: Path) -> None:
     """What skops would ask its caller to trust has no meaning here."""
     path = tmp_path / "model.skops"
-    skops.io.dump(fitted(MLPClassifier(**NETWORK)), path)
+    dump(fitted(MLPClassifier(**NETWORK)), path)
     call = {
         "__class__": "system", "__module__": "os", "__loader__": "FunctionNode", "content": "id",
     }  # fmt: skip

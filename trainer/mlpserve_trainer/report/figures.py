@@ -34,7 +34,6 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": "medium",
-    "figure.constrained_layout.use": True,
     "font.size": 11,
     "grid.alpha": 0.25,
     "grid.color": FAINT,
@@ -48,6 +47,8 @@ STYLE: dict[Any, Any] = {
 }
 # Environment of the first import: no settings file, and the one backend that is always there.
 ENVIRONMENT = {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
+# Of a figure whose labels are numbers: to fit margins to labels takes as long as to draw them.
+MARGINS = {"left": 0.19, "right": 0.97, "bottom": 0.17, "top": 0.9}
 MIN_ROWS = 10  # of a point in the calibration curve: fewer say little about the accuracy
 MAX_COUNTED = 20  # classes whose matrix has a number in each cell
 MAX_LABEL = 24  # characters
@@ -100,7 +101,7 @@ def confusion_matrix(counts: npt.NDArray[np.int64], class_names: Sequence[str]) 
         if len(names) <= MAX_COUNTED:
             _write_counts(axis, counts, shares)
 
-    return _svg((5.6, 5.2), "confusion matrix", draw)
+    return _svg((5.6, 5.2), "confusion matrix", draw, layout="constrained")
 
 
 def _write_counts(
@@ -139,17 +140,21 @@ def signed_picture(values: npt.NDArray[Any]) -> str | None:
     return _png(values, "RdBu_r", -maximum, maximum)
 
 
-def _svg(size: tuple[float, float], title: str, draw: Draw) -> str:
+def _svg(size: tuple[float, float], title: str, draw: Draw, layout: str = "none") -> str:
     """Return a figure of this size (inches) as an SVG element, or a sentence without one."""
     buffer = io.StringIO()
     try:
         with _fixed_settings():
-            # Without pyplot, which keeps a global list of all figures.
+            # Without pyplot, which keeps a global list of all figures, and without savefig, which
+            # lays every figure out twice.
+            from matplotlib.backends.backend_svg import FigureCanvasSVG
             from matplotlib.figure import Figure
 
-            figure = Figure(figsize=size)
-            draw(figure.subplots())
-            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+            figure = Figure(figsize=size, facecolor="none", layout=layout)
+            axis = figure.subplots(gridspec_kw=MARGINS if layout == "none" else None)
+            axis.set_facecolor("none")
+            draw(axis)
+            FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     except Exception as error:  # a version is worth more than a figure of its report
         logger.warning("a figure was left out", extra={"figure": title, "reason": str(error)})
         return LEFT_OUT
