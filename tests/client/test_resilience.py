@@ -71,7 +71,7 @@ class Process:
 class Load:
     """Calls through one client, nearly without a pause; counts answers and failures."""
 
-    PAUSE = 0.005  # seconds, so that servers that start get their turn
+    PAUSE = 0.02  # seconds, so that servers that start get their turn
 
     def __init__(self, targets: list[str]) -> None:
         self._targets = targets

@@ -29,7 +29,7 @@ class RunServer(Protocol):
 class Callers:
     """Threads that call, `pause` seconds apart, and keep what they got."""
 
-    pause = 0.0
+    pause = 0.005  # servers that follow get their turn
 
     def __init__(
         self, target: str | list[str], images: NDArray[np.float32], threads: int = 4

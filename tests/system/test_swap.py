@@ -10,7 +10,7 @@ from mlpserve_model import Store
 from tests.support.system import Callers
 
 
-@pytest.mark.parametrize("publishes", [40, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("publishes", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_publishing_in_a_row_fails_no_call_and_mixes_no_versions(
     publishes: int, store: Store, server: str, publish: Callable[[], int], callers: Callers
 ) -> None:

@@ -218,14 +218,17 @@ selectors = st.one_of(
 ALLOWED = {grpc.StatusCode.OK, INVALID, grpc.StatusCode.NOT_FOUND}
 
 
-def test_no_request_whatever_is_answered_with_a_fault(publish: Publish, serve: Serve) -> None:
+@pytest.mark.parametrize("examples", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_no_request_whatever_is_answered_with_a_fault(
+    examples: int, publish: Publish, serve: Serve
+) -> None:
     publish()
     stubs = serve()
     eventually(stubs.serving)
     seen = set()
 
     @settings(
-        max_examples=300,
+        max_examples=examples,
         deadline=None,
         derandomize=True,
         suppress_health_check=[HealthCheck.function_scoped_fixture],

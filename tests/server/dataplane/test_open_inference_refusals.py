@@ -299,11 +299,12 @@ anything = st.builds(
 )
 
 
-def test_no_request_whatever_is_answered_with_a_fault(stubs: Stubs) -> None:
+@pytest.mark.parametrize("examples", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_no_request_whatever_is_answered_with_a_fault(examples: int, stubs: Stubs) -> None:
     seen = set()
 
     @settings(
-        max_examples=300,
+        max_examples=examples,
         deadline=None,
         derandomize=True,
         suppress_health_check=[HealthCheck.function_scoped_fixture],

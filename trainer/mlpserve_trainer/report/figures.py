@@ -101,7 +101,7 @@ def confusion_matrix(counts: npt.NDArray[np.int64], class_names: Sequence[str]) 
         if len(names) <= MAX_COUNTED:
             _write_counts(axis, counts, shares)
 
-    return _svg((5.6, 5.2), "confusion matrix", draw, layout="constrained")
+    return _svg((5.6, 5.2), "confusion matrix", draw, fits_margins=True)
 
 
 def _write_counts(
@@ -140,7 +140,7 @@ def signed_picture(values: npt.NDArray[Any]) -> str | None:
     return _png(values, "RdBu_r", -maximum, maximum)
 
 
-def _svg(size: tuple[float, float], title: str, draw: Draw, layout: str = "none") -> str:
+def _svg(size: tuple[float, float], title: str, draw: Draw, fits_margins: bool = False) -> str:
     """Return a figure of this size (inches) as an SVG element, or a sentence without one."""
     buffer = io.StringIO()
     try:
@@ -150,11 +150,13 @@ def _svg(size: tuple[float, float], title: str, draw: Draw, layout: str = "none"
             from matplotlib.backends.backend_svg import FigureCanvasSVG
             from matplotlib.figure import Figure
 
+            layout: Any = "constrained" if fits_margins else None
             figure = Figure(figsize=size, facecolor="none", layout=layout)
-            axis = figure.subplots(gridspec_kw=MARGINS if layout == "none" else None)
+            axis = figure.subplots(gridspec_kw=None if fits_margins else MARGINS)
             axis.set_facecolor("none")
             draw(axis)
-            FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+            canvas: Any = FigureCanvasSVG(figure)
+            canvas.print_svg(buffer, metadata={"Date": None})
     except Exception as error:  # a version is worth more than a figure of its report
         logger.warning("a figure was left out", extra={"figure": title, "reason": str(error)})
         return LEFT_OUT
