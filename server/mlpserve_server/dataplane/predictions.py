@@ -183,13 +183,10 @@ class DataPlane:
         x = tensors.scaled(data, queries[0].dtype, manifest, codec.field)
         computed = self._inference.compute(model, x, queries[0].explains)
         responses = codec.encode(computed, manifest, queries)
-        if self._issuer:
-            asking = [place for place, query in enumerate(queries) if query.receipts]
-            if asking:
-                rows = tensors.hashed_rows(data, queries[0].dtype, manifest, x)
-                fields = _fields_of(self._issuer, manifest, computed.probabilities, rows, asking)
-                for place, field in zip(asking, fields, strict=True):
-                    responses[place] += field
+        if self._issuer and (asking := [n for n, query in enumerate(queries) if query.receipts]):
+            rows = tensors.hashed_rows(data, queries[0].dtype, manifest, x)
+            answered = (manifest, computed.probabilities, rows)
+            responses = _with_receipts(self._issuer, asking, responses, *answered)
         row_bytes, version, name = len(data) // len(x), manifest.version, manifest.model
         return [
             Result(response, len(query.data) // row_bytes, version, name)
@@ -209,18 +206,23 @@ def _receipts(
         values = data[first * row_bytes : (first + len(chunk)) * row_bytes]
         x = tensors.scaled(values, query.dtype, manifest, _BATCH.field, first)
         rows = tensors.hashed_rows(values, query.dtype, manifest, x)
-        fields += issuer.fields(manifest, chunk, rows)
+        fields += issuer.append([b""] * len(rows), manifest, chunk, rows)
     return b"".join(fields)
 
 
-def _fields_of(
+def _with_receipts(
     issuer: ReceiptIssuer,
+    asking: Sequence[int],
+    responses: list[bytes],
     manifest: Manifest,
     probabilities: Float32,
     rows: Sequence[bytes],
-    asking: Sequence[int],
 ) -> list[bytes]:
-    """Return the fields of some rows' receipts: of those whose callers ask for one."""
-    if len(asking) < len(rows):
-        probabilities, rows = probabilities[asking], [rows[place] for place in asking]
-    return issuer.fields(manifest, probabilities, rows)
+    """Return the responses of single rows, with receipts behind those whose callers ask for one."""
+    if len(asking) == len(responses):
+        return issuer.append(responses, manifest, probabilities, rows)
+    chosen, hashed = [responses[place] for place in asking], [rows[place] for place in asking]
+    appended = issuer.append(chosen, manifest, probabilities[asking], hashed)
+    for place, response in zip(asking, appended, strict=True):
+        responses[place] = response
+    return responses

@@ -155,7 +155,7 @@ def test_answers_that_are_no_probabilities_have_receipts_too(
     issuer = ReceiptIssuer(lambda: keys, 0.0, Observer())
     for count in (1, 3):
         answers = np.array([row] * count, np.float32)
-        for field in issuer.fields(manifest, answers, [b"row"] * count):
+        for field in issuer.append([b""] * count, manifest, answers, [b"row"] * count):
             receipt = keys.verify(pb.PredictResponse.FromString(field).receipt, "mnist")
             assert receipt.label == answers[0].argmax()
             assert 0 <= receipt.confidence <= 1

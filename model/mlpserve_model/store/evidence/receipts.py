@@ -123,9 +123,9 @@ class ReceiptKeys:
         version: int,
         weights: bytes,
         answered_at: int,
-        answers: Iterable[tuple[bool, int, int, int, bytes]],
+        answers: Iterable[tuple[bytes, bool, int, int, int, bytes]],
     ) -> list[bytes]:
-        """Return the signed receipts of answers that one version gave at one time.
+        """Return the messages of answers that one version gave at one time, each with its receipt.
 
         A server signs thousands a second, so this is one loop without a call of our own.
 
@@ -134,13 +134,14 @@ class ReceiptKeys:
             version: The version that answered.
             weights: What `weights_of` gives of it.
             answered_at: Unix time, in whole seconds.
-            answers: Of each whether it was drawn for the audit, the label, the confidence in steps
-                of 1/65535, the serial, and the instance as `row_bytes` gives it.
+            answers: Of each the bytes that the receipt is put behind, whether it was drawn for the
+                audit, the label, the confidence in steps of 1/65535, the serial, and the instance
+                as `row_bytes` gives it.
 
         """
         rows, tags, pack = self._pairs[0][0], self._started(model), _BODY.pack
         signed = []
-        for audit, label, confidence, serial, row in answers:
+        for message, audit, label, confidence, serial, row in answers:
             hashed = rows.copy()
             hashed.update(row)
             # The format cuts the digest off after 8 bytes.
@@ -148,7 +149,7 @@ class ReceiptKeys:
             body = pack(audit, version, answered_at, label, confidence, weights, serial, digest)
             tag = tags.copy()
             tag.update(body)
-            signed.append(body + tag.digest())
+            signed.append(message + body + tag.digest())
         return signed
 
     def _started(self, model: str) -> "_Hash":
@@ -210,7 +211,9 @@ def row_bytes(x: NDArray[np.float32], real: bool) -> list[bytes]:
     if real:
         data = x.astype("<f4", copy=False).tobytes()
     else:
-        data = (x * _STEPS).astype(np.uint8).tobytes()
+        # Into bytes at once: for floats in between, the allocator would map new pages each time.
+        steps = np.empty(x.shape, np.uint8)
+        data = np.multiply(x, _STEPS, out=steps, casting="unsafe").tobytes()
     size = len(data) // len(x)
     return [data[first : first + size] for first in range(0, len(data), size)]
 
