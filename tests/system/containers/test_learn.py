@@ -10,7 +10,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from examples.crowd import HONEST, LIAR, Crowd
-from examples.learn import ALARM, P_VALUE, Places, Stages, prepare
+from examples.learn import ALARM, LOOKED_AT, P_VALUE, Places, Stages, prepare
 from mlpserve_client import Client, Report
 from tests.support.containers import NewStack, Stack
 
@@ -93,7 +93,11 @@ def test_the_loop_closes_by_itself_and_a_liar_is_not_learnt_from(
         shifted = crowd.accuracy
         crowd.lie(250)
 
-        stages.begin("until the learner names a challenger, trained on what two callers agree on")
+        stages.begin("a reviewer looks at five corrections of each caller")
+        review(stack, crowd)
+        stages.begin(
+            "until the learner names a challenger, trained on what proven callers agree on"
+        )
         crowd.call_until(lambda: bool(named(stack)), None, 180)
         stages.begin("until the judge promotes it")
         crowd.call_until(lambda: "promote" in decided(stack), None, 180)
@@ -117,6 +121,20 @@ def tokens_of(stack: Stack, count: int) -> list[str]:
         stack.run("certificates", "new-token")
     entry = ("--entrypoint", "cat", "certificates", "/certificates/tokens")
     return TOKENS.findall(stack.compose("run", "--rm", "--no-TTY", *entry))
+
+
+def review(stack: Stack, crowd: Crowd) -> None:
+    """Accept corrections of the honest callers, and reject those of the liar."""
+    where = ("--feedback", "/feedback", "--quota", "10000")
+    listing = ("trainer", "feedback", "list", *where, "--state", "all", "--json")
+    tags: dict[str, list[str]] = {}
+    for correction in json.loads(stack.run(*listing).splitlines()[-1]):
+        tags.setdefault(correction["source"], []).append(correction["tag"])
+    for name in (*HONEST, LIAR):
+        chosen = tags[crowd.fingerprint(name)][:LOOKED_AT]
+        assert len(chosen) == LOOKED_AT
+        verdict = "reject" if name == LIAR else "accept"
+        stack.run("trainer", "feedback", verdict, *chosen, *where)
 
 
 def p_value(stack: Stack) -> float:
