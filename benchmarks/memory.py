@@ -249,8 +249,7 @@ def _memory(pid: int, name: str) -> float:
 
 
 def _refused(codes: Mapping[str, int]) -> str:
-    total = sum(codes.values())
-    return f"{total - codes.get('OK', 0)} of {total}"
+    return f"{(total := sum(codes.values())) - codes.get('OK', 0)} of {total}"
 
 
 def _output(command: Sequence[str]) -> str:
@@ -263,9 +262,9 @@ def _image() -> str | None:
         _output(["docker", "info"])
     except (OSError, subprocess.CalledProcessError):
         return None
-    command = ["docker", "build", "--quiet", "--target", "server", "--tag", "mlpserve-server:bench"]
-    _output([*command, str(ROOT)])
-    return "mlpserve-server:bench"
+    name = "mlpserve-server:bench"
+    _output(["docker", "build", "--quiet", "--target", "server", "--tag", name, str(ROOT)])
+    return name
 
 
 def main() -> None:
@@ -291,10 +290,8 @@ def main() -> None:
                 figures[method, transport, callers] = measure(server, workload, method, callers)
                 print("measured", method, transport, callers, file=sys.stderr)
     print(table(figures))
-    rows = [
-        {"method": method, "transport": transport, "callers": callers, **vars(each)}
-        for (method, transport, callers), each in figures.items()
-    ]
+    names = "method", "transport", "callers"
+    rows = [dict(zip(names, key, strict=True)) | vars(each) for key, each in figures.items()]
     document = {"machine": machine(), "container": bool(image), "rows": rows}
     RESULTS.write_text(json.dumps(document, indent=1) + "\n")
 

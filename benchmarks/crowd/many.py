@@ -61,7 +61,7 @@ def many_reports(count: int, folder: Path) -> dict[str, Any]:
         "seconds_to_list_corrections": inbox.evaluate,
         "seconds_to_list_again": inbox.evaluate,
     }
-    _forget(files)
+    _drop_caches(files)
     found["seconds_to_judge_unread"] = _seconds(Judge(store, place, JudgeSettings()).evaluate)
     for name, act in acts.items():
         found[name] = _seconds(act)
@@ -77,7 +77,7 @@ def _seconds(act: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _forget(files: Sequence[Path]) -> None:
+def _drop_caches(files: Sequence[Path]) -> None:
     """Write files to the disk, and let the system drop what it keeps of them in memory."""
     os.sync()
     for file in files:

@@ -1,4 +1,4 @@
-"""The training rows that an instance is nearest to, for whoever judges a claim about it."""
+"""The training rows that an instance is nearest to, for a reviewer of claims about it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
