@@ -1,6 +1,7 @@
 """FeedbackService, bytes in and bytes out: what callers say of answers, checked and kept."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -13,7 +14,6 @@ from mlpserve_server.dataplane import codec
 from mlpserve_server.dataplane.predictions import Steps
 from mlpserve_server.dataplane.query import Result
 from mlpserve_server.dataplane.reports import ReportReader
-from mlpserve_server.dataplane.wire import has_more_fields
 from mlpserve_server.errors import InvalidInput, NotReady, QuotaExceeded
 from mlpserve_server.evidence.quota import Quota
 from mlpserve_server.lifecycle.models import Models
@@ -28,6 +28,7 @@ MAX_REPORTS = 1000
 _WRITES_AT_ONCE = 8
 _REPORTS = "mlpserve_reports_total"
 _KNOWN = "mlpserve_reports_known_total"
+_LATER = "reports cannot be kept at the moment: send them again later"
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class FeedbackDesk:
         self._place = place
         self._quota = Quota(rate)
         self._observer = observer
+        self._failing = False  # the last write
+        self._trial = threading.Lock()  # held by the request that tries again
         self._pool = futures.ThreadPoolExecutor(_WRITES_AT_ONCE, thread_name_prefix="reports")
 
     def close(self) -> None:
@@ -80,19 +83,18 @@ class FeedbackDesk:
             NotReady: The place cannot be written, or the store not be read; a retry is safe.
 
         """
-        if has_more_fields(request, MAX_REPORTS):
-            message = f"expected a ReportRequest of at most {MAX_REPORTS} reports: send several"
-            raise InvalidInput("reports", message)
         reports = codec.parse(feedback_pb2.ReportRequest, request).reports
-        if not reports:
-            raise InvalidInput("reports", "no reports, expected at least 1")
+        if not 0 < len(reports) <= MAX_REPORTS:
+            message = f"{len(reports)} reports, expected 1 to {MAX_REPORTS}: send several requests"
+            raise InvalidInput("reports", message)
+        # Before anything is verified: forged receipts take the most time, one hash a key and model.
+        if seconds := self._quota.take(source, len(reports)):
+            raise QuotaExceeded(seconds)
         keys, now = self._keys(), time.time()
         records = [
             self._reader.record(report, f"reports[{place}]", keys, source, now, scope)
             for place, report in enumerate(reports)
         ]
-        if seconds := self._quota.take(source, len(records)):
-            raise QuotaExceeded(seconds)
         # Of two reports on one answer the first counts, whichever would be written first.
         firsts = {record.tag: record for record in reversed(records)}
         recorded = 0
@@ -104,7 +106,21 @@ class FeedbackDesk:
         return Result(response.SerializeToString())
 
     def _keep(self, records: list[ReportRecord]) -> int:
-        """Write some reports at once and return how many were new."""
+        """Write some reports at once and return how many were new.
+
+        While the place fails, one request at a time tries it, and the others are refused at once: a
+        bucket that hangs would keep each of them for half a minute.
+        """
+        if not self._failing:
+            return self._write(records)
+        if not self._trial.acquire(blocking=False):
+            raise NotReady(_LATER)
+        try:
+            return self._write(records)
+        finally:
+            self._trial.release()
+
+    def _write(self, records: list[ReportRecord]) -> int:
         writes = [self._pool.submit(self._place.record, record) for record in records]
         futures.wait(writes)
         recorded, failure = 0, None
@@ -119,11 +135,18 @@ class FeedbackDesk:
                 self._count(record)
             else:
                 self._observer.count(_KNOWN)
+        self._note(failure)
         if failure is not None:
-            log.error("cannot keep reports", extra={"reason": str(failure)})
-            message = "reports cannot be kept at the moment: send them again later"
-            raise NotReady(message) from failure
+            raise NotReady(_LATER) from failure
         return recorded
+
+    def _note(self, failure: StoreError | None) -> None:
+        """Remember whether the place can be written, and log when that changes."""
+        if failure is not None and not self._failing:
+            log.error("cannot keep reports", extra={"reason": str(failure)})
+        if failure is None and self._failing:
+            log.info("reports can be kept again")
+        self._failing = failure is not None
 
     def _count(self, record: ReportRecord) -> None:
         kind = "audit" if record.audit else "volunteered"

@@ -1,6 +1,6 @@
 """Receipts for answers: signed on the way out, and kept nowhere."""
 
-import random
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -76,8 +76,8 @@ class ReceiptIssuer:
         keys, share, version = self._keys(), self._audit_share, self._version
         if version.manifest is not manifest:
             version = self._version = _Version.of(manifest)
-        labels, draw = probabilities.argmax(axis=1).tolist(), random.random
-        audits = [draw() < share for _ in labels]
+        labels = probabilities.argmax(axis=1).tolist()
+        audits = _drawn(share, len(labels))
         self._count(version.labels, audits)
         answers = zip(
             [message + _FIELD for message in messages],
@@ -97,6 +97,16 @@ class ReceiptIssuer:
             self._observer.count(_RECEIPTS, *version, "audit", amount=drawn)
         if drawn < len(audits):
             self._observer.count(_RECEIPTS, *version, "plain", amount=len(audits) - drawn)
+
+
+def _drawn(share: float, rows: int) -> list[bool]:
+    """Return whether each of some receipts is drawn for the audit.
+
+    By the system's randomness: callers see what was drawn, and could compute from that what a
+    generator such as Python's own draws next.
+    """
+    limit = share * 2**32
+    return [draw < limit for draw in memoryview(os.urandom(4 * rows)).cast("I")]
 
 
 def _steps(probabilities: NDArray[np.float32], labels: Sequence[int]) -> list[int]:

@@ -15,13 +15,12 @@ from mlpserve_server.dataplane.admission import Limits
 from mlpserve_server.dataplane.feedback import FeedbackDesk
 from mlpserve_server.dataplane.predictions import DataPlane, Steps, complete
 from mlpserve_server.dataplane.query import Result
-from mlpserve_server.errors import NoFeedback, Overloaded, Unauthenticated
+from mlpserve_server.errors import InvalidInput, NoFeedback, Overloaded, Unauthenticated
 from mlpserve_server.security.credentials import ScopeOf, SourceOf
 from mlpserve_server.security.scope import ALL, Scope
 from mlpserve_server.transport.call_pool import CallPool
 from mlpserve_server.transport.health import Health
 from mlpserve_server.transport.interceptors import current_call
-from mlpserve_server.transport.request_reads import next_request, without_request
 from mlpserve_server.transport.services import COPIES, SMALL_BYTES
 from mlpserve_server.transport.status import status_of
 
@@ -29,12 +28,14 @@ __all__ = [
     "Behaviour",
     "Handler",
     "ReadScope",
+    "map_errors",
     "pooled_handler",
     "predict",
     "report",
     "run_to_end",
     "scope_reader",
     "scoped",
+    "small",
     "too_many",
     "watch_handler",
     "without_context",
@@ -76,21 +77,17 @@ def pooled_handler(answer: Behaviour, pool: CallPool, reserved: int = 0) -> Hand
     return handler
 
 
-def watch_handler(health: Health) -> Handler:
-    """Return the handler of Health.Watch."""
+def watch_handler(health: Health, pool: CallPool) -> Handler:
+    """Return the handler of Health.Watch, whose requests are read by the pool's threads."""
 
     def run(
         requests: Iterator[bytes], context: grpc.ServicerContext, send: Callable[..., None]
     ) -> None:
-        with health.watch_pool.waits_for(context):
-            request = next_request(requests)
-        if request is None:
-            raise without_request(context)
-        health.watch(request, context, send)
+        health.watch(small(pool.reads.read(requests, context, 0)), context, send)
 
     behaviour = map_errors(run)
     # With these grpcio passes `send`, and keeps no thread until the call ends.
-    attributes = {"experimental_thread_pool": health.watch_pool, "experimental_non_blocking": True}
+    attributes = {"experimental_thread_pool": pool, "experimental_non_blocking": True}
     vars(behaviour).update(attributes)
     handler: Handler = grpc.stream_stream_rpc_method_handler(behaviour)
     return handler
@@ -111,8 +108,15 @@ def map_errors(answer: Callable[..., T]) -> Callable[..., T]:
 
 
 def without_context(answer: Callable[[bytes], bytes]) -> Behaviour:
-    """Return a behaviour that needs to know nothing of the call."""
-    return lambda request, context: answer(request)
+    """Return a behaviour that needs to know nothing of the call, and takes small requests."""
+    return lambda request, context: answer(small(request))
+
+
+def small(request: bytes) -> bytes:
+    """Return the request of a method that takes names and numbers; raise InvalidInput if large."""
+    if len(request) > SMALL_BYTES:
+        raise InvalidInput("", f"a request of {len(request)} bytes, expected at most {SMALL_BYTES}")
+    return request
 
 
 def scope_reader(scope_of: ScopeOf | None) -> ReadScope:

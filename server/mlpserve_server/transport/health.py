@@ -94,7 +94,7 @@ class Health:
         if displaced:
             displaced.context.cancel()
         if context.add_callback(lambda: self._remove(watcher)):
-            watcher.notify(self._status_of)
+            self.watch_pool.submit(watcher.notify, self._status_of)
         else:  # the call has ended already
             self._remove(watcher)
 

@@ -60,14 +60,15 @@ class Pools:
         self.reports = CallPool("report", limits, lambda: MAX_OTHER_CALLS)
         self.probes = CallPool("probe", limits, lambda: MAX_OTHER_CALLS)
         self.checks = CallPool("check", limits, lambda: MAX_CALLS)
-        self.reflection = PatientPool("reflect")
+        self.watches = CallPool("watches", limits, lambda: MAX_CALLS)
+        self.reflection = CallPool("reflect", limits, lambda: MAX_CALLS)
         self.refusals = futures.ThreadPoolExecutor(REFUSAL_THREADS, thread_name_prefix="refuse")
 
     @property
     def calls(self) -> tuple[CallPool, ...]:
         """Those that know what has become of their calls."""
         named = self.predictions, self.batches, self.models, self.reports, self.probes
-        return *named, self.checks
+        return *named, self.checks, self.watches, self.reflection
 
     @property
     def busy(self) -> bool:
@@ -76,7 +77,7 @@ class Pools:
 
     def shut_down(self) -> None:
         """End the threads."""
-        for pool in (*self.calls, self.reflection, self.refusals):
+        for pool in (*self.calls, self.refusals):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -158,7 +159,7 @@ def _health_service(backend: Backend, pools: Pools) -> dict[str, Method]:
     health = backend.health
     return {
         "Check": _plain(health.check, pools.checks),
-        "Watch": (watch_handler(health), health.watch_pool),
+        "Watch": (watch_handler(health, pools.watches), pools.watches),
     }
 
 

@@ -22,6 +22,7 @@ from mlpserve_server.transport.interceptors import (
 )
 from mlpserve_server.transport.methods import Pools, methods_by_service
 from mlpserve_server.transport.pools import PatientPool
+from mlpserve_server.transport.reflection import METHODS as REFLECTION_METHODS
 from mlpserve_server.transport.reflection import enable_reflection
 from mlpserve_server.transport.services import Backend, TransportError
 
@@ -135,6 +136,7 @@ class StandardTransport:
             server.add_generic_rpc_handlers([handler])
         if self._credentials.reflects:
             enable_reflection(server, services, self._pools.reflection)
+            self._pools_by_method |= dict.fromkeys(REFLECTION_METHODS, self._pools.reflection)
         return server
 
     def _is_full(self, method: str) -> bool:

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from concurrent import futures
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -155,6 +157,22 @@ def test_a_receipt_of_an_old_key_is_taken_until_the_key_is_withdrawn(
     assert "its key is withdrawn" in refused.message
 
 
+def test_servers_take_each_others_receipts_while_a_new_key_moves_up(
+    publish: Publish, start: Callable[..., Stubs], tmp_path: Path
+) -> None:
+    """As the document says to rotate: first below, in every server, and then to the top."""
+    publish()
+    servers = []
+    for name, keys in (("before", (KEY, NEXT)), ("after", (NEXT, KEY))):
+        path = tmp_path / name
+        path.write_text("\n".join(keys))
+        path.chmod(0o600)
+        servers.append(start(receipt_keys=path))
+    for one, other in (servers, servers[::-1]):
+        report = fb.Report(receipt=answered(one).receipt, right=True)
+        assert other.feedback.Report(request(report)).recorded == 1
+
+
 def test_a_report_on_a_version_that_is_not_in_memory_is_taken(
     publish: Publish, start: Callable[..., Stubs], place: FeedbackPlace
 ) -> None:
@@ -195,6 +213,57 @@ def test_a_full_disk_is_said_and_a_retry_finishes_what_it_cut_off(
     assert (answer.recorded, answer.known) == (19, 11)
     assert len(kept(place)) == 30
     eventually(lambda: stubs.scrape()("mlpserve_reports_total") == 30)
+
+
+def test_a_place_that_hangs_is_tried_by_one_request_at_a_time_and_said_once(
+    publish: Publish,
+    start: Callable[..., Stubs],
+    refusal: Refuse,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish()
+    stubs = start()
+    given = receipts(stubs, 3)
+    entered, mended, link = threading.Event(), threading.Event(), os.link
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    def hang(*args: Any, **kwargs: Any) -> None:
+        entered.set()
+        assert mended.wait(60)
+        link(*args, **kwargs)
+
+    with caplog.at_level("INFO"), monkeypatch.context() as patched:
+        patched.setattr(os, "link", fail)
+        for _ in range(3):
+            refusal(stubs.feedback.Report, request(fb.Report(receipt=given[0], right=True)))
+        patched.setattr(os, "link", hang)
+        tries = stubs.feedback.Report.future(request(fb.Report(receipt=given[1], right=True)))
+        assert entered.wait(20)
+        refused = refusal(stubs.feedback.Report, request(fb.Report(receipt=given[2], right=True)))
+        assert refused.code == grpc.StatusCode.UNAVAILABLE
+        assert not tries.done()
+        mended.set()
+        assert tries.result(timeout=20).recorded == 1
+        assert stubs.feedback.Report(request(fb.Report(receipt=given[2], right=True))).recorded == 1
+    said = [r.getMessage() for r in caplog.records if "report" in r.getMessage()]
+    assert said == ["cannot keep reports", "reports can be kept again"]
+
+
+def test_forged_receipts_take_from_the_quota(
+    publish: Publish, start: Callable[..., Stubs], refusal: Refuse
+) -> None:
+    publish()
+    stubs = start(feedback_rate=2)
+    forged = request(fb.Report(receipt=bytes(49), right=True))
+    codes = [refusal(stubs.feedback.Report, forged).code for _ in range(3)]
+    assert codes == [
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ]
 
 
 def test_a_killed_server_has_kept_each_report_or_has_not(

@@ -1,5 +1,6 @@
 """Receipts of answers: what they say, when there are any, and who can sign them."""
 
+import random
 import time
 from concurrent import futures
 from typing import Any
@@ -159,3 +160,20 @@ def test_answers_that_are_no_probabilities_have_receipts_too(
             receipt = keys.verify(pb.PredictResponse.FromString(field).receipt, "mnist")
             assert receipt.label == answers[0].argmax()
             assert 0 <= receipt.confidence <= 1
+
+
+def test_what_is_drawn_for_the_audit_cannot_be_computed(publish: Publish, store: Store) -> None:
+    """Callers see what was drawn: by Python's generator they could tell what is drawn next."""
+    manifest = store.manifest(publish())
+    keys = ReceiptKeys([KEY])
+    issuer = ReceiptIssuer(lambda: keys, 0.5, Observer())
+    answers = np.full((100, 3), 1 / 3, np.float32)
+
+    def drawn() -> list[bool]:
+        random.seed(0)
+        np.random.seed(0)
+        fields = issuer.append([b""] * 100, manifest, answers, [b"row"] * 100)
+        given = [pb.PredictResponse.FromString(field).receipt for field in fields]
+        return [keys.verify(receipt, "mnist").audit for receipt in given]
+
+    assert drawn() != drawn()

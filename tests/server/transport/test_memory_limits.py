@@ -15,6 +15,7 @@ from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from mlpserve_model import Network, Signature
 from mlpserve_server.settings import default_max_bytes
 from tests.support.bursts import BATCH_PREDICT, INFER, PREDICT, call_at_once
+from tests.support.encoding import field
 from tests.support.publishing import Publish
 from tests.support.server import Process, Run, Stubs
 from tests.support.waiting import eventually
@@ -118,6 +119,38 @@ def test_large_requests_are_read_few_at_a_time_and_their_memory_goes_back(
     assert memory(pid, "VmHWM") - idle < 400 * MEBIBYTE
     assert stubs.prediction.Predict(SMALL, timeout=20).model.version == 1
     eventually(lambda: memory(pid, "VmRSS") - idle < 48 * MEBIBYTE)
+
+
+GROWING = 20 * MEBIBYTE
+SHAPE = field(1, field(2, b"\1" * GROWING))
+TEXT = field(1, b"a" * GROWING)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_bytes"),
+    [
+        (BATCH_PREDICT, SHAPE),
+        (INFER, field(5, b"") * (GROWING // 2)),
+        ("/mlpserve.v1.ExplanationService/Explain", SHAPE),
+        ("/mlpserve.v1.ModelService/ListModelVersions", TEXT),
+        ("/grpc.health.v1.Health/Check", TEXT),
+        ("/grpc.health.v1.Health/Watch", TEXT),
+        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", TEXT),
+    ],
+    ids=lambda value: value.rpartition("/")[2] if isinstance(value, str) else "",
+)
+def test_a_message_that_should_be_small_or_grows_when_parsed_takes_no_more_than_others(
+    method: str, request_bytes: bytes, served: Served
+) -> None:
+    process, stubs = served(64 * MEBIBYTE)
+    pid = process.process.pid
+    idle = memory(pid, "VmRSS")
+    codes = call_at_once(stubs.address, method, request_bytes, 12)
+    print(f"\n{method}: peak {(memory(pid, 'VmHWM') - idle) / MEBIBYTE:.0f} MiB, {codes}")
+    assert set(codes) <= REFUSALS
+    # Read together, they would take 240 MiB, and each of the others 160 to 900 when it is parsed.
+    assert memory(pid, "VmHWM") - idle < 190 * MEBIBYTE
+    assert stubs.prediction.Predict(SMALL, timeout=20).model.version == 1
 
 
 @pytest.mark.slow
