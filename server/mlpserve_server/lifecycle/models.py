@@ -14,6 +14,7 @@ from mlpserve_model.format.manifest import NAME
 from mlpserve_model.process.follower import Guard
 from mlpserve_server.errors import InvalidInput, ModelNotFound
 from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.lifecycle.selection import listed
 from mlpserve_server.security.scope import ALL, Scope
 
 __all__ = ["Models"]
@@ -22,7 +23,8 @@ __all__ = ["Models"]
 _POLLS = 4
 # The longest wait for polls; a model that takes longer is left alone until it has ended.
 _WAIT_SECONDS = 1.0
-_MAX_NAMED = 10
+# Names that a wrong one is compared with, to say which was meant.
+_MAX_COMPARED = 100
 # Models with gauges of their own.
 _MAX_LABELLED = 100
 
@@ -182,16 +184,12 @@ class Models:
 def _only(names: Collection[str], field: str, scope: Scope) -> str:
     """Return the only name; raise InvalidInput if there is none, or more than one."""
     if len(names) != 1:
-        raise InvalidInput(field, f"name a model: served are {_list(scope.among(names))}")
+        raise InvalidInput(field, f"name a model: served are {listed(scope.among(names))}")
     return next(iter(names))
 
 
 def _not_served(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name[:63], names, n=1)
+    # On the path of calls: among a thousand models each wrong name would stop them for half a second.
+    near = difflib.get_close_matches(name[:63], names if len(names) <= _MAX_COMPARED else (), n=1)
     hint = f", did you mean {near[0]}" if near and len(names) > 1 else ""
-    return f"there is no model {name[:63]!r}: served is {_list(names)}{hint}"
-
-
-def _list(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else ""
-    return (", ".join(names[:_MAX_NAMED]) or "none yet") + more
+    return f"there is no model {name[:63]!r}: served is {listed(names)}{hint}"

@@ -1,14 +1,24 @@
 """From a selection to a model: its number, and the model in memory or loaded."""
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Collection, Mapping, Sequence
 
 from mlpserve_model import StoredModel, StoreError, VersionNotFound
 from mlpserve_server.errors import ModelNotFound, ModelUnavailable, NotReady
 from mlpserve_server.lifecycle.loader import Loader, VersionRefused
 
-__all__ = ["LATEST", "find_served", "find_shadow", "load_selected", "of_version", "target"]
+__all__ = [
+    "LATEST",
+    "find_served",
+    "find_shadow",
+    "listed",
+    "load_selected",
+    "of_version",
+    "target",
+]
 
 LATEST = "latest"
+_MAX_LISTED = 10
 
 
 def _wanted(loader: Loader, selected: str, aliases: Mapping[str, int]) -> int | None:
@@ -21,9 +31,15 @@ def _wanted(loader: Loader, selected: str, aliases: Mapping[str, int]) -> int | 
 def target(aliases: Mapping[str, int], alias: str) -> int:
     """Return the number that an alias points at; raises ModelNotFound."""
     if alias not in aliases:
-        known = ", ".join(sorted(aliases)) or "none yet"
-        raise ModelNotFound(f"there is no alias {alias[:63]!r}: known are {known}")
+        raise ModelNotFound(f"there is no alias {alias[:63]!r}: known are {listed(aliases)}")
     return aliases[alias]
+
+
+def listed(names: Collection[str]) -> str:
+    """Return the first names for an error, which answers a call and is short."""
+    first = ", ".join(heapq.nsmallest(_MAX_LISTED, names)) or "none yet"
+    more = len(names) - _MAX_LISTED
+    return f"{first} and {more:,} more" if more > 0 else first
 
 
 def of_version(version: int, models: Sequence[StoredModel]) -> StoredModel | None:

@@ -71,7 +71,7 @@ class EventLoop:
     @property
     def computing(self) -> bool:
         """Whether there is a call whose request is here and whose answer is not."""
-        return self.open > self._reading.pending
+        return self.open > self._reading.incomplete
 
     @property
     def busy(self) -> bool:

@@ -137,8 +137,8 @@ def scope_reader(scope_of: ScopeOf | None) -> ReadScope:
 
 
 def scoped(answer: Callable[[bytes, Scope], bytes], scope: ReadScope) -> Behaviour:
-    """Return a behaviour that needs to know what the caller may use."""
-    return lambda request, context: answer(request, scope(context))
+    """Return a behaviour that needs to know what the caller may use, and takes small requests."""
+    return lambda request, context: answer(small(request), scope(context))
 
 
 def run_to_end(answer: Callable[..., Steps], scope: ReadScope) -> Behaviour:

@@ -50,9 +50,9 @@ class Reading:
         self._careful_until = 0.0
 
     @property
-    def pending(self) -> int:
-        """The number of calls whose requests are being read."""
-        return sum(reader.pending for reader in self.readers.values())
+    def incomplete(self) -> int:
+        """The number of calls whose requests are not here: being read, or not read yet."""
+        return sum(reader.pending + reader.unread for reader in self.readers.values())
 
     @property
     def idle(self) -> int:

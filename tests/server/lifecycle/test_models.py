@@ -114,6 +114,16 @@ def test_a_call_without_a_name_is_not_guessed(
     assert refusal(stubs.models.ListModelVersions, listed).fields == ["name"]
 
 
+def test_a_wrong_name_is_not_compared_with_thousands(root: Path) -> None:
+    """That takes a second with some thousands, on the path of all calls."""
+    for count, meant in ((100, ", did you mean model-00007"), (101, "")):
+        models = models_following(root, *(f"model-{n:05d}" for n in range(count)))
+        with pytest.raises(ModelNotFound) as caught:
+            models.get("modell-00007")
+        assert str(caught.value).endswith(f" and {count - 10} more{meant}")
+        models.close()
+
+
 def test_the_default_model_answers_calls_without_a_name(new_store: NewStore, serve: Serve) -> None:
     for name in ("digits", "letters"):
         publish_to(new_store(name))

@@ -1,12 +1,14 @@
 """Nothing but a call that is being computed delays a stop."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
 from grpc_health.v1 import health_pb2
+from h2.exceptions import ProtocolError
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store
@@ -19,6 +21,8 @@ from tests.support.server import Run, Stubs
 from tests.support.waiting import eventually
 
 FOR_EVER = 3600.0
+# At once, of any method: the others wait.
+MORE_THAN_ARE_READ = 40
 REQUEST = pb.PredictRequest(
     instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
 )
@@ -49,11 +53,16 @@ def server(store: Store, publish: Publish, transport: str) -> Iterator[Server]:
     server.stop()
 
 
-def ends(server: Server) -> bool:
-    """Stop the server; returns whether that has an end."""
+def ends(server: Server, connections: Sequence[RawConnection] = ()) -> bool:
+    """Stop the server; returns whether that has an end while these connections answer pings."""
     stopping = threading.Thread(target=server.stop, daemon=True)
     stopping.start()
-    stopping.join(30)
+    until = time.monotonic() + 30
+    while stopping.is_alive() and time.monotonic() < until:
+        for connection in connections:
+            with suppress(OSError, ProtocolError):  # it was closed
+                connection.receive(0)
+        stopping.join(0.05)
     return not stopping.is_alive()
 
 
@@ -89,6 +98,22 @@ def test_a_half_sent_request_is_cut_off(method: str, server: Server, stubs: Stub
         connection.send(connection.open(method), frame(b"abc", length=10))
         assert stubs.serving()
         assert ends(server)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_half_sent_requests_that_wait_to_be_read_are_cut_off(
+    method: str, server: Server, stubs: Stubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seconds in ("SLOW_SECONDS", "MAX_WAIT_SECONDS"):
+        monkeypatch.setattr(f"mlpserve_server.transport.request_reader.{seconds}", FOR_EVER)
+    with ExitStack() as stack:
+        connections = [
+            stack.enter_context(RawConnection(server.address)) for _ in range(MORE_THAN_ARE_READ)
+        ]
+        for connection in connections:
+            connection.send(connection.open(method), frame(b"abc", length=10))
+        assert stubs.serving()
+        assert ends(server, connections)
 
 
 @pytest.mark.parametrize("method", METHODS)
