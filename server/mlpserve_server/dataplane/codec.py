@@ -118,7 +118,7 @@ class BatchCodec:
 def parse(kind: type[M], data: bytes) -> M:
     """Return the message in these bytes; raise InvalidInput if they are not one, or a bomb."""
     name = kind.DESCRIPTOR.full_name
-    if len(data) > MAX_STRUCTURE and has_too_much_structure(data, kind.DESCRIPTOR):
+    if len(data) > MAX_STRUCTURE and has_too_much_structure(data, kind):
         raise InvalidInput(
             "",
             f"a {name} with more than {MAX_STRUCTURE:,} bytes beside its texts and values",

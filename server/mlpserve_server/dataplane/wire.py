@@ -1,6 +1,9 @@
 """A walk over an encoded message before it is parsed."""
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 __all__ = ["MAX_STRUCTURE", "has_too_much_structure"]
 
@@ -20,18 +23,21 @@ _VALUES = (
 _NOT_A_FIELD = -1
 
 
-def has_too_much_structure(message: bytes, kind: Descriptor) -> bool:
+def has_too_much_structure(message: bytes, kind: type[Message]) -> bool:
     """Return True if a message would take far more memory parsed than encoded.
 
     Fields that are nested, repeated or unknown are walked until they exceed MAX_STRUCTURE; bytes,
     texts and packed floats are skipped, since they grow no further. A torn message is walked up to
     the tear, where parsing it ends too.
     """
-    return _structure_left(message, 0, len(message), kind, MAX_STRUCTURE) < 0
+    return _structure_left(message, 0, len(message), kind.DESCRIPTOR, MAX_STRUCTURE) < 0
 
 
-def _structure_left(data: bytes, place: int, end: int, kind: Descriptor, left: int) -> int:
-    """Return what is left of the allowed structure behind a message; below 0 if it has more."""
+def _structure_left(data: bytes, place: int, end: int, kind: Any, left: int) -> int:
+    """Return what is left of the allowed structure behind a message; below 0 if it has more.
+
+    `kind` is its descriptor, of whichever implementation of protobuf.
+    """
     while place < end and left >= 0:
         start = place
         tag, place = _varint(data, place)

@@ -39,7 +39,7 @@ def enable_reflection(server: grpc.Server, services: Iterable[str], pool: CallPo
                 yield from servicer.ServerReflectionInfo(iter([request]), context)
 
     vars(answer).update(experimental_thread_pool=pool)
-    handler = grpc.stream_stream_rpc_method_handler(
+    handler: grpc.RpcMethodHandler[bytes, Any] = grpc.stream_stream_rpc_method_handler(
         answer, response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString
     )
     for name in _SERVICES:
