@@ -74,3 +74,11 @@ def test_a_constructor_has_few_parameters(folder: Path) -> None:
 def test_what_answers_predictions_is_typed() -> None:
     names = [SERVER / "dataplane" / name for name in ("predictions.py", "inference.py", "query.py")]
     assert not [path for path in names if re.search(r"\bAny\b", path.read_text())]
+
+
+@pytest.mark.parametrize("package", [SERVER, TRAINER, MODEL])
+def test_every_room_is_on_the_map(package: Path) -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = [f.parent.name for f in package.rglob("__init__.py") if f.parent != package]
+    assert rooms
+    assert not [room for room in rooms if not re.search(rf"\b{room}\b", text)]

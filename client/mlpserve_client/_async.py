@@ -85,8 +85,8 @@ class AsyncClient:
         receipts: bool = False,
     ) -> BatchPrediction:
         """Classify any number of instances by one version, as `Client.predict_batch`."""
-        chosen = self._calls.selector(version, alias, model)
-        return await self._batches.predict_batch(instances, chosen, timeout, receipts)
+        selector = self._calls.selector(version, alias, model)
+        return await self._batches.predict_batch(instances, selector, timeout, receipts)
 
     def predict_stream(
         self,
@@ -102,8 +102,8 @@ class AsyncClient:
 
         `instances` may be an asynchronous iterable too.
         """
-        chosen = self._calls.selector(version, alias, model)
-        return self._batches.predict_stream(instances, chosen, timeout, batch_size)
+        selector = self._calls.selector(version, alias, model)
+        return self._batches.predict_stream(instances, selector, timeout, batch_size)
 
     async def explain(
         self,
@@ -118,8 +118,8 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> Explanation:
         """Explain why one instance gets the score of a class, as `Client.explain`."""
-        chosen = self._calls.selector(version, alias, model)
-        return await explain(self._calls, instance, label, baseline, activations, chosen, timeout)
+        selector = self._calls.selector(version, alias, model)
+        return await explain(self._calls, instance, label, baseline, activations, selector, timeout)
 
     async def report(
         self,

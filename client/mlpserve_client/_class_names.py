@@ -91,8 +91,8 @@ class ClassNames:
     async def _fetch(self, ref: ModelRef, classes: int, timeout: float | None) -> Names:
         numbers = tuple(map(str, range(classes)))
         try:
-            chosen = model_pb2.ModelSelector(version=ref.version, name=ref.name)
-            found = await self._describe(chosen, timeout)
+            selector = model_pb2.ModelSelector(version=ref.version, name=ref.name)
+            found = await self._describe(selector, timeout)
         except ClientClosedError:
             raise
         except MlpserveError:

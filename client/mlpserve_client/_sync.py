@@ -104,8 +104,8 @@ class Client(ServerQueries):
             MlpserveError: the call failed; its subclass says why.
 
         """
-        chosen = self._calls.selector(version, alias, model)
-        return run(self._calls.predict(instance, chosen, timeout, receipt))
+        selector = self._calls.selector(version, alias, model)
+        return run(self._calls.predict(instance, selector, timeout, receipt))
 
     def predict_batch(
         self,
@@ -134,8 +134,8 @@ class Client(ServerQueries):
             MlpserveError: as for `predict`; then there is no answer at all.
 
         """
-        chosen = self._calls.selector(version, alias, model)
-        return run(self._batches.predict_batch(instances, chosen, timeout, receipts))
+        selector = self._calls.selector(version, alias, model)
+        return run(self._batches.predict_batch(instances, selector, timeout, receipts))
 
     def predict_stream(
         self,
@@ -164,8 +164,8 @@ class Client(ServerQueries):
             MlpserveError: as for `predict`, after the answers before it.
 
         """
-        chosen = self._calls.selector(version, alias, model)
-        answers = self._batches.predict_stream(instances, chosen, timeout, batch_size)
+        selector = self._calls.selector(version, alias, model)
+        answers = self._batches.predict_stream(instances, selector, timeout, batch_size)
         try:
             while True:
                 try:
@@ -209,8 +209,8 @@ class Client(ServerQueries):
             MlpserveError: the call failed, as for `predict`.
 
         """
-        chosen = self._calls.selector(version, alias, model)
-        return run(explain(self._calls, instance, label, baseline, activations, chosen, timeout))
+        selector = self._calls.selector(version, alias, model)
+        return run(explain(self._calls, instance, label, baseline, activations, selector, timeout))
 
     def report(
         self,
