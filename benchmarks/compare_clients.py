@@ -16,14 +16,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from statistics import median
 
 # So that the parts can be imported however this file is run.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.compare.environments import ROOT
 from benchmarks.compare.workload import make
-from benchmarks.compare_commits import checkout, interval, running
+from benchmarks.compare_commits import Rounds, cell, checkout, running
 
 INPUTS = {"uint8": "x", "float32": "(x / 255).astype(np.float32)"}
 # Reads lines of an input's name and a number of calls; answers each with CPU microseconds a call.
@@ -51,7 +50,7 @@ class Side:
     def __init__(self, name: str, process: "subprocess.Popen[str]") -> None:
         self.name = name
         self._process = process
-        self.rounds: list[dict[str, float]] = []
+        self.rounds: Rounds = []
 
     def measure(self, calls: int) -> dict[str, float]:
         """Make the calls with each input."""
@@ -81,7 +80,8 @@ def main() -> int:
             for side in sides if number % 2 else sides[::-1]:
                 side.rounds.append(side.measure(options.calls))
     for side in sides:
-        print(f"{side.name:20}", "   ".join(_cell(side, sides[0], name) for name in INPUTS))
+        cells = (f"{name}, µs: {cell(side.rounds, sides[0].rounds, name)}" for name in INPUTS)
+        print(f"{side.name:20}", "   ".join(cells))
     return 0
 
 
@@ -97,15 +97,6 @@ def _client(root: Path, target: str) -> Iterator["subprocess.Popen[str]"]:
     )
     with process:  # which closes its standard input, and so ends it
         yield process
-
-
-def _cell(side: Side, first: Side, name: str) -> str:
-    used = median(figures[name] for figures in side.rounds)
-    if side is first:
-        return f"{name}: {used:.1f} µs"
-    ratios = [new[name] / old[name] for new, old in zip(side.rounds, first.rounds, strict=True)]
-    low, high = interval(ratios)
-    return f"{name}: {used:.1f} µs, {median(ratios):.3f} ({low:.3f} to {high:.3f})"
 
 
 def _options() -> argparse.Namespace:

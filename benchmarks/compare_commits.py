@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import TypeAlias
 
 # So that the parts can be imported however this file is run.
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -43,6 +44,8 @@ from benchmarks.compare.workload import Workload, make
 
 # By the interpreter that runs this: programs have their packages' path written into them.
 START = "import sys; from mlpserve_server.cli import main; sys.exit(main(sys.argv[1:]))"
+# Figures of each round, by load.
+Rounds: TypeAlias = list[dict[str, float]]
 LOADS = (SHARED, MANY, ONE, BATCH)
 RESAMPLES = 2000
 
@@ -53,7 +56,7 @@ class Side:
 
     name: str
     process: Running
-    rounds: list[dict[str, float]] = field(default_factory=list)
+    rounds: Rounds = field(default_factory=list)
 
 
 def main() -> int:
@@ -91,7 +94,7 @@ def table(sides: Sequence[Side]) -> str:
     """Return in Markdown the CPU microseconds of each side, and its ratio to the first."""
     lines = [f"| CPU µs a call | {' | '.join(LOADS)} |", f"|---|{'---:|' * len(LOADS)}"]
     for side in sides:
-        cells = (_cell(side, sides[0], load) for load in LOADS)
+        cells = (cell(side.rounds, sides[0].rounds, load) for load in LOADS)
         lines.append(f"| {side.name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -103,11 +106,12 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return medians[RESAMPLES // 40], medians[-RESAMPLES // 40]
 
 
-def _cell(side: Side, first: Side, load: str) -> str:
-    used = median(figures[load] for figures in side.rounds)
-    if side is first:
+def cell(rounds: Rounds, first: Rounds, load: str) -> str:
+    """Return the median of a load, and its ratio to the first side's unless this is that."""
+    used = median(figures[load] for figures in rounds)
+    if rounds is first:
         return f"{used:.1f}"
-    ratios = [new[load] / old[load] for new, old in zip(side.rounds, first.rounds, strict=True)]
+    ratios = [new[load] / old[load] for new, old in zip(rounds, first, strict=True)]
     low, high = interval(ratios)
     return f"{used:.1f}, {median(ratios):.3f} ({low:.3f} to {high:.3f})"
 

@@ -3,45 +3,20 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from mlpserve_model import Store
-from mlpserve_model.cli import main
+from tests.model.conftest import Command
 from tests.support.forging import Publish
 
 
-class Run(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Run]
-
-
 @pytest.fixture
-def models(
-    store: Store,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Command:
+def models(models: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs mlpserve-models on the store, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-
-    def models(command: str, *arguments: str) -> Run:
-        where = ["--store", str(store.folder.parent), "--model", "tiny"]
-        try:
-            code = main([command, *arguments, *where])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return Run(code, *capsys.readouterr())
-
     return models
 
 
