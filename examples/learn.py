@@ -109,7 +109,7 @@ def run(places: Places) -> int:
             review(places, crowd)
             stages.begin("6. train with these corrections: a challenger, which changes no answer")
             trainer(places, "train", "--as", "challenger", *with_corrections(places))
-            stages.begin("7. callers go on; the judge looks at their reports on audited answers")
+            stages.begin("7. callers go on; the judge weighs their reports on audited answers")
             before = crowd.accuracy
             digest = decide(places, crowd)
             crowd.call_until(lambda: set(crowd.versions) == {2}, None)

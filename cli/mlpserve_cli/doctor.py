@@ -1,6 +1,6 @@
 """`mlpserve doctor`: what is installed, what is there, and what is in the way.
 
-A check looks at one thing and returns findings; it changes nothing. What it looks at is what
+A check examines one thing and returns findings; it changes nothing. What it examines is what
 the commands would use: the flags given, else the variables, else the defaults.
 """
 
@@ -27,7 +27,7 @@ _EXTRAS = ("server", "trainer", "images", "web", "object-store", "telemetry", "o
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report: a level (ok, note, problem), what was looked at, what was found."""
+    """One line of the report: a level (ok, note, problem), what was examined, what was found."""
 
     level: str
     subject: str

@@ -195,7 +195,7 @@ def _collect(folder: Directory, entries: Sequence[DirEntry[str]], recent: int | 
     Args:
         folder: The model's folder.
         entries: What is in it.
-        recent: How many of the highest numbers to look at, None for all.
+        recent: How many of the highest numbers to examine, None for all.
 
     """
     for entry in [entry for entry in entries if entry.name.startswith(".")]:

@@ -31,7 +31,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 }
 _MAX_DIMENSIONS = 8
 _BITS_OF_1 = int(np.float32(1).view(np.uint32))
-# Requests of one instance up to this size are looked into, whatever the models in memory take:
+# Requests of one instance up to this size are parsed, whatever the models in memory take:
 # they may select a version that is not in memory.
 ANY_INSTANCE_BYTES = 1 << 20
 
