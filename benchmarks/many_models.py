@@ -35,6 +35,7 @@ from mlpserve_model import (
     CHAMPION,
     DatasetInfo,
     Draft,
+    Network,
     Signature,
     Store,
     Verdict,
@@ -144,17 +145,17 @@ def cost(channels: list[grpc.Channel], server: Running, count: int) -> dict[str,
     }
 
 
-def publish(store: Store, seed: int) -> int:
+def publish(store: Store, seed: int, network: Network = NETWORK) -> int:
     """Publish a version with random weights, as champion."""
     rng = np.random.default_rng(seed)
     draft = Draft(
-        model=store.model, network=NETWORK,
+        model=store.model, network=network,
         signature=Signature((28, 28), 255, tuple("0123456789")),
         dataset=DatasetInfo("drawn", "sha256:0", "none"), recipe={}, seed=0, libraries={},
         metrics={"accuracy": 0.9},
     )  # fmt: skip
-    golden = rng.random((4, NETWORK.inputs), dtype=np.float32)
-    version = store.publish(draft, Verdict("PROMOTED"), initialise(NETWORK, rng), golden).version
+    golden = rng.random((4, network.inputs), dtype=np.float32)
+    version = store.publish(draft, Verdict("PROMOTED"), initialise(network, rng), golden).version
     with store.lock():
         before = store.aliases().get(CHAMPION)
         store.move_alias(CHAMPION, version, expected=before, event="promote", reason="benchmark")

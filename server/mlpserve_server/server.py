@@ -16,6 +16,7 @@ from mlpserve_model.store.listing import ModelListing
 from mlpserve_model.store.reader import StoreReader
 from mlpserve_server.dataplane.admission import ByteLimiter, Limits, QueueLimit
 from mlpserve_server.dataplane.catalog import Catalog
+from mlpserve_server.dataplane.fair_shares import FairShares
 from mlpserve_server.dataplane.feedback import FeedbackDesk
 from mlpserve_server.dataplane.frames import frame_of
 from mlpserve_server.dataplane.inference import Inference
@@ -97,10 +98,11 @@ class Server:
             else None
         )
         self._desk = _desk(settings, self._models, self._access, observer)
-        inference = Inference(settings.max_rows, observer, self._shadow, self._drift)
+        self._limits = _limits(settings, self._models)
+        shares = self._limits.shares
+        inference = Inference(settings.max_rows, observer, self._shadow, self._drift, shares)
         issuer = _issuer(settings, self._access, observer)
         data = DataPlane(self._models, settings.max_batch, inference, issuer)
-        self._limits = _limits(settings)
         backend = Backend(data, Catalog(self._models), self._health, self._desk)
         options = _channel_options(settings, self._limits)
         make = _transport(settings.transport)
@@ -230,14 +232,16 @@ def _desk(
     return FeedbackDesk(models, access.receipt_keys, place, settings.feedback_rate, observer)
 
 
-def _limits(settings: Settings) -> Limits:
+def _limits(settings: Settings, models: Models) -> Limits:
+    waiting = settings.max_waiting, settings.max_wait_seconds
     max_bytes = settings.max_bytes or default_max_bytes(usable_memory(), 1)
     return Limits(
-        QueueLimit(settings.max_waiting, settings.max_wait_seconds),
+        QueueLimit(*waiting),
         ByteLimiter(max_bytes),
         # Of what is not counted: requests that should be small, and what the allocator keeps.
         MemoryWatch(max_bytes // 4 + kept_by_arenas(max_bytes)),
         max_request_bytes(max_bytes),
+        FairShares(models, *waiting) if models.several else None,
     )
 
 

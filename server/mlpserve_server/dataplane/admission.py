@@ -4,9 +4,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mlpserve_server.errors import Overloaded
 from mlpserve_server.system.memory import MemoryWatch
+
+if TYPE_CHECKING:
+    from mlpserve_server.dataplane.fair_shares import FairShares
 
 __all__ = ["ByteLimiter", "Limits", "QueueLimit", "RowLimiter"]
 
@@ -117,13 +121,15 @@ class ByteLimiter:
 class Limits:
     """What is admitted: calls that wait, bytes that are held, and the memory of the process.
 
-    `max_request` is the largest request in bytes.
+    `max_request` is the largest request in bytes. `shares` are what each of several models gets of
+    the calls that wait; None for one model.
     """
 
     queue: QueueLimit
     bytes: ByteLimiter
     memory: MemoryWatch
     max_request: int
+    shares: "FairShares | None" = None
 
     def memory_is_short(self) -> bool:
         """Return True if the process holds much more than what is counted."""

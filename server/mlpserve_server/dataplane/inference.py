@@ -1,5 +1,6 @@
 """Rows through a model: admitted, some in each step, and sampled for who compares answers."""
 
+import time
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
@@ -8,6 +9,7 @@ import numpy as np
 from mlpserve_model import Manifest, StoredModel
 from mlpserve_server.dataplane import explanations, tensors
 from mlpserve_server.dataplane.admission import RowLimiter
+from mlpserve_server.dataplane.fair_shares import FairShares
 from mlpserve_server.dataplane.query import Computed, Float32, Query
 from mlpserve_server.evidence.drift import DriftWatch
 from mlpserve_server.lifecycle.shadow import Shadow
@@ -33,6 +35,7 @@ class Inference:
         shadow: what a sample of the rows goes to, to compare another version; None for nothing.
         drift: what a sample of the rows goes to, to compare them with the holdout; None for
             nothing.
+        shares: what the time of each model is recorded with; None for one model.
 
     """
 
@@ -42,21 +45,31 @@ class Inference:
         observer: Observer | None = None,
         shadow: Shadow | None = None,
         drift: DriftWatch | None = None,
+        shares: FairShares | None = None,
     ) -> None:
         self._rows = RowLimiter(max_rows)
         self._observer = observer or Observer()
         self._shadow = shadow
         self._drift = drift
+        self._shares = shares
 
     def compute(self, model: StoredModel, x: Float32, explains: bool) -> Computed:
         """Return the answers to scaled rows `x` (rows, inputs), with attributions if wanted."""
-        probabilities = model.predict(x)
+        probabilities = self._shared(model, x) if self._shares else model.predict(x)
         self._observer.predicted(model.manifest, probabilities)
         if self._drift:
             self._drift.offer(model, x)
         if self._shadow:
             self._shadow.offer(model, x, probabilities)
         return Computed(probabilities, explanations.predicted(model, x) if explains else None)
+
+    def _shared(self, model: StoredModel, x: Float32) -> Float32:
+        began = time.thread_time()
+        probabilities = model.predict(x)
+        if self._shares:
+            seconds = time.thread_time() - began
+            self._shares.record(model.manifest.model, len(x), seconds)
+        return probabilities
 
     def in_chunks(
         self, field: str, query: Query, manifest: Manifest, compute: Callable[[Float32], Part]

@@ -22,7 +22,7 @@ from mlpserve_server.evidence.receipts import ReceiptIssuer
 from mlpserve_server.lifecycle.models import Models
 from mlpserve_server.security.scope import ALL, Scope
 
-__all__ = ["DataPlane", "Outcome", "Scopes", "Steps", "complete"]
+__all__ = ["INFER", "SINGLE", "DataPlane", "Outcome", "Scopes", "Steps", "complete"]
 
 # What comes of a request: a result, or the reason why there is none.
 Outcome: TypeAlias = Result | Exception
@@ -33,7 +33,7 @@ Scopes: TypeAlias = Sequence[Scope] | None
 # A checked query, and the model that answers it.
 _Job: TypeAlias = tuple[Q, StoredModel]
 
-_SINGLE, _BATCH, _INFER, _EXPLAIN = SingleCodec(), BatchCodec(), InferCodec(), ExplainCodec()
+SINGLE, _BATCH, INFER, _EXPLAIN = SingleCodec(), BatchCodec(), InferCodec(), ExplainCodec()
 
 
 def complete(steps: Steps, active: Callable[[], bool]) -> Result:
@@ -83,16 +83,16 @@ class DataPlane:
         """
         size = len(requests[0]) if len(requests) == 1 else 0
         if size > tensors.ANY_INSTANCE_BYTES and (
-            error := tensors.too_long(size, self._models.max_inputs, _SINGLE.field)
+            error := tensors.too_long(size, self._models.max_inputs, SINGLE.field)
         ):
             return [error]
-        return self._answer(_SINGLE, requests, may_load, scopes)
+        return self._answer(SINGLE, requests, may_load, scopes)
 
     def infer(
         self, requests: Sequence[bytes], may_load: bool = True, scopes: Scopes = None
     ) -> list[Outcome]:
         """Answer small ModelInferRequests as `predict` does its own; raise nothing."""
-        return self._answer(_INFER, requests, may_load, scopes)
+        return self._answer(INFER, requests, may_load, scopes)
 
     def batch_predict(self, request: bytes, may_load: bool = True, scope: Scope = ALL) -> Steps:
         """Answer a BatchPredictRequest with a BatchPredictResponse; raise ServingError."""
@@ -100,7 +100,7 @@ class DataPlane:
 
     def infer_in_steps(self, request: bytes, may_load: bool = True, scope: Scope = ALL) -> Steps:
         """Answer a ModelInferRequest with a ModelInferResponse; raise ServingError."""
-        return self._in_steps(_INFER, request, may_load, scope)
+        return self._in_steps(INFER, request, may_load, scope)
 
     def explain(self, request: bytes, scope: Scope = ALL) -> Steps:
         """Answer an ExplainRequest with an ExplainResponse; raise ServingError."""

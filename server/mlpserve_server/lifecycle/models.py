@@ -65,8 +65,9 @@ class Models:
         self._polling: dict[str, futures.Future[None]] = {}
         self._polled: set[str] = set()
         self._fault = ""
-        several = len(self._named) > 1 or bool(self._patterns)
-        self._pool = futures.ThreadPoolExecutor(_POLLS, "poll") if several else None
+        # Whether there can be more than one.
+        self.several = len(self._named) > 1 or bool(self._patterns)
+        self._pool = futures.ThreadPoolExecutor(_POLLS, "poll") if self.several else None
 
     @property
     def ready(self) -> bool:

@@ -9,14 +9,15 @@ import grpc
 
 from mlpserve_server.dataplane.admission import Limits
 from mlpserve_server.dataplane.predictions import DataPlane
-from mlpserve_server.errors import MetadataTooLarge, Unauthenticated
+from mlpserve_server.errors import MetadataTooLarge, ServingError, Unauthenticated
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.security.credentials import ScopeOf
 from mlpserve_server.security.scope import ALL
 from mlpserve_server.transport.call_runner import CallRunner
+from mlpserve_server.transport.fair_admission import FairAdmission
 from mlpserve_server.transport.grpc_core import CompletionQueue, ServerCall
 from mlpserve_server.transport.handlers import too_many
-from mlpserve_server.transport.reading import Reading
+from mlpserve_server.transport.reading import OnRequest, Reading
 from mlpserve_server.transport.request_reader import RequestReader
 from mlpserve_server.transport.services import (
     HOT_METHODS,
@@ -26,6 +27,9 @@ from mlpserve_server.transport.services import (
 from mlpserve_server.transport.status import refusal_of
 
 __all__ = ["EventLoop"]
+
+# Its requests are large, and few are read at a time: what they take is bounded by their rows.
+_, _BATCH, _ = HOT_METHODS
 
 # Calls of a method that the core may hand over before it has to be asked again.
 _ACCEPTED_AT_ONCE = 64
@@ -56,9 +60,16 @@ class EventLoop:
         self._metadata_too_large = refusal_of(MetadataTooLarge(MAX_METADATA_BYTES))
         self._runner = CallRunner(data, limits, observer, is_scoped=scope_of is not None)
         self._work = self._runner.work
-        self._reading = Reading(
-            limits, self._runner.add_single, self._runner.add_batch, self._runner.add_infer
+        self._fair = (
+            FairAdmission(limits.shares, self._work, self._refuse_waiting)
+            if limits.shares
+            else None
         )
+        single: OnRequest = self._runner.add_single
+        infer: OnRequest = self._runner.add_infer
+        if self._fair:
+            single, infer = self._fair.single(single), self._fair.infer(infer)
+        self._reading = Reading(limits, single, self._runner.add_batch, infer)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="direct", daemon=True)
         self._queue = CompletionQueue(server, HOT_METHODS)
@@ -131,7 +142,7 @@ class EventLoop:
         """Give up what takes too long or too much, and read on."""
         pressed = self.busy and self._limits.memory_is_short()
         for call, error in self._reading.give_up(pressed, partial(self._poll, 0)):
-            self._runner.finish(call, error)
+            self._finish(call, error)
         self._runner.sender.give_up_unread(pressed or self._limits.bytes.is_full)
 
     def _admit(self, reader: RequestReader, call: ServerCall) -> None:
@@ -141,11 +152,23 @@ class EventLoop:
             self._runner.refuse(call, self._unauthenticated)
         elif not self._is_full(reader):
             self._take_on(reader, call)
+        elif self._fair and self._fair.has_room and call.method != _BATCH:
+            self._fair.expect(call)
+            self._take_on(reader, call)
         elif last := reader.make_room(call):
-            self._runner.finish(last, too_many())
+            self._finish(last, too_many())
             self._take_on(reader, call)
         else:
             self._runner.refuse(call, self._too_many)
+
+    def _refuse_waiting(self, call: ServerCall) -> None:
+        self._runner.finish(call, too_many())
+
+    def _finish(self, call: ServerCall, error: ServingError) -> None:
+        """End a call whose request is not here."""
+        if self._fair:
+            self._fair.forget(call)
+        self._runner.finish(call, error)
 
     def _is_admitted(self, call: ServerCall) -> bool:
         """Return True, and leave the scope on the call, if it has a token that is in force."""

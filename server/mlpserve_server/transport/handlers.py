@@ -6,6 +6,7 @@ and sent is known: what holds too much memory is given up, and what is computed 
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -43,6 +44,9 @@ __all__ = [
 
 T = TypeVar("T")
 Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
+# Admits a call by its request while the context lasts; raises Overloaded.
+Admit = Callable[[bytes], AbstractContextManager[None]]
+_NOTHING: AbstractContextManager[None] = nullcontext()
 ReadScope = Callable[[grpc.ServicerContext], Scope]
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
@@ -52,20 +56,23 @@ def too_many() -> Overloaded:
     return Overloaded("too many calls are waiting")
 
 
-def pooled_handler(answer: Behaviour, pool: CallPool, reserved: int = 0) -> Handler:
+def pooled_handler(
+    answer: Behaviour, pool: CallPool, reserved: int = 0, admit: Admit = lambda request: _NOTHING
+) -> Handler:
     """Return a handler that answers one request, read by the pool's threads.
 
     Args:
         answer: Gives the response; an exception becomes a status.
         pool: Where it runs.
         reserved: The bytes to reserve while a request is being read.
+        admit: Admits a call by its request, for as long as it is answered.
 
     """
 
     def run(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         request = pool.reads.read(requests, context, reserved)
         held = COPIES * len(request) if len(request) > SMALL_BYTES else 0
-        with pool.holding(held), pool.computes(context):
+        with admit(request), pool.holding(held), pool.computes(context):
             response = answer(request, context)
         pool.watch_sending(context, response)
         return response

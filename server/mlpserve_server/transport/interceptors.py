@@ -18,11 +18,14 @@ from mlpserve_server.transport.status import status_of
 
 __all__ = [
     "AdmissionInterceptor",
+    "Beyond",
     "ObservingInterceptor",
     "TokenAuthInterceptor",
     "current_call",
 ]
 
+# Whether a method is full, and what answers its calls then; None refuses them.
+Beyond = tuple[bool, Any]
 _CALL: ContextVar["_Call"] = ContextVar("call")
 
 
@@ -80,11 +83,11 @@ class AdmissionInterceptor(grpc.ServerInterceptor):
 
     def __init__(
         self,
-        is_full: Callable[[str], bool],
+        beyond: Callable[[str], Beyond],
         overloaded: ServingError,
         pool: futures.ThreadPoolExecutor,
     ) -> None:
-        self._is_full = is_full
+        self._beyond = beyond
         self._overloaded = _refuse(overloaded, pool)
         self._metadata_too_large = _refuse(MetadataTooLarge(MAX_METADATA_BYTES), pool)
 
@@ -92,8 +95,9 @@ class AdmissionInterceptor(grpc.ServerInterceptor):
         """Let pass or refuse."""
         if metadata_is_too_large(handler_call_details.invocation_metadata):
             return self._metadata_too_large
-        if self._is_full(handler_call_details.method):
-            return self._overloaded
+        is_full, handler = self._beyond(handler_call_details.method)
+        if is_full:
+            return handler or self._overloaded
         return continuation(handler_call_details)
 
 

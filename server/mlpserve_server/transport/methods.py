@@ -3,15 +3,20 @@
 from collections.abc import Callable, Mapping
 from concurrent import futures
 from functools import partial
+from typing import NamedTuple
 
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 
 from mlpserve_server.dataplane.admission import Limits
+from mlpserve_server.dataplane.fair_shares import Decode
 from mlpserve_server.dataplane.oip_catalog import UNSUPPORTED, OpenCatalog, refuse
+from mlpserve_server.dataplane.predictions import INFER, SINGLE
 from mlpserve_server.security.credentials import Credentials, SourceOf
 from mlpserve_server.security.scope import Scope
 from mlpserve_server.transport.call_pool import CallPool
+from mlpserve_server.transport.fair_pools import FairPool
 from mlpserve_server.transport.handlers import (
+    Behaviour,
     Handler,
     ReadScope,
     pooled_handler,
@@ -42,8 +47,23 @@ REFUSAL_THREADS = 2
 # Calls of ModelService and probes that are answered or unread, each.
 MAX_OTHER_CALLS = 128
 
-# A handler, and the pool that it runs on.
-Method = tuple[Handler, PatientPool]
+# Calls beyond the limit of a pool whose requests are read to judge them.
+MAX_JUDGED_CALLS = 128
+
+
+class Method(NamedTuple):
+    """A method of a service.
+
+    Attributes:
+        handler: Answers calls.
+        pool: Where it runs.
+        beyond: Answers calls that come while the pool is full; None to refuse them unread.
+
+    """
+
+    handler: Handler
+    pool: PatientPool
+    beyond: "Handler | None" = None  # the alias is a text
 
 
 class Pools:
@@ -54,6 +74,8 @@ class Pools:
         self.predictions = CallPool("predict", limits, lambda: limits.queue.limit)
         # Batches may wait for memory, and single predictions not for them.
         self.batches = CallPool("batch", limits, lambda: limits.queue.limit)
+        # Of several models: calls beyond the limit, which are admitted by their models.
+        self.judged = CallPool("judge", limits, lambda: MAX_JUDGED_CALLS)
         # A store that hangs keeps the threads of ModelService.
         self.models = CallPool("models", limits, lambda: MAX_OTHER_CALLS)
         # A place for reports that hangs keeps these.
@@ -67,7 +89,7 @@ class Pools:
     @property
     def calls(self) -> tuple[CallPool, ...]:
         """Those that know what has become of their calls."""
-        named = self.predictions, self.batches, self.models, self.reports, self.probes
+        named = self.predictions, self.batches, self.judged, self.models, self.reports, self.probes
         return *named, self.checks, self.watches, self.reflection
 
     @property
@@ -97,15 +119,12 @@ def methods_by_service(
 
 
 def _prediction_service(backend: Backend, pools: Pools, scope: ReadScope) -> dict[str, Method]:
-    data, pool = backend.data, pools.predictions
-    batch = pooled_handler(
-        run_to_end(data.batch_predict, scope),
-        pools.batches,
-        COPIES * pools.limits.max_request,
-    )
+    data, reserved = backend.data, COPIES * pools.limits.max_request
+    single = predict(data, pools.limits, scope)
+    batch = run_to_end(data.batch_predict, scope)
     return {
-        "Predict": (pooled_handler(predict(data, pools.limits, scope), pool), pool),
-        "BatchPredict": (batch, pools.batches),
+        "Predict": _fair(single, pools, pools.predictions, SINGLE.decode),
+        "BatchPredict": Method(pooled_handler(batch, pools.batches, reserved), pools.batches),
     }
 
 
@@ -123,13 +142,9 @@ def _inference_service(backend: Backend, pools: Pools, scope: ReadScope) -> dict
     catalog = OpenCatalog(
         backend.catalog, lambda name: health.serving(readiness_of(name)), data.max_batch
     )
-    infer = pooled_handler(
-        run_to_end(data.infer_in_steps, scope),
-        pools.batches,
-        COPIES * pools.limits.max_request,
-    )
+    infer, reserved = run_to_end(data.infer_in_steps, scope), COPIES * pools.limits.max_request
     return {
-        "ModelInfer": (infer, pools.batches),
+        "ModelInfer": _fair(infer, pools, pools.batches, INFER.decode, reserved),
         "ServerLive": _plain(catalog.server_live, pools.probes),
         "ServerReady": _plain(catalog.server_ready, pools.probes),
         "ServerMetadata": _plain(catalog.server_metadata, pools.probes),
@@ -144,7 +159,7 @@ def _inference_service(backend: Backend, pools: Pools, scope: ReadScope) -> dict
 def _explanation_service(backend: Backend, pools: Pools, scope: ReadScope) -> dict[str, Method]:
     explain = run_to_end(backend.data.explain, scope)
     handler = pooled_handler(explain, pools.batches, COPIES * pools.limits.max_request)
-    return {"Explain": (handler, pools.batches)}
+    return {"Explain": Method(handler, pools.batches)}
 
 
 def _feedback_service(
@@ -152,20 +167,31 @@ def _feedback_service(
 ) -> dict[str, Method]:
     answer = report(backend.feedback, source_of, scope)
     handler = pooled_handler(answer, pools.reports, COPIES * pools.limits.max_request)
-    return {"Report": (handler, pools.reports)}
+    return {"Report": Method(handler, pools.reports)}
 
 
 def _health_service(backend: Backend, pools: Pools) -> dict[str, Method]:
     health = backend.health
     return {
         "Check": _plain(health.check, pools.checks),
-        "Watch": (watch_handler(health, pools.watches), pools.watches),
+        "Watch": Method(watch_handler(health, pools.watches), pools.watches),
     }
 
 
+def _fair(
+    answer: Behaviour, pools: Pools, pool: CallPool, decode: Decode, reserved: int = 0
+) -> Method:
+    """Return a method that several models have their shares of."""
+    if pools.limits.shares is None:
+        return Method(pooled_handler(answer, pool, reserved), pool)
+    fair = FairPool(pools.limits.shares, pool, decode)
+    handler = pooled_handler(answer, pool, reserved, fair.counted)
+    return Method(handler, pool, pooled_handler(answer, pools.judged, reserved, fair.judged))
+
+
 def _scoped(answer: Callable[[bytes, Scope], bytes], pool: CallPool, scope: ReadScope) -> Method:
-    return pooled_handler(scoped(answer, scope), pool), pool
+    return Method(pooled_handler(scoped(answer, scope), pool), pool)
 
 
 def _plain(answer: Callable[[bytes], bytes], pool: CallPool) -> Method:
-    return pooled_handler(without_context(answer), pool), pool
+    return Method(pooled_handler(without_context(answer), pool), pool)

@@ -14,9 +14,10 @@ from mlpserve_server.dataplane.admission import Limits
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.security.credentials import Credentials
 from mlpserve_server.system.ports import exclusive, obstacle
-from mlpserve_server.transport.handlers import too_many
+from mlpserve_server.transport.handlers import Handler, too_many
 from mlpserve_server.transport.interceptors import (
     AdmissionInterceptor,
+    Beyond,
     ObservingInterceptor,
     TokenAuthInterceptor,
 )
@@ -64,7 +65,8 @@ class StandardTransport:
         self._limits = limits
         self._credentials = credentials
         self._pools = Pools(limits)
-        self._pools_by_method: dict[str, PatientPool] = {}
+        # By method: where its calls run, and what answers them while that is full.
+        self._ways: dict[str, tuple[PatientPool, Handler | None]] = {}
         self._server = self._make_server(options, observer or Observer())
         self._stopped = threading.Event()
 
@@ -126,22 +128,25 @@ class StandardTransport:
         interceptors: list[grpc.ServerInterceptor] = [ObservingInterceptor(observer)]
         if scope_of:
             interceptors.append(TokenAuthInterceptor(scope_of, self._pools.refusals))
-        interceptors.append(AdmissionInterceptor(self._is_full, too_many(), self._pools.refusals))
+        interceptors.append(AdmissionInterceptor(self._beyond, too_many(), self._pools.refusals))
         server = grpc.server(self._pools.reflection, interceptors=interceptors, options=options)
         services = methods_by_service(self._backend, self._pools, self._credentials)
         for name, methods in services.items():
-            self._pools_by_method |= {f"/{name}/{m}": pool for m, (_, pool) in methods.items()}
-            handlers = {method: handler for method, (handler, _) in methods.items()}
+            self._ways |= {f"/{name}/{m}": (each.pool, each.beyond) for m, each in methods.items()}
+            handlers = {method: each.handler for method, each in methods.items()}
             handler = grpc.method_handlers_generic_handler(name, handlers)
             server.add_generic_rpc_handlers([handler])
         if self._credentials.reflects:
             enable_reflection(server, services, self._pools.reflection)
-            self._pools_by_method |= dict.fromkeys(REFLECTION_METHODS, self._pools.reflection)
+            self._ways |= dict.fromkeys(REFLECTION_METHODS, (self._pools.reflection, None))
         return server
 
-    def _is_full(self, method: str) -> bool:
-        pool = self._pools_by_method.get(method)
-        return pool is not None and pool.full
+    def _beyond(self, path: str) -> Beyond:
+        """Return whether a method is full, and what answers its calls then; None refuses them."""
+        pool, beyond = self._ways.get(path, (None, None))
+        if pool is None or not pool.full:
+            return False, None
+        return True, None if self._pools.judged.full else beyond
 
     def _give_up_overdue(self) -> None:
         careful_until = 0.0

@@ -42,7 +42,8 @@ class Batch(Generic[C]):
 class WorkQueue(Generic[C]):
     """Single requests that share a product, batches by turns, and calls that a pool works on.
 
-    It belongs to one thread, but for `hand_back`. `singles` and `infers` are small requests.
+    It belongs to one thread, but for `hand_back`. `singles` and `infers` are small requests;
+    `began` is when the last work did.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -52,7 +53,7 @@ class WorkQueue(Generic[C]):
         self.batches: deque[Batch[C]] = deque()
         self._handed = 0
         self._handed_back: deque[tuple[C, Outcome]] = deque()
-        self._began = 0.0
+        self.began = 0.0
         self._work_seconds = 0.0  # how long the last work took
         self._backlog_until = 0.0
         self._next_housekeeping = 0.0
@@ -101,12 +102,12 @@ class WorkQueue(Generic[C]):
 
     def begin(self) -> None:
         """Note that work begins."""
-        self._began = self._clock()
+        self.began = self._clock()
 
     def end(self) -> None:
         """Note that the work is done."""
         now = self._clock()
-        self._work_seconds = now - self._began
+        self._work_seconds = now - self.began
         if self._work_seconds > _LONG_WORK_SECONDS:
             self._backlog_until = now + _BACKLOG_SECONDS
 

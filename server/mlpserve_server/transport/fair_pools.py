@@ -1,0 +1,62 @@
+"""Calls of the standard transport that come while a pool is full, admitted by their models."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mlpserve_server.dataplane.fair_shares import Decode, FairShares
+from mlpserve_server.transport.call_pool import CallPool
+from mlpserve_server.transport.handlers import too_many
+
+__all__ = ["FairPool"]
+
+
+class FairPool:
+    """Counts the calls of a pool by their models, and judges those beyond its limit.
+
+    Only calls whose requests are here can be counted. Those that wait for a thread unread are taken
+    for calls of the same models in the same parts.
+    """
+
+    def __init__(self, shares: FairShares, pool: CallPool, decode: Decode) -> None:
+        self._shares = shares
+        self._pool = pool
+        self._decode = decode
+        self._read: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def counted(self, request: bytes) -> Iterator[None]:
+        """Return a context in which a call of the pool is counted."""
+        model = self._shares.model_of(self._decode, request)
+        with self._lock:
+            self._read[model] += 1
+        try:
+            yield
+        finally:
+            self._end(model)
+
+    @contextmanager
+    def judged(self, request: bytes) -> Iterator[None]:
+        """Return a context in which a call beyond the limit is counted; raises Overloaded."""
+        model = self._shares.model_of(self._decode, request)
+        with self._lock:
+            if not self._shares.admits(model, self._waiting()):
+                raise too_many()
+            self._read[model] += 1
+        try:
+            yield
+        finally:
+            self._end(model)
+
+    def _end(self, model: str) -> None:
+        with self._lock:
+            self._read[model] -= 1
+            if not self._read[model]:
+                del self._read[model]
+
+    def _waiting(self) -> dict[str, int]:
+        read = self._read.total()
+        held = max(self._pool.open_calls, read)
+        return {model: count * held // read for model, count in self._read.items()}
