@@ -31,8 +31,14 @@ def export_network(model: StoredModel, kind: str) -> bytes:
 
 def write_export(path: Path, data: bytes, replace: bool) -> None:
     """Write a file that is whole when it gets its name; raises UnsupportedModel."""
-    if not replace and (path.exists() or path.is_symlink()):
+    is_link = path.is_symlink()
+    if not replace and (path.exists() or is_link):
         raise UnsupportedModel(f"{plain(str(path))} exists: --force replaces it")
+    if is_link or (path.exists() and not path.is_file()):
+        # Replaced all the same by the rename: /dev/null, if root exports to it.
+        raise UnsupportedModel(
+            f"{plain(str(path))} is not a regular file: expected one, or a name that is not taken"
+        )
     try:
         write_atomic(path, data)
     except OSError as error:

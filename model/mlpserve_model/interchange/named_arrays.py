@@ -89,6 +89,11 @@ def _groups(arrays: Mapping[str, Array]) -> dict[str, Group]:
         found = _ROLE.fullmatch(name)
         if found and found["role"].lower() == "num_batches_tracked":
             continue
+        if not array.size:
+            # Of (0, 2**40) a file holds no byte, so that no bound of its size would hold.
+            raise UnsupportedModel(
+                f"the array {plain(name)[:100]} of shape {array.shape} has no values"
+            )
         if not found or array.ndim not in (1, 2):
             raise UnsupportedModel(
                 f"the array {plain(name)[:100]} of shape {array.shape} is not known: expected the "

@@ -1,6 +1,7 @@
 """ONNX files as messages: bounded before they are parsed, external data only from beside them."""
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ __all__ = ["array_of", "load_model"]
 # A message of two bytes takes about 200 in memory, so what is not numbers is bounded apart.
 MAX_STRUCTURE = 2**20
 MAX_NODES = 10_000
+_MAX_DIGITS = 18
 # Fields on the way to the numbers, by the path of field numbers: ModelProto.graph (7),
 # GraphProto.initializer (5) or node (1).attribute (5).t (5).
 _DESCEND = {(): {7}, (7,): {1, 5}, (7, 1): {5}, (7, 1, 5): {5}}
@@ -132,7 +134,7 @@ def _external(tensor: Any, path: Path, limit: int) -> bytes:
             "expected a file in the folder of the model"
         )
     try:
-        offset, length = (int(entries.get(key, "0")) for key in ("offset", "length"))
+        offset, length = (_place(entries.get(key, "0")) for key in ("offset", "length"))
         with Directory(path.parent) as folder, folder.open(name) as file:
             size = file.seek(0, 2)
             length = length or size - offset
@@ -148,6 +150,12 @@ def _external(tensor: Any, path: Path, limit: int) -> bytes:
         raise UnsupportedModel(
             f"tensor {shown}: its data in {plain(name)} cannot be read: {reason}"
         ) from error
+
+
+def _place(text: str) -> int:
+    if len(text) > _MAX_DIGITS or not re.fullmatch(r"-?[0-9]+", text):
+        raise ValueError(f"{plain(text)[:100]} is not a place in it")
+    return int(text)
 
 
 def _numbers(data: memoryview, path: tuple[int, ...]) -> Iterator[int]:

@@ -1,6 +1,7 @@
 """mlpserve-models import and export as a person uses them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,25 @@ def test_an_export_never_replaces_a_file_by_accident(
     assert "cannot be written: No such file or directory" in run.err
     assert sorted(path.name for path in tmp_path.glob("*.*")) == ["link.h", "tiny-1.npz"]
     assert models("export", "9", "--format", "c").code == 1
+
+
+def test_an_export_replaces_regular_files_alone(
+    models: Command, publish: Publish, tmp_path: Path
+) -> None:
+    """As root, `--output /dev/null --force` made a file of the device, for all programs."""
+    publish()
+    os.mkfifo(tmp_path / "fifo.h")
+    (tmp_path / "target.h").write_text("theirs")
+    (tmp_path / "link.h").symlink_to("target.h")
+    (tmp_path / "dangling.h").symlink_to("nowhere")
+    (tmp_path / "folder.h").mkdir()
+    before = sorted((path.name, path.lstat().st_mode) for path in tmp_path.glob("*.h"))
+    for name, _ in before:
+        if name != "target.h":
+            run = models("export", "1", "--format", "c", "--output", name, "--force")
+            assert (run.code, "is not a regular file" in run.err) == (1, True)
+    assert sorted((path.name, path.lstat().st_mode) for path in tmp_path.glob("*.h")) == before
+    assert (tmp_path / "target.h").read_text() == "theirs"
 
 
 def test_what_is_exported_is_imported_with_one_flag(

@@ -124,6 +124,7 @@ REFUSED: dict[str, tuple[Arrays, str]] = {
     "no matrix": ({"w1": B1, "b1": B1}, "no weights of two dimensions"),
     "layer normalisation": ({"w1": W1, "w2": W2, "n.weight": B1}, "the layer n has w"),
     "a bias of another size": ({"w1": W1, "b1": B2, "w2": W2}, "do not fit together"),
+    "no values": ({"w1": np.empty((0, 2**40), "f4"), "b1": np.empty(0, "f4")}, "has no values"),
     "twice": ({"w1": W1, "weight1": W1}, "two arrays for one purpose"),
     "not finite": ({"w1": W1 * np.nan, "w2": W2}, "not finite"),
     "beyond float32": ({"w1": W1.astype(np.float64) * 1e300, "w2": W2}, "not finite in float32"),
