@@ -29,10 +29,12 @@ def describe_model(manager: ModelManager) -> model_pb2.ModelVersion:
     try:
         return _describe(manager, manager.get().manifest)
     except NotReady as error:
-        loading = manager.loader.loading is not None
+        state = VersionState.STATE_FAILED if manager.refusal else VersionState.STATE_UNSPECIFIED
+        if manager.loader.loading is not None:
+            state = VersionState.STATE_LOADING
         return model_pb2.ModelVersion(
             ref=model_pb2.ModelRef(name=manager.store.model),
-            state=VersionState.STATE_LOADING if loading else VersionState.STATE_UNSPECIFIED,
+            state=state,
             state_reason=str(error),
         )
 

@@ -126,6 +126,15 @@ class Loader:
         failure = self._failures.get(version)
         return failure.reason if failure and failure.manifest == manifest else ""
 
+    def refusal(self, version: int) -> str:
+        """Return, for callers, why a version was refused at the last attempt; "" if it was not."""
+        failure = self._failures.get(version)
+        if failure is None:
+            return ""
+        # Without a manifest the reason is that of the file system, with a path.
+        reason = failure.reason if failure.manifest else "it cannot be read"
+        return f"cannot answer: version {version}: {reason}"
+
     def of_last_seen(self) -> "Loader | None":
         """Return a loader of the store's local copy, or None if there is none."""
         kept = self.store.last_seen

@@ -61,6 +61,12 @@ class ModelManager:
         """The inputs of the model in memory that has most of them; 0 without models."""
         return max((model.manifest.network.inputs for model in self._in_memory()), default=0)
 
+    @property
+    def refusal(self) -> str:
+        """Why the version that is to be served was refused; "" if it was not."""
+        version = int(self.serve) if self.serve.isdecimal() else self.aliases.get(self.serve)
+        return "" if version is None else self.loader.refusal(version)
+
     def poll(self) -> bool:
         """Read the store once; return True when another version answers from now on.
 
@@ -90,7 +96,7 @@ class ModelManager:
                     self.loader, self._shadow_selected, aliases, models, self.shadow
                 )
         if self.current is None:
-            self.store_state.is_waiting(self.serve)
+            self.store_state.is_waiting(self.serve, self.refusal)
         return switched
 
     def _serves_what_is_selected(self) -> bool:
@@ -115,7 +121,8 @@ class ModelManager:
             version = target(self.aliases, alias)
         if version is None:
             if current is None:
-                raise NotReady(f"no model to serve yet: {self.store_state.waits_for(self.serve)}")
+                reason = self.store_state.waits_for(self.serve, self.refusal)
+                raise NotReady(f"no model to serve yet: {reason}")
             return current
         if model := of_version(version, self._in_use()) or self.loader.standby.get(version):
             return model

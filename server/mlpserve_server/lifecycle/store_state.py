@@ -80,21 +80,27 @@ class StoreState:
             self.fault = ""
             log.info("the store can be read again", extra={"model": self._store.model})
 
-    def waits_for(self, selected: str) -> str:
-        """Return why there is no model for this selection, for callers: the log has the fault."""
+    def waits_for(self, selected: str, refusal: str = "") -> str:
+        """Return why there is no model for this selection, for callers: the log has the fault.
+
+        Args:
+            selected: An alias, a number, or "latest".
+            refusal: Why the version that it stands for was refused, if it was.
+
+        """
         if self.fault:
             return "the store cannot be read"
-        return f"{selected} of {self._store.model} is not there"
+        return f"{selected} of {self._store.model} {refusal or 'is not there'}"
 
-    def is_waiting(self, selected: str) -> None:
+    def is_waiting(self, selected: str, refusal: str) -> None:
         """Log once that there is nothing to serve yet."""
         if self._is_waiting:
             return
         self._is_waiting = True
-        root, reason = self._store.root, self.waits_for(selected)
+        root, reason = self._store.root, self.waits_for(selected, refusal)
         if isinstance(root, Path) and _is_missing(root):
             reason = f"there is no folder {root} yet, or its name is wrong"
-        elif not self.fault:
+        elif not self.fault and not refusal:
             reason += other_models(root, self._store.model)
         fields = {"model": self._store.model, "reason": reason, "store": str(root)}
         log.info("waiting for a model", extra=fields)

@@ -11,7 +11,7 @@ import pytest
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.explanation_pb2 import ExplainRequest
-from mlpserve_model import Network, Signature
+from mlpserve_model import Network, Signature, Store
 from mlpserve_server.dataplane import frames
 from tests.support.publishing import Publish
 from tests.support.server import Refuse, Serve, Stubs
@@ -137,6 +137,24 @@ def test_a_model_of_which_nothing_is_served_is_listed_with_the_reason(serve: Ser
     (model,) = serve().models.ListModels(model_pb2.ListModelsRequest(), timeout=10).models
     assert (model.ref.name, model.ref.version) == ("mnist", 0)
     assert "champion of mnist is not there" in model.state_reason
+
+
+def test_a_model_whose_champion_is_damaged_is_listed_with_the_reason(
+    publish: Publish, store: Store, serve: Serve, refusal: Refuse
+) -> None:
+    path = store.path(publish()) / "model.npz"
+    path.write_bytes(path.read_bytes()[:-1])
+    stubs = serve()
+
+    def listed() -> model_pb2.ModelVersion:
+        (model,) = stubs.models.ListModels(model_pb2.ListModelsRequest(), timeout=10).models
+        return model
+
+    eventually(lambda: listed().state == model_pb2.ModelVersion.STATE_FAILED)
+    assert "champion of mnist cannot answer: version 1: model.npz" in listed().state_reason
+    refused = refusal(stubs.models.GetModelVersion, model_pb2.GetModelVersionRequest())
+    assert refused.code == grpc.StatusCode.UNAVAILABLE
+    assert "version 1: model.npz" in refused.message
 
 
 def test_a_negative_page_of_models_is_refused(serve: Serve, refusal: Refuse) -> None:
