@@ -162,9 +162,11 @@ class AsyncClient:
         """Describe every version of a model, newest first, as `Client.versions`."""
         return await self._calls.versions(model, timeout)
 
-    async def health(self, *, live: bool = False, timeout: float | None = None) -> bool:
+    async def health(
+        self, *, live: bool = False, model: str | None = None, timeout: float | None = None
+    ) -> bool:
         """Return True if a server is ready to predict, as `Client.health`."""
-        return await self._calls.health(live, timeout)
+        return await self._calls.health(live, model, timeout)
 
     async def wait_until_ready(self, timeout: float | None = None) -> None:
         """Return as soon as a server is ready to predict, as `Client.wait_until_ready`."""

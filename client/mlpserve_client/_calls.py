@@ -170,10 +170,14 @@ class Calls:
             listed.add(page.next_page_token, page.model_versions, _descriptions.newest_first)
         return listed.versions
 
-    async def health(self, live: bool = False, timeout: float | None = None) -> bool:
-        """Return True if any target is ready, or merely alive."""
+    async def health(
+        self, live: bool = False, model: str | None = None, timeout: float | None = None
+    ) -> bool:
+        """Return True if any target is ready for a model, or merely alive."""
         self.check_usable()
-        return await self._readiness.health(live, self._seconds(timeout))
+        chosen = self.selector(None, None, model)
+        name = chosen.name if chosen else None
+        return await self._readiness.health(live, self._seconds(timeout), name)
 
     async def wait_until_ready(self, timeout: float | None = None) -> None:
         """Return as soon as a server is ready."""

@@ -68,6 +68,11 @@ def code_of(error: grpc.RpcError) -> grpc.StatusCode:
     return cast("_Failure", error).code()
 
 
+def reason_of(error: grpc.RpcError) -> str:
+    """Return the reason that a server of ours gives for a failed call; "" for none."""
+    return _Details(cast("_Failure", error)).info.reason
+
+
 def translate(error: grpc.RpcError, target: str) -> MlpserveError:
     """Turn a failed call's error into ours; the caller raises it `from error`."""
     failure = cast("_Failure", error)

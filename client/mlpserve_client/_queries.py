@@ -68,11 +68,16 @@ class ServerQueries:
         """
         return run(self._calls.versions(model, timeout))
 
-    def health(self, *, live: bool = False, timeout: float | None = None) -> bool:
+    def health(
+        self, *, live: bool = False, model: str | None = None, timeout: float | None = None
+    ) -> bool:
         """Return True if a server is ready to predict; of several targets, if any is.
 
         Args:
             live: return True if it is alive instead, with a model to serve or not.
+            model: name of the model that must be ready; None for the client's or, if it has none,
+                what the server requires. A server that is older than this check is asked whether
+                it is ready as a whole.
             timeout: seconds, instead of the client's timeout.
 
         Raises:
@@ -80,7 +85,7 @@ class ServerQueries:
             UnauthenticatedError: the server requires credentials.
 
         """
-        return run(self._calls.health(live, timeout))
+        return run(self._calls.health(live, model, timeout))
 
     def wait_until_ready(self, timeout: float | None = None) -> None:
         """Return as soon as a server is ready to predict.

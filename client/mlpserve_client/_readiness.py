@@ -9,7 +9,7 @@ import grpc
 
 from mlpserve_client import _health
 from mlpserve_client._channel import READINESS
-from mlpserve_client._error_mapping import code_of
+from mlpserve_client._error_mapping import code_of, reason_of
 from mlpserve_client._errors import ConnectionFailedError, MlpserveError, NotReadyError
 from mlpserve_client._hints import translate_with_hint, unreachable_hint
 from mlpserve_client._settings import Settings
@@ -28,21 +28,26 @@ class Readiness:
         self._transport = transport
         self._settings = settings
 
-    async def health(self, live: bool, seconds: float) -> bool:
+    async def health(self, live: bool, seconds: float, model: str | None = None) -> bool:
         """Return True if any target is ready, or merely alive.
+
+        Args:
+            live: whether it is enough to be alive.
+            seconds: the time limit.
+            model: name of the model that must be ready; None for what the server requires.
 
         Raises:
             ConnectionFailedError: no target answers.
             MlpserveError: a target refuses to answer.
 
         """
-        request = _health.request("" if live else READINESS)
+        service = "" if live else f"{READINESS}/{model}" if model else READINESS
         share = seconds / len(self._settings.targets)
         unreachable: ConnectionFailedError | None = None
         serving: list[bool] = []
         for target in self._settings.targets:
             try:
-                serving.append(await self._is_serving(target, request, share))
+                serving.append(await self._is_serving(target, service, share))
             except ConnectionFailedError as error:
                 unreachable = error
         if not serving and unreachable:
@@ -67,7 +72,7 @@ class Readiness:
         """Return what keeps a call from being answered, if anything does."""
         try:
             if await self.health(False, seconds):
-                return None
+                return await self._problem_of_model(seconds)
         except ConnectionFailedError as error:
             return error
         return NotReadyError(
@@ -75,11 +80,24 @@ class Readiness:
             "is stopping"
         )
 
-    async def _is_serving(self, target: str, request: bytes, seconds: float) -> bool:
+    async def _problem_of_model(self, seconds: float) -> MlpserveError | None:
+        """Return what keeps a call to the client's model from being answered by a ready server."""
+        model = self._settings.model
+        if model is None or await self.health(False, seconds, model):
+            return None
+        return NotReadyError(f"{self._settings.where} is ready, but its model {model} is not")
+
+    async def _is_serving(self, target: str, service: str, seconds: float) -> bool:
+        request = _health.request(service)
         try:
             return _health.is_serving(await self._transport.check(target, request, seconds))
         except grpc.RpcError as error:
             match code_of(error):
+                case grpc.StatusCode.NOT_FOUND if (
+                    "/" in service and reason_of(error) != "MODEL_NOT_FOUND"
+                ):
+                    # A server of an earlier release, which has one model alone.
+                    return await self._is_serving(target, READINESS, seconds)
                 case grpc.StatusCode.NOT_FOUND | grpc.StatusCode.UNIMPLEMENTED:
                     return False  # alive, but without such a service
                 case grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -10,6 +10,7 @@ from mlpserve_client import (
     Client,
     InvalidInputError,
     ModelNotFoundError,
+    NotReadyError,
     ServerError,
     SettingsError,
 )
@@ -84,6 +85,39 @@ def test_a_server_that_answers_with_another_model_is_an_error(
     for call in (lambda: client.predict(np.zeros((28, 28), np.uint8)), client.model):
         with pytest.raises(ServerError, match="letters was selected, and the server answered"):
             call()
+
+
+def test_health_is_that_of_the_model_named(connect: Connect, target: str) -> None:
+    client = connect(target, model="letters")
+    client.wait_until_ready()
+    assert client.health()
+    assert client.health(model="digits")
+    assert not client.health(model="empty")
+    assert client.health(model="empty", live=True)
+    assert not client.health(model="nothing")
+    with pytest.raises(NotReadyError, match="its model empty is not"):
+        connect(target, model="empty").wait_until_ready(timeout=0.5)
+
+
+def test_a_server_that_knows_no_health_of_models_is_ready_as_a_whole(
+    connect: Connect, scripted: StartScripted
+) -> None:
+    assert connect(scripted().target).health(model="letters")
+    connect(scripted().target, model="letters").wait_until_ready()
+
+
+def test_the_command_tells_the_health_of_a_model(
+    target: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLPSERVE_TARGET", target)
+    # As in the server's own container, whose health check finds the server's variables.
+    monkeypatch.setenv("MLPSERVE_MODEL", "digits,letter*")
+    with Client(target, model="digits") as client:
+        client.wait_until_ready()
+    assert main(["health"]) == 0
+    assert main(["health", "--model", "letters"]) == 0
+    assert main(["health", "--model", "empty"]) == 1
+    assert "not ready" in capsys.readouterr().err
 
 
 def test_the_command_selects_a_model(

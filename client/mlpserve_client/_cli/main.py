@@ -52,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "health":
+        # In a server's container it has the server's names and patterns.
+        os.environ.pop("MLPSERVE_MODEL", None)
     settings = resolve(
         os.environ,
         target=arguments.target and ",".join(arguments.target),

@@ -15,7 +15,7 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from mlpserve_server.dataplane import codec
-from mlpserve_server.errors import Overloaded, UnknownService
+from mlpserve_server.errors import ModelNotFound, Overloaded, UnknownService
 from mlpserve_server.transport.pools import PatientPool
 
 __all__ = ["NOT_SERVING", "SERVING", "Health"]
@@ -70,10 +70,16 @@ class Health:
         self.watch_pool.shutdown(wait=False, cancel_futures=True)
 
     def check(self, request: bytes) -> bytes:
-        """Answer a HealthCheckRequest, both as bytes; raises UnknownService."""
-        status = self._status_of(_service(request))
+        """Answer a HealthCheckRequest, both as bytes; raises UnknownService or ModelNotFound.
+
+        Servers that know no services of single models never say ModelNotFound: clients tell by it
+        that this one does.
+        """
+        service = _service(request)
+        status = self._status_of(service)
         if status == _UNKNOWN:
-            raise UnknownService
+            _, slash, model = service.partition("/")
+            raise ModelNotFound(f"no model {model[:63]!r} is served") if slash else UnknownService()
         return _response(status)
 
     def watch(
