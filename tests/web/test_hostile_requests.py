@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
 from mlpserve_client.testing import ModelServer
 from mlpserve_web.errors import HttpError
 from mlpserve_web.memory import AccountForMemory
+from mlpserve_web.requests import Limits, body_reader
 from tests.support.waiting import eventually
 from tests.web.conftest import SHAPE, Answer, StartWeb, Web
 
@@ -113,6 +116,51 @@ def test_bodies_of_many_requests_share_the_memory(server: ModelServer, start_web
     eventually(lambda: web.call(path, b" " * 150_000).status == 400)
     # Finds room never; what the call before took is free a moment after its answer is here.
     eventually(lambda: web.call(path, b" " * 280_000).status == 413)
+
+
+def test_others_are_answered_between_two_large_bodies() -> None:
+    """What is done with a body, such as parsing it, stops the event loop."""
+    read = body_reader(Limits(body_bytes=MIB, body_seconds=60))
+    seen: list[str] = []
+
+    def request(size: int) -> Request:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": bytes(size)}
+
+        found = Request({"type": "http", "headers": []}, receive)
+        found.state.take = lambda size: None
+        return found
+
+    async def ask(name: str, size: int) -> None:
+        await read(request(size))
+        seen.append(name)
+
+    async def run() -> None:
+        large = [ask("large", MIB) for _ in range(5)]
+        small = [ask("small", 10) for _ in range(2)]
+        others = asyncio.gather(*large, *small)
+        while not others.done():
+            seen.append("turn")
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert seen.count("large") == 5
+    assert "large large" not in " ".join(seen)
+    assert seen.index("small") < seen.index("large")
+
+
+def test_callers_that_leave_amid_a_body_are_no_fault(
+    server: ModelServer, start_web: StartWeb
+) -> None:
+    web = start_web("--target", server.target)
+    head = "POST /v2/models/mnist/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
+    for _ in range(3):
+        with socket.create_connection((web.host, web.port), timeout=30) as connection:
+            connection.sendall(head.encode())
+        assert web.call("/v2").status == 200
+    web.process.terminate()
+    _, rest = web.process.communicate(timeout=30)
+    assert [json.loads(line)["event"] for line in rest.splitlines()] == ["stopped"]
 
 
 def test_an_answer_is_in_memory_until_it_is_read() -> None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeAlias
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from mlpserve_client import AsyncClient
@@ -23,6 +23,8 @@ ClientEndpoint: TypeAlias = Callable[[Request, AsyncClient], Awaitable[Response]
 Calling: TypeAlias = Callable[[ClientEndpoint], Endpoint]
 Body: TypeAlias = Callable[[Request], Awaitable[bytes]]
 
+# Bodies beyond that are taken in turns: parsed, 12 MB of JSON stop the event loop for a second.
+_LARGE_BYTES = 64 << 10
 # What a header of a call to the model servers can carry; these take 16 KiB of headers in all.
 _TOKEN = re.compile(r"[!-~]{1,8192}")
 
@@ -57,19 +59,27 @@ def calling_by(upstream: Upstream) -> Calling:
 def body_reader(limits: Limits) -> Body:
     """Return a function that reads a body.
 
-    It raises HttpError for a body that is too large, late or compressed, or that does not fit
-    into memory beside those of other requests.
+    It raises HttpError for a body that is too large, late, cut off or compressed, or that does not
+    fit into memory beside those of other requests. What is done with a large one takes long: one
+    is returned in each turn of the event loop, so that others are answered in between.
     """
+    turns = asyncio.Lock()
 
     async def body(request: Request) -> bytes:
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise HttpError(415, "a compressed body, expected it as it is")
         try:
             async with asyncio.timeout(limits.body_seconds):
-                return await _joined(request, limits.body_bytes)
+                data = await _joined(request, limits.body_bytes)
+        except ClientDisconnect as error:
+            raise HttpError(400, "the body was cut off") from error
         except TimeoutError as error:
             message = f"the body did not come within {limits.body_seconds:g} seconds"
             raise HttpError(408, message) from error
+        if len(data) > _LARGE_BYTES:
+            async with turns:
+                await asyncio.sleep(0)
+        return data
 
     return body
 
