@@ -78,6 +78,18 @@ def test_without_calibration_the_weights_are_those_of_the_file(foreign: Import) 
     np.testing.assert_array_equal(foreign.store.load(1).weights[0].w, 10 * CENTRES.T)
 
 
+def test_sigmoid_outputs_are_calibrated_as_a_softmax(foreign: Import) -> None:
+    for more in (("--calibration", "none"), ()):
+        assert foreign.run("--activations", "sigmoid", *more) == 0
+    plain, calibrated = (foreign.store.manifest(version) for version in (1, 2))
+    assert plain.network.activations == ("sigmoid",)
+    assert calibrated.network.activations == ("softmax",)
+    # Of sigmoid outputs that are 1 in float32, the first one wins; a softmax tells them apart.
+    assert calibrated.metrics["accuracy"] >= plain.metrics["accuracy"]
+    error = calibrated.metrics["calibration_error"]
+    assert error < 0.5 * plain.metrics["calibration_error"]
+
+
 def test_an_imported_version_cannot_be_trained_again(
     foreign: Import, capsys: pytest.CaptureFixture[str]
 ) -> None:

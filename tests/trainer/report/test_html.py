@@ -133,6 +133,8 @@ def test_calibration_is_folded_into_the_weights_unless_the_recipe_says_none(
     plain = train(replace(settings, recipe=recipe.override({"calibration": "none"})))
     assert calibrated.metrics["accuracy"] == plain.metrics["accuracy"]
     assert calibrated.metrics["calibration_error"] < 0.5 * plain.metrics["calibration_error"]
+    stored = [Store(settings.store, "mnist").manifest(version).network for version in (1, 2)]
+    assert [network.output_activation for network in stored] == ["softmax", output]
     texts = [Reader(page(settings, version)).text for version in (1, 2)]
     assert "validation data, is folded into the weights" in texts[0]
     assert "validation data, is not folded into the weights" in texts[1]

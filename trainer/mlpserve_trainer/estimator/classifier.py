@@ -26,6 +26,7 @@ from mlpserve_trainer.estimator.inputs import (
     unweighted,
     validated,
 )
+from mlpserve_trainer.evaluation.calibration import apply_temperature
 from mlpserve_trainer.fitting.fit import fit, run_epoch
 from mlpserve_trainer.fitting.parallel.engine import interleaved_engine
 from mlpserve_trainer.fitting.run import calibrated
@@ -80,7 +81,7 @@ class MlpClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # bo
         loss_curve_: Mean training loss of each epoch.
         n_iter_: Number of epochs.
         temperature_: What the logits were divided by for calibration; 1.0 if they were not.
-        network_: The shape of the network.
+        network_: The shape of the network: with softmax outputs if the answers are calibrated.
         weights_: Its weights, float64, which take rows as they are: what standardised them and
             calibrated the answers is folded in.
 
@@ -165,8 +166,8 @@ class MlpClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # bo
             epochs = fit(network, recipe, training, watched, self._seed, engine=interleaved_engine)
             *_, last = epochs
         if validation:
-            last = calibrated(network, recipe, last, unweighted(validation))
-        self._finish(last.weights, last.state, last.temperature or 1.0)
+            last = calibrated(recipe, last, unweighted(validation))
+        self._finish(last.network, last.weights, last.state, last.temperature)
         return self
 
     def partial_fit(
@@ -202,7 +203,7 @@ class MlpClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # bo
         if not first and classes is not None and not np.array_equal(np.unique(classes), known):
             raise ValueError(f"classes {classes}, expected those of the first call: {known}")
         x, labels, weights = self._rows(X, y, sample_weight, known, reset=first)
-        network = self._begin(recipe, x, weights) if first else self.network_
+        network = self._begin(recipe, x, weights) if first else self._trained
         if first:
             self._state = TrainingState.initial(network, recipe, self._seed)
         examples, state = self._examples(x, labels, weights), self._state
@@ -210,8 +211,10 @@ class MlpClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # bo
             steps = interleaved_engine(network, recipe, examples, state)
             loss, rate = run_epoch(steps, recipe, examples, self._seed, state.epochs)
         state.add_epoch(loss, 0.0, rate, keep_best=False)
+        layers = layers_of(network, state.current)
         temperature = 1.0 if first else self.temperature_
-        self._finish(layers_of(network, state.current), state, temperature)
+        answering = network if first else self.network_
+        self._finish(answering, apply_temperature(layers, temperature), state, temperature)
         return self
 
     def predict_proba(self, X: Any) -> Doubles:  # noqa: N803
@@ -286,14 +289,16 @@ class MlpClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # bo
         one = Scaling(np.ones(x.shape[1]), np.zeros(x.shape[1]))
         self._scaling = weighted_standardising(x, weights) if self.standardise else one
         sizes = (x.shape[1], *recipe.hidden, len(self.classes_))
-        self.network_ = Network(sizes, recipe.layer_activations)
-        return self.network_
+        self._trained = Network(sizes, recipe.layer_activations)
+        return self._trained
 
     def _examples(self, x: Doubles, labels: Integers, weights: Doubles) -> Examples:
         uniform = weights.max() == weights.min() == 1
         return Examples(self._scaling.apply(x), labels, 1, None if uniform else weights)
 
-    def _finish(self, weights: Weights, state: TrainingState, temperature: float) -> None:
-        self._state, self.temperature_ = state, temperature
+    def _finish(
+        self, network: Network, weights: Weights, state: TrainingState, temperature: float | None
+    ) -> None:
+        self.network_, self._state, self.temperature_ = network, state, temperature or 1.0
         self.weights_ = self._scaling.fold(weights, np.float64)
         self.loss_curve_, self.n_iter_ = list(state.losses), state.epochs

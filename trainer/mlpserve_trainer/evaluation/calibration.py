@@ -1,34 +1,32 @@
 """Calibration: measure whether probabilities match frequencies, and correct them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpserve_model import Layer, Weights
-from mlpserve_model.nn.activations import OUTPUT
+from mlpserve_model import Layer, Network, Weights
 from mlpserve_model.nn.losses import LOSSES
 from mlpserve_trainer.datasets.dataset import Labels
 
 __all__ = [
     "Reliability",
     "apply_temperature",
+    "calibrated_network",
     "expected_calibration_error",
     "fit_temperature",
     "reliability",
-    "with_temperature",
 ]
 
 Probabilities = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 BINS = 15
-LOWEST, HIGHEST = 0.05, 20.0
+LOWEST, HIGHEST = 0.05, 1000.0  # the logits of saturated sigmoid outputs are in the hundreds
 # Platt has 1. On scikit-learn's digits, 0.1 gave a log loss of 0.052 over ten seeds; with 1 the
 # answers were underconfident (0.069), without smoothing overconfident (0.141).
 PRIOR = 0.1
-TINY, EPSILON = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,51 +64,45 @@ def expected_calibration_error(bins: Reliability) -> float:
     return float(np.average(np.abs(bins.confidence - bins.accuracy), weights=bins.rows))
 
 
-def with_temperature(
-    probabilities: Probabilities, temperature: float, output: str = "softmax"
-) -> Probabilities:
-    """Return the probabilities (n, classes) after their logits are divided by the temperature.
+def calibrated_network(network: Network) -> Network:
+    """Return a network whose probabilities a temperature can calibrate: with softmax outputs.
 
-    Args:
-        probabilities: Answers (n, classes) of a network.
-        temperature: Above 0; below 1 it makes the answers more confident.
-        output: The network's output activation, softmax or sigmoid.
+    Sigmoid outputs say of each class by itself how probable it is, and no common factor makes
+    them match the frequencies of classes of which each row has one. Softmax divides their odds,
+    exp(logit), by the sum of all. The order of the classes stays the same.
     """
-    answers = OUTPUT[output].forward(_logits(probabilities, output) / temperature)
-    return answers.astype(np.float32)
+    return replace(network, activations=(*network.activations[:-1], "softmax"))
 
 
-def fit_temperature(probabilities: Probabilities, labels: Labels, output: str = "softmax") -> float:
-    """Return the temperature that makes the labels most likely.
+def fit_temperature(logits: Doubles, labels: Labels) -> float:
+    """Return the temperature that makes the labels most likely, by softmax of the logits.
 
     Guo et al. (2017), section 4.2. The targets are smoothed as in Platt, Probabilistic outputs for
     support vector machines (1999), section 2.2: a few rows, all of them predicted correctly, would
     otherwise give the lowest temperature.
 
     Args:
-        probabilities: Answers (n, classes) to rows that were neither trained on nor judge.
+        logits: Those (n, classes) of rows that were neither trained on nor judge.
         labels: Their labels (n,).
-        output: The network's output activation, softmax or sigmoid.
     """
     # Imported here: a tenth of a second that most commands do not need.
     from scipy.optimize import minimize_scalar
 
-    logits, targets = _logits(probabilities, output), _smoothed(labels, probabilities.shape[1])
+    targets = _smoothed(labels, logits.shape[1])
     cross_entropy, _ = LOSSES["cross_entropy"]
 
     def log_loss(logarithm: float) -> float:
-        return cross_entropy(output, logits / np.exp(logarithm), probabilities, targets)
+        return cross_entropy("softmax", logits / np.exp(logarithm), logits, targets)
 
     bounds = (np.log(LOWEST), np.log(HIGHEST))
     found: Any = minimize_scalar(log_loss, bounds=bounds, method="bounded")
     return float(np.exp(found.x))
 
 
-def _logits(probabilities: Probabilities, output: str) -> Doubles:
-    """Return the logits (n, classes) of the probabilities; those of softmax up to a constant."""
-    p = probabilities.astype(np.float64).clip(TINY, 1 - EPSILON)
-    logits: Doubles = np.log(p) - np.log1p(-p) if output == "sigmoid" else np.log(p)
-    return logits
+def apply_temperature(weights: Weights, temperature: float) -> Weights:
+    """Return the weights with the last layer, and so the logits, divided by the temperature."""
+    w, b = weights[-1]
+    return (*weights[:-1], Layer(w / np.float32(temperature), b / np.float32(temperature)))
 
 
 def _smoothed(labels: Labels, classes: int) -> Doubles:
@@ -120,9 +112,3 @@ def _smoothed(labels: Labels, classes: int) -> Doubles:
     targets = np.full((rows, classes), other / max(classes - 1, 1))
     targets[np.arange(rows), labels] = 1 - other
     return targets
-
-
-def apply_temperature(weights: Weights, temperature: float) -> Weights:
-    """Return the weights with the last layer, and so the logits, divided by the temperature."""
-    w, b = weights[-1]
-    return (*weights[:-1], Layer(w / np.float32(temperature), b / np.float32(temperature)))

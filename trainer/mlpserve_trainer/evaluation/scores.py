@@ -18,6 +18,7 @@ __all__ = [
     "accuracy",
     "class_scores",
     "evaluate",
+    "logits_of",
     "probabilities",
     "report",
     "signals_of",
@@ -73,6 +74,16 @@ def probabilities(
         for start in starts
     ]
     return np.concatenate(chunks).astype(np.float32, copy=False)
+
+
+def logits_of(network: Network, weights: Weights, examples: Examples) -> npt.NDArray[np.float64]:
+    """Return what the output activation is applied to, for every example: (n, classes)."""
+    starts = range(0, len(examples), CHUNK_ROWS)
+    chunks = [
+        logits(network, weights, examples.scaled(slice(start, start + CHUNK_ROWS)))
+        for start in starts
+    ]
+    return np.concatenate(chunks).astype(np.float64)
 
 
 def signals_of(network: Network, weights: Weights, examples: Examples) -> Signals:

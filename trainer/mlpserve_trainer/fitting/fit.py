@@ -29,6 +29,7 @@ class Epoch:
         number: Number of the epoch, from 1.
         loss: Mean loss over the epoch's rows, each as its batch computed it.
         validation_accuracy: Accuracy on the validation examples after the epoch.
+        network: The network that answers: with softmax outputs once it is calibrated.
         weights: The weights to keep if the training ended here: views that the next epoch changes.
         state: Everything that the next epoch starts from.
         temperature: Temperature that is folded into the weights, None without calibration.
@@ -37,6 +38,7 @@ class Epoch:
     number: int
     loss: float
     validation_accuracy: float
+    network: Network
     weights: Weights
     state: TrainingState
     temperature: float | None = None
@@ -75,7 +77,8 @@ def _is_over(recipe: Recipe, state: TrainingState) -> bool:
 
 def _last_epoch(network: Network, state: TrainingState) -> Epoch:
     weights = layers_of(network, state.chosen)
-    return Epoch(state.epochs, state.losses[-1], state.accuracies[-1], weights, state)
+    loss, accuracy = state.losses[-1], state.accuracies[-1]
+    return Epoch(state.epochs, loss, accuracy, network, weights, state)
 
 
 def run_epoch(

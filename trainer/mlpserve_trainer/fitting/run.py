@@ -13,8 +13,12 @@ from mlpserve_model.process.interrupts import uninterrupted
 from mlpserve_trainer.datasets import Dataset
 from mlpserve_trainer.datasets.split import Examples, Split
 from mlpserve_trainer.errors import CheckpointDamaged
-from mlpserve_trainer.evaluation.calibration import apply_temperature, fit_temperature
-from mlpserve_trainer.evaluation.scores import probabilities
+from mlpserve_trainer.evaluation.calibration import (
+    apply_temperature,
+    calibrated_network,
+    fit_temperature,
+)
+from mlpserve_trainer.evaluation.scores import logits_of
 from mlpserve_trainer.fitting.checkpoint import Checkpoint
 from mlpserve_trainer.fitting.fit import Epoch, fit
 from mlpserve_trainer.fitting.progress import Watch
@@ -53,7 +57,7 @@ def fitted(
     with threadpool_limits(1, user_api="blas"), _resume_hint(checkpoint):
         epochs = fit(network, recipe, parts.training, parts.validation, seed, state)
         *_, last = watch(checkpoint.saving(epochs) if checkpoint else epochs, recipe.epochs)
-    last = calibrated(network, recipe, last, parts.validation)
+    last = calibrated(recipe, last, parts.validation)
     return replace(last, weights=scaling.fold(last.weights)) if scaling else last
 
 
@@ -101,12 +105,15 @@ def _resume_hint(checkpoint: Checkpoint | None) -> Iterator[None]:
         raise KeyboardInterrupt(hint) from interrupt
 
 
-def calibrated(network: Network, recipe: Recipe, last: Epoch, validation: Examples) -> Epoch:
+def calibrated(recipe: Recipe, last: Epoch, validation: Examples) -> Epoch:
     """Return the epoch with a temperature, fitted on validation rows, folded into its weights."""
     if recipe.calibration == "none":
         return last
-    answers = probabilities(network, last.weights, validation)
-    temperature = fit_temperature(answers, validation.labels, network.output_activation)
+    logits = logits_of(last.network, last.weights, validation)
+    temperature = fit_temperature(logits, validation.labels)
     return replace(
-        last, weights=apply_temperature(last.weights, temperature), temperature=temperature
+        last,
+        network=calibrated_network(last.network),
+        weights=apply_temperature(last.weights, temperature),
+        temperature=temperature,
     )

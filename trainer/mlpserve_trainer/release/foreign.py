@@ -15,10 +15,11 @@ from mlpserve_trainer.datasets.split import VALIDATION_SEED, Examples, Split, st
 from mlpserve_trainer.errors import DataError
 from mlpserve_trainer.evaluation.calibration import (
     apply_temperature,
+    calibrated_network,
     expected_calibration_error,
     fit_temperature,
 )
-from mlpserve_trainer.evaluation.scores import evaluate, probabilities, report
+from mlpserve_trainer.evaluation.scores import evaluate, logits_of, report
 from mlpserve_trainer.fitting.state import TrainingState
 from mlpserve_trainer.release.gate import Rules
 from mlpserve_trainer.release.publish import Challenger, publish
@@ -113,9 +114,9 @@ def publish_foreign(
     holdout, validation = labelled.select(judged), labelled.select(fitted)
     temperature = None
     if calibrates:
-        answers = probabilities(network, weights, validation)
-        temperature = fit_temperature(answers, validation.labels, output)
-        weights = apply_temperature(weights, temperature)
+        logits = logits_of(network, weights, validation)
+        temperature = fit_temperature(logits, validation.labels)
+        network, weights = calibrated_network(network), apply_temperature(weights, temperature)
     if draft.signature.input_kind == "real":
         draft = replace(draft, input_values=_input_values(labelled))
     names = draft.signature.class_names
@@ -124,10 +125,11 @@ def publish_foreign(
     parts = Split(validation, validation, holdout, split)
     # No epoch was trained here.
     state = TrainingState(np.zeros(0, np.float32), np.zeros((0, 0), np.float32))
-    analysis = analyse(network, weights, parts, state, temperature)
+    analysis = analyse(network, weights, parts, state, temperature, output)
     evaluation = evaluate(network, weights, holdout)
     draft = replace(
         draft,
+        network=network,
         dataset=replace(draft.dataset, split=split),
         metrics={
             "accuracy": evaluation.accuracy,

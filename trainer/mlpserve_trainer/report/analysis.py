@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model import Network, Weights
+from mlpserve_model.nn.activations import OUTPUT
 from mlpserve_trainer.datasets.dataset import Labels
 from mlpserve_trainer.datasets.split import Examples, Split
 from mlpserve_trainer.evaluation.calibration import (
@@ -13,9 +14,8 @@ from mlpserve_trainer.evaluation.calibration import (
     expected_calibration_error,
     fit_temperature,
     reliability,
-    with_temperature,
 )
-from mlpserve_trainer.evaluation.scores import ClassScores, class_scores, probabilities
+from mlpserve_trainer.evaluation.scores import ClassScores, class_scores, logits_of
 from mlpserve_trainer.fitting.state import TrainingState
 
 __all__ = ["Analysis", "Comparison", "Confusion", "Mistake", "analyse"]
@@ -128,8 +128,9 @@ class Analysis:
             "Answers are calibrated if of those with a probability near 0.9, nine in ten are "
             "right. The error is the mean difference between the two, over bins of answers with "
             "similar probabilities. A bin of few rows says little: of 10 rows, the fraction that "
-            "is right varies by 0.1 with every single one. The temperature is the number by which "
-            "the logits are divided: above 1 it makes the answers less confident, below 1 more."
+            "is right varies by 0.1 with every single one. The probabilities are the softmax of "
+            "the logits divided by the temperature: above 1 it makes the answers less confident, "
+            "below 1 more."
         )
 
     def compare_with(self, comparison: Comparison) -> dict[str, int]:
@@ -150,16 +151,27 @@ def analyse(
     parts: Split,
     state: TrainingState,
     temperature: float | None,
+    raw_output: str,
 ) -> Analysis:
-    """Measure a fitted network on the holdout; `temperature` is the one folded into its weights."""
-    output, labels = network.output_activation, parts.holdout.labels
-    answers = probabilities(network, weights, parts.holdout)
+    """Measure a fitted network on the holdout.
+
+    Args:
+        network: The network that answers.
+        weights: Its weights.
+        parts: The rows.
+        state: The training after its last epoch.
+        temperature: The temperature that is folded into the weights, if one is.
+        raw_output: The output activation without calibration.
+    """
+    labels, logits = parts.holdout.labels, logits_of(network, weights, parts.holdout)
     fitted = temperature or fit_temperature(
-        probabilities(network, weights, parts.validation), parts.validation.labels, output
+        logits_of(network, weights, parts.validation), parts.validation.labels
     )
-    # Dividing the logits by 1 / temperature undoes the temperature that is folded in.
-    scaled = with_temperature(answers, 1 / fitted if temperature else fitted, output)
-    raw, calibrated = (scaled, answers) if temperature else (answers, scaled)
+    undone, scaled = (logits * fitted, logits) if temperature else (logits, logits / fitted)
+    # In float32, as they are served.
+    raw = OUTPUT[raw_output].forward(undone.astype(np.float32))
+    calibrated = OUTPUT["softmax"].forward(scaled.astype(np.float32))
+    answers = calibrated if temperature else raw
     predicted = answers.argmax(axis=1)
     return Analysis(
         state=state,

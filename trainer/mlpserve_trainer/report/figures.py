@@ -114,7 +114,7 @@ def _write_counts(
 
 
 def calibration_curve(raw: Reliability, calibrated: Reliability) -> str:
-    """Draw accuracy against confidence, before and after temperature scaling."""
+    """Draw accuracy against confidence, before and after calibration."""
 
     def draw(axis: Any) -> None:
         axis.plot([0, 1], [0, 1], color=FAINT, linestyle=":", label="perfect")

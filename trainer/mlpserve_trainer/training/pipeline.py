@@ -143,7 +143,7 @@ def _fit(settings: TrainSettings, plan: Plan, watch: Watch) -> _Fitted:
         network, settings.recipe, plan.parts, settings.seed, watch, checkpoint, settings.resume
     )
     seconds = time.perf_counter() - started
-    return _Fitted(plan, last, seconds, evaluate(network, last.weights, plan.parts.holdout))
+    return _Fitted(plan, last, seconds, evaluate(last.network, last.weights, plan.parts.holdout))
 
 
 def _unless_harmful(
@@ -167,8 +167,9 @@ def _unless_harmful(
 
 def _challenger(settings: TrainSettings, found: _Fitted, checks: tuple[Check, ...]) -> Challenger:
     plan, last, evaluation = found.plan, found.last, found.evaluation
-    network, parts = plan.draft.network, plan.parts
-    analysis = analyse(network, last.weights, parts, last.state, last.temperature)
+    network, parts = last.network, plan.parts
+    raw_output = plan.draft.network.output_activation
+    analysis = analyse(network, last.weights, parts, last.state, last.temperature, raw_output)
     metrics = {
         "accuracy": evaluation.accuracy,
         "log_loss": evaluation.log_loss,
@@ -181,7 +182,7 @@ def _challenger(settings: TrainSettings, found: _Fitted, checks: tuple[Check, ..
     live = live_holdout(plan.base, plan.batch)
     if live is not None:
         metrics["live_accuracy"] = accuracy(network, last.weights, live)
-    draft = replace(plan.draft, metrics=metrics)
+    draft = replace(plan.draft, network=network, metrics=metrics)
     page = HtmlReport(draft, analysis, plan.data.source)
     files = {CORRECTIONS_FILE: plan.batch.document()} if settings.corrections else {}
     return Challenger(draft, last.weights, parts.holdout, evaluation, page, live, checks, files)
