@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,3 +83,16 @@ def test_every_room_is_on_the_map(package: Path) -> None:
     rooms = [f.parent.name for f in package.rglob("__init__.py") if f.parent != package]
     assert rooms
     assert not [room for room in rooms if not re.search(rf"\b{room}\b", text)]
+
+
+@pytest.mark.parametrize("package", ["server", "trainer", "model"])
+def test_the_map_has_the_order_of_imports_that_is_checked(package: str) -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (checked,) = (
+        contract["layers"]
+        for contract in contracts["contracts"]
+        if contract["name"] == f"The rooms of the {package}"
+    )
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    (shown,) = re.findall(rf"^{package}: +(\S.*(?:\n +> .*)*)", text, re.MULTILINE)
+    assert " > ".join(checked).removeprefix("(__main__) > ") == " ".join(shown.split())

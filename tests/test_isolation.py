@@ -53,7 +53,7 @@ def test_methods_are_replaced_in_objects_of_the_test_not_in_classes() -> None:
         ('patched.delattr(StoredModel, "predict")', True),
         ('patch.setattr("mlpserve_server.lifecycle.manager.ModelManager.poll", fail)', True),
         ('monkeypatch.setattr(stubs.manager, "poll", fail)', False),
-        ('monkeypatch.setattr("mlpserve_server.lifecycle.loader._RETRY_SECONDS", 0)', False),
+        ('monkeypatch.setattr("mlpserve_server.lifecycle.refusals._RETRY_SECONDS", 0)', False),
         ('monkeypatch.setattr(MAX, "x", 0)', False),
     ],
 )

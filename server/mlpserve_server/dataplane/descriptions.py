@@ -124,7 +124,7 @@ def _state(manager: ModelManager, manifest: Manifest) -> tuple[VersionState.Valu
         return VersionState.STATE_ACTIVE, "answers calls that select nothing"
     if manifest.gate.verdict == "REJECTED":
         return VersionState.STATE_REJECTED, "; ".join(manifest.gate.reasons)
-    if reason := manager.loader.failure(version, digest):
+    if reason := manager.loader.refusals.of(version, digest):
         return VersionState.STATE_FAILED, reason
     if manager.loader.loading == version:
         return VersionState.STATE_LOADING, "being read and verified"

@@ -6,16 +6,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from typing import NamedTuple
 
 from mlpserve_model import CorruptVersion, Manifest, StoredModel, StoreError, VersionNotFound
 from mlpserve_model.store.reader import StoreReader
+from mlpserve_server.lifecycle.refusals import Refusals
 from mlpserve_server.observability.observer import Observer
 
 __all__ = ["Loader", "Standby", "VersionRefused"]
 
-# A damaged version is tried again after this time: it may have been restored.
-_RETRY_SECONDS = 10.0
 # The interval of comparing the versions in memory with the store, also done when an alias moves.
 _COMPARE_SECONDS = 10.0
 
@@ -64,12 +62,6 @@ class Standby:
             return list(self._models.values())
 
 
-class _Failure(NamedTuple):
-    reason: str
-    manifest: str | None  # the digest of the manifest that it is about, if it could be read
-    retry_at: float
-
-
 class Loader:
     """Loads the versions of one store, one at a time, and holds damaged ones back for a while.
 
@@ -89,7 +81,7 @@ class Loader:
         self.loading: int | None = None
         self._observer = observer or Observer()
         self._on_load = on_load
-        self._failures: dict[int, _Failure] = {}
+        self.refusals = Refusals(store.model)
         self._confirmed: dict[int, tuple[Hashable, str]] = {}  # stamps of unchanged manifests
         self._verdicts: dict[tuple[int, Hashable], str] = {}  # a manifest never changes
         self._compared_at = -math.inf
@@ -104,9 +96,8 @@ class Loader:
         with self._lock:
             if model := self.standby.get(version):
                 return model
-            failure = self._failures.get(version)
-            if failure and time.monotonic() < failure.retry_at:
-                raise VersionRefused(failure.reason)
+            if reason := self.refusals.held_back(version):
+                raise VersionRefused(reason)
             return self._load(version)
 
     def try_load(self, version: int) -> StoredModel | None:
@@ -118,31 +109,13 @@ class Loader:
         except StoreError as error:
             # Not held back: on a network mount an alias can be seen before its version, and
             # a volume that cannot be read now may be readable at the next poll.
-            self._failed(version, str(error), None, retry_at=0)
+            self.refusals.add(version, str(error), hold_back=False)
             return None
-
-    def failure(self, version: int, manifest: str) -> str:
-        """Return why the version with this digest of its manifest was refused, if it was."""
-        failure = self._failures.get(version)
-        return failure.reason if failure and failure.manifest == manifest else ""
-
-    def refusal(self, version: int) -> str:
-        """Return, for callers, why a version was refused at the last attempt; "" if it was not."""
-        failure = self._failures.get(version)
-        if failure is None:
-            return ""
-        # Without a manifest the reason is that of the file system, with a path.
-        reason = failure.reason if failure.manifest else "it cannot be read"
-        return f"cannot answer: version {version}: {reason}"
 
     def of_last_seen(self) -> "Loader | None":
         """Return a loader of the store's local copy, or None if there is none."""
         kept = self.store.last_seen
         return Loader(kept, on_load=self._on_load) if kept else None
-
-    def _retry_all(self) -> None:
-        for version, failure in list(self._failures.items()):
-            self._failures[version] = failure._replace(retry_at=0)
 
     def unreplaced(self, in_use: list[StoredModel], at_once: bool) -> list[StoredModel]:
         """Return the models under whose number the store still has the same manifest.
@@ -156,7 +129,7 @@ class Loader:
 
         """
         if at_once:
-            self._retry_all()
+            self.refusals.retry_all()
         elif time.monotonic() - self._compared_at < _COMPARE_SECONDS:
             return in_use
         for model in self.standby.models():
@@ -187,11 +160,11 @@ class Loader:
             self._observer.count("mlpserve_model_loads_total", _result(error))
             if not isinstance(error, CorruptVersion | VersionRefused):
                 raise
-            self._failed(version, str(error), digest, time.monotonic() + _RETRY_SECONDS)
+            self.refusals.add(version, str(error), digest)
             raise VersionRefused(str(error)) from error
         finally:
             self.loading = None
-        self._failures.pop(version, None)
+        self.refusals.drop(version)
         seconds = round(time.monotonic() - started, 4)
         self._observer.count("mlpserve_model_loads_total", "loaded")
         self._observer.observe("mlpserve_model_load_seconds", seconds)
@@ -219,15 +192,8 @@ class Loader:
                 self._verdicts[version, stamp] = self.store.manifest(version).gate.verdict
             return self._verdicts[version, stamp]
         except StoreError as error:
-            self._failed(version, str(error), None, time.monotonic() + _RETRY_SECONDS)
+            self.refusals.add(version, str(error))
             return None
-
-    def _failed(self, version: int, reason: str, manifest: str | None, retry_at: float) -> None:
-        known = self._failures.get(version)
-        self._failures[version] = _Failure(reason, manifest, retry_at)
-        if known is None or known.reason != reason:
-            fields = {"model": self.store.model, "version": version, "reason": reason}
-            log.error("version refused", extra=fields)
 
 
 def _result(error: StoreError) -> str:

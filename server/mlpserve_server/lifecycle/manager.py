@@ -10,6 +10,7 @@ from mlpserve_server.errors import NotInMemory, NotReady
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.selection import (
     LATEST,
+    find_last_seen,
     find_served,
     find_shadow,
     load_selected,
@@ -65,7 +66,7 @@ class ModelManager:
     def refusal(self) -> str:
         """Why the version that is to be served was refused; "" if it was not."""
         version = int(self.serve) if self.serve.isdecimal() else self.aliases.get(self.serve)
-        return "" if version is None else self.loader.refusal(version)
+        return "" if version is None else self.loader.refusals.for_callers(version)
 
     def poll(self) -> bool:
         """Read the store once; return True when another version answers from now on.
@@ -159,18 +160,10 @@ class ModelManager:
 
     def _serve_last_seen(self) -> bool:
         """Serve what is kept of a store that cannot be read; return False when that is nothing."""
-        if self._last_seen is None:
+        found = find_last_seen(self._last_seen, self.serve) if self._last_seen else None
+        if found is None:
             return False
-        try:
-            aliases = self._last_seen.store.aliases()
-            model = find_served(self._last_seen, self.serve, aliases, [], serving=False)
-        except StoreError as error:
-            reason = {"model": self.store.model, "reason": str(error)}
-            log.error("the cache cannot be read", extra=reason)
-            return False
-        if model is None:
-            return False
-        self.aliases = aliases
+        self.aliases, model = found
         fields: dict[str, object] = {
             "model": self.store.model, "version": model.manifest.version,
             "store": str(self.store.root),

@@ -1,6 +1,7 @@
 """From a selection to a model: its number, and the model in memory or loaded."""
 
 import heapq
+import logging
 from collections.abc import Collection, Mapping, Sequence
 
 from mlpserve_model import StoredModel, StoreError, VersionNotFound
@@ -9,6 +10,7 @@ from mlpserve_server.lifecycle.loader import Loader, VersionRefused
 
 __all__ = [
     "LATEST",
+    "find_last_seen",
     "find_served",
     "find_shadow",
     "listed",
@@ -19,6 +21,8 @@ __all__ = [
 
 LATEST = "latest"
 _MAX_LISTED = 10
+
+log = logging.getLogger(__name__)
 
 
 def _wanted(loader: Loader, selected: str, aliases: Mapping[str, int]) -> int | None:
@@ -72,6 +76,18 @@ def find_served(
         # A server that was started for a number serves that number or nothing.
         return model
     return _find_before(loader, version)
+
+
+def find_last_seen(loader: Loader, selected: str) -> tuple[Mapping[str, int], StoredModel] | None:
+    """Return the aliases and the selected model of a store's local copy, if it has that."""
+    try:
+        aliases = loader.store.aliases()
+        model = find_served(loader, selected, aliases, [], serving=False)
+    except StoreError as error:
+        reason = {"model": loader.store.model, "reason": str(error)}
+        log.error("the cache cannot be read", extra=reason)
+        return None
+    return None if model is None else (aliases, model)
 
 
 def find_shadow(

@@ -156,9 +156,9 @@ def test_the_damage_of_a_removed_version_is_not_that_of_another_of_its_number(
     (store.path(2) / "model.npz").write_bytes(b"damaged")
     manager = ModelManager(Loader(store, 3), "champion")
     manager.poll()
-    assert manager.loader.failure(2, store.manifest(2).own_digest)
+    assert manager.loader.refusals.of(2, store.manifest(2).own_digest)
     publish_again(seed=2)
-    assert manager.loader.failure(2, store.manifest(2).own_digest) == ""
+    assert manager.loader.refusals.of(2, store.manifest(2).own_digest) == ""
     # Another alias tells that somebody was at work: nothing is held back any longer.
     store.move_alias("other", 1, expected=None, event="promote", reason="test")
     assert manager.poll()

@@ -41,7 +41,7 @@ def loads(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_damaged_version_is_held_back_after_every_try(
     store: Store, publish: Publish, loads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlpserve_server.lifecycle.loader._RETRY_SECONDS", 1000)
+    monkeypatch.setattr("mlpserve_server.lifecycle.refusals._RETRY_SECONDS", 1000)
     first, second = publish(), publish(seed=1)
     (store.path(second) / "model.npz").write_bytes(b"damaged")
     manager = ModelManager(Loader(store, 3), "champion")
@@ -56,7 +56,7 @@ def test_a_damaged_version_is_held_back_after_every_try(
 def test_a_damaged_version_is_tried_again_after_a_while(
     store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlpserve_server.lifecycle.loader._RETRY_SECONDS", 0)
+    monkeypatch.setattr("mlpserve_server.lifecycle.refusals._RETRY_SECONDS", 0)
     version = publish()
     path = store.path(version) / "model.npz"
     good = path.read_bytes()
