@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
@@ -21,6 +20,7 @@ from mlpserve_trainer.estimator.inputs import (
     Doubles,
     Integers,
     checked_weights,
+    class_weights,
     plain_value,
     split_off,
     unweighted,
@@ -264,24 +264,14 @@ class MlpClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # bo
         if not np.array_equal(self.classes_[labels], y):
             raise ValueError(f"y has labels outside the classes {self.classes_}")
         if self.class_weight is not None:
-            weights = weights * self._class_weights(None if classes is not None else y)[labels]
+            known = None if classes is not None else y
+            weights = weights * class_weights(self.class_weight, self.classes_, known)[labels]
         found = distinct_rows(x, labels, weights)
         if classes is None and len(np.unique(found[1])) < 2:
             raise ValueError(
                 "the rows of positive weight have 1 class, expected at least two classes"
             )
         return found
-
-    def _class_weights(self, y: npt.NDArray[Any] | None) -> Doubles:
-        """Return the weight of each class; `y` is None where more rows are to come."""
-        if y is None and not isinstance(self.class_weight, Mapping):
-            raise ValueError(
-                f"class_weight {self.class_weight!r} needs all rows, which partial_fit has not: "
-                "expected a weight for each class"
-            )
-        labels = self.classes_ if y is None else y
-        weights: Doubles = compute_class_weight(self.class_weight, classes=self.classes_, y=labels)
-        return weights
 
     def _begin(self, recipe: Recipe, x: Doubles, weights: Doubles) -> Network:
         """Set what a training starts from, and return the network."""

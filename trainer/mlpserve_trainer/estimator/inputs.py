@@ -1,10 +1,12 @@
 """What is given to an estimator, checked and brought into the trainer's own types."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.utils import check_array
+from sklearn.utils.class_weight import compute_class_weight
 
 from mlpserve_trainer.datasets.rows import drawn_rows
 from mlpserve_trainer.datasets.split import VALIDATION_SEED, Examples, stratified
@@ -14,6 +16,7 @@ __all__ = [
     "Doubles",
     "Integers",
     "checked_weights",
+    "class_weights",
     "plain_value",
     "split_off",
     "unweighted",
@@ -62,6 +65,20 @@ def checked_weights(sample_weight: Any, rows: int) -> Doubles:
         raise ValueError(f"sample_weight of {weights.min():g}, expected at least 0")
     if not weights.any():
         raise ValueError("every sample weight is zero, expected some above zero")
+    return weights
+
+
+def class_weights(
+    given: Mapping[Any, float] | str, classes: npt.NDArray[Any], y: npt.NDArray[Any] | None
+) -> Doubles:
+    """Return the weight of each class; `y` is None where more rows are to come."""
+    if y is None and not isinstance(given, Mapping):
+        raise ValueError(
+            f"class_weight {given!r} needs all rows, which partial_fit has not: "
+            "expected a weight for each class"
+        )
+    labels = classes if y is None else y
+    weights: Doubles = compute_class_weight(given, classes=classes, y=labels)
     return weights
 
 
