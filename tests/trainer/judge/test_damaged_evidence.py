@@ -1,6 +1,7 @@
 """Records that were damaged or made up after a decision: the verdicts on them."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +18,7 @@ from mlpserve_trainer.judge.judge import Judge, JudgeSettings
 from mlpserve_trainer.judge.replay import replay
 from tests.support.reports import KEYS, League
 
-SETTINGS = JudgeSettings(keys=KEYS)
+SETTINGS = JudgeSettings(keys=lambda: KEYS)
 NO_RECEIPT = "not a receipt for an answer of zoo, or its key is withdrawn"
 
 
@@ -39,7 +40,8 @@ class Decided(NamedTuple):
 @pytest.fixture
 def decided(tmp_path: Path) -> Decided:
     league = League(tmp_path)
-    reports = league.add(9, "ant", "bee", "bee")
+    later = int(time.time()) + 60  # than the pair is named again, however slow the machine is
+    reports = league.add(9, "ant", "bee", "bee", answered_at=later)
     (decision,) = Judge(league.store, league.place, SETTINGS).act()
     first = min(reports, key=lambda report: report.tag)
     file = tmp_path / f"feedback/zoo/reports/{first.day}/{first.tag}.json"

@@ -198,13 +198,23 @@ def test_a_replay_tells_a_report_that_was_changed_or_is_gone(
 
 
 def test_with_the_keys_forged_records_are_not_evidence(league: League) -> None:
-    with_keys = replace(SETTINGS, keys=KEYS)
+    with_keys = replace(SETTINGS, keys=lambda: KEYS)
     league.add(3, "ant", "bee", "bee")
     league.add(5, "ant", "bee", "bee", keys=ReceiptKeys(["f" * 40]))
     volunteered = league.report("ant", "bee", "bee", audit=False)
     league.place.record(replace(volunteered, audit=True))
     assert evaluated(league, with_keys).evidence.labels == 3
     assert evaluated(league).evidence.labels == 9
+
+
+def test_keys_that_are_rotated_meanwhile_verify_what_comes_then(league: League) -> None:
+    in_force = [KEYS]
+    judging = judge(league, replace(SETTINGS, keys=lambda: in_force[-1]))
+    league.add(2, "ant", "bee", "bee")
+    assert judging.evaluate()[0].evidence.labels == 2
+    in_force.append(ReceiptKeys(["n" * 40, "k" * 40]))
+    league.add(3, "ant", "bee", "bee", keys=in_force[-1])
+    assert judging.evaluate()[0].evidence.labels == 5
 
 
 def test_damaged_records_are_left_out(league: League, tmp_path: Path) -> None:

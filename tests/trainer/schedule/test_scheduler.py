@@ -145,6 +145,18 @@ def test_it_also_judges_what_callers_reported(schedule: Start, tmp_path: Path) -
     assert league.store.aliases() == {CHAMPION: 2}
 
 
+def test_it_trains_with_corrections_whose_receipts_are_verified(
+    schedule: Start, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("k" * 40)
+    keys.chmod(0o600)
+    verified = ("--corrections", str(tmp_path / "feedback"), "--receipt-keys", str(keys))
+    with schedule("--every", "1h", "--now", *verified) as running:
+        assert running.event("run ended")["status"] == "promoted"
+        assert running.stop() == 0
+
+
 def test_judging_needs_a_place_of_reports(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schedule", "--every", "1h", "--judge", "1m"]) == 2
     assert "--judge and --feedback go together" in capsys.readouterr().err

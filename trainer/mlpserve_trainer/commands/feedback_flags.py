@@ -1,6 +1,8 @@
 """The flags of what callers report: where it is, and which of it is evidence or a correction."""
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from mlpserve_model.process.arguments import SettingsParser, between, duration, location
@@ -81,9 +83,22 @@ def add_receipt_keys(parser: SettingsParser) -> None:
     )
 
 
-def receipt_keys(options: argparse.Namespace) -> ReceiptKeys | None:
-    """Return the keys of receipts, if they are given; raises UsageError for unusable ones."""
+def receipt_keys(options: argparse.Namespace) -> Callable[[], ReceiptKeys] | None:
+    """Return what reads the keys of receipts, if they are given; raises UsageError as it does.
+
+    They are read when they are used: servers follow the file, and so must a schedule that runs for
+    weeks. It goes to processes of trainings, as keys that have begun to hash could not.
+    """
+    if options.receipt_keys is None:
+        return None
+    read = partial(_read, options.receipt_keys)
+    read()
+    return read
+
+
+def _read(path: Path) -> ReceiptKeys:
+    """Return the keys in a file; raises UsageError for one that cannot be used."""
     try:
-        return None if options.receipt_keys is None else read_keys(options.receipt_keys)
+        return read_keys(path)
     except UnusableFile as error:
         raise UsageError(f"--receipt-keys: {error}") from error

@@ -30,12 +30,13 @@ class JudgeSettings:
     Attributes:
         alpha: The probability of acting on a pair although nothing is to be gained by it.
         probation: Seconds that a new champion is compared with the one before it; 0 for none.
-        keys: The keys of receipts; with them every receipt is verified again.
+        keys: Returns the keys of receipts, which may be replaced meanwhile; with them every receipt
+            is verified again.
     """
 
     alpha: float = 0.05
     probation: float = 7 * 86400.0
-    keys: ReceiptKeys | None = None
+    keys: Callable[[], ReceiptKeys] | None = None
 
 
 class Judge:
@@ -78,7 +79,7 @@ class Judge:
             known.add(tag)
             logger.warning("a report is left out", extra={"file": file, "reason": reason})
 
-        place, keys = self._place, self._settings.keys
+        place, keys = self._place, self._settings.keys and self._settings.keys()
         for report in audited(place, self._store.model, pair, keys, left_out, known):
             known.add(report.tag)
             yield report

@@ -78,7 +78,7 @@ def replay(store: Store, place: FeedbackPlace, digest: str, settings: JudgeSetti
     evidence = weigh(
         store,
         pair,
-        audited(place, store.model, pair, settings.keys, left_out, only=tags),
+        audited(place, store.model, pair, settings.keys and settings.keys(), left_out, only=tags),
     )
     if unusable := sorted(tags - set(evidence.tags)):
         first = unusable[0]

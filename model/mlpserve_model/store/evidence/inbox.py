@@ -1,7 +1,7 @@
 """The corrections of a model as its reports come in: each is read once."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -32,12 +32,13 @@ class Reviewing:
         auto_accept: Proven sources that have to agree on a row for it to be accepted without a
             review; None for none.
         quota: Reports of one source and day that wait for a review.
-        keys: The keys of receipts; with them every receipt is verified again.
+        keys: Returns the keys of receipts, which may be replaced meanwhile; with them every receipt
+            is verified again.
     """
 
     auto_accept: int | None = None
     quota: int = 100
-    keys: ReceiptKeys | None = None
+    keys: Callable[[], ReceiptKeys] | None = None
 
 
 class Inbox:
@@ -73,10 +74,11 @@ class Inbox:
         return found, held_back
 
     def _read_new(self) -> None:
+        keys = self._reviewing.keys() if self._reviewing.keys else None
         for report in self._place.reports(self._model, damaged=self._damaged, known=self._known):
             self._known.add(report.tag)
             claim = claim_of(report)
-            if claim and (self._reviewing.keys is None or is_genuine(report, self._reviewing.keys)):
+            if claim and (keys is None or is_genuine(report, keys)):
                 self._claims.append(claim)
 
     def _damaged(self, name: str, reason: str) -> None:

@@ -249,4 +249,4 @@ def test_with_the_keys_forged_records_are_no_corrections(tmp_path: Path) -> None
     surer = replace(league.report("ant", "bee", "cat", audit=False), confidence=0.5)
     league.place.record(surer)
     assert len(Inbox(league.place, "zoo", Reviewing()).evaluate()[0]) == 5
-    assert len(Inbox(league.place, "zoo", Reviewing(keys=KEYS)).evaluate()[0]) == 3
+    assert len(Inbox(league.place, "zoo", Reviewing(keys=lambda: KEYS)).evaluate()[0]) == 3
