@@ -1,8 +1,10 @@
 """Requests take no more memory than the server may, however many come at once."""
 
+import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +19,7 @@ from mlpserve_server.settings import default_max_bytes
 from tests.support.bursts import BATCH_PREDICT, INFER, PREDICT, call_at_once
 from tests.support.encoding import field
 from tests.support.publishing import Publish
+from tests.support.raw_http2 import RawConnection
 from tests.support.server import Process, Run, Stubs
 from tests.support.waiting import eventually
 
@@ -121,6 +124,28 @@ def test_large_requests_are_read_few_at_a_time_and_their_memory_goes_back(
     eventually(lambda: memory(pid, "VmRSS") - idle < 48 * MEBIBYTE)
 
 
+def test_frames_that_mean_nothing_are_not_read_ahead(served: Served) -> None:
+    process, stubs = served(8 * MEBIBYTE)
+    pid = process.process.pid
+    idle = memory(pid, "VmRSS")
+    # Of a type that HTTP/2 does not know, which has to be ignored; no token is asked for.
+    frames = struct.pack(">BHBBI", 0, 100, 0x99, 0, 0) + bytes(100)
+
+    def send() -> None:
+        with RawConnection(stubs.address) as connection, suppress(OSError):
+            for _ in range(24):
+                connection.socket.sendall(frames * 10_000)
+
+    threads = [threading.Thread(target=send) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # Read ahead, 57 to 186 MiB, and more the longer they are sent.
+    assert memory(pid, "VmHWM") - idle < 30 * MEBIBYTE
+    assert stubs.prediction.Predict(SMALL, timeout=20).model.version == 1
+
+
 GROWING = 20 * MEBIBYTE
 SHAPE = field(1, field(2, b"\1" * GROWING))
 TEXT = field(1, b"a" * GROWING)
@@ -146,7 +171,6 @@ def test_a_message_that_should_be_small_or_grows_when_parsed_takes_no_more_than_
     pid = process.process.pid
     idle = memory(pid, "VmRSS")
     codes = call_at_once(stubs.address, method, request_bytes, 12)
-    print(f"\n{method}: peak {(memory(pid, 'VmHWM') - idle) / MEBIBYTE:.0f} MiB, {codes}")
     assert set(codes) <= REFUSALS
     # Read together, they would take 240 MiB, and each of the others 160 to 900 when it is parsed.
     assert memory(pid, "VmHWM") - idle < 190 * MEBIBYTE
