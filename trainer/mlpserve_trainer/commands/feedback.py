@@ -178,16 +178,21 @@ def _auto(options: argparse.Namespace) -> int:
     if options.auto_accept is None:
         raise UsageError("--auto-accept is required: how many sources have to agree")
     chosen = [c for c in _evaluate(options)[0] if c.state == AGREED]
-    _judge(options, chosen, AGREED, f"{options.auto_accept} or more proven sources")
+    reason = f"{options.auto_accept} or more proven sources agree"
+    _judge(options, chosen, AGREED, reason, options.auto_accept)
     return DONE
 
 
 def _judge(
-    options: argparse.Namespace, chosen: Sequence[Correction], verdict: str, reason: str
+    options: argparse.Namespace,
+    chosen: Sequence[Correction],
+    verdict: str,
+    reason: str,
+    sources: int = 0,
 ) -> None:
     reviews = Reviews(FeedbackPlace(options.feedback), options.model)
     for correction in chosen:
-        reviews.add(correction.report.tag, verdict, reason)
+        reviews.add(correction.report.tag, verdict, reason, sources=sources)
     if options.json:
         print(json.dumps({verdict: [c.report.tag for c in chosen]}))
     else:

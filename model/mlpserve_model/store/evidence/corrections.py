@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -100,7 +100,8 @@ def reviewed(
         if report.source in revoked:
             state = REVOKED
         elif review is not None:
-            state = review.verdict
+            # Whether sources still agree is computed again at each evaluation.
+            state = PENDING if review.verdict == AGREED else review.verdict
         else:
             day = (report.source, int(report.reported_at // 86400))
             waiting[day] += 1
@@ -112,31 +113,39 @@ def reviewed(
 def hold_back(found: Iterable[Correction], suspects: Mapping[str, str]) -> list[Correction]:
     """Return the corrections, those of suspect sources as SUSPECT that no person has reviewed."""
     return [
-        replace(c, state=SUSPECT)
-        if c.report.source in suspects and c.state in (PENDING, AGREED)
-        else c
+        replace(c, state=SUSPECT) if c.report.source in suspects and c.state == PENDING else c
         for c in found
     ]
 
 
 def accept_agreed(
-    found: Sequence[Correction], proven: frozenset[str], sources: int
+    found: Sequence[Correction],
+    proven: frozenset[str],
+    needed: Callable[[Correction], int | None],
 ) -> list[Correction]:
     """Return the corrections, the pending ones as AGREED that enough sources agree on.
 
-    Those are of a row about which `sources` proven ones or more say the same and none says
-    otherwise. Only what a person accepted proves a source, see `sources.proven`: any number of
-    tokens that agree may be one caller's.
+    Those are of a row about which so many proven sources say the same and none says otherwise. Only
+    what a person accepted proves a source, see `sources.proven`: any number of tokens that agree
+    may be one caller's.
+
+    Args:
+        found: Corrections in their states.
+        proven: The proven sources.
+        needed: How many have to agree on a correction; None for a review by a person.
+
     """
     claims: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for c in found:
         if c.state == PENDING or c.is_accepted:
             claims[c.row][c.truth].add(c.report.source)
-    agreed = {
-        row
+    voices = {
+        row: len(next(iter(by_truth.values())) & proven) if len(by_truth) == 1 else 0
         for row, by_truth in claims.items()
-        if len(by_truth) == 1 and len(next(iter(by_truth.values())) & proven) >= sources
     }
-    return [
-        replace(c, state=AGREED) if c.state == PENDING and c.row in agreed else c for c in found
-    ]
+
+    def is_agreed(c: Correction) -> bool:
+        sources = needed(c) if c.state == PENDING else None
+        return sources is not None and voices[c.row] >= sources
+
+    return [replace(c, state=AGREED) if is_agreed(c) else c for c in found]

@@ -1,7 +1,7 @@
 """The corrections of a model as its reports come in: each is read once."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -16,7 +16,7 @@ from mlpserve_model.store.evidence.corrections import (
 from mlpserve_model.store.evidence.genuine import is_genuine
 from mlpserve_model.store.evidence.receipts import ReceiptKeys
 from mlpserve_model.store.evidence.records import FeedbackPlace
-from mlpserve_model.store.evidence.reviews import Reviews
+from mlpserve_model.store.evidence.reviews import AGREED, Review, Reviews
 from mlpserve_model.store.evidence.sources import proven, suspects
 
 __all__ = ["Inbox", "Reviewing", "with_instances"]
@@ -63,15 +63,24 @@ class Inbox:
         Raises StoreError when the place cannot be read.
         """
         self._read_new()
-        reviews = Reviews(self._place, self._model)
-        settings, revoked = self._reviewing, reviews.revoked()
-        found = reviewed(self._claims, reviews.all(), revoked, settings.quota)
+        kept = Reviews(self._place, self._model)
+        reviews, revoked = kept.all(), kept.revoked()
+        found = reviewed(self._claims, reviews, revoked, self._reviewing.quota)
         audited = (c for c in self._claims if c.report.audit and c.report.source not in revoked)
         held_back = suspects(found, audited)
         found = hold_back(found, held_back)
-        if settings.auto_accept:
-            found = accept_agreed(found, proven(found), settings.auto_accept)
-        return found, held_back
+        return accept_agreed(found, proven(found), self._needed(reviews)), held_back
+
+    def _needed(self, reviews: Mapping[str, Review]) -> Callable[[Correction], int | None]:
+        """Return how many sources have to agree: as the settings say, or an earlier `auto` did."""
+
+        def needed(correction: Correction) -> int | None:
+            review = reviews.get(correction.report.tag)
+            earlier = review.sources if review and review.verdict == AGREED else None
+            asked = [n for n in (self._reviewing.auto_accept, earlier) if n]
+            return min(asked, default=None)
+
+        return needed
 
     def _read_new(self) -> None:
         keys = self._reviewing.keys() if self._reviewing.keys else None

@@ -21,7 +21,7 @@ from mlpserve_model.store.reader import translated
 __all__ = ["ACCEPTED", "AGREED", "NO_SOURCE", "REJECTED", "Review", "Reviews"]
 
 # AGREED is no person's verdict but the agreement of sources that people proved.
-ACCEPTED, REJECTED, AGREED = "accepted", "rejected", "agreed"
+VERDICTS = ACCEPTED, REJECTED, AGREED = "accepted", "rejected", "agreed"
 NO_SOURCE = "none"  # the file of a source without a token
 MAX_BYTES = 2**16
 
@@ -37,12 +37,14 @@ class Review:
         by: User and host of the reviewer, or the fingerprint of a reviewer's token.
         at: When, in ISO 8601.
         reason: In words; may be empty.
+        sources: Of AGREED: how many proven sources have to agree.
     """
 
     verdict: str
     by: str
     at: str
     reason: str = ""
+    sources: int = 0
 
 
 class Reviews:
@@ -54,12 +56,13 @@ class Reviews:
     def __init__(self, place: FeedbackPlace, model: str) -> None:
         self._files, self._model = place.files, model
 
-    def add(self, tag: str, verdict: str, reason: str = "", by: str = "") -> None:
+    def add(self, tag: str, verdict: str, reason: str = "", by: str = "", sources: int = 0) -> None:
         """Keep a verdict on a report, durable when this returns; a later one replaces it.
 
-        `by` is who decided; by default the user and the host of this process.
+        `by` is who decided; by default the user and the host of this process. `sources` is for
+        AGREED, see Review.
         """
-        review = Review(verdict, by or actor(), _now(), reason)
+        review = Review(verdict, by or actor(), _now(), reason, sources)
         self._write(f"reviews/{tag}", asdict(review))
 
     def all(self) -> dict[str, Review]:
@@ -68,7 +71,7 @@ class Reviews:
         for tag, document in self._read("reviews"):
             with suppress(TypeError):
                 review = Review(**document)
-                if review.verdict in (ACCEPTED, REJECTED, AGREED):
+                if review.verdict in VERDICTS and type(review.sources) is int:
                     found[tag] = review
         return found
 

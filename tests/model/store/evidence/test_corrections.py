@@ -85,7 +85,7 @@ def test_proven_sources_that_agree_accept_each_others_corrections() -> None:
         "one known, one unknown": of(6, "a", "aa", "cc"),
     }
     for name, reports in cases.items():
-        found = accept_agreed(claims(reports), known, 2)
+        found = accept_agreed(claims(reports), known, lambda _: 2)
         assert [c.state == AGREED for c in found] == [name == "two agree"] * len(reports), name
 
 
@@ -169,7 +169,7 @@ def test_honest_sources_are_suspected_in_one_of_a_hundred_crowds() -> None:
 
 def test_suspects_are_held_back_but_not_what_a_person_accepted() -> None:
     reports = [correction(image(i), "a") for i in range(4)]
-    states = (PENDING, AGREED, ACCEPTED, REJECTED)
+    states = (PENDING, PENDING, ACCEPTED, REJECTED)
     found = [replace(c, state=s) for c, s in zip(claims(reports), states, strict=True)]
     held = hold_back(found, {"aa": "for a reason"})
     assert [c.state for c in held] == [SUSPECT, SUSPECT, ACCEPTED, REJECTED]
@@ -219,6 +219,27 @@ def test_a_liar_who_earned_trust_is_held_back_once_it_stands_out(place: Feedback
     waiting = [c for c in found if c.report.source in why and c.state != ACCEPTED]
     assert waiting
     assert {c.state for c in waiting} == {SUSPECT}
+
+
+def test_what_was_accepted_by_agreement_is_so_while_the_sources_agree(place: FeedbackPlace) -> None:
+    one, other = of(1, "a", "aa", "bb")
+    known = crowd_of(5, "aa") + crowd_of(5, "bb", 50)
+    record(place, [one, other, *known])
+    reviews = Reviews(place, "mnist")
+    for report in known:
+        reviews.add(report.tag, ACCEPTED)
+    reviews.add(one.tag, AGREED, sources=2)
+    assert states_of(Inbox(place, "mnist", Reviewing()))[one.tag] == AGREED
+    for sources in (3, 0, "2"):  # more than there are; none; not a number
+        reviews.add(one.tag, AGREED, sources=sources)  # type: ignore[arg-type]
+        assert states_of(Inbox(place, "mnist", Reviewing()))[one.tag] == PENDING
+    reviews.add(one.tag, AGREED, sources=2)
+    reviews.revoke("bb", "false")
+    assert states_of(Inbox(place, "mnist", Reviewing()))[one.tag] == PENDING
+
+
+def crowd_of(count: int, source: str, first: int = 10) -> list[ReportRecord]:
+    return [correction(image(first + i), "a", source) for i in range(count)]
 
 
 def replace_source(report: ReportRecord, *sources: str) -> list[ReportRecord]:
