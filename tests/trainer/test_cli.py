@@ -245,7 +245,7 @@ def test_datasets_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
 def test_recipes_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
-        *("accurate", "augmented", "quick", "vanilla")
+        *("accurate", "augmented", "quick", "table", "vanilla")
     ]
 
 

@@ -11,7 +11,7 @@ RECIPES = resources.files("mlpserve_trainer") / "recipes"
 
 
 def test_the_shipped_recipes_are_named() -> None:
-    assert recipe_names() == ("accurate", "augmented", "quick", "vanilla")
+    assert recipe_names() == ("accurate", "augmented", "quick", "table", "vanilla")
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -89,7 +89,7 @@ class MlpClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # bo
 
     def __init__(
         self,
-        recipe: str | Recipe = "quick",
+        recipe: str | Recipe = "table",
         *,
         hidden: tuple[int, ...] | None = None,
         hidden_activation: str | None = None,
