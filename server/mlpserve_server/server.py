@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+from mlpserve_model.process.choices import are_several
 from mlpserve_model.process.folders import cache_folder
 from mlpserve_model.process.follower import Follower
 from mlpserve_model.process.memory import usable_memory
@@ -14,6 +15,7 @@ from mlpserve_model.store.cache import CachedStore
 from mlpserve_model.store.evidence.records import FeedbackPlace
 from mlpserve_model.store.listing import ModelListing
 from mlpserve_model.store.reader import StoreReader
+from mlpserve_model.store.stamps import StampListing
 from mlpserve_server.dataplane.admission import ByteLimiter, Limits, QueueLimit
 from mlpserve_server.dataplane.catalog import Catalog
 from mlpserve_server.dataplane.fair_shares import FairShares
@@ -76,11 +78,12 @@ class Server:
         self._stopping = False
         self._telemetry = Telemetry(settings, lambda: self._readiness.end())
         observer = self._telemetry.observer
+        self._stamps = _stamps(settings)
         self._models = Models(
             settings.model,
             settings.default_model,
-            partial(_manager, settings, observer),
-            ModelListing(settings.store).names,
+            partial(_manager, settings, observer, self._stamps),
+            (self._stamps or ModelListing(settings.store)).names,
             lambda names: self._readiness.update(names),
         )
         self._health = Health()
@@ -185,7 +188,7 @@ class Server:
 
     def _make_followers(self) -> list[Follower]:
         polls: list[tuple[str, Callable[[], object], float]] = [
-            ("store", self._models.poll, self.settings.poll_seconds)
+            ("store", self._poll, self.settings.poll_seconds)
         ]
         polls += ((files.what, files.reload, self._access.pause) for files in self._access.files)
         if self._shadow:
@@ -196,14 +199,29 @@ class Server:
         failures, lost = "mlpserve_follower_failures_total", self._readiness.end
         return [Follower(*poll, partial(count, failures, poll[0]), lost) for poll in polls]
 
+    def _poll(self) -> None:
+        if self._stamps:
+            self._stamps.refresh()
+        self._models.poll()
+
     def _is_busy(self) -> bool:
         """Return True if a quarter of the permitted calls is waiting."""
         return self._transport.waiting * 4 >= self._limits.queue.limit
 
 
-def _manager(settings: Settings, observer: Observer, model: str) -> ModelManager:
+def _manager(
+    settings: Settings, observer: Observer, stamps: StampListing | None, model: str
+) -> ModelManager:
     loader = Loader(_store(settings, model), settings.standby, observer, on_load=frame_of)
-    return ModelManager(loader, settings.serve.of(model), settings.shadow)
+    stamp = partial(stamps.of, model) if stamps else lambda: None
+    return ModelManager(loader, settings.serve.of(model), settings.shadow, stamp)
+
+
+def _stamps(settings: Settings) -> StampListing | None:
+    """Return what lists the models of an object store at once; None for a volume or one model."""
+    if isinstance(settings.store, Path) or not are_several(settings.model):
+        return None
+    return StampListing(settings.store)
 
 
 def _store(settings: Settings, model: str) -> StoreReader:

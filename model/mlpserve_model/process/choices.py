@@ -6,10 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from mlpserve_model.format.manifest import NAME
 from mlpserve_model.format.records import ALIAS
 from mlpserve_model.process.arguments import MAX_VERSION, model_name
 
-__all__ = ["MODEL_PATTERN", "VersionChoice", "is_served", "models", "version", "version_choice"]
+__all__ = [
+    "MODEL_PATTERN",
+    "VersionChoice",
+    "are_several",
+    "is_served",
+    "models",
+    "version",
+    "version_choice",
+]
 
 # A model's name, or one with wildcards.
 MODEL_PATTERN = re.compile(r"[a-z0-9*?][a-z0-9._*?-]{0,62}")
@@ -49,6 +58,11 @@ def models(text: str) -> tuple[str, ...]:
                 f"{MODEL_PATTERN.pattern}"
             )
     return names
+
+
+def are_several(served: Sequence[str]) -> bool:
+    """Return True unless a single name is served, so that there can be more than one model."""
+    return len(served) != 1 or not NAME.fullmatch(served[0])
 
 
 def is_served(model: str, served: Sequence[str]) -> bool:

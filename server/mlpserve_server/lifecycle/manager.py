@@ -17,7 +17,7 @@ from mlpserve_server.lifecycle.selection import (
     of_version,
     target,
 )
-from mlpserve_server.lifecycle.store_state import StoreState
+from mlpserve_server.lifecycle.store_state import Stamp, StoreState, no_stamp
 
 __all__ = ["LATEST", "ModelManager"]
 
@@ -40,7 +40,9 @@ class ModelManager:
 
     """
 
-    def __init__(self, loader: Loader, serve: str, shadow: str | None = None) -> None:
+    def __init__(
+        self, loader: Loader, serve: str, shadow: str | None = None, stamp: Stamp = no_stamp
+    ) -> None:
         self.store = loader.store
         self.serve = serve
         self.loader = loader
@@ -50,7 +52,7 @@ class ModelManager:
         self.last_read = 0.0
         self._last_seen = loader.of_last_seen()
         self._shadow_selected = shadow
-        self.store_state = StoreState(loader.store)
+        self.store_state = StoreState(loader.store, stamp)
 
     @property
     def loaded(self) -> list[int]:

@@ -7,10 +7,12 @@ import difflib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent import futures
+from contextlib import suppress
 from fnmatch import fnmatchcase
 
 from mlpserve_model import StoreError
 from mlpserve_model.format.manifest import NAME
+from mlpserve_model.process.choices import are_several
 from mlpserve_model.process.follower import Guard
 from mlpserve_server.errors import InvalidInput, ModelNotFound
 from mlpserve_server.lifecycle.manager import ModelManager
@@ -65,8 +67,7 @@ class Models:
         self._polling: dict[str, futures.Future[None]] = {}
         self._polled: set[str] = set()
         self._fault = ""
-        # Whether there can be more than one.
-        self.several = len(self._named) > 1 or bool(self._patterns)
+        self.several = are_several(patterns)
         self._pool = futures.ThreadPoolExecutor(_POLLS, "poll") if self.several else None
 
     @property
@@ -122,10 +123,11 @@ class Models:
             for name, manager in self.managers.items():
                 self._poll(name, manager)
             return
-        for name, manager in self.managers.items():
-            known = self._polling.get(name)
-            if known is None or known.done():
-                self._polling[name] = self._pool.submit(self._poll, name, manager)
+        with suppress(RuntimeError):  # closed meanwhile
+            for name, manager in self.managers.items():
+                known = self._polling.get(name)
+                if known is None or known.done():
+                    self._polling[name] = self._pool.submit(self._poll, name, manager)
         futures.wait(self._polling.values(), timeout=_WAIT_SECONDS)
 
     def close(self) -> None:

@@ -3,27 +3,36 @@
 import logging
 import math
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 
 from mlpserve_model import StoreError
 from mlpserve_model.store.listing import other_models
 from mlpserve_model.store.reader import StoreReader
 
-__all__ = ["StoreState"]
+__all__ = ["Stamp", "StoreState", "no_stamp"]
 
-# The longest time between two polls that read the aliases.
-_READ_SECONDS = 5.0
+Stamp = Callable[[], Hashable]
+
+# The longest time between two polls that read the aliases: where a stamp is that of a file, which
+# may change within the resolution of its time, and where it is that of the content.
+_READ_SECONDS, _READ_SECONDS_BY_CONTENT = 5.0, 60.0
 
 log = logging.getLogger(__name__)
+
+
+def no_stamp() -> None:
+    """Return None: there is no stamp by content."""
 
 
 class StoreState:
     """What the last poll found of a store; `fault` says why it cannot be read, if it cannot."""
 
-    def __init__(self, store: StoreReader) -> None:
+    def __init__(self, store: StoreReader, stamp: Stamp = no_stamp) -> None:
+        """Make it; `stamp` returns a stamp by content, None if the store must be asked."""
         self.fault = ""
         self._store = store
+        self._content_stamp = stamp
         self._is_empty = False  # nothing was found where there had been a store
         self._is_waiting = False
         self._stamp: Hashable = None  # of the aliases, before they were read last
@@ -35,8 +44,10 @@ class StoreState:
         They are read again from time to time all the same, and after a fault. A server can poll a
         thousand models in turn only if most polls are this cheap.
         """
-        stamp = self._store.aliases_stamp()
-        is_recent = time.monotonic() - self._read_at <= _READ_SECONDS
+        seconds, stamp = _READ_SECONDS_BY_CONTENT, self._content_stamp()
+        if stamp is None:
+            seconds, stamp = _READ_SECONDS, self._store.aliases_stamp()
+        is_recent = time.monotonic() - self._read_at <= seconds
         if stamp is not None and stamp == self._stamp and is_recent and not self.fault:
             return True
         self._stamp, self._read_at = stamp, time.monotonic()

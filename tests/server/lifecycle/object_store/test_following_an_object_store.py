@@ -22,7 +22,8 @@ from mlpserve_model.process.choices import VersionChoice
 from mlpserve_model.store.location import parse_location
 from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
-from tests.support.object_store import Proxy, PublishTo
+from tests.support.object_store import DRAFT, Proxy, PublishTo
+from tests.support.publishing import publish_to
 from tests.support.waiting import eventually
 
 INSTANCE = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(range(12)))
@@ -45,6 +46,12 @@ class Running:
     def version(self, **selector: Any) -> int:
         request = pb.PredictRequest(instance=INSTANCE, model=model_pb2.ModelSelector(**selector))
         return int(self.prediction.Predict(request, timeout=10).model.version)
+
+    def serves_model(self, name: str, version: int) -> bool:
+        try:
+            return self.version(name=name) == version
+        except grpc.RpcError:
+            return False
 
     def serves(self, version: int) -> bool:
         return self.ready() and self.version() == version
@@ -118,6 +125,32 @@ def test_a_poll_that_finds_nothing_new_is_one_request_or_two(
     eventually(lambda: proxy.requests.count("GET tiny/aliases.json") >= 5)
     polls = proxy.requests.count("GET tiny/aliases.json")
     assert len(proxy.requests) <= most * (polls + 1)
+
+
+def test_a_poll_of_many_models_that_finds_nothing_new_is_one_request(
+    address: str, serve: ServeBucket, proxy: Proxy
+) -> None:
+    names = [f"shop-{number}" for number in range(5)]
+    stores = {name: Store(address, name) for name in names}
+    for store in stores.values():
+        publish_to(store, draft=DRAFT)
+    server = serve(model=("shop-*",))
+    eventually(lambda: all(server.serves_model(name, 1) for name in names))
+
+    def listings() -> int:
+        return proxy.requests.count("GET a listing")
+
+    seen = listings()
+    eventually(lambda: listings() >= seen + 2)  # all that was found has been read by then
+    proxy.requests.clear()
+    eventually(lambda: listings() >= 5)
+    assert set(proxy.requests) == {"GET a listing"}
+    # What changes is read, and nothing else is.
+    publish_to(stores["shop-3"], seed=1, draft=DRAFT)
+    proxy.requests.clear()
+    eventually(lambda: server.serves_model("shop-3", 2))
+    assert "GET shop-3/aliases.json" in proxy.requests
+    assert not [request for request in proxy.requests if "shop-4" in request]
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "reset", "hang"])
