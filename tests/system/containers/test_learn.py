@@ -91,10 +91,6 @@ def test_the_loop_closes_and_a_liar_is_not_learnt_from(new_stack: NewStack, tmp_
         shifted = crowd.accuracy
         crowd.lie(250)
 
-        stages.begin("somebody accepts five corrections of each honest caller")
-        for name in HONEST:
-            accept_some(stack, crowd.fingerprint(name))
-
         stages.begin("a reviewer looks at five corrections of each caller")
         review(stack, crowd)
         stages.begin(
@@ -111,8 +107,8 @@ def test_the_loop_closes_and_a_liar_is_not_learnt_from(new_stack: NewStack, tmp_
     print(f"   live accuracy: {before:.1%}, shifted {shifted:.1%}, afterwards {after:.1%}")
     assert shifted < before - 0.05
     assert after > shifted + 0.05
-    sources = {source for event in logged(stack, "corrections") for source in event["sources"]}
-    assert {crowd.fingerprint(name) for name in HONEST} <= sources
+    sources = " ".join(str(event["sources"]) for event in logged(stack, "corrections"))
+    assert all(crowd.fingerprint(name) in sources for name in HONEST)
     assert crowd.fingerprint(LIAR) not in sources
 
 
@@ -137,14 +133,6 @@ def review(stack: Stack, crowd: Crowd) -> None:
         assert len(chosen) == LOOKED_AT
         verdict = "reject" if name == LIAR else "accept"
         stack.run("trainer", "feedback", verdict, *chosen, *where)
-
-
-def accept_some(stack: Stack, source: str) -> None:
-    """Accept five corrections of a source, as a reviewer does who has looked at them."""
-    where = ("--feedback", "/feedback")
-    listed = stack.run("trainer", "feedback", "list", "--json", *where).splitlines()[-1]
-    tags = [each["tag"] for each in json.loads(listed) if each["source"] == source]
-    stack.run("trainer", "feedback", "accept", *tags[:5], *where)
 
 
 def p_value(stack: Stack) -> float:
