@@ -167,7 +167,7 @@ class EventLoop:
     def _finish(self, call: ServerCall, error: ServingError) -> None:
         """End a call whose request is not here."""
         if self._fair:
-            self._fair.forget(call)
+            self._fair.discard(call)
         self._runner.finish(call, error)
 
     def _is_admitted(self, call: ServerCall) -> bool:

@@ -53,7 +53,7 @@ class FairAdmission:
         """Judge this call when its request is here."""
         self._unjudged.add(call)
 
-    def forget(self, call: ServerCall) -> None:
+    def discard(self, call: ServerCall) -> None:
         """Judge this call no more: it has ended."""
         self._unjudged.discard(call)
 
