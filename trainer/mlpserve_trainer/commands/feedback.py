@@ -219,8 +219,9 @@ def _evaluate(options: argparse.Namespace) -> tuple[list[Correction], dict[str, 
 def _one(found: Sequence[Correction], tag: str) -> Correction:
     matches = [c for c in found if c.report.tag.startswith(tag.lower())]
     if len(matches) != 1:
-        what = f"{len(matches)} corrections have tags" if matches else "no correction has a tag"
-        raise UsageError(f"{what} that begin with {tag!r}: `feedback list --state all` lists them")
+        some = f"{len(matches)} corrections have tags that begin"
+        what = some if matches else "no correction has a tag that begins"
+        raise UsageError(f"{what} with {tag[:63]!r}: `feedback list --state all` lists them")
     return matches[0]
 
 
@@ -232,7 +233,7 @@ def _source(sources: Iterable[str], text: str) -> str:
     if text and len(matches) == 1:
         return matches.pop()
     what = "several sources have" if matches else "no source has"
-    raise UsageError(f"{what} a fingerprint that begins with {text!r}")
+    raise UsageError(f"{what} a fingerprint that begins with {text[:63]!r}")
 
 
 def _row(correction: Correction) -> tuple[str, ...]:
