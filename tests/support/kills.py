@@ -16,14 +16,15 @@ MAX_CALLS = 2000
 
 
 def killed_before_each_call(
-    act: Callable[[], object], prepare: Callable[[], object] = lambda: None
+    act: Callable[[], object], prepare: Callable[[], object] = lambda: None, step: int = 1
 ) -> Iterator[int]:
     """Run `act` in a process that is killed before its first call of the system, then before its
     second, and so on; give the number of calls after each kill, until one run ends by itself.
 
-    `prepare` is called before each run, to undo what the one before has left.
+    `prepare` is called before each run, to undo what the one before has left; of the calls, every
+    `step`-th is tried.
     """
-    for calls in range(MAX_CALLS):
+    for calls in range(0, MAX_CALLS, step):
         prepare()
         child = os.fork()
         if child == 0:

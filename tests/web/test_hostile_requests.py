@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import zlib
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +101,14 @@ def test_bodies_of_many_requests_share_the_memory(server: ModelServer, start_web
     web = start_web("--target", server.target, *limits)
     path = "/v2/models/mnist/infer"
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000\r\n\r\n"
-    with socket.create_connection((web.host, web.port)) as half:
-        half.sendall(head.encode() + b" " * 250_000)
+    with ExitStack() as halves:
         answers: list[Answer] = []
 
         def is_refused() -> bool:
+            # The half is read beside the call: whichever needs the memory second is refused.
+            half = halves.enter_context(socket.create_connection((web.host, web.port)))
+            with suppress(ConnectionError):
+                half.sendall(head.encode() + b" " * 250_000)
             answers.append(web.call(path, b" " * 150_000))
             return answers[-1].status == 503
 

@@ -21,9 +21,11 @@ def act(folder: Path) -> None:
     Judge(Store(folder / "store", "zoo"), FeedbackPlace(folder / "feedback"), SETTINGS).act()
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("truth", "action"), [("bee", "promote"), ("ant", "retire")])
 def test_a_killed_judge_has_decided_or_not_and_the_next_one_goes_on(
-    tmp_path: Path, truth: str, action: str
+    tmp_path: Path, truth: str, action: str, step: int
 ) -> None:
     start, folder = tmp_path / "start", tmp_path / "folder"
     League(start).add(9, "ant", "bee", truth)
@@ -34,7 +36,7 @@ def test_a_killed_judge_has_decided_or_not_and_the_next_one_goes_on(
         shutil.copytree(start, folder)
 
     seen = []
-    for _ in killed_before_each_call(lambda: act(folder), prepare):
+    for _ in killed_before_each_call(lambda: act(folder), prepare, step):
         store = Store(folder / "store", "zoo")
         seen.append(store.aliases())
         act(folder)

@@ -326,8 +326,9 @@ def test_runs_missed_during_a_run_come_once_and_after_it(schedule: Start) -> Non
         running.stop()
 
 
+@pytest.mark.timeout(300)
 def test_the_health_endpoint_tells_of_a_run_that_hung_until_one_did_not(schedule: Start) -> None:
-    arguments = ("--every", "1s", "--run-timeout", "6s", "--health-listen", "127.0.0.1:0")
+    arguments = ("--every", "1s", "--run-timeout", "12s", "--health-listen", "127.0.0.1:0")
     with schedule(*arguments, "--epochs", "100") as running:
         port = port_of(running)
         status, body = get(port, "/healthz")
