@@ -1,6 +1,7 @@
 """A report and its receipt, checked: from what a caller sends to the record that is kept."""
 
 import functools
+from itertools import chain
 from typing import NamedTuple
 
 from mlpserve.v1 import feedback_pb2
@@ -23,6 +24,7 @@ from mlpserve_server.security.scope import Scope
 __all__ = ["ReportReader"]
 
 _KEPT_MANIFESTS = 64
+_KEPT_MODELS = 16
 
 
 class _Signed(NamedTuple):
@@ -43,7 +45,8 @@ class ReportReader:
 
     def __init__(self, models: Models) -> None:
         self._models = models
-        self._last: ModelManager | None = None  # the model of the last report: mostly the next's
+        # The models of the last reports, mostly those of the next too.
+        self._recent: tuple[ModelManager, ...] = ()
         self._stored_manifest = functools.lru_cache(_KEPT_MANIFESTS)(_stored_manifest)
 
     def record(
@@ -100,16 +103,23 @@ class ReportReader:
         return _Signed(data, receipt, manifest)
 
     def _signed(self, data: bytes, keys: ReceiptKeys) -> tuple[ModelManager, Receipt]:
-        """Return the model whose answer a receipt is for: the tag covers its name, not the rest."""
-        managers = sorted(self._models.managers.values(), key=lambda m: m is not self._last)
-        for manager in managers:
+        """Return the model whose answer a receipt is for: the tag covers its name, not the rest.
+
+        So each model costs a hash for each key: with 500 models and 16 keys, a request of 1,000
+        reports on two models by turns took 15 s when the last model alone was tried first.
+        """
+        managers = self._models.managers
+        recent = [m for m in self._recent if managers.get(m.store.model) is m]
+        others = (m for m in managers.values() if m not in recent)
+        for manager in chain(recent, others):
             try:
                 receipt = keys.verify(data, manager.store.model)
             except InvalidReceipt:
                 if len(managers) == 1 or len(data) != RECEIPT_BYTES:
                     raise
             else:
-                self._last = manager
+                before = (m for m in recent if m is not manager)
+                self._recent = (manager, *before)[:_KEPT_MODELS]
                 return manager, receipt
         raise InvalidReceipt("not a receipt for an answer of a model here, or its key is withdrawn")
 
