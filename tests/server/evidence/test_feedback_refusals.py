@@ -113,17 +113,28 @@ def test_receipts_that_this_store_cannot_vouch_for_are_refused(
         assert message in refused.message
 
 
-@pytest.mark.parametrize("count", [1001, 1_000_000])
-def test_more_reports_than_are_taken_are_refused_before_they_are_parsed(
-    count: int, publish: Publish, start: Callable[..., Stubs], refusal: Refuse
+@pytest.mark.parametrize(
+    ("count", "field", "message"),
+    [
+        (1001, "reports", "1001 reports, expected 1 to 1000: send several requests"),
+        (1_000_000, "", "with more than 65,536 bytes beside its texts and values"),
+    ],
+)
+def test_more_reports_than_are_taken_are_refused_before_any_is_verified(
+    count: int,
+    field: str,
+    message: str,
+    publish: Publish,
+    start: Callable[..., Stubs],
+    refusal: Refuse,
 ) -> None:
     publish()
     stubs = start()
     call: Any = stubs.channel.unary_unary("/mlpserve.v1.FeedbackService/Report")
     refused = refusal(call, b"\n\x00" * count)
     assert refused.code == grpc.StatusCode.INVALID_ARGUMENT
-    assert refused.fields == ["reports"]
-    assert "at most 1000 reports" in refused.message
+    assert refused.fields == [field]
+    assert message in refused.message
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"\n\xff\xff\xff\xff\x0f", b"\x0b", b"\xff" * 40])
