@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from mlpserve_server.dataplane.fair_shares import Decode, FairShares
 from mlpserve_server.transport.call_pool import CallPool
@@ -26,35 +26,28 @@ class FairPool:
         self._read: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    @contextmanager
-    def counted(self, request: bytes) -> Iterator[None]:
+    def counted(self, request: bytes) -> AbstractContextManager[None]:
         """Return a context in which a call of the pool is counted."""
-        model = self._shares.model_of(self._decode, request)
-        with self._lock:
-            self._read[model] += 1
-        try:
-            yield
-        finally:
-            self._end(model)
+        return self._holding(request, judges=False)
+
+    def judged(self, request: bytes) -> AbstractContextManager[None]:
+        """Return a context in which a call beyond the limit is counted; raises Overloaded."""
+        return self._holding(request, judges=True)
 
     @contextmanager
-    def judged(self, request: bytes) -> Iterator[None]:
-        """Return a context in which a call beyond the limit is counted; raises Overloaded."""
+    def _holding(self, request: bytes, judges: bool) -> Iterator[None]:
         model = self._shares.model_of(self._decode, request)
         with self._lock:
-            if not self._shares.admits(model, self._waiting()):
+            if judges and not self._shares.admits(model, self._waiting()):
                 raise too_many()
             self._read[model] += 1
         try:
             yield
         finally:
-            self._end(model)
-
-    def _end(self, model: str) -> None:
-        with self._lock:
-            self._read[model] -= 1
-            if not self._read[model]:
-                del self._read[model]
+            with self._lock:
+                self._read[model] -= 1
+                if not self._read[model]:
+                    del self._read[model]
 
     def _waiting(self) -> dict[str, int]:
         read = self._read.total()
