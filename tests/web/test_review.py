@@ -194,7 +194,7 @@ def test_unusable_settings_end_the_start(tokens: Path, capsys: pytest.CaptureFix
 
 
 def at_the_desk(page: Page) -> None:
-    page.goto(page.url.rstrip("/") + "/review")
+    page.get_by_role("link", name="Review corrections").click()
     page.get_by_label("reviewer's token").fill(TOKEN)
     page.get_by_role("button", name="Use it").click()
 
@@ -235,5 +235,7 @@ def test_a_person_reviews_on_the_page(
 @needs_chromium
 def test_a_page_without_a_place_says_what_to_do(web: Web, open_page: OpenPage) -> None:
     page = open_page(web)
+    expect(page.locator("#served")).to_contain_text("version 1")
+    expect(page.locator("#review")).to_be_hidden()
     page.goto(web.address + "/review")
     expect(page.locator("#problem")).to_contain_text("no --review was given")

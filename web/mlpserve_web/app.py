@@ -101,7 +101,7 @@ def application(
         routes=[
             *_protocol_routes(calling, body),
             *review_routes(body, desk),
-            *page_routes(calling, body, *page),
+            *page_routes(calling, body, *page, reviews=desk is not None),
         ],
         middleware=[
             Middleware(AccountForMemory, limits.all_bytes, limits.body_bytes),

@@ -57,6 +57,7 @@ def page_routes(
     metrics: Sequence[str],
     dashboard: str | None,
     asks: bool,
+    reviews: bool,
 ) -> list[BaseRoute]:
     """Return the routes of the page and of what it asks for.
 
@@ -68,12 +69,18 @@ def page_routes(
         metrics: where the model servers' metrics are; none leaves live traffic out.
         dashboard: what shows more of the metrics, for a link; None leaves it out.
         asks: whether people are asked if answers are right.
+        reviews: whether corrections are reviewed at /review.
 
     """
 
     async def models(_: Request, client: AsyncClient) -> Response:
         versions = [_described(version, store is not None) for version in await client.versions()]
-        shown = {"feedback": asks, "reports": store is not None, "traffic": bool(metrics)}
+        shown = {
+            "feedback": asks,
+            "review": reviews,
+            "reports": store is not None,
+            "traffic": bool(metrics),
+        }
         places = {"target": target, "dashboard": dashboard}
         return JSONResponse({"versions": versions} | shown | places)
 

@@ -102,6 +102,7 @@ async function refresh() {
     failing = false;
     state.models = models;
     if (changed) showModels(models);
+    at("review").hidden = !models.review;
     at("token-form").hidden = true;
     if (models.traffic && at("traffic").hidden) {
       at("traffic").hidden = false;
