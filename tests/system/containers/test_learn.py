@@ -87,7 +87,9 @@ def test_the_loop_closes_and_a_liar_is_not_learnt_from(new_stack: NewStack, tmp_
 
         stages.begin("a line of the scanner dies: until the drift alarm")
         crowd.is_shifted = True
-        crowd.call_until(lambda: p_value(stack) < ALARM, "after", 120)
+        crowd.call_until(lambda: p_value(stack) < ALARM, None, 120)
+        stages.begin("callers go on, and report")
+        crowd.call_until(lambda: crowd.answers >= 800, "after")
         shifted = crowd.accuracy
         crowd.lie(250)
 
@@ -105,8 +107,9 @@ def test_the_loop_closes_and_a_liar_is_not_learnt_from(new_stack: NewStack, tmp_
         after = crowd.accuracy
     print(stages.table())
     print(f"   live accuracy: {before:.1%}, shifted {shifted:.1%}, afterwards {after:.1%}")
+    # Of 800 answers, the deviation of a difference is 0.015.
     assert shifted < before - 0.05
-    assert after > shifted + 0.05
+    assert after > shifted + 0.02
     sources = " ".join(str(event["sources"]) for event in logged(stack, "corrections"))
     assert all(crowd.fingerprint(name) in sources for name in HONEST)
     assert crowd.fingerprint(LIAR) not in sources
