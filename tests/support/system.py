@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from mlpserve_client import Client
 from mlpserve_model import Store
 from tests.support.waiting import eventually
 
-__all__ = ["Callers", "MakeCallers", "Resident", "RunServer"]
+__all__ = ["Callers", "CallingThreads", "MakeCallers", "Resident", "RunServer"]
 
 # Bytes of memory that a process has in use; 0 for one that has just ended.
 Resident: TypeAlias = Callable[[int], int]
@@ -26,30 +26,41 @@ class RunServer(Protocol):
         ...
 
 
-class Callers:
-    """Threads that call, `pause` seconds apart, and keep what they got."""
+class CallingThreads:
+    """Threads that each run `call` with a number of their own, until `done` is set."""
 
-    pause = 0.005  # servers that follow get their turn
+    pause = 0.005  # between two calls: servers that follow get their turn
 
-    def __init__(
-        self, target: str | list[str], images: NDArray[np.float32], threads: int = 4
-    ) -> None:
-        self.images = images
-        self.answers: list[tuple[int, int, Any]] = []  # row, version, probabilities
+    def __init__(self, threads: int) -> None:
         self.failures: list[str] = []
-        self._target = target
-        self._done = threading.Event()
-        self._threads = [threading.Thread(target=self._call, args=(i,)) for i in range(threads)]
+        self.done = threading.Event()
+        self._threads = [threading.Thread(target=self.call, args=(i,)) for i in range(threads)]
 
-    def __enter__(self) -> "Callers":
+    def call(self, number: int) -> None:
+        """Call until `done` is set."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._done.set()
+        self.done.set()
         for thread in self._threads:
             thread.join()
+
+
+class Callers(CallingThreads):
+    """Threads that call, `pause` seconds apart, and keep what they got."""
+
+    def __init__(
+        self, target: str | list[str], images: NDArray[np.float32], threads: int = 4
+    ) -> None:
+        super().__init__(threads)
+        self.images = images
+        self.answers: list[tuple[int, int, Any]] = []  # row, version, probabilities
+        self._target = target
 
     def differing(self, store: Store, atol: float = 1e-6) -> list[int]:
         """The versions with answers other than their own weights give."""
@@ -71,9 +82,11 @@ class Callers:
         enough = len(self.answers) + count
         eventually(lambda: len(self.answers) >= enough or bool(self.failures))
 
-    def _call(self, row: int) -> None:
+    def call(self, number: int) -> None:
+        """Call with the images in turns."""
+        row = number
         with Client(self._target) as client:
-            while not self._done.is_set():
+            while not self.done.is_set():
                 row = (row + 1) % len(self.images)
                 try:
                     answer = client.predict(self.images[row])

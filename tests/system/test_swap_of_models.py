@@ -1,7 +1,6 @@
 """One model is swapped, rolled back and damaged under calls to it and to others: none fails."""
 
 import random
-import threading
 import time
 from collections.abc import Callable
 from itertools import count
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from mlpserve_client import Client
 from mlpserve_model import CHAMPION, Store
 from tests.support.publishing import publish_to
-from tests.support.system import RunServer
+from tests.support.system import CallingThreads, RunServer
 from tests.support.waiting import eventually
 from tests.system.conftest import DRAFT
 
@@ -26,27 +25,13 @@ Published = dict[tuple[str, int], tuple[str, NDArray[np.float32]]]
 Answer = tuple[str, int, str, int, NDArray[np.float32]]
 
 
-class ModelCallers:
+class ModelCallers(CallingThreads):
     """Threads with a connection each that call models at random and keep what they got."""
 
     def __init__(self, target: str, connections: int) -> None:
+        super().__init__(connections)
         self.answers: list[Answer] = []
-        self.failures: list[str] = []
         self._target = target
-        self._done = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._call, args=(seed,)) for seed in range(connections)
-        ]
-
-    def __enter__(self) -> "ModelCallers":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        for thread in self._threads:
-            thread.join()
 
     def wait_for(self, version: int) -> None:
         """Wait until a call gets this version of the model that changes."""
@@ -57,10 +42,11 @@ class ModelCallers:
 
         eventually(answered)
 
-    def _call(self, seed: int) -> None:
-        drawn = random.Random(seed)
+    def call(self, number: int) -> None:
+        """Call models and rows that are drawn by the number."""
+        drawn = random.Random(number)
         with Client(self._target, timeout=60) as client:
-            while not self._done.is_set():
+            while not self.done.is_set():
                 row, name = drawn.randrange(len(ROWS)), drawn.choice(NAMES)
                 try:
                     answer = client.predict(ROWS[row].reshape(8, 8), model=name)
@@ -70,7 +56,7 @@ class ModelCallers:
                 ref = answer.model
                 found = np.asarray(answer.probabilities, np.float32)
                 self.answers.append((ref.name, ref.version, ref.digest, row, found))
-                time.sleep(0.005)  # the server gets its turn to follow
+                time.sleep(self.pause)
 
 
 def differing(answers: list[Answer], published: Published) -> set[tuple[str, int, str]]:
