@@ -69,9 +69,8 @@ class Stages:
         """Return the minutes of each stage, a line for each; the last one ends now."""
         ends = [*(begun for _, begun in self._begun[1:]), time.monotonic()]
         lines = zip(self._begun, ends, strict=True)
-        return "\n".join(
-            f"   {(end - begun) / 60:5.2f} min  {text}" for (text, begun), end in lines
-        )
+        rows = [f"   {(end - begun) / 60:5.2f}  {text}" for (text, begun), end in lines]
+        return "\n".join(["   minutes of each stage:", *rows])
 
 
 def main() -> int:
