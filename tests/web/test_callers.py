@@ -23,6 +23,7 @@ from mlpserve_web.origins import HostPolicy
 from tests.web.conftest import StartWeb, Web
 
 TOKEN = "a-token-that-is-long-enough-0123456789"
+OF_OTHERS = "a-token-of-other-models-0123456789"
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def guarded(server: ModelServer, tmp_path: Path, start_web: StartWeb) -> Any:
     """A gateway to a server that wants tokens."""
     tokens = tmp_path / "tokens"
     tokens.touch(0o600)
-    tokens.write_text(f"{TOKEN}\n")
+    tokens.write_text(f"{TOKEN}\n{OF_OTHERS} shop-*\n")
     settings = Settings(
         store=Store(server.store, "mnist").folder.parent,
         listen=("127.0.0.1:0",),
@@ -50,6 +51,12 @@ def test_the_callers_token_is_passed_on(guarded: Web) -> None:
     assert guarded.call(path, Authorization="Basic abc").status == 401
     assert guarded.call(path, Authorization=f"Bearer {TOKEN}").status == 200
     assert guarded.call(path).status == 401  # nobody borrows the token of another
+
+
+def test_a_token_of_other_models_is_forbidden_this_one(guarded: Web) -> None:
+    answer = guarded.call("/v2/models/mnist", Authorization=f"Bearer {OF_OTHERS}")
+    assert answer.status == 403
+    assert "does not allow model 'mnist'" in answer.json["error"]
 
 
 def test_many_wrong_tokens_close_no_call_of_a_right_one(guarded: Web) -> None:
