@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -30,7 +31,10 @@ def test_the_profile_learns_from_reports_to_a_decision(new_stack: NewStack) -> N
         MLPSERVE_FEEDBACK_RATE="100000",
         MLPSERVE_AUDIT_SHARE="0.5",
     )
-    stack.compose("--profile", "learn", "up", "--wait", "server", "learner")
+    stack.compose("--profile", "learn", "up", "--wait", "server", "learner", "web")
+    page = stack.compose("port", "web", "8080").strip()
+    with urlopen(f"http://{page}/api/models", timeout=30) as answer:
+        assert json.load(answer)["feedback"] is True  # the page asks whether answers are right
 
     # A worse version than the champion, which somebody names challenger in spite of the gate.
     haste = ("--hidden", "4", "--epochs", "1", "--margin", "1", "--min-accuracy", "0")
