@@ -1,5 +1,6 @@
 """What every test may rely on."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -15,6 +16,16 @@ def pytest_configure() -> None:
     A shell starts background jobs with SIGINT ignored, and what ignores it hands that on.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was collected to no full garbage collection, as the server's program does.
+
+    One of all the tests takes half a second, and came amid calls of servers in this process, which
+    then took their model for a slow one and refused calls.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
