@@ -156,7 +156,9 @@ def export_c(model: StoredModel) -> bytes:
 def _facts(model: StoredModel) -> Iterator[str]:
     for key, value in describe(model.manifest).items():
         printable = value.encode("ascii", "backslashreplace").decode()
-        yield f" * {key}: {printable.replace('*/', '* /')[:200]}"
+        for mark in ("/*", "*/", "??"):  # what begins or ends a comment, or is a trigraph
+            printable = printable.replace(mark, " ".join(mark))
+        yield f" * {key}: {printable[:200]}"
 
 
 def _weights(name: str, model: StoredModel) -> Iterator[str]:

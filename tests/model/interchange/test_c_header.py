@@ -87,6 +87,15 @@ def test_raw_pixels_are_scaled_as_the_server_does(tmp_path: Path) -> None:
     assert_answers(version, run(version, tmp_path, pixels.tobytes(), "uint8_t"), expected)
 
 
+def test_no_name_of_a_class_changes_the_code(tmp_path: Path) -> None:
+    names = ("/*", "*/ int x;", "*/*", "??/", "??/*", '"\\', "a\\")
+    rng = np.random.default_rng(7)
+    weights = (Layer(rng.normal(size=(2, 7)).astype("f4"), np.zeros(7, np.float32)),)
+    version = stored(Network((2, 7)), weights, Signature((2,), 1.0, names, "real"))
+    x = random_inputs(version, ROWS)
+    assert_answers(version, run(version, tmp_path, x.tobytes()), version.predict(x))
+
+
 def test_a_network_for_no_microcontroller_is_refused() -> None:
     network = Network((2, MAX_PARAMETERS, 2))
     weights = tuple(
