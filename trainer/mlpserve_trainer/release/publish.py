@@ -82,7 +82,7 @@ def publish(store: Store, challenger: Challenger, rules: Rules, alias: str = CHA
     of all becomes champion.
 
     The lock is held from the comparison to the promotion. Of two trainers that finish at once, the
-    second is compared with the version of the first, so the champion never gets worse.
+    second is compared with the version of the first.
 
     Raises StoreError when the store cannot be read or written.
     """
