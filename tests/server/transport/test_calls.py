@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -98,6 +99,8 @@ def test_a_call_whose_deadline_has_passed_is_not_computed(
 ) -> None:
     late = [stubs.prediction.Predict.future(predict_request(1), timeout=0.2) for _ in range(20)]
     assert {call.code() for call in late} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    assert stubs.serving()  # so all of them have reached the server, however late
+    time.sleep(0.2)  # and by its clock, which began then, their time is over
     gate.opened.set()
     assert all(call.result(timeout=20) for call in busy)
     stubs.prediction.Predict(predict_request(0))
