@@ -7,7 +7,7 @@ BIN := .venv/bin
 LOCKS := deploy/locks
 RUN_LOCKS := $(LOCKS)/client.txt $(LOCKS)/server.txt $(LOCKS)/trainer.txt
 NO_ENGINE := not slow and not compose and not operations and not swarm
-# Programs are started a thousand times; each would compile our modules anew.
+# Tests start programs a thousand times, and each of them would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 # Most tests wait for processes of their own, so more of them than cores can run at once.
 SPREAD := --numprocesses 6 --dist worksteal

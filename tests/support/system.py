@@ -2,6 +2,7 @@
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol, Self, TypeAlias
 
@@ -26,7 +27,7 @@ class RunServer(Protocol):
         ...
 
 
-class CallingThreads:
+class CallingThreads(ABC):
     """Threads that each run `call` with a number of their own, until `done` is set."""
 
     pause = 0.005  # between two calls: servers that follow get their turn
@@ -36,9 +37,9 @@ class CallingThreads:
         self.done = threading.Event()
         self._threads = [threading.Thread(target=self.call, args=(i,)) for i in range(threads)]
 
+    @abstractmethod
     def call(self, number: int) -> None:
         """Call until `done` is set."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         for thread in self._threads:

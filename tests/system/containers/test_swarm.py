@@ -148,3 +148,4 @@ def test_docker_accepts_the_stack_with_an_extra_file(extra: str, new_stack: NewS
     config = stack.docker("stack", "config", *files, environment=environment)
 
     assert {"nfs.yml": "type: nfs", "publish.yml": "mode: host"}.get(extra, "encrypted") in config
+    assert "${" not in config  # stacks know no default inside a default, and say nothing of it
