@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from mlpserve_client import Client
+from mlpserve_client import Client, _calls, _readiness
 from mlpserve_client._awaited import AwaitedTransport
 from mlpserve_client._blocking import BlockingTransport
 from mlpserve_client.testing import ModelServer, serve
@@ -117,3 +117,11 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     for transport in (BlockingTransport, AwaitedTransport):
         monkeypatch.setattr(transport, "sleep", sleep)
     return seconds
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the client wait for as long as a live server on a busy machine takes to say how it is."""
+    for place in (_calls, _readiness):
+        monkeypatch.setattr(place, "DIAGNOSIS_SECONDS", 30)
+    monkeypatch.setattr(_readiness, "_MAX_PROBE_SECONDS", 30)

@@ -125,6 +125,7 @@ def test_two_clients_of_one_address_have_a_connection_each(
     assert len(peers) == 2
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_server_without_a_model_is_not_ready(connect: Connect, start: StartServer) -> None:
     client = connect(start().address)
 
@@ -139,6 +140,7 @@ def test_health_of_nobody_is_an_error(connect: Connect, nobody: str) -> None:
         connect(nobody).health(timeout=1)
 
 
+@pytest.mark.usefixtures("patient")
 def test_waiting_ends_when_a_model_appears(connect: Connect, start: StartServer) -> None:
     server = start()
     client = connect(server.address)
@@ -160,6 +162,7 @@ def test_waiting_for_nobody_ends_in_time(connect: Connect, nobody: str) -> None:
     assert time.monotonic() - started >= 0.3
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_call_waits_for_a_model_within_its_deadline(connect: Connect, start: StartServer) -> None:
     server = start()
     client = connect(server.address)
@@ -171,6 +174,7 @@ def test_a_call_waits_for_a_model_within_its_deadline(connect: Connect, start: S
     assert client.predict(IMAGE, timeout=10).model.version == 1
 
 
+@pytest.mark.usefixtures("patient")
 def test_an_answer_that_comes_too_late_is_a_deadline_error(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

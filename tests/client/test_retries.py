@@ -120,15 +120,17 @@ def test_a_server_that_stays_overloaded_is_left_alone(
     assert server.predictions == 1 + _calls._OVERLOAD_RETRIES
 
 
-@pytest.mark.parametrize(("seconds", "timeout"), [(0.5, 0.3), (60, None)])
+@pytest.mark.parametrize(("patience", "timeout"), [(1000.0, 30.0), (2.0, 1000.0)])
 def test_a_delay_beyond_the_deadline_or_all_patience_is_not_waited_for(
     connect: Connect,
     scripted: StartScripted,
-    seconds: float,
-    timeout: float | None,
+    monkeypatch: pytest.MonkeyPatch,
+    patience: float,
+    timeout: float,
     slept: list[float],
 ) -> None:
-    server = scripted(refusing(float("inf"), seconds))
+    monkeypatch.setattr(_calls, "_MAX_DELAY", patience)
+    server = scripted(refusing(float("inf"), 60))
 
     with pytest.raises(OverloadedError):
         connect(server.target).predict([0.0, 1.0], timeout=timeout)

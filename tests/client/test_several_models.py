@@ -87,6 +87,7 @@ def test_a_server_that_answers_with_another_model_is_an_error(
             call()
 
 
+@pytest.mark.usefixtures("patient")
 def test_health_is_that_of_the_model_named(connect: Connect, target: str) -> None:
     client = connect(target, model="letters")
     client.wait_until_ready()
