@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOCKS := deploy/locks
 RUN_LOCKS := $(LOCKS)/client.txt $(LOCKS)/server.txt $(LOCKS)/trainer.txt
-NO_ENGINE := not slow and not compose and not operations and not swarm
+NO_ENGINE := not slow and not faults and not soak and not compose and not operations and not swarm
 # Tests start programs a thousand times, and each of them would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 # Most tests wait for processes of their own, so more of them than cores can run at once.
@@ -74,6 +74,14 @@ coverage: install  ## branch coverage of the tests; what runs in processes of it
 .PHONY: test-slow
 test-slow: install  ## the longer tests: kills, soaks, the real MNIST
 	$(BIN)/python -m pytest -m slow -s --timeout 900
+
+.PHONY: test-faults
+test-faults: install  ## faults of processes, disks and networks, in quick sizes: under ten minutes
+	$(BIN)/python -m pytest -m "faults and not soak" -s --timeout 600
+
+.PHONY: soak
+soak: install  ## the same faults in full size, for hours
+	$(BIN)/python -m pytest -m soak -s --timeout 7200
 
 .PHONY: test-compose
 test-compose: install  ## compose on a real Docker engine
