@@ -1,7 +1,5 @@
 """Publishers killed at random moments, and publishers at once, as processes of their own."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,37 +10,9 @@ import pytest
 
 from mlpserve_model import CHAMPION, Store, StoreError
 from tests.support.forging import Publish
+from tests.support.publishers import PUBLISHER, assert_whole, start_publisher
 
 DEFAULT, MANY = 15, 100
-
-# Publishes and promotes until it is killed, or COUNT times; prints what was acknowledged.
-PUBLISHER = """
-import sys
-import numpy as np
-from mlpserve_model import *
-
-root, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-rng = np.random.default_rng(seed)
-network = Network((16, 32, 3))
-draft = Draft(
-    model="tiny", network=network, signature=Signature((16,), 1.0, ("a", "b", "c")),
-    dataset=DatasetInfo("d", "sha256:0", "none"), recipe={}, seed=seed,
-    libraries={}, metrics={},
-)
-promoted, files = Verdict("PROMOTED"), {"report.html": bytes(5000)}
-store = Store(root, "tiny")
-print("ready", flush=True)
-for _ in range(count):
-    golden = rng.random((8, 16), dtype=np.float32)
-    manifest = store.publish(draft, promoted, initialise(network, rng), golden, files)
-    print(manifest.version, flush=True)
-    with store.lock():
-        previous = store.aliases().get(CHAMPION)
-        if manifest.version > (previous or 0):
-            store.move_alias(
-                CHAMPION, manifest.version, expected=previous, event="promote", reason="newest"
-            )
-"""
 
 # The broken twin: files grow under their final names.
 WITHOUT_TEMPORARY_NAMES = """
@@ -60,14 +30,9 @@ Directory.write = write_in_place
 """
 
 
-def _start(code: str, root: Path, count: int, seed: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", code, str(root), str(count), str(seed)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def _killed(code: str, root: Path, rng: np.random.Generator) -> list[int]:
     """The versions acknowledged by a publisher that ran for a random while."""
-    with _start(code, root, 10**6, int(rng.integers(2**31))) as child:
+    with start_publisher(code, root, 10**6, int(rng.integers(2**31))) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
         time.sleep(rng.uniform(0, 0.15))
@@ -93,20 +58,6 @@ def kill(store: Store) -> Iterator[Kill]:
     print(f"\n{len(store.versions())} versions after the kills")
 
 
-def _assert_whole(store: Store, acknowledged: list[int]) -> None:
-    """What a reader sees is whole, and nothing that was acknowledged is missing."""
-    versions = store.versions()
-    assert set(acknowledged) <= set(versions)
-    for version in acknowledged[-3:] + versions[-1:]:
-        store.verify(version)
-    aliases, history = store.aliases(), store.history()
-    assert set(aliases.values()) <= set(versions)
-    recorded = {event["version"] for event in history if event["event"] == "publish"}
-    assert set(versions) <= recorded
-    promoted = [event["version"] for event in history if event["event"] == "promote"]
-    assert aliases.get(CHAMPION) in {None, *promoted}
-
-
 def _assert_kills_leave_the_store_whole(
     store: Store, kill: Kill, publish: Publish, count: int
 ) -> None:
@@ -114,7 +65,7 @@ def _assert_kills_leave_the_store_whole(
     for ours in kill(PUBLISHER, count):
         acknowledged += ours
         littered += len(_litter(store))
-        _assert_whole(store, acknowledged)
+        assert_whole(store, acknowledged)
     for version in store.versions():
         store.verify(version)
     last = store.versions()[-1:]
@@ -146,7 +97,7 @@ def test_a_hundred_killed_publishers_leave_whole_versions_or_none(
 def test_publishing_without_temporary_names_is_caught(store: Store, kill: Kill) -> None:
     def kill_until_harm() -> None:
         for acknowledged in kill(WITHOUT_TEMPORARY_NAMES + PUBLISHER, 100):
-            _assert_whole(store, acknowledged)
+            assert_whole(store, acknowledged)
 
     # A torn manifest, or a torn alias file.
     with pytest.raises(StoreError, match=r"manifest\.json is not JSON|aliases\.json is not JSON"):
@@ -154,7 +105,7 @@ def test_publishing_without_temporary_names_is_caught(store: Store, kill: Kill) 
 
 
 def test_four_publishers_at_once_get_forty_versions(store: Store) -> None:
-    children = [_start(PUBLISHER, store.folder.parent, 10, seed) for seed in range(4)]
+    children = [start_publisher(PUBLISHER, store.folder.parent, 10, seed) for seed in range(4)]
     outputs = [child.communicate() for child in children]
     assert [child.returncode for child in children] == [0, 0, 0, 0], outputs
     published = [int(n) for out, _ in outputs for n in out.split()[1:]]
@@ -176,7 +127,9 @@ def test_without_the_lock_publishers_at_once_are_caught(store: Store) -> None:
         "os.mkdir = lambda *a, **k: (time.sleep(0.01), mkdir(*a, **k))\n"
     )
     store.folder.mkdir(parents=True)
-    children = [_start(unlocked + PUBLISHER, store.folder.parent, 10, seed) for seed in range(4)]
+    children = [
+        start_publisher(unlocked + PUBLISHER, store.folder.parent, 10, seed) for seed in range(4)
+    ]
     for child in children:
         child.communicate()
     assert store.versions() != list(range(1, 41))
