@@ -14,7 +14,7 @@ from tests.support.volumes import Volume
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 QUICK, FULL = 8, 50
-LONGEST = 0.3  # seconds that a publisher has before a cut; it publishes some twenty versions
+LONGEST = 0.6  # seconds that a publisher has before a cut, for up to forty versions
 
 # The broken twin: nothing is made durable.
 WITHOUT_FSYNC = "import os\nos.fsync = lambda descriptor: None\n"

@@ -45,10 +45,10 @@ class Volume:
     def __exit__(self, *_: Any) -> None:
         self.unmount()
 
-    def mount(self, options: str = "loop") -> None:
+    def mount(self, options: str = "rw") -> None:
         """Mount it, which replays its journal."""
         subprocess.run(
-            ["mount", "-t", self.kind, "-o", options, str(self._image), str(self.path)],
+            ["mount", "-t", self.kind, "-o", f"loop,{options}", str(self._image), str(self.path)],
             check=True,
             capture_output=True,
         )
@@ -65,7 +65,7 @@ class Volume:
         finally:
             os.close(descriptor)
 
-    def remount(self) -> None:
-        """Start again after a power cut."""
+    def remount(self, options: str = "rw") -> None:
+        """Mount it again, as after a power cut."""
         self.unmount()
-        self.mount()
+        self.mount(options)
