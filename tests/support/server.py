@@ -98,11 +98,16 @@ class Refusal:
 
 
 class Process:
-    """A server in a process of its own, logging JSON."""
+    """A server in a process of its own, logging JSON.
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
+    With `before`, its process runs this code first: what makes it a broken twin.
+    """
+
+    def __init__(self, *arguments: str, before: str = "", **environment: str) -> None:
+        code = f"{before}\nimport sys\nfrom mlpserve_server.cli import main\nsys.exit(main())"
+        program = [sys.executable, "-c", code] if before else [PROGRAM]
         self.process = subprocess.Popen(
-            [PROGRAM, *arguments, "--log-format", "json"],
+            [*program, *arguments, "--log-format", "json"],
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | environment,
