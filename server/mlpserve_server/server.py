@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,7 @@ from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.models import Models
 from mlpserve_server.lifecycle.sampling import POLL_SECONDS
 from mlpserve_server.lifecycle.shadow import Shadow
+from mlpserve_server.lifecycle.store_news import StoreNews
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.observability.telemetry import Telemetry
 from mlpserve_server.observability.worker_gauges import (
@@ -78,12 +79,13 @@ class Server:
         self._stopping = False
         self._telemetry = Telemetry(settings, lambda: self._readiness.end())
         observer = self._telemetry.observer
-        self._stamps = _stamps(settings)
+        list_names = ModelListing(settings.store).names
+        self._stamps = _stamps(settings, list_names)
         self._models = Models(
             settings.model,
             settings.default_model,
             partial(_manager, settings, observer, self._stamps),
-            (self._stamps or ModelListing(settings.store)).names,
+            self._stamps.names if self._stamps else list_names,
             lambda names: self._readiness.update(names),
         )
         self._health = Health()
@@ -187,9 +189,9 @@ class Server:
         self.stop()
 
     def _make_followers(self) -> list[Follower]:
-        polls: list[tuple[str, Callable[[], object], float]] = [
-            ("store", self._poll, self.settings.poll_seconds)
-        ]
+        # The looks of the supervisor are waited for instead.
+        pause = 0 if self.settings.watch_line else self.settings.poll_seconds
+        polls: list[tuple[str, Callable[[], object], float]] = [("store", self._poll, pause)]
         polls += ((files.what, files.reload, self._access.pause) for files in self._access.files)
         if self._shadow:
             polls.append(("shadow", self._shadow.work_off, POLL_SECONDS))
@@ -202,7 +204,8 @@ class Server:
     def _poll(self) -> None:
         if self._stamps:
             self._stamps.refresh()
-        self._models.poll()
+        if not self._stopping:
+            self._models.poll()
 
     def _is_busy(self) -> bool:
         """Return True if a quarter of the permitted calls is waiting."""
@@ -210,15 +213,23 @@ class Server:
 
 
 def _manager(
-    settings: Settings, observer: Observer, stamps: StampListing | None, model: str
+    settings: Settings, observer: Observer, stamps: StampListing | StoreNews | None, model: str
 ) -> ModelManager:
     loader = Loader(_store(settings, model), settings.standby, observer, on_load=frame_of)
     stamp = partial(stamps.of, model) if stamps else lambda: None
     return ModelManager(loader, settings.serve.of(model), settings.shadow, stamp)
 
 
-def _stamps(settings: Settings) -> StampListing | None:
-    """Return what lists the models of an object store at once; None for a volume or one model."""
+def _stamps(
+    settings: Settings, list_names: Callable[[], Sequence[str]]
+) -> StampListing | StoreNews | None:
+    """Return what knows of changes without asking for each model.
+
+    It is what the supervisor has seen, or a listing of an object store; None for a volume or one
+    model.
+    """
+    if line := settings.watch_line:
+        return StoreNews(line, settings.poll_seconds, list_names)
     if isinstance(settings.store, Path) or not are_several(settings.model):
         return None
     return StampListing(settings.store)

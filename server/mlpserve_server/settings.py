@@ -196,6 +196,7 @@ class Settings(LogSettings, PlaceSettings):
         None, "host:port where Prometheus scrapes the metrics of all workers", type=_address
     )
     metrics_line: int = setting(0, SUPPRESS, type=between(0, 2**31 - 1, int))  # descriptor, or 0
+    watch_line: int = setting(0, SUPPRESS, type=between(0, 2**31 - 1, int))  # the same
     access_log: float = setting(
         0.0,
         "sampling rate of the access log, 0 to 1; it has nothing of what callers send",

@@ -1,7 +1,7 @@
 """The supervisor starts, watches, replaces and stops several worker processes on one port.
 
 The supervisor never imports gRPC. The kernel distributes connections over the workers
-(SO_REUSEPORT). Each worker follows the store by itself.
+(SO_REUSEPORT). A thread of the supervisor looks at the store for all workers.
 """
 
 import logging
@@ -12,7 +12,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 
+from mlpserve_model import StoreError
+from mlpserve_model.process.follower import Follower
+from mlpserve_server.lifecycle.store_watch import StoreWatch
 from mlpserve_server.observability.pipe import Sums, follow
 from mlpserve_server.settings import Settings
 from mlpserve_server.system.ports import reserved
@@ -45,9 +49,10 @@ def supervise(settings: Settings, arguments: Sequence[str], stop: threading.Even
     """
     with ExitStack() as stack:
         totals = stack.enter_context(_shown(settings.metrics_listen))
+        watch = stack.enter_context(_watching(settings, totals))
         addresses = [stack.enter_context(reserved(address)) for address in settings.listen]
         workers = [
-            _Worker(number, _command(settings, arguments, addresses, number), totals)
+            _Worker(number, _command(settings, arguments, addresses, number), totals, watch)
             for number in range(1, settings.workers + 1)
         ]
         code = 0
@@ -62,10 +67,13 @@ def supervise(settings: Settings, arguments: Sequence[str], stop: threading.Even
 class _Worker:
     """A worker process and those that replace it."""
 
-    def __init__(self, number: int, command: Sequence[str], totals: Sums | None) -> None:
+    def __init__(
+        self, number: int, command: Sequence[str], totals: Sums | None, watch: StoreWatch | None
+    ) -> None:
         self._number = number
         self._command = command
         self._totals = totals
+        self._watch = watch
         self._pause = _FIRST_PAUSE
         self._started = time.monotonic()
         self._ended: float | None = None
@@ -149,11 +157,18 @@ class _Worker:
         self._line.setblocking(False)
         # In a session of its own a worker does not receive the terminal's Ctrl-C: the supervisor
         # stops it.
-        with theirs, _reporting(self._totals, self._number) as line:
+        with ExitStack() as stack:
+            stack.enter_context(theirs)
+            lines = {}
+            if self._totals:
+                reports = _reporting(self._totals, self._number)
+                lines["--metrics-line"] = stack.enter_context(reports)
+            if self._watch:
+                lines["--watch-line"] = stack.enter_context(self._watch.line())
             return subprocess.Popen(
-                [*self._command, *(f"--metrics-line={fd}" for fd in line)],
+                [*self._command, *(f"{flag}={line}" for flag, line in lines.items())],
                 stdin=theirs.fileno(),
-                pass_fds=line,
+                pass_fds=[*lines.values()],
                 start_new_session=True,
             )
 
@@ -173,15 +188,36 @@ def _shown(address: str | None) -> Iterator[Sums | None]:
 
 
 @contextmanager
-def _reporting(totals: Sums | None, number: int) -> Iterator[list[int]]:
-    """Yield the descriptor on which a worker reports its metrics; none without an endpoint."""
-    if totals is None:
-        yield []
+def _watching(settings: Settings, totals: Sums | None) -> Iterator[StoreWatch | None]:
+    """Look at the store meanwhile; yield what does, None if it cannot."""
+    try:
+        watch = StoreWatch(settings.store, settings.model)
+    except StoreError:  # with which the workers will not start
+        yield None
         return
+
+    def count(metric: str, amount: float) -> None:
+        if totals:
+            totals.add(0, [(metric, ("watch",), amount)])
+
+    failed = partial(count, "mlpserve_follower_failures_total", 1)
+    lost = partial(count, "mlpserve_follower_alive", 0)
+    follower = Follower("watch", watch.look, settings.poll_seconds, failed, lost)
+    follower.start()
+    try:
+        yield watch
+    finally:
+        follower.stop()
+        watch.close()
+
+
+@contextmanager
+def _reporting(totals: Sums, number: int) -> Iterator[int]:
+    """Yield the descriptor on which a worker reports its metrics."""
     ours, theirs = socket.socketpair()
     follow(totals, number, ours)
     with theirs:
-        yield [theirs.fileno()]
+        yield theirs.fileno()
 
 
 def _command(

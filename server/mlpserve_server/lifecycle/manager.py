@@ -82,7 +82,8 @@ class ModelManager:
         try:
             aliases = self.store_state.read_aliases(self.aliases, serving=self.current is not None)
             changed = aliases != self.aliases or bool(self.store_state.fault)
-            in_use = self.loader.unreplaced(self._in_use(), at_once=changed)
+            at_once = changed or self.store_state.has_moved
+            in_use = self.loader.unreplaced(self._in_use(), at_once)
             serving = self.current is not None
             model = find_served(self.loader, self.serve, aliases, in_use, serving)
         except StoreError as error:
@@ -101,6 +102,13 @@ class ModelManager:
         if self.current is None:
             self.store_state.is_waiting(self.serve, self.refusal)
         return switched
+
+    def is_settled(self) -> bool:
+        """Return True if a poll would find nothing new, as is known without asking the store."""
+        if self.store_state.is_known_unchanged() and self._serves_what_is_selected():
+            self.last_read = time.time()
+            return True
+        return False
 
     def _serves_what_is_selected(self) -> bool:
         chosen = [(self.serve, self.current)]

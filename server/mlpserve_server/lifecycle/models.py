@@ -124,9 +124,10 @@ class Models:
                 self._poll(name, manager)
             return
         with suppress(RuntimeError):  # closed meanwhile
+            self._polling = {n: poll for n, poll in self._polling.items() if not poll.done()}
             for name, manager in self.managers.items():
-                known = self._polling.get(name)
-                if known is None or known.done():
+                settled = name in self._polled and manager.is_settled()
+                if name not in self._polling and not settled:
                     self._polling[name] = self._pool.submit(self._poll, name, manager)
         futures.wait(self._polling.values(), timeout=_WAIT_SECONDS)
 

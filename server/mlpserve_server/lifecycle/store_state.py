@@ -36,6 +36,7 @@ class StoreState:
         self._is_empty = False  # nothing was found where there had been a store
         self._is_waiting = False
         self._stamp: Hashable = None  # of the aliases, before they were read last
+        self.has_moved = False  # the stamp by content is another than the one before
         self._read_at = -math.inf
 
     def is_unchanged(self) -> bool:
@@ -44,14 +45,25 @@ class StoreState:
         They are read again from time to time all the same, and after a fault. A server can poll a
         thousand models in turn only if most polls are this cheap.
         """
-        seconds, stamp = _READ_SECONDS_BY_CONTENT, self._content_stamp()
-        if stamp is None:
-            seconds, stamp = _READ_SECONDS, self._store.aliases_stamp()
-        is_recent = time.monotonic() - self._read_at <= seconds
-        if stamp is not None and stamp == self._stamp and is_recent and not self.fault:
+        if self.is_known_unchanged():
             return True
+        stamp = self._content_stamp()
+        self.has_moved = stamp is not None and stamp != self._stamp
+        if stamp is None:
+            stamp = self._store.aliases_stamp()
+            if self._was_read_with(stamp, _READ_SECONDS):
+                return True
         self._stamp, self._read_at = stamp, time.monotonic()
         return False
+
+    def is_known_unchanged(self) -> bool:
+        """Return True if `is_unchanged` would, and the store need not be asked for that."""
+        return self._was_read_with(self._content_stamp(), _READ_SECONDS_BY_CONTENT)
+
+    def _was_read_with(self, stamp: Hashable, seconds: float) -> bool:
+        """Return True if the aliases were read with this stamp, within this time."""
+        is_recent = time.monotonic() - self._read_at <= seconds
+        return stamp is not None and stamp == self._stamp and is_recent and not self.fault
 
     def read_aliases(self, known: Mapping[str, int], serving: bool) -> Mapping[str, int]:
         """Return the aliases.

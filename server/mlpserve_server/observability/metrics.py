@@ -44,7 +44,8 @@ CODES = (
 )  # fmt: skip  # by their numbers
 
 FOLLOWERS = (
-    "store", "certificates", "tokens", "receipt keys", "shadow", "drift", "records", "reports",
+    "store", "watch", "certificates", "tokens", "receipt keys", "shadow", "drift", "records",
+    "reports",
 )  # fmt: skip
 
 _SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

@@ -1,13 +1,20 @@
-"""One listing of an object store for all models, as long as that takes the fewer requests."""
+"""Stamps change with what is served; one listing of an object store has those of all models."""
 
+import os
+import shutil
+from collections.abc import Hashable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mlpserve_model import Store
+from mlpserve_model.store import stamps as stamps_module
 from mlpserve_model.store.location import Bucket, parse_location
 from mlpserve_model.store.object_client import Entry
-from mlpserve_model.store.stamps import StampListing
+from mlpserve_model.store.stamps import StampListing, StampReader
+from tests.support.publishing import publish_to
 
 
 class Objects:
@@ -80,3 +87,32 @@ def test_a_listing_of_more_requests_than_models_is_made_rarely(
     for _ in range(20):
         stamps.refresh()
     assert objects.asked == 2
+
+
+def test_the_stamp_of_a_folder_changes_with_the_aliases_and_their_versions_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path, "a")
+    publish_to(store)
+    reader = StampReader(tmp_path)
+
+    def stamp() -> Hashable:
+        return reader.read(["a", "missing"])["a"]
+
+    first = stamp()
+    assert reader.read(["missing"]) == {"missing": None}
+    assert stamp() == first
+    publish_to(store, promote=False)
+    assert stamp() == first
+    store.move_alias("champion", 2, expected=1, event="promote", reason="test")
+    second = stamp()
+    assert second != first
+    # What a file's time and size do not show is seen a few seconds later.
+    aliases = store.folder / "aliases.json"
+    before = aliases.stat()
+    aliases.write_text(aliases.read_text().replace("2", "1"))
+    os.utime(aliases, ns=(before.st_atime_ns, before.st_mtime_ns))
+    monkeypatch.setattr(stamps_module, "_READ_SECONDS", 0.0)
+    assert stamp() == first
+    shutil.rmtree(store.folder)
+    assert stamp() is None

@@ -1,0 +1,152 @@
+"""The supervisor looks at the store for all of its workers, and sends each what has changed.
+
+A datagram for each look: it is sent whole or not at all, so that a worker that does not read, or
+one that ends, keeps no other waiting. `StoreNews` receives them.
+"""
+
+import errno
+import json
+import socket
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any, NamedTuple
+
+from mlpserve_model import StoreError
+from mlpserve_model.format.manifest import NAME
+from mlpserve_model.process.choices import are_several, is_served
+from mlpserve_model.store.listing import ModelListing
+from mlpserve_model.store.location import Bucket, Location
+from mlpserve_model.store.stamps import StampListing, StampReader
+from mlpserve_server.lifecycle.store_news import MAX_BYTES
+
+__all__ = ["StoreWatch"]
+
+
+_ASK_YOURSELF = b'{"changed": null, "unknown": null, "names": null}'
+
+
+class _Look(NamedTuple):
+    """What a look at the store has found.
+
+    Attributes:
+        changed: The models whose aliases or manifests are others than at the look before.
+        unknown: The models of which this cannot be said.
+        names: The names of the models in the store; None if the workers must list it.
+
+    """
+
+    changed: Collection[str]
+    unknown: Collection[str]
+    names: Sequence[str] | None
+
+
+class StoreWatch:
+    """Looks at the store for several workers.
+
+    Args:
+        store: Where the models are.
+        patterns: Names and patterns of the models that are served.
+
+    Raises:
+        StoreError: The client of the object store is not installed.
+
+    """
+
+    def __init__(self, store: Location, patterns: Sequence[str]) -> None:
+        self._patterns = patterns
+        self._named = [pattern for pattern in patterns if NAME.fullmatch(pattern)]
+        self._follows_names = len(self._named) < len(patterns)
+        several = isinstance(store, Bucket) and are_several(patterns)
+        self._listing = StampListing(store) if isinstance(store, Bucket) and several else None
+        self._names = (self._listing or ModelListing(store)).names
+        self._reader = StampReader(store)
+        self._known: Mapping[str, Hashable] = {}
+        self._lines: list[_Line] = []
+
+    @contextmanager
+    def line(self) -> Iterator[int]:
+        """Yield the descriptor on which a worker that is started meanwhile receives the looks."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with closing(theirs):
+            self._lines.append(_Line(ours))
+            yield theirs.fileno()
+
+    def look(self) -> None:
+        """Look at the store once, and send every worker what it does not know yet."""
+        if self._listing:
+            self._listing.refresh()
+        names = self._list()
+        stamps = self._stamps({*self._named, *(names or self._known)})
+        look = _Look(
+            [model for model, stamp in stamps.items() if stamp != self._known.get(model)],
+            [model for model, stamp in stamps.items() if stamp is None],
+            names,
+        )
+        self._known = stamps
+        for line in [*self._lines]:
+            if not line.send(look):
+                self._lines.remove(line)
+
+    def close(self) -> None:
+        """Close the lines to the workers."""
+        for line in self._lines:
+            line.close()
+
+    def _list(self) -> list[str] | None:
+        """Return the names that patterns match; None if there is no pattern, or no answer."""
+        if not self._follows_names:
+            return None
+        try:
+            return [name for name in self._names() if is_served(name, self._patterns)]
+        except StoreError:
+            return None
+
+    def _stamps(self, models: Collection[str]) -> Mapping[str, Hashable]:
+        listing = self._listing
+        if listing and (listing.is_known or listing.failed):
+            return {model: listing.of(model) for model in models}
+        return self._reader.read(models)
+
+
+class _Line:
+    """The line to one worker, and what that has yet to be told."""
+
+    def __init__(self, line: socket.socket) -> None:
+        line.setblocking(False)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_BYTES // 2)  # Linux doubles it
+        self._socket = line
+        self._changed: set[str] | None = None  # None: anything, as it knows nothing
+        self._names: Sequence[str] | tuple[()] | None = ()  # which no list equals
+
+    def send(self, look: _Look) -> bool:
+        """Send a look, with those before that could not be sent; return False at the end."""
+        if self._changed is not None:
+            self._changed.update(look.changed)
+        message: dict[str, Any] = {
+            "changed": None if self._changed is None else sorted(self._changed),
+            "unknown": sorted(look.unknown),
+        }
+        if look.names != self._names:
+            message["names"] = look.names
+        try:
+            self._send(message)
+        except BlockingIOError:
+            return True  # it is behind, and receives all of it with a later look
+        except OSError:
+            self.close()
+            return False
+        self._changed, self._names = set(), look.names
+        return True
+
+    def close(self) -> None:
+        """Close it."""
+        self._socket.close()
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        try:
+            self._socket.send(json.dumps(message).encode())
+        except OSError as error:
+            if error.errno not in (errno.EMSGSIZE, errno.ENOBUFS):
+                raise
+            # Too many for a datagram: the worker asks the store itself this time.
+            self._socket.send(_ASK_YOURSELF)
