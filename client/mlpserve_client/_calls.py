@@ -15,6 +15,7 @@ from mlpserve.v1 import explanation_pb2, model_pb2, prediction_pb2
 from mlpserve_client import _answers, _descriptions, _messages
 from mlpserve_client._class_names import ClassNames
 from mlpserve_client._diagnosis import DeadlineDiagnosis
+from mlpserve_client._error_mapping import is_of_broken_connection
 from mlpserve_client._errors import (
     ClientClosedError,
     DeadlineError,
@@ -44,6 +45,8 @@ from mlpserve_client._transport import (
 )
 
 _OVERLOAD_RETRIES = 5
+_BROKEN_RETRIES = 4  # as many as gRPC's own, which do not cover these
+_BROKEN_DELAY = 0.05  # seconds
 _MAX_DELAY = 2.0  # seconds; a server that asks for more gets no retry
 _NOT_FOUND_RETRIES = 8  # each may reach another replica
 _NOT_FOUND_DELAY = 0.02  # seconds
@@ -213,7 +216,8 @@ class Calls:
                 problem = translate_with_hint(error, self.settings, self.settings.targets)
                 problem = _with_scale(problem, request)
                 answered = _selected(request) in self._answered
-                delay = _retry_delay(problem, retries, answered)
+                broken = is_of_broken_connection(error)
+                delay = _retry_delay(problem, retries, answered, broken)
                 if delay is None or time.monotonic() + delay >= ends:
                     raise await self._diagnosed(problem) from error
             await self.transport.sleep(delay)
@@ -264,7 +268,9 @@ def _selected(request: object) -> tuple[str, int]:
     return getattr(selector, "name", ""), getattr(selector, "version", 0)
 
 
-def _retry_delay(problem: MlpserveError, retries: int, answered: bool) -> float | None:
+def _retry_delay(
+    problem: MlpserveError, retries: int, answered: bool, broken: bool
+) -> float | None:
     """Return the seconds to wait before the next attempt, or None to give up.
 
     Args:
@@ -272,13 +278,20 @@ def _retry_delay(problem: MlpserveError, retries: int, answered: bool) -> float 
         retries: how often the call was retried.
         answered: True if the selected version has answered this client before, so that a
             replica which does not have it is not the last word.
+        broken: True if the connection broke in a way that gRPC does not retry.
 
     """
+    if broken:
+        return _spread(_BROKEN_DELAY, retries) if retries < _BROKEN_RETRIES else None
     if isinstance(problem, ModelNotFoundError) and answered:
         return _NOT_FOUND_DELAY if retries < _NOT_FOUND_RETRIES else None
     if not isinstance(problem, OverloadedError) or problem.retry_after is None:
         return None
     if retries >= _OVERLOAD_RETRIES or problem.retry_after > _MAX_DELAY:
         return None
-    # Longer each time, and spread, so that callers refused together do not return together.
-    return float(problem.retry_after * 2**retries * random.uniform(1, 1.5))
+    return _spread(problem.retry_after, retries)
+
+
+def _spread(seconds: float, retries: int) -> float:
+    """Return a delay that is longer each time, and differs between callers refused together."""
+    return seconds * 2.0**retries * random.uniform(1, 1.5)

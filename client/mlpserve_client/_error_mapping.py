@@ -25,6 +25,9 @@ from mlpserve_client._errors import (
     UnauthenticatedError,
 )
 
+# What gRPC says, with the code UNKNOWN, of calls whose connection broke in a way that has no code:
+# by a damaged TLS record, for one.
+_BROKEN_CONNECTION = "Stream removed"
 _DETAILS_KEY = "grpc-status-details-bin"
 _MAX_RETRY_AFTER = 86_400  # seconds; what is outside of 0 to this is not a delay
 _NUMBER = re.compile("[0-9]{1,9}")  # int() takes no thousands of digits
@@ -73,12 +76,23 @@ def reason_of(error: grpc.RpcError) -> str:
     return _Details(cast("_Failure", error)).info.reason
 
 
+def is_of_broken_connection(error: grpc.RpcError) -> bool:
+    """Return True if the call failed as UNKNOWN because its connection broke.
+
+    gRPC itself retries by code alone, and UNKNOWN is the code of a server's fault too.
+    """
+    failure = cast("_Failure", error)
+    is_unknown = failure.code() is grpc.StatusCode.UNKNOWN
+    return is_unknown and (failure.details() or "").startswith(_BROKEN_CONNECTION)
+
+
 def translate(error: grpc.RpcError, target: str) -> MlpserveError:
     """Turn a failed call's error into ours; the caller raises it `from error`."""
     failure = cast("_Failure", error)
     details = _Details(failure)
     text = failure.details() or failure.code().name
     reason = details.info.reason
+    unreachable = failure.code() is grpc.StatusCode.UNAVAILABLE or is_of_broken_connection(error)
     match failure.code():
         case grpc.StatusCode.INVALID_ARGUMENT if reason == "BATCH_TOO_LARGE":
             limit = _number(details.info.metadata.get("max_batch", ""))
@@ -101,7 +115,7 @@ def translate(error: grpc.RpcError, target: str) -> MlpserveError:
             return UnauthenticatedError(f"{text} (MLPSERVE_TOKEN or a token file supplies one)")
         case grpc.StatusCode.UNAVAILABLE if reason == "NOT_READY":
             return NotReadyError(f"{target}: {text}")
-        case grpc.StatusCode.UNAVAILABLE:
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.UNKNOWN if unreachable:
             return ConnectionFailedError(f"{target} cannot be reached: {text}", target=target)
         case grpc.StatusCode.UNIMPLEMENTED if not reason:
             return NotOfferedError(

@@ -25,9 +25,9 @@ Code = grpc.StatusCode
 Fail = Callable[[int, Any], object]
 
 
-def failing(times: float, code: grpc.StatusCode) -> Fail:
+def failing(times: float, code: grpc.StatusCode, text: str = "as told") -> Fail:
     """Fail the first predictions with a code."""
-    return lambda number, context: number < times and context.abort(code, "as told")
+    return lambda number, context: number < times and context.abort(code, text)
 
 
 def refusing(times: float, seconds: float) -> Fail:
@@ -75,6 +75,29 @@ def test_a_fault_is_not_sent_again(
     with pytest.raises(ServerError, match=code.name):
         connect(server.target).predict([0.0, 1.0])
     assert server.predictions == 1
+
+
+# gRPC's words for a call whose connection broke under it; servers and their faults have others.
+BROKEN = "Stream removed (Unwrap failed (TSI_DATA_CORRUPTED))"
+
+
+def test_a_call_of_a_broken_connection_is_sent_again_though_its_code_is_that_of_a_fault(
+    connect: Connect, scripted: StartScripted
+) -> None:
+    server = scripted(failing(2, Code.UNKNOWN, BROKEN))
+
+    assert connect(server.target).predict([0.0, 1.0]).name == "yes"
+    assert server.predictions == 3
+
+
+def test_connections_that_break_every_time_are_no_fault_of_the_server(
+    connect: Connect, scripted: StartScripted
+) -> None:
+    server = scripted(failing(float("inf"), Code.UNKNOWN, BROKEN))
+
+    with pytest.raises(ConnectionFailedError, match="cannot be reached: Stream removed"):
+        connect(server.target).predict([0.0, 1.0])
+    assert server.predictions == 1 + _calls._BROKEN_RETRIES
 
 
 def test_retries_end(connect: Connect, scripted: StartScripted) -> None:

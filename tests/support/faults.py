@@ -1,14 +1,21 @@
 """A volume that fails: the system's calls at one path end with an error of its own."""
 
 import os
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-__all__ = ["fail_at"]
+__all__ = ["fail_at", "flipped"]
 
 _CALLS = ("open", "stat", "lstat", "unlink", "rename", "mkdir", "rmdir", "scandir")
+
+
+def flipped(data: bytes, rng: random.Random) -> bytes:
+    """Return bytes, at least one, with one bit flipped."""
+    place = rng.randrange(len(data))
+    return data[:place] + bytes([data[place] ^ 1 << rng.randrange(8)]) + data[place + 1 :]
 
 
 def fail_at(monkeypatch: pytest.MonkeyPatch, path: Path, error: int, *calls: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from mlpserve_client import Client
 from mlpserve_model import Store
+from tests.support.processes import children
 from tests.support.system import MakeCallers, Resident
 from tests.support.waiting import eventually
 
@@ -71,20 +72,6 @@ def test_versions_change_and_workers_die_under_load_without_a_failed_call(
     assert all(connections), "one worker took every connection"
     assert late <= early * GROWTH + RESTARTED
     assert len(versions) >= published - 1
-
-
-def children(pid: int) -> list[int]:
-    """The processes that this one has started and that still run."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            number, _, rest = path.read_text().partition(" ")
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended meanwhile
-        state, parent = rest.rpartition(")")[2].split()[:2]
-        if int(parent) == pid and state != "Z":
-            found.append(int(number))
-    return found
 
 
 def sockets(pid: int, address: str, state: str) -> int:

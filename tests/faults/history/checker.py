@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from tests.faults.history import SERVED, Call, History, Outage, Span
+from tests.faults.history.records import SERVED, Call, History, Outage, Span
 
 __all__ = [
     "backward_versions",
@@ -126,19 +126,21 @@ def _refusable(call: Call, history: History) -> bool:
     """Return True if the version that the call selects gave a replica a reason to refuse it."""
     if call.selector == SERVED:
         return False
-    if _any_overlaps(history.store_faults, call):
-        return call.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
-    grace = _POLLS * history.poll_seconds
-    if not call.selector.isdecimal():
-        damaged = _any_overlaps(history.damages, call, _HELD_BACK_SECONDS)
-        wrong = _any_overlaps(history.alias_faults, call, grace)
-        refused = call.code == "FAILED_PRECONDITION" and (damaged or wrong)
-        return refused or (call.code == "NOT_FOUND" and wrong)
-    version = int(call.selector)
-    damages = [damage for damage in history.damages if damage.version == version]
-    damaged = _any_overlaps(damages, call, _HELD_BACK_SECONDS)
-    rejected = history.releases[version].rejected
-    return call.code == "FAILED_PRECONDITION" and (damaged or rejected)
+    if call.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+        return _any_overlaps(history.store_faults, call)
+    is_number = call.selector.isdecimal()
+    damages = [
+        damage
+        for damage in history.damages
+        if not is_number or call.selector == str(damage.version)
+    ]
+    misled = not is_number and _any_overlaps(
+        history.alias_faults, call, _POLLS * history.poll_seconds
+    )
+    if call.code == "FAILED_PRECONDITION":
+        rejected = is_number and history.releases[int(call.selector)].rejected
+        return rejected or misled or _any_overlaps(damages, call, _HELD_BACK_SECONDS)
+    return call.code == "NOT_FOUND" and misled
 
 
 def _any_overlaps(spans: Sequence[Span], call: Call, after: float = 0.0) -> bool:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.faults.checker import reachable, recovery_seconds, violations
-from tests.faults.history import SERVED, Call, Damage, History, Outage, Release, Span
+from tests.faults.history.checker import reachable, recovery_seconds, violations
+from tests.faults.history.records import SERVED, Call, Damage, History, Outage, Release, Span
 
 ANSWERS = {version: np.eye(3, dtype=np.float32)[[version % 3, 0]] for version in range(1, 5)}
 RELEASES = {

@@ -1,0 +1,84 @@
+"""A run: clients and a publisher at work while the nemesis does what is planned."""
+
+import threading
+import time
+from collections.abc import Sequence
+
+from mlpserve_client import Tls
+from mlpserve_model import CHAMPION, CorruptVersion, Store
+from tests.faults.history.callers import Caller, recorded
+from tests.faults.history.checker import violations
+from tests.faults.history.nemesis import Nemesis, Step
+from tests.faults.history.publisher import REJECTED
+from tests.faults.history.records import History
+from tests.faults.history.system import Kind, System
+
+__all__ = ["findings", "run"]
+
+_CLIENTS = 4
+_PUBLISH_SECONDS = 1.5
+_CALM_SECONDS = 2.0  # of calls after the last version is due
+
+
+def run(
+    system: System, steps: Sequence[Step], kinds: Sequence[Kind], tls: Tls, poll_seconds: float
+) -> History:
+    """Run what is planned, and return its history; the replicas have ended then."""
+    publisher, calling = system.publisher, threading.Event()
+    publisher.publish(REJECTED)
+    publisher.publish()
+    for replica in system.replicas:
+        replica.start()
+    for replica in system.replicas:
+        replica.wait_ready()
+    callers = [
+        Caller(
+            number,
+            [way.door() for way in system.ways],
+            system.ways[number % len(system.ways)].door(),
+            number % len(system.ways),
+            tls,
+            publisher.releases,
+        )
+        for number in range(_CLIENTS)
+    ]
+    clients = [threading.Thread(target=caller.run, args=(calling,)) for caller in callers]
+    publishing = threading.Thread(target=publisher.run, args=(_PUBLISH_SECONDS, system.done))
+    for thread in [*clients, publishing]:
+        thread.start()
+    Nemesis(system, kinds).run(steps)
+    system.done.set()
+    publishing.join()
+    for replica in system.replicas:
+        replica.wait_ready()
+    healed = time.monotonic()
+    calling.wait(2 * poll_seconds + _CALM_SECONDS)
+    calling.set()
+    for thread in clients:
+        thread.join()
+    record = system.record
+    for replica in system.replicas:
+        if code := replica.stop():
+            record.problems.append(f"replica {replica.number} ended with {code}")
+    return History(
+        calls=recorded(callers), releases=publisher.releases, healed=healed,
+        last_good=publisher.store.aliases()[CHAMPION], poll_seconds=poll_seconds,
+        faults=record.faults, outages=record.outages, damages=record.damages,
+        store_faults=record.store_faults, alias_faults=record.alias_faults,
+    )  # fmt: skip
+
+
+def findings(system: System, history: History) -> list[str]:
+    """Return all that a run has shown to be wrong: with answers, programs and the store."""
+    lines = [line for replica in system.replicas for line in replica.our_faults]
+    damaged = [fault for version in system.publisher.store.versions()
+               if (fault := _fault_of(system.publisher.store, version))]  # fmt: skip
+    return [*violations(history), *system.record.problems, *lines, *damaged]
+
+
+def _fault_of(store: Store, version: int) -> str:
+    try:
+        store.verify(version)
+    except CorruptVersion as error:
+        return f"version {version} is damaged at the end: {error}"
+    return ""
