@@ -1,18 +1,21 @@
 """A network that can fail: ways to servers that delay, hold back, damage or cut what they carry."""
 
 import asyncio
-import random
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Self
-
-from tests.support.faults import flipped
 
 __all__ = ["Door", "Network", "Way"]
 
 _CHUNK = 1 << 16
 _LOOK_SECONDS = 0.02  # how soon held back bytes go on
+
+Change = Callable[[bytes], bytes]
+
+
+def _whole(data: bytes) -> bytes:
+    return data
 
 
 class Way:
@@ -22,7 +25,9 @@ class Way:
         delay: seconds by which every chunk is late, in both directions.
         held: True while nothing comes through; connections stay open.
         closed: True while connections are refused.
-        damage: the share of chunks, 0 to 1, in which one bit is flipped.
+        to_server: what becomes of each chunk on its way to the server.
+        to_client: and of each on its way back.
+        carried: how many chunks came through so far.
         doors: the sockets that listen.
 
     """
@@ -32,9 +37,10 @@ class Way:
         self.delay = 0.0
         self.held = False
         self.closed = False
-        self.damage = 0.0
+        self.to_server: Change = _whole
+        self.to_client: Change = _whole
+        self.carried = 0
         self._network = network
-        self._random = random.Random(port)
         self._open: set[asyncio.StreamWriter] = set()
         self.doors: list[asyncio.Server] = []
 
@@ -57,7 +63,10 @@ class Way:
                 back, forth = await asyncio.open_connection("127.0.0.1", self.port)
                 ends.append(forth)
                 self._open.add(forth)
-                pumps = [self._pump(reader, forth), self._pump(back, writer)]
+                pumps = [
+                    self._pump(reader, forth, lambda data: self.to_server(data)),
+                    self._pump(back, writer, lambda data: self.to_client(data)),
+                ]
                 await asyncio.wait(
                     map(asyncio.ensure_future, pumps), return_when=asyncio.FIRST_COMPLETED
                 )
@@ -68,17 +77,17 @@ class Way:
                 self._open.discard(end)
                 end.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Change
+    ) -> None:
         with suppress(OSError):
             while data := await reader.read(_CHUNK):
                 await asyncio.sleep(self.delay)
                 while self.held:
                     await asyncio.sleep(_LOOK_SECONDS)
-                writer.write(self._damaged(data))
+                writer.write(change(data))
+                self.carried += 1
                 await writer.drain()
-
-    def _damaged(self, data: bytes) -> bytes:
-        return flipped(data, self._random) if self._random.random() < self.damage else data
 
     async def _cut(self) -> None:
         for writer in [*self._open]:
@@ -150,3 +159,4 @@ class Network:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # connections that were aborted are closed in the loop's next round

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tests.faults.history.system import Inflict, Kind, System
+from tests.support.faults import flipped
 from tests.support.processes import children
 
 __all__ = ["REPLICA_FAULTS"]
@@ -101,10 +102,16 @@ def corrupted(system: System, target: int, rng: random.Random) -> Iterator[None]
     """Flip bits in what is sent to a replica and by it; at the end the connections break."""
     way = system.ways[target]
     with system.record.outage(target):
-        way.damage = rng.uniform(0.05, 0.5)
+        share = rng.uniform(0.05, 0.5)
+        whole = way.to_server, way.to_client
+        way.to_server = way.to_client = lambda data: _damaged(data, share, rng)
         yield
-        way.damage = 0.0
+        way.to_server, way.to_client = whole
         way.cut()
+
+
+def _damaged(data: bytes, share: float, rng: random.Random) -> bytes:
+    return flipped(data, rng) if rng.random() < share else data
 
 
 def _all(system: System) -> Sequence[int]:
