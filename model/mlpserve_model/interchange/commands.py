@@ -14,6 +14,7 @@ from typing import Any
 
 from mlpserve_model.format.manifest import INPUT_KINDS
 from mlpserve_model.interchange.exporting import FORMATS, export_network, write_export
+from mlpserve_model.interchange.imported import output_of_logits
 from mlpserve_model.interchange.importing import ImportOptions, import_network
 from mlpserve_model.interchange.named_arrays import ORIENTATIONS
 from mlpserve_model.interchange.publishing import publish_unjudged
@@ -89,7 +90,8 @@ def import_file(store: Store, settings: Namespace) -> int:
     for note in found.notes:
         print(plain(note))
     if network.output_activation == "identity":
-        print("it answers with logits as they are: --output-activation softmax makes probabilities")
+        wanted = output_of_logits(network)
+        print(f"it gives logits as they are: --output-activation {wanted} makes probabilities")
     print(f"FORCED, and not served: mlpserve-models promote {manifest.version} makes it champion")
     return 0
 

@@ -10,7 +10,14 @@ from mlpserve_model.nn.activations import HIDDEN, OUTPUT
 from mlpserve_model.nn.network import Layer, Network, Weights
 from mlpserve_model.nn.types import Array
 
-__all__ = ["SEVERAL_LABELS", "ImportedNetwork", "Metadata", "imported_network", "with_output"]
+__all__ = [
+    "SEVERAL_LABELS",
+    "ImportedNetwork",
+    "Metadata",
+    "imported_network",
+    "output_of_logits",
+    "with_output",
+]
 
 SEVERAL_LABELS = (
     "a network that gives a row several labels cannot become a version: an answer is one class"
@@ -83,6 +90,11 @@ def imported_network(
         layers = [*layers[:-1], _as_pair(*layers[-1])]
         activations = [*activations[:-1], "softmax"]
         sizes = (*sizes[:-1], 2)
+    if activations[-1] == "softmax" and sizes[-1] == 1:
+        raise UnsupportedModel(
+            "softmax of one output is always 1: expected one output for each class, or one sigmoid "
+            "(--output-activation sigmoid, if it is a logit), the probability of the second of two"
+        )
     _check_activations(activations)
     network = Network(sizes, tuple(activations))
     if network.parameters > MAX_PARAMETERS:
@@ -95,6 +107,11 @@ def imported_network(
         if not (np.isfinite(layer.w).all() and np.isfinite(layer.b).all()):
             raise UnsupportedModel(f"layer {number} has weights that are not finite in float32")
     return ImportedNetwork(network, weights, metadata, notes)
+
+
+def output_of_logits(network: Network) -> str:
+    """Return the output activation that makes probabilities of a network's logits."""
+    return "softmax" if network.classes > 1 else "sigmoid"
 
 
 def with_output(activations: list[str], wanted: str | None) -> list[str]:

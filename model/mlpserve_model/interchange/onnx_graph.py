@@ -35,7 +35,8 @@ _DOMAINS = {"": "", "ai.onnx": "", "ai.onnx.ml": "ai.onnx.ml"}  # the first two 
 _INPUT_TYPES: dict[int, Any] = {
     TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64, TensorProto.UINT8: np.uint8,
     TensorProto.FLOAT16: np.float16, TensorProto.INT64: np.int64, TensorProto.INT32: np.int32,
-    TensorProto.BOOL: np.bool_,
+    TensorProto.INT16: np.int16, TensorProto.INT8: np.int8, TensorProto.UINT64: np.uint64,
+    TensorProto.UINT32: np.uint32, TensorProto.UINT16: np.uint16, TensorProto.BOOL: np.bool_,
 }  # fmt: skip
 _PIXELS = 255.0
 # Weights are cast, transposed and reshaped on their way; a small graph may compute small shapes.
@@ -59,10 +60,11 @@ class GraphInput:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a graph computes: the rows of its output, from its input."""
+    """What a graph computes: the rows of its output, from its input, and how precisely."""
 
     input: GraphInput
     rows: Rows
+    is_half: bool
 
 
 def read_graph(model: Any, input_shape: Sequence[int] = (), output: str | None = None) -> Reading:
@@ -82,6 +84,10 @@ def read_graph(model: Any, input_shape: Sequence[int] = (), output: str | None =
     steps = (Scale(np.full(1, _PIXELS), np.zeros(1)),)
     start = Rows(steps if given.is_bytes else (), given.shape)
     values: dict[str, Value] = {tensor.name: array_of(tensor) for tensor in graph.initializer}
+    values |= {
+        tensor.values.name: Unknown(f"tensor {plain(tensor.values.name)} is sparse, expected dense")
+        for tensor in graph.sparse_initializer
+    }
     values[given.name] = start
     versions = {_DOMAINS.get(opset.domain): opset.version for opset in model.opset_import}
     held = sum(value.size for value in values.values() if isinstance(value, np.ndarray))
@@ -90,7 +96,17 @@ def read_graph(model: Any, input_shape: Sequence[int] = (), output: str | None =
     for proto in graph.node:
         walk.visit(proto)
     names = [value.name for value in graph.output]
-    return Reading(given, _output(names, values, output))
+    return Reading(given, _output(names, values, output), _is_half(given, graph))
+
+
+def _is_half(given: GraphInput, graph: Any) -> bool:
+    """Return True if the graph computes in float16, all of it or a part."""
+    casts = (node.attribute for node in graph.node if node.op_type == "Cast")
+    return given.dtype is np.float16 or any(
+        attribute.name == "to" and attribute.i == TensorProto.FLOAT16
+        for attributes in casts
+        for attribute in attributes
+    )
 
 
 def _input(graph: Any, wanted: tuple[int, ...]) -> GraphInput:
@@ -102,7 +118,10 @@ def _input(graph: Any, wanted: tuple[int, ...]) -> GraphInput:
     kind = inputs[0].type.tensor_type
     dtype = _INPUT_TYPES.get(kind.elem_type)
     if dtype is None:
-        raise UnsupportedModel("the input is not a tensor of numbers")
+        raise UnsupportedModel(
+            f"the input is {_type_name(inputs[0].type)}, expected a tensor of integers, bool, "
+            "float16, float32 or float64"
+        )
     dimensions = kind.shape.dim
     batch, *sizes = [dimension.dim_value for dimension in dimensions] or [0]
     if wanted:
@@ -121,6 +140,15 @@ def _input(graph: Any, wanted: tuple[int, ...]) -> GraphInput:
     if math.prod(sizes) > MAX_PARAMETERS:
         raise UnsupportedModel(f"the input has the shape {tuple(sizes)}, which no version takes")
     return GraphInput(inputs[0].name, dtype, tuple(sizes), max(batch, 0))
+
+
+def _type_name(kind: Any) -> str:
+    """Return how ONNX calls the type of an input."""
+    if not kind.HasField("tensor_type"):
+        return (kind.WhichOneof("value") or "of no type").removesuffix("_type")
+    number = kind.tensor_type.elem_type
+    known = number in TensorProto.DataType.values()
+    return f"a tensor of {TensorProto.DataType.Name(number).lower() if known else number}"
 
 
 def _differ(sizes: list[int], wanted: tuple[int, ...]) -> bool:

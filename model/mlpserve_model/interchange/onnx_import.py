@@ -25,6 +25,8 @@ __all__ = ["import_onnx"]
 
 # Of the largest value that a row has, for outputs beyond 1: float32 sums differ between libraries.
 TOLERANCE = 1e-4
+# float16 has three digits: of 149 random networks in it, the worst differed by 0.005.
+HALF_TOLERANCE = 1e-2
 _ROWS = 64
 
 
@@ -64,7 +66,8 @@ def import_onnx(
     metadata = _metadata(model, reading)
     as_it_is = imported_network(chain.layers, chain.activations, metadata)
     difference = _difference(model, reading, as_it_is, chain.is_logarithm)
-    note = f"onnxruntime: largest difference {difference:.1e} on {_ROWS} random inputs"
+    precision = ", which computes in float16" if reading.is_half else ""
+    note = f"onnxruntime{precision}: largest difference {difference:.1e} on {_ROWS} random inputs"
     activations = with_output(chain.activations, output_activation)
     return imported_network(chain.layers, activations, metadata, (note,))
 
@@ -112,7 +115,8 @@ def _difference(model: Any, reading: Reading, found: ImportedNetwork, is_logarit
         exact = forward(network, found.weights, x.astype(np.float64))
         single = forward(network, found.weights, x)
         # Where float32 itself is that far from float64, onnxruntime may be as far.
-        allowed = TOLERANCE * np.maximum(1, np.abs(exact)) + 10 * np.abs(exact - single)
+        tolerance = HALF_TOLERANCE if reading.is_half else TOLERANCE
+        allowed = tolerance * np.maximum(1, np.abs(exact)) + 10 * np.abs(exact - single)
         # One sigmoid output has become the second of two classes.
         compared = slice(-expected.shape[1], None)
         off = np.abs(expected - exact[:, compared])

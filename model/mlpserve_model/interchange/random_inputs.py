@@ -37,7 +37,8 @@ def random_inputs(
         pixels = rng.integers(0, 256, shape, np.uint8)
         return pixels, scale_pixels(pixels, 255)
     if dtype is np.bool_ or np.issubdtype(dtype, np.integer):
-        whole = rng.integers(0 if dtype is np.bool_ else -5, 2 if dtype is np.bool_ else 6, shape)
+        low = -5 if np.issubdtype(dtype, np.signedinteger) else 0
+        whole = rng.integers(low, 2 if dtype is np.bool_ else 6, shape)
         return whole.astype(dtype), whole.astype(np.float32)
     if found.metadata.input_kind == "pixels":
         scaled = rng.random(shape, np.float32)

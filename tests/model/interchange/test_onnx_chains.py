@@ -181,11 +181,35 @@ def test_bytes_are_pixels_whose_scale_goes_into_the_first_layer(read: Read) -> N
     np.testing.assert_allclose(found.weights[0].w, W1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [TensorProto.INT64, TensorProto.BOOL, TensorProto.DOUBLE])
+KINDS = (
+    "INT64",
+    "INT32",
+    "INT16",
+    "INT8",
+    "UINT64",
+    "UINT32",
+    "UINT16",
+    "BOOL",
+    "FLOAT16",
+    "DOUBLE",
+)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.DataType.Value(name) for name in KINDS])
 def test_inputs_of_other_types(kind: int, read: Read) -> None:
     nodes = [node("Cast", "x", "f", to=TensorProto.FLOAT), node("Gemm", "f w1 b1", "z1"),
              node("Relu", "z1", "h"), *TAIL]  # fmt: skip
     assert read(model(nodes, WEIGHTS, kind=kind)).network.layer_sizes == (4, 5, 3)
+
+
+def test_a_network_that_computes_in_half_precision(read: Read) -> None:
+    halves = {name: (8 * array).astype(np.float16) for name, array in WEIGHTS.items()}
+    chain = [node("Cast", "x", "f", to=TensorProto.FLOAT16), node("Gemm", "f w1 b1", "z1"),
+             node("Relu", "z1", "h"), TAIL[0], node("Softmax", "z", "s", axis=-1),
+             node("Cast", "s", "y", to=TensorProto.FLOAT)]  # fmt: skip
+    found = read(model(chain, halves))
+    np.testing.assert_array_equal(found.weights[1].w, halves["w2"].astype(np.float32))
+    assert "in float16" in found.notes[0]
 
 
 def test_logits_stay_as_they_are_unless_the_caller_says_otherwise(read: Read) -> None:

@@ -135,6 +135,29 @@ def test_an_open_shape_is_asked_for(refusal: Refusal) -> None:
     assert "--input-shape says (5,)" in refusal(model([GEMM], WEIGHTS), input_shape=(5,))
 
 
+def test_an_input_that_is_no_number_is_named_by_its_type(refusal: Refusal) -> None:
+    assert "is a tensor of string" in refusal(model([GEMM], WEIGHTS, kind=TensorProto.STRING))
+    assert "is a tensor of bfloat16" in refusal(model([GEMM], WEIGHTS, kind=TensorProto.BFLOAT16))
+    assert "is a tensor of 99" in refusal(model([GEMM], WEIGHTS, kind=99))
+    made = model([GEMM], WEIGHTS)
+    made.graph.input[0].type.sequence_type.elem_type.tensor_type.elem_type = TensorProto.FLOAT
+    assert "is sequence" in refusal(made)
+
+
+def test_sparse_weights_are_refused_as_such(refusal: Refusal) -> None:
+    made = model([GEMM], {"b": B})
+    values = helper.make_tensor("w", TensorProto.FLOAT, [1], [2.0])
+    indices = helper.make_tensor("", TensorProto.INT64, [1], [5])
+    made.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, W.shape))
+    assert "tensor w is sparse" in refusal(made)
+
+
+def test_a_softmax_of_one_output_is_refused(refusal: Refusal) -> None:
+    nodes = [node("Gemm", "x w b", "z"), node("Softmax", "z", "y", axis=-1)]
+    made = model(nodes, {"w": W[:, :1], "b": B[:1]})
+    assert "--output-activation sigmoid" in refusal(made)
+
+
 def test_weights_that_are_not_finite(refusal: Refusal) -> None:
     for value in (np.nan, np.inf):
         w = W.copy()

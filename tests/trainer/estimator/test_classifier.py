@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mlpserve_model import forward
-from mlpserve_trainer import MlpClassifier, UsageError
+from mlpserve_trainer import DataError, MlpClassifier, UsageError
 from mlpserve_trainer.datasets.rows import distinct_rows, drawn_rows, rows_in_epoch
 
 X, Y = make_classification(300, 6, n_informative=4, n_classes=3, random_state=1)
@@ -61,6 +61,31 @@ def test_a_heavy_class_is_predicted_more_often() -> None:
     light = MlpClassifier(**FAST).fit(X, Y)
     heavy = MlpClassifier(class_weight={0: 50, 1: 1, 2: 1}, **FAST).fit(X, Y)
     assert (heavy.predict(X) == 0).sum() > (light.predict(X) == 0).sum()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sample_weight", "message"),
+    [
+        ({"class_weight": {0: -1}}, None, "class_weight of -1 for 0, expected"),
+        ({"class_weight": {0: np.nan}}, None, "class_weight of nan for 0, expected"),
+        ({"class_weight": {0: np.inf}}, None, "class_weight of inf for 0, expected"),
+        ({}, np.full(len(X), 1e308), "sum up to infinity"),
+        ({"class_weight": {0: 1e200}}, np.full(len(X), 1e200), "sum up to infinity"),
+    ],
+)
+def test_weights_that_cannot_be_weights_are_refused(
+    parameters: dict[str, Any], sample_weight: Any, message: str
+) -> None:
+    for train in ("fit", "partial_fit"):
+        model = MlpClassifier(**FAST, **parameters)
+        classes = {"classes": [0, 1, 2]} if train == "partial_fit" else {}
+        with pytest.raises(ValueError, match=message):
+            getattr(model, train)(X, Y, sample_weight=sample_weight, **classes)
+
+
+def test_values_too_large_to_standardise_are_named_by_their_column() -> None:
+    with pytest.raises(DataError, match=r"column X\[:, 1\] has values of up to 3e\+200"):
+        MlpClassifier(**FAST).fit(np.where(np.arange(6) == 1, 3e200 * np.sign(X), X), Y)
 
 
 def test_temperature_is_fitted_unless_calibration_is_none() -> None:

@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from numpy.testing import assert_allclose
+from scipy.sparse import csr_matrix
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_digits, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import (
     MaxAbsScaler,
     MinMaxScaler,
@@ -121,6 +124,12 @@ def test_pixels_are_published_for_callers_that_send_uint8(estimator: Any, tmp_pa
         (LogisticRegression(), "LogisticRegression cannot become a version: expected a fitted"),
         (make_pipeline(Normalizer(), theirs()), r"Normalizer\(\) before the network"),
         (make_pipeline(MinMaxScaler(clip=True), theirs()), r"MinMaxScaler\(clip=True\) before"),
+        (
+            make_pipeline(ColumnTransformer([("s", StandardScaler(), [0])]), theirs()),
+            r"ColumnTransformer\(.*\) before the network cannot be folded",
+        ),
+        (StandardScaler(), "StandardScaler cannot become a version"),
+        (GridSearchCV(ours(), {}, cv=2, refit=False), "no best estimator: fit it, with refit=True"),
     ],
 )
 def test_what_cannot_become_a_version_says_what_can(
@@ -135,6 +144,48 @@ def test_what_cannot_become_a_version_says_what_can(
 def test_an_estimator_that_is_not_fitted_is_refused(estimator: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not fitted"):
         publish(tmp_path, estimator, X_HOLDOUT, Y_HOLDOUT, model="wine")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "an empty pipeline cannot become a version"),
+        (Pipeline([]), "an empty pipeline cannot become a version"),
+        (7, "int cannot become a version"),
+        (MlpClassifier, "MlpClassifier cannot become a version: expected a fitted"),
+        (GridSearchCV(ours(), {}), "no best estimator: fit it"),
+    ],
+)
+def test_what_is_no_fitted_estimator_is_refused(given: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        publish(tmp_path, given, X_HOLDOUT, Y_HOLDOUT, model="wine")
+
+
+def test_an_estimator_of_one_class_is_refused(tmp_path: Path) -> None:
+    estimator = fitted(theirs(), X, np.full(len(X), "class_0"))
+    with pytest.raises(UsageError, match="one class, expected at least two"):
+        publish(tmp_path, estimator, X_HOLDOUT, Y_HOLDOUT, model="wine")
+
+
+def test_labels_of_the_holdout_are_matched_by_value(tmp_path: Path) -> None:
+    estimator = fitted(ours(), WINE.data, WINE.target.astype(float))
+    for labels in (WINE.target, WINE.target.astype(float), list(map(float, WINE.target))):
+        found = publish(tmp_path, estimator, WINE.data, labels, model="wine", rules=RULES)
+        assert found.manifest.signature.class_names == ("0.0", "1.0", "2.0")
+
+
+def test_the_columns_of_a_table_have_to_be_those_of_the_training(tmp_path: Path) -> None:
+    names = list(WINE.feature_names)
+    estimator = fitted(make_pipeline(StandardScaler(), ours()), pandas.DataFrame(X, columns=names))
+    table = pandas.DataFrame(X_HOLDOUT, columns=names)
+    publish(tmp_path, estimator, table, Y_HOLDOUT, model="wine", rules=RULES)
+    with pytest.raises(DataError, match=r"the columns proline, .*, expected .*: alcohol"):
+        publish(tmp_path, estimator, table[names[::-1]], Y_HOLDOUT, model="wine")
+
+
+def test_sparse_rows_of_a_holdout_are_taken(tmp_path: Path) -> None:
+    estimator = fitted(theirs(), csr_matrix(X), Y)
+    publish(tmp_path, estimator, csr_matrix(X_HOLDOUT), Y_HOLDOUT, model="wine", rules=RULES)
 
 
 def test_several_labels_a_row_are_refused(tmp_path: Path) -> None:
@@ -173,6 +224,9 @@ def test_a_holdout_that_does_not_fit_is_refused(
             "1 class names for 3 classes: expected one for each of class_0",
         ),
         ({"input_shape": (2, 6)}, r"input_shape \(2, 6\) for a network of 13 inputs"),
+        ({"class_names": ("a", "", "c")}, "expected a different one for each class"),
+        ({"class_names": ("a", "b", "a")}, "expected a different one for each class"),
+        ({"calibration": "platt"}, "calibration 'platt', expected one of temperature, none"),
         ({"input_maximum": 0}, "input_maximum 0, expected above 0 and at most 255"),
     ],
 )

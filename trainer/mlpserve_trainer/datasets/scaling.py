@@ -81,9 +81,18 @@ def weighted_standardising(rows: Doubles, weights: Doubles) -> Scaling:
         rows: Training rows (n, columns).
         weights: Their weights (n,).
 
+    Raises:
+        DataError: A column has values whose squares a float cannot hold.
+
     """
-    mean = np.average(rows, axis=0, weights=weights)
-    deviation = np.sqrt(np.average((rows - mean) ** 2, axis=0, weights=weights))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = np.average(rows, axis=0, weights=weights)
+        deviation = np.sqrt(np.average((rows - mean) ** 2, axis=0, weights=weights))
+    for index in np.flatnonzero(~np.isfinite(deviation)):
+        largest = np.abs(rows[:, index]).max()
+        raise DataError(
+            f"{column_name((), int(index))} has values of up to {largest:.3g}: too large"
+        )
     varies = (rows.max(axis=0) > rows.min(axis=0)) & (deviation > MIN_DEVIATION)
     factor = np.divide(1, deviation, out=np.zeros_like(deviation), where=varies)
     return Scaling(factor, -mean * factor)

@@ -21,6 +21,7 @@ from mlpserve_trainer.estimator.inputs import (
     Integers,
     checked_weights,
     class_weights,
+    multiplied,
     plain_value,
     split_off,
     unweighted,
@@ -263,10 +264,11 @@ class MlpClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # bo
         labels = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
         if not np.array_equal(self.classes_[labels], y):
             raise ValueError(f"y has labels outside the classes {self.classes_}")
+        factors = np.ones(len(self.classes_))
         if self.class_weight is not None:
             known = None if classes is not None else y
-            weights = weights * class_weights(self.class_weight, self.classes_, known)[labels]
-        found = distinct_rows(x, labels, weights)
+            factors = class_weights(self.class_weight, self.classes_, known)
+        found = distinct_rows(x, labels, multiplied(weights, factors[labels]))
         if classes is None and len(np.unique(found[1])) < 2:
             raise ValueError(
                 "the rows of positive weight have 1 class, expected at least two classes"

@@ -17,6 +17,7 @@ __all__ = [
     "Integers",
     "checked_weights",
     "class_weights",
+    "multiplied",
     "plain_value",
     "split_off",
     "unweighted",
@@ -79,7 +80,21 @@ def class_weights(
         )
     labels = classes if y is None else y
     weights: Doubles = compute_class_weight(given, classes=classes, y=labels)
+    for label, weight in zip(classes, weights, strict=True):
+        if not 0 <= weight < np.inf:
+            raise ValueError(
+                f"class_weight of {weight:g} for {label}, expected a number of at least 0"
+            )
     return weights
+
+
+def multiplied(weights: Doubles, factors: Doubles) -> Doubles:
+    """Return the weight of each row; raise ValueError if a float cannot hold their sum."""
+    with np.errstate(over="ignore"):
+        product: Doubles = weights * factors
+        if not np.isfinite(product.sum()):
+            raise ValueError("the weights of the rows sum up to infinity, expected smaller ones")
+    return product
 
 
 def validated(estimator: Any, *arrays: Any, **how: Any) -> Any:

@@ -37,7 +37,9 @@ from mlpserve_trainer.release.gate import Rules
 
 __all__ = ["publish"]
 
+CALIBRATIONS = ("temperature", "none")
 NAMES = {"logistic": "sigmoid"}  # scikit-learn's; its other activations have our names
+SCALERS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler)
 SUPPORTED = (
     "expected a fitted MlpClassifier of mlpserve_trainer, an MLPClassifier of scikit-learn, or a "
     "Pipeline of StandardScaler, MinMaxScaler, MaxAbsScaler or RobustScaler and one of them"
@@ -87,28 +89,24 @@ def publish(
         StoreError: The store refuses.
 
     """
-    estimator = getattr(estimator, "best_estimator_", estimator)
+    if calibration not in CALIBRATIONS:
+        raise UsageError(f"calibration {calibration!r}, expected one of {', '.join(CALIBRATIONS)}")
     if input_maximum is not None and not 0 < input_maximum <= 255:
         raise UsageError(f"input_maximum {input_maximum:g}, expected above 0 and at most 255")
     if not isinstance(store, Store):
         if model is None:
             raise UsageError("a place of a store needs the name of the model: publish(model=...)")
         store = Store(store, model)
+    estimator = _found(estimator)
     found, labels = _imported(estimator, input_maximum)
-    names = tuple(map(str, labels if class_names is None else class_names))
-    if len(names) != len(labels):
-        raise UsageError(
-            f"{len(names)} class names for {len(labels)} classes: expected one for each of "
-            f"{', '.join(map(str, labels))}"
-        )
+    names = _class_names(labels, class_names)
     shape = input_shape or (found.network.inputs,)
     if math.prod(shape) != found.network.inputs:
         raise UsageError(f"input_shape {shape} for a network of {found.network.inputs} inputs")
     kind, maximum = ("real", 1.0) if input_maximum is None else ("pixels", float(input_maximum))
     signature = Signature(shape, maximum, names, kind)
-    y = [str(label) for label in np.asarray(y_holdout).ravel()]
-    as_names = dict(zip(map(str, labels), names, strict=True))
-    examples = _examples(X_holdout, [as_names.get(label, label) for label in y], signature, source)
+    _check_columns(estimator, X_holdout, source)
+    examples = _examples(X_holdout, _names(y_holdout, labels, names), signature, source)
     draft = Draft(
         model=store.model,
         network=found.network,
@@ -132,14 +130,60 @@ def publish(
     )
 
 
+def _found(estimator: Any) -> Any:
+    """Return the estimator that a search has found, or the one that is given."""
+    if hasattr(estimator, "refit") and not hasattr(estimator, "best_estimator_"):
+        raise UsageError(f"{_shown(estimator)} has no best estimator: fit it, with refit=True")
+    return getattr(estimator, "best_estimator_", estimator)
+
+
+def _class_names(labels: Sequence[Any], given: Sequence[str] | None) -> tuple[str, ...]:
+    """Return a name for each label."""
+    names = tuple(map(str, labels if given is None else given))
+    if len(names) != len(labels):
+        raise UsageError(
+            f"{len(names)} class names for {len(labels)} classes: expected one for each of "
+            f"{', '.join(map(str, labels))}"
+        )
+    if len(set(names)) < len(names) or "" in names:
+        raise UsageError(
+            f"the class names {', '.join(map(repr, names))[:500]}: expected a different one for "
+            "each class, of at least one character"
+        )
+    return names
+
+
+def _names(y: Any, labels: Any, names: tuple[str, ...]) -> list[str]:
+    """Return the class name of each holdout row: by the label's value, else by its text."""
+    by_text = dict(zip(map(str, labels), names, strict=True))
+    by_value = dict(zip(np.asarray(labels).tolist(), names, strict=True))
+    rows = np.asarray(y).ravel().tolist()
+    return [by_value.get(label) or by_text.get(str(label), str(label)) for label in rows]
+
+
+def _check_columns(estimator: Any, x: Any, source: str) -> None:
+    """Raise DataError if a table has other columns than the estimator was fitted with."""
+    expected = list(getattr(estimator, "feature_names_in_", ()))
+    found = list(getattr(x, "columns", expected))
+    if expected and found != expected:
+        raise DataError(
+            f"{source}: X_holdout has the columns {', '.join(map(str, found))[:500]}, expected "
+            f"those of the training in their order: {', '.join(expected)[:500]}"
+        )
+
+
 def _imported(estimator: Any, input_maximum: float | None) -> tuple[ImportedNetwork, Any]:
     """Return the network of an estimator, and its labels."""
-    *scalers, classifier = list(_steps(estimator))
+    *scalers, classifier = list(_steps(estimator)) or [None]
+    if not isinstance(classifier, MlpClassifier | MLPClassifier):
+        raise UsageError(f"{_shown(classifier)} cannot become a version: {SUPPORTED}")
     try:
         check_is_fitted(classifier)
         before = [_scale(scaler) for scaler in scalers]
     except NotFittedError as error:
         raise UsageError(f"the estimator is not fitted: {SUPPORTED}") from error
+    if len(classifier.classes_) < 2:
+        raise UsageError("the estimator was fitted with one class, expected at least two")
     if input_maximum is not None:  # the version takes 0 to 1, and the estimator 0 to the maximum
         before.insert(0, Scale(np.full(1, float(input_maximum)), np.zeros(1)))
     weights, activations = _layers(classifier)
@@ -162,8 +206,15 @@ def _steps(estimator: Any) -> Iterator[Any]:
         yield estimator
 
 
+def _shown(estimator: Any) -> str:
+    """Return what an estimator is called in messages."""
+    kind = estimator if isinstance(estimator, type) else type(estimator)
+    return "an empty pipeline" if estimator is None else kind.__name__
+
+
 def _scale(scaler: Any) -> Scale:
-    check_is_fitted(scaler)
+    if isinstance(scaler, SCALERS):
+        check_is_fitted(scaler)
     if isinstance(scaler, StandardScaler):
         return _centred(scaler.mean_ if scaler.with_mean else None, scaler.scale_)
     if isinstance(scaler, RobustScaler):
@@ -172,7 +223,8 @@ def _scale(scaler: Any) -> Scale:
         return _centred(None, scaler.scale_)
     if isinstance(scaler, MinMaxScaler) and not scaler.clip:
         return Scale(scaler.scale_, scaler.min_)
-    raise UsageError(f"{scaler!r} before the network: {SUPPORTED}")
+    shown = " ".join(repr(scaler).split())[:200]
+    raise UsageError(f"{shown} before the network cannot be folded into it: {SUPPORTED}")
 
 
 def _centred(mean: Any, scale: Any) -> Scale:
@@ -192,8 +244,6 @@ def _layers(classifier: Any) -> tuple[list[tuple[Any, Any]], list[str]]:
     """Return `w` and `b` of each layer, and their activations."""
     if isinstance(classifier, MlpClassifier):
         return [(w, b) for w, b in classifier.weights_], list(classifier.network_.activations)
-    if not isinstance(classifier, MLPClassifier):
-        raise UsageError(f"{type(classifier).__name__} cannot become a version: {SUPPORTED}")
     if classifier.out_activation_ == "logistic" and classifier.n_outputs_ > 1:
         raise UsageError(SEVERAL_LABELS)
     weights = list(zip(classifier.coefs_, classifier.intercepts_, strict=True))
@@ -204,7 +254,7 @@ def _layers(classifier: Any) -> tuple[list[tuple[Any, Any]], list[str]]:
 def _examples(x: Any, labels: list[str], signature: Signature, source: str) -> Examples:
     """Return the holdout as the version takes it; raises DataError."""
     try:
-        rows = np.asarray(x, np.float64)
+        rows = np.asarray(x.toarray() if hasattr(x, "toarray") else x, np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{source}: expected numbers in X_holdout: {error}") from error
     inputs = math.prod(signature.input_shape)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mlpserve_model import CHAMPION, Draft, InputValues, Manifest, Signature, Store, Weights
+from mlpserve_model.interchange.imported import output_of_logits
 from mlpserve_model.process.tables import plain
 from mlpserve_trainer.datasets.csv_file import read_csv
 from mlpserve_trainer.datasets.dataset import known_labels, rows_digest
@@ -106,7 +107,7 @@ def publish_foreign(
     if output == "identity":
         raise DataError(
             "the network answers with logits, and the gate judges probabilities: "
-            "give --output-activation softmax, or publish it without a holdout"
+            f"give --output-activation {output_of_logits(network)}, or publish it without a holdout"
         )
     judged, fitted = stratified(labelled.labels, CALIBRATION_FRACTION, VALIDATION_SEED)
     if not (len(judged) and len(fitted)):
