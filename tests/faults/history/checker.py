@@ -68,7 +68,8 @@ def unfit_answers(history: History) -> Iterator[str]:
         if release is not None and release.rejected:
             yield f"{_of(call)}: version {call.version}, which the gate rejected, answered"
         for damage in unread:
-            if damage.version == call.version and damage.began < call.began < damage.ended:
+            within = damage.began < call.began and call.ended < damage.ended
+            if damage.version == call.version and within:
                 yield f"{_of(call)}: version {call.version}, which is damaged, answered"
 
 

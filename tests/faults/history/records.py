@@ -97,12 +97,12 @@ class Outage(Span):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage(Span):
-    """A time during which the files of a version were damaged.
+    """A time during which the files of a version were damaged, or may have been.
 
     Attributes:
         version: its number.
-        unread: whether it was damaged before anything could read it, so that nothing may answer
-            with it.
+        unread: whether they were all the time, and nothing could read it before, so that nothing
+            may answer with it.
 
     """
 

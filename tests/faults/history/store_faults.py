@@ -19,32 +19,42 @@ _ALIASES, _MANIFEST, _WEIGHTS, _GOLDEN = (
 _FILLER = ".filler"
 # What a damaged file has instead of its bytes; None for a file that is gone.
 Damaged = bytes | None
-Edit = Callable[[bytes, random.Random], Damaged]
+# From the file and the same file of another version to what stands there afterwards.
+Edit = Callable[[bytes, bytes, random.Random], Damaged]
 
 
-def _truncated(data: bytes, rng: random.Random) -> bytes:
+def _flipped(data: bytes, other: bytes, rng: random.Random) -> bytes:
+    return flipped(data, rng)
+
+
+def _truncated(data: bytes, other: bytes, rng: random.Random) -> bytes:
     return data[: rng.randrange(len(data))]
 
 
-def _removed(data: bytes, rng: random.Random) -> None:
+def _removed(data: bytes, other: bytes, rng: random.Random) -> None:
     return None
 
 
+def _exchanged(data: bytes, other: bytes, rng: random.Random) -> bytes:
+    return other
+
+
 _EDITS: Sequence[tuple[str, Edit]] = [
-    (_WEIGHTS, flipped), (_WEIGHTS, flipped), (_WEIGHTS, _truncated), (_WEIGHTS, _removed),
-    (_GOLDEN, _truncated), (_MANIFEST, flipped), (_MANIFEST, _truncated),
+    (_WEIGHTS, _flipped), (_WEIGHTS, _truncated), (_WEIGHTS, _removed), (_WEIGHTS, _exchanged),
+    (_GOLDEN, _truncated), (_MANIFEST, _flipped), (_MANIFEST, _truncated), (_MANIFEST, _exchanged),
 ]  # fmt: skip
 
 
 class _Damage:
     """One damaged file of a version, and what it was."""
 
-    def __init__(self, place: Place, version: int, rng: random.Random) -> None:
+    def __init__(self, system: System, version: int, rng: random.Random) -> None:
         file, edit = rng.choice(_EDITS)
-        self._place = place
+        other = max(set(system.publisher.releases) - {version})
+        self._place = system.place
         self._name = f"{version}/{file}"
-        self._whole = place.read(self._name)
-        self._damaged = edit(self._whole, rng)
+        self._whole = self._place.read(self._name)
+        self._damaged = edit(self._whole, self._place.read(f"{other}/{file}"), rng)
 
     def inflict(self) -> None:
         """Damage the file."""
@@ -68,7 +78,7 @@ def newest_damaged(system: System, target: int, rng: random.Random) -> Iterator[
     publisher = system.publisher
     with publisher.turn:
         version = max(v for v, release in publisher.releases.items() if not release.rejected)
-        damage = _Damage(system.place, version, rng)
+        damage = _Damage(system, version, rng)
     with system.record.damage(version, unread=False):
         damage.inflict()
         yield
@@ -78,21 +88,19 @@ def newest_damaged(system: System, target: int, rng: random.Random) -> Iterator[
 @contextmanager
 def damaged_released(system: System, target: int, rng: random.Random) -> Iterator[None]:
     """Make a champion that is damaged from the start, so that nothing may answer with it."""
-    damages: list[_Damage] = []
-
     with ExitStack() as stack:
 
         def damage(version: int) -> None:
+            damage = _Damage(system, version, rng)
+            stack.enter_context(system.record.damage(version, unread=False))
+            damage.inflict()
+            stack.callback(damage.undo)
             stack.enter_context(system.record.damage(version, unread=True))
-            damages.append(_Damage(system.place, version, rng))
-            damages[-1].inflict()
 
-        # Its manifest may be among what is damaged; then no alias can be moved to it.
+        # Its manifest may be what is damaged; then no alias can be moved to it.
         with suppress(StoreError):
             system.publisher.publish(before_it_is_known=damage)
         yield
-        for each in damages:
-            each.undo()
 
 
 @contextmanager
@@ -106,7 +114,7 @@ def aliases_garbled(system: System, target: int, rng: random.Random) -> Iterator
             garbled = rng.choice(
                 [
                     flipped(whole, rng),
-                    _truncated(whole, rng),
+                    whole[: len(whole) // 2],
                     rng.randbytes(100),
                     b"",
                     b"{}",

@@ -30,11 +30,13 @@ def failed(at: float, code: str, selector: str = SERVED, replicas: tuple[int, ..
     return replace(call(at, selector=selector), replicas=replicas, code=code, message="no")
 
 
+ENDS = [call(100.0, 4, replica=replica) for replica in range(3)]
+
+
 def history(*calls: Call) -> History:
     """Return a run of three replicas that ends well, with these calls before."""
-    ends = [call(100.0, 4, replica=replica) for replica in range(3)]
     return History(
-        calls=[*calls, *ends], releases=RELEASES, healed=50.0, last_good=4,
+        calls=[*calls, *ENDS], releases=RELEASES, healed=50.0, last_good=4,
         poll_seconds=1.0,
     )  # fmt: skip
 
@@ -78,6 +80,8 @@ def test_an_answer_of_a_version_that_was_damaged_before_any_load_is_a_violation(
     damaged = replace(history(call(2, 2)), damages=[replace(DAMAGE, unread=True)])
     (found,) = violations(damaged)
     assert "version 2, which is damaged, answered" in found
+    put_right_meanwhile = replace(damaged, calls=[replace(call(2, 2), ended=3.5), *ENDS])
+    assert violations(put_right_meanwhile) == []
     assert violations(replace(damaged, damages=[DAMAGE])) == []
 
 

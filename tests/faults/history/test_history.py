@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlpserve_client import Tls
+from tests.faults.history.broken_server import broken_command
 from tests.faults.history.conftest import POLL_SECONDS, MakeSystem
 from tests.faults.history.nemesis import plan
 from tests.faults.history.replica_faults import REPLICA_FAULTS
@@ -32,9 +33,11 @@ FULL = [
 ]
 
 
-def check(system: System, seed: int, seconds: float, every: float, tls: Tls) -> list[str]:
-    """Run a plan with all kinds of faults that can be had here; return what was found."""
-    kinds = [kind for kind in KINDS if kind.targets(system)]
+def check(
+    system: System, seed: int, seconds: float, every: float, tls: Tls, of: Sequence[Kind] = KINDS
+) -> list[str]:
+    """Run a plan with all of these kinds that can be had here; return what was found."""
+    kinds = [kind for kind in of if kind.targets(system)]
     steps = plan(seed, seconds, every, [kind.name for kind in kinds])
     history = run(system, steps, kinds, tls, POLL_SECONDS)
     print(f"\n{summary(history, len(system.publisher.refused), left_out(system, kinds))}")
@@ -61,3 +64,20 @@ def test_no_fault_makes_a_wrong_answer_or_fails_a_call_that_a_replica_could_answ
     assert not found, "\n".join(
         [f"{len(found)} findings, logs in {tmp_path}:", *found[:_MAX_SHOWN]]
     )
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ("unverified", "not what the weights of version"),
+        ("backwards", " after "),
+        ("forgetful", "after the last fault, expected"),
+    ],
+)
+def test_the_check_notices_a_server_without_one_of_its_guarantees(
+    how: str, sentence: str, on_folder: MakeSystem, tls: Tls
+) -> None:
+    kinds = [kind for kind in STORE_FAULTS if "damaged" in kind.name]
+    found = check(on_folder(broken_command(how)), 1, 15.0, 1.5, tls, kinds)
+    assert any(sentence in each for each in found), found
