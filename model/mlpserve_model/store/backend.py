@@ -44,6 +44,10 @@ class Backend(Protocol):
         """Return what changes when the manifest is replaced, None only if there is none."""
         ...
 
+    def contents_stamp(self, version: int) -> Hashable:
+        """Return what changes when any file of a version is replaced."""
+        ...
+
     def file_stamp(self, name: str) -> Hashable:
         """Return what changes when a file is replaced, None if only its content shows that."""
         ...

@@ -68,6 +68,12 @@ class FolderBackend:
         except FileNotFoundError:
             return None
 
+    def contents_stamp(self, version: int) -> Hashable:
+        """As Backend says."""
+        with self._open() as folder, folder.folder(str(version)) as files:
+            found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in files.entries()]
+        return frozenset((name, *_stamp_of(state)) for name, state in found)
+
     def file_stamp(self, name: str) -> Hashable:
         """As Backend says. The file is opened, since a network file system may cache its state."""
         try:
@@ -235,7 +241,11 @@ def _stamp(folder: Directory, version: int) -> Hashable:
         found = folder.stat(f"{version}/{MANIFEST_FILE}")
     except NotADirectoryError:
         return None
-    return found and (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return found and _stamp_of(found)
+
+
+def _stamp_of(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 @contextmanager

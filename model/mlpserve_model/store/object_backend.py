@@ -71,6 +71,10 @@ class ObjectBackend:
         """As Backend says."""
         return self._objects.tag(f"{version}/{MANIFEST_FILE}")
 
+    def contents_stamp(self, version: int) -> Hashable:
+        """As Backend says: one request."""
+        return frozenset((entry.name, entry.tag) for entry in self._objects.list(str(version)))
+
     def read(self, name: str, limit: int) -> bytes:
         """As Backend says; aliases that have not changed are not transferred again."""
         if name != ALIASES_FILE:

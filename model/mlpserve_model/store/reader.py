@@ -81,6 +81,11 @@ class StoreReader:
         with translated(f"cannot examine {self._backend}/{version}"):
             return self._backend.stamp(version)
 
+    def contents_stamp(self, version: int) -> Hashable:
+        """Return what changes when any file of a version is replaced; raises StoreError."""
+        with translated(f"cannot examine {self._backend}/{version}"):
+            return self._backend.contents_stamp(version)
+
     def manifest(self, version: int) -> Manifest:
         """Return the checked manifest of a version.
 

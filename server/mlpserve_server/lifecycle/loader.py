@@ -6,6 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 
 from mlpserve_model import CorruptVersion, Manifest, StoredModel, StoreError, VersionNotFound
 from mlpserve_model.store.reader import StoreReader
@@ -101,7 +102,12 @@ class Loader:
             return self._load(version)
 
     def try_load(self, version: int) -> StoredModel | None:
-        """Return the version, or None, with a line in the log, when it cannot be loaded."""
+        """Return the version, or None, with a line in the log, when it cannot be loaded.
+
+        One that is held back is tried again as soon as its files have changed.
+        """
+        if self.refusals.held_back(version):
+            self.refusals.retry_if_changed(version, self._contents_stamp(version))
         try:
             return self.load(version)
         except VersionRefused:
@@ -160,7 +166,9 @@ class Loader:
             self._observer.count("mlpserve_model_loads_total", _result(error))
             if not isinstance(error, CorruptVersion | VersionRefused):
                 raise
-            self.refusals.add(version, str(error), digest)
+            # Restored between the load and this stamp, it is tried again after a while only.
+            contents = self._contents_stamp(version)
+            self.refusals.add(version, str(error), digest, contents=contents)
             raise VersionRefused(str(error)) from error
         finally:
             self.loading = None
@@ -171,6 +179,12 @@ class Loader:
         fields = {"model": self.store.model, "version": version, "seconds": seconds}
         log.info("model loaded", extra=fields)
         return model
+
+    def _contents_stamp(self, version: int) -> Hashable:
+        """Return the stamp of a version's files, None if the store cannot be read."""
+        with suppress(StoreError):
+            return self.store.contents_stamp(version)
+        return None
 
     def _is_replaced(self, model: StoredModel) -> bool:
         version, digest = model.manifest.version, model.manifest.own_digest

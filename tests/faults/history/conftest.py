@@ -9,12 +9,12 @@ import pytest
 
 from mlpserve_client import Tls
 from mlpserve_model import Store
-from tests.faults.history.place import BucketPlace, FolderPlace
 from tests.faults.history.publisher import Publisher
 from tests.faults.history.replicas import Replica
 from tests.faults.history.system import System
 from tests.support.authority import Authority
 from tests.support.object_store import Proxy, address, moto, proxy
+from tests.support.places import BucketPlace, FolderPlace
 from tests.support.tcp_proxy import Network
 
 __all__ = ["address", "moto", "proxy"]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from mlpserve_model import StoreError
-from tests.faults.history.place import FolderPlace, Place
 from tests.faults.history.system import STORE, Inflict, Kind, System
 from tests.support.faults import flipped
+from tests.support.places import FolderPlace, Place
 from tests.support.tcp_proxy import Way
 
 __all__ = ["STORE_FAULTS"]

@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.faults.history.place import Place
 from tests.faults.history.publisher import Publisher
 from tests.faults.history.records import Damage, Fault, Outage, Span
 from tests.faults.history.replicas import Replica
+from tests.support.places import Place
 from tests.support.tcp_proxy import Way
 
 __all__ = ["STORE", "Inflict", "Kind", "Record", "System"]

@@ -67,6 +67,23 @@ def test_a_damaged_version_is_tried_again_after_a_while(
     assert manager.poll()
 
 
+@pytest.mark.parametrize("file", ["manifest.json", "model.npz", "golden.npz"])
+def test_a_damaged_version_that_is_put_right_answers_at_the_next_poll(
+    store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.setattr("mlpserve_server.lifecycle.refusals._RETRY_SECONDS", 1000)
+    first, second = publish(), publish(seed=1)
+    path = store.path(second) / file
+    good = path.read_bytes()
+    path.write_bytes(good[:-1])
+    manager = ModelManager(Loader(store, 3), "champion")
+    manager.poll()
+    assert version_of(manager) == first
+    path.write_bytes(good)
+    manager.poll()
+    assert version_of(manager) == second
+
+
 def test_a_version_that_cannot_be_read_leaves_the_one_before_it(
     store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:

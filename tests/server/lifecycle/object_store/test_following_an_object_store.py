@@ -20,9 +20,12 @@ from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Store
 from mlpserve_model.process.choices import VersionChoice
 from mlpserve_model.store.location import parse_location
+from mlpserve_server.lifecycle.loader import Loader
+from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
 from tests.support.object_store import DRAFT, Proxy, PublishTo
+from tests.support.places import BucketPlace
 from tests.support.publishing import publish_to
 from tests.support.waiting import eventually
 
@@ -216,6 +219,30 @@ def test_what_arrives_in_part_is_never_served(
     assert server.ready()
     proxy.tears = lambda request: False
     eventually(lambda: server.version() == 2)
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "model.npz", "golden.npz"])
+def test_a_damaged_version_that_is_put_right_answers_at_the_next_poll(
+    file: str,
+    address: str,
+    moto: int,
+    store: Store,
+    publish: PublishTo,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mlpserve_server.lifecycle.refusals._RETRY_SECONDS", 1000)
+    publish()
+    publish(seed=1)
+    bucket, _, prefix = address.removeprefix("s3://").partition("/")
+    place = BucketPlace(f"http://127.0.0.1:{moto}", bucket, f"{prefix}/tiny")
+    good = place.read(f"2/{file}")
+    place.write(f"2/{file}", good[:-1])
+    manager = ModelManager(Loader(store, 3), "champion")
+    manager.poll()
+    assert manager.get().manifest.version == 1
+    place.write(f"2/{file}", good)
+    manager.poll()
+    assert manager.get().manifest.version == 2
 
 
 @pytest.mark.parametrize("fault", ["503", "reset", "hang"])
