@@ -20,7 +20,7 @@ from h2.events import (
 )
 from hpack import Encoder
 
-__all__ = ["RawConnection", "frame", "rapid_reset"]
+__all__ = ["RawConnection", "frame", "rapid_reset", "send_and_wait"]
 
 Header = tuple[str, str]
 
@@ -55,6 +55,32 @@ def frame(message: bytes, length: int | None = None, compressed: bool = False) -
     """A gRPC message with its prefix; `length` is what the prefix claims."""
     claimed = len(message) if length is None else length
     return struct.pack(">BI", compressed, claimed) + message
+
+
+def send_and_wait(connection: "RawConnection", frames: bytes, seconds: float = 60) -> bool:
+    """Send frames, and wait until the server has parsed them all; False if it has hung up.
+
+    It answers a ping that follows them.
+    """
+    ping = b"parsed??"
+    answer, received = _raw_frame(6, 1, 0, ping), bytearray()
+    left, until = memoryview(frames + _raw_frame(6, 0, 0, ping)), time.monotonic() + seconds
+    connection.socket.setblocking(False)
+    while answer not in received:
+        assert time.monotonic() < until, "the frames were not parsed"
+        wanted = [connection.socket]
+        readable, writable, _ = select.select(wanted, wanted if left else [], [], 0.1)
+        try:
+            if readable:
+                data = connection.socket.recv(1 << 20)
+                if not data:
+                    return False
+                received += data
+            if writable:
+                left = left[connection.socket.send(left) :]
+        except OSError:
+            return False
+    return True
 
 
 class RawConnection:
