@@ -83,6 +83,11 @@ def send(address: str, numbered: Numbered, calls: int, cancel: bool) -> tuple[in
     codes: list[grpc.StatusCode] = []
     ended = threading.Semaphore(0)
     rng = np.random.default_rng(3)
+
+    def note(call: Any) -> None:
+        codes.append(call.code())
+        ended.release()
+
     options = [("grpc.use_local_subchannel_pool", 1)]
     with ExitStack() as stack:
         starts: list[Any] = [
@@ -95,7 +100,7 @@ def send(address: str, numbered: Numbered, calls: int, cancel: bool) -> tuple[in
             timeout = 60.0 if cancel else float(rng.uniform(0.01, calls * SECONDS_A_ROW / 3))
             call = starts[number % 8].future(numbered.request(number), timeout=timeout)
             numbered.deadlines[number] = time.monotonic() + timeout
-            call.add_done_callback(lambda call: (codes.append(call.code()), ended.release()))
+            call.add_done_callback(note)
             sent.append(call)
         for number, call in enumerate(sent) if cancel else ():
             if number % 2:

@@ -45,15 +45,14 @@ def pins(lock: str) -> dict[str, str]:
 
 def licences(found: Distribution) -> set[str]:
     """The licences that a package must be used under, of several to choose from the allowed."""
-    metadata = found.metadata
-    expression = metadata.get("License-Expression")
-    if expression:
+    said_of_it = found.metadata.json  # its keys in lower case, with underscores
+    if expression := str(said_of_it.get("license_expression", "")):
         every = [part.strip("() ") for part in expression.split(" AND ")]
         choices = [{each.strip("() ") for each in part.split(" OR ")} for part in every]
         return {min(choice, key=lambda each: each not in ALLOWED) for choice in choices}
-    classifiers = metadata.get_all("Classifier") or []
+    classifiers = list(said_of_it.get("classifier", []))
     said = [each.rpartition(" :: ")[2] for each in classifiers if each.startswith("License ::")]
-    said = said or [(metadata.get("License") or "none").splitlines()[0]]
+    said = said or str(said_of_it.get("license", "none")).splitlines()[:1]
     return {SAID.get(each, each) for each in said}
 
 
