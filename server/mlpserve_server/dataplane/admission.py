@@ -1,6 +1,7 @@
 """Limits of the work that is admitted: waiting calls, rows and bytes. The rest is refused."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,25 +45,34 @@ class QueueLimit:
 
 
 class RowLimiter:
-    """Limits the rows of batches in flight; for any thread."""
+    """Limits the rows of batches in flight; for any thread.
+
+    While there is room, any model may have it. Beyond that, the models with rows in flight have
+    equal shares: one that is flooded is refused what exceeds its share, and no other is. The first
+    batch of a model is never refused.
+    """
 
     def __init__(self, maximum: int) -> None:
         self._maximum = maximum
-        self._count = 0
+        self._rows: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     @contextmanager
-    def admitted(self, rows: int) -> Iterator[None]:
-        """Return a context in which these rows are in flight; raises Overloaded."""
+    def admitted(self, model: str, rows: int) -> Iterator[None]:
+        """Return a context in which these rows of a model are in flight; raises Overloaded."""
         with self._lock:
-            if self._count + rows > self._maximum:
+            own, all_rows = self._rows[model], self._rows.total()
+            share = self._maximum // len(self._rows.keys() | {model})
+            if own and own + rows > share and all_rows + rows > self._maximum:
                 raise Overloaded(f"more than {self._maximum} rows of batches would be in flight")
-            self._count += rows
+            self._rows[model] += rows
         try:
             yield
         finally:
             with self._lock:
-                self._count -= rows
+                self._rows[model] -= rows
+                if not self._rows[model]:
+                    del self._rows[model]
 
 
 class ByteLimiter:

@@ -1,23 +1,17 @@
 """The shares of several models in the calls that may wait, and whose call a request is."""
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Mapping
 
 from mlpserve_server.dataplane.admission import MIN_QUEUE, QueueLimit
-from mlpserve_server.dataplane.query import Selection
-from mlpserve_server.errors import ServingError
+from mlpserve_server.dataplane.wire import text_at
 from mlpserve_server.lifecycle.models import Models
 
-__all__ = ["Decode", "FairShares"]
+__all__ = ["INFER_NAME", "SELECTED_NAME", "FairShares", "NamePath"]
 
-
-class _Selecting(Protocol):
-    @property
-    def selection(self) -> Selection: ...
-
-
-# The decoding of a codec.
-Decode = Callable[[bytes], _Selecting]
+# Where a request names its model: the numbers of fields, nested ones.
+NamePath = tuple[int, ...]
+SELECTED_NAME: NamePath = (2, 3)  # `model.name` in all requests of mlpserve.v1
+INFER_NAME: NamePath = (1,)  # `model_name` in ModelInferRequest
 
 
 class FairShares:
@@ -47,13 +41,9 @@ class FairShares:
             limit = self._limits[model] = QueueLimit(self._maximum, self._seconds)
         limit.record(rows, cpu_seconds)
 
-    def model_of(self, decode: Decode, request: bytes) -> str:
+    def model_of(self, path: NamePath, request: bytes) -> str:
         """Return the name of the served model that a request is for; "" if there is none."""
-        try:
-            name = decode(request).selection.name
-        except ServingError:
-            return ""
-        name = name or self._models.default or ""
+        name = text_at(request, *path) or self._models.default or ""
         return name if name in self._models.managers else ""
 
     def admits(self, model: str, waiting: Mapping[str, int]) -> bool:

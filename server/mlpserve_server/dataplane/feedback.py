@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent import futures
 
 from mlpserve.v1 import feedback_pb2
@@ -11,7 +11,6 @@ from mlpserve_model import StoreError
 from mlpserve_model.store.evidence.receipts import ReceiptKeys
 from mlpserve_model.store.evidence.records import FeedbackPlace, ReportRecord
 from mlpserve_server.dataplane import codec
-from mlpserve_server.dataplane.predictions import Steps
 from mlpserve_server.dataplane.query import Result
 from mlpserve_server.dataplane.reports import ReportReader
 from mlpserve_server.errors import InvalidInput, NotReady, QuotaExceeded
@@ -66,7 +65,9 @@ class FeedbackDesk:
         """End the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def report(self, request: bytes, source: str, scope: Scope = ALL) -> Steps:
+    def report(
+        self, request: bytes, source: str, scope: Scope = ALL
+    ) -> Generator[None, None, Result]:
         """Answer a ReportRequest with a ReportResponse, both as bytes, some writes in each step.
 
         A request is refused as a whole before anything of it is kept, except where a write fails.

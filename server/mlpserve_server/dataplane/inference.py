@@ -73,15 +73,18 @@ class Inference:
 
     def in_chunks(
         self, field: str, query: Query, manifest: Manifest, compute: Callable[[Float32], Part]
-    ) -> Generator[None, None, list[Part]]:
-        """Admit a checked query and compute its scaled rows, some in each step."""
+    ) -> Generator[str, None, list[Part]]:
+        """Admit a checked query and compute its scaled rows, some in each step.
+
+        Each step yields the name of the model.
+        """
         rows, data = tensors.row_count(query, manifest), memoryview(query.data)
         chunk_rows = EXPLAINED_CHUNK_ROWS if query.explains else CHUNK_ROWS
         chunk_bytes = len(data) // rows * chunk_rows
         parts = []
-        with self._rows.admitted(rows), self._observer.rows(rows):
+        with self._rows.admitted(manifest.model, rows), self._observer.rows(rows):
             for chunk in range(-(-rows // chunk_rows)):
-                yield
+                yield manifest.model
                 values = data[chunk * chunk_bytes : (chunk + 1) * chunk_bytes]
                 first = chunk * chunk_rows
                 parts.append(compute(tensors.scaled(values, query.dtype, manifest, field, first)))

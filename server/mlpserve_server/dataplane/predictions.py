@@ -26,8 +26,9 @@ __all__ = ["INFER", "SINGLE", "DataPlane", "Outcome", "Scopes", "Steps", "comple
 
 # What comes of a request: a result, or the reason why there is none.
 Outcome: TypeAlias = Result | Exception
-# Work in steps of about a millisecond; its value is the result.
-Steps: TypeAlias = Generator[None, None, Result]
+# Work in steps of about a millisecond, each of which yields the name of the model that it is for;
+# its value is the result.
+Steps: TypeAlias = Generator[str, None, Result]
 # What the callers of some requests may use, in order; None where all may use every model.
 Scopes: TypeAlias = Sequence[Scope] | None
 # A checked query, and the model that answers it.
@@ -36,7 +37,7 @@ _Job: TypeAlias = tuple[Q, StoredModel]
 SINGLE, _BATCH, INFER, _EXPLAIN = SingleCodec(), BatchCodec(), InferCodec(), ExplainCodec()
 
 
-def complete(steps: Steps, active: Callable[[], bool]) -> Result:
+def complete(steps: Generator[object, None, Result], active: Callable[[], bool]) -> Result:
     """Take all steps and return the result; raise Abandoned once `active` returns False."""
     while active():
         try:
@@ -196,12 +197,12 @@ class DataPlane:
 
 def _receipts(
     issuer: ReceiptIssuer, query: Query, manifest: Manifest, probabilities: Float32
-) -> Generator[None, None, bytes]:
+) -> Generator[str, None, bytes]:
     """Return the receipts of a batch's rows, encoded, some signed in each step."""
     row_bytes, data = len(query.data) // len(probabilities), memoryview(query.data)
     fields: list[bytes] = []
     for first in range(0, len(probabilities), CHUNK_ROWS):
-        yield
+        yield manifest.model
         chunk = probabilities[first : first + CHUNK_ROWS]
         values = data[first * row_bytes : (first + len(chunk)) * row_bytes]
         x = tensors.scaled(values, query.dtype, manifest, _BATCH.field, first)

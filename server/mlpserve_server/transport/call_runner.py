@@ -80,8 +80,8 @@ class CallRunner:
             self._answer_together(singles, self._data.predict)
         if infers := self.work.take_infers():
             self._answer_together(infers, self._data.infer)
-        if self.work.batches:
-            self._step(self.work.batches.popleft())
+        if batch := self.work.take_batch():
+            self._step(batch)
         for call, answer in self.work.take_handed_back():
             self.finish(call, answer)
 
@@ -142,8 +142,7 @@ class CallRunner:
         call = batch.call
         try:
             if not self._drop(call):
-                next(batch.steps)
-                self.work.batches.append(batch)
+                self.work.put_batch(next(batch.steps), batch)
         except StopIteration as end:
             self.finish(call, end.value)
         except NotInMemory:

@@ -14,7 +14,7 @@ from mlpserve_server.observability.observer import Observer
 from mlpserve_server.security.credentials import ScopeOf
 from mlpserve_server.security.scope import ALL
 from mlpserve_server.transport.call_runner import CallRunner
-from mlpserve_server.transport.fair_admission import FairAdmission
+from mlpserve_server.transport.fair_admission import MAX_UNREAD_BATCHES, FairAdmission
 from mlpserve_server.transport.grpc_core import CompletionQueue, ServerCall
 from mlpserve_server.transport.handlers import too_many
 from mlpserve_server.transport.reading import OnRequest, Reading
@@ -66,10 +66,12 @@ class EventLoop:
             else None
         )
         single: OnRequest = self._runner.add_single
+        batch: OnRequest = self._runner.add_batch
         infer: OnRequest = self._runner.add_infer
         if self._fair:
-            single, infer = self._fair.single(single), self._fair.infer(infer)
-        self._reading = Reading(limits, single, self._runner.add_batch, infer)
+            single, batch = self._fair.selected(single), self._fair.selected(batch)
+            infer = self._fair.infer(infer)
+        self._reading = Reading(limits, single, batch, infer)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="direct", daemon=True)
         self._queue = CompletionQueue(server, HOT_METHODS)
@@ -152,7 +154,7 @@ class EventLoop:
             self._runner.refuse(call, self._unauthenticated)
         elif not self._is_full(reader):
             self._take_on(reader, call)
-        elif self._fair and self._fair.has_room and call.method != _BATCH:
+        elif self._fair and self._fair.has_room and _may_be_read(reader, call):
             self._fair.expect(call)
             self._take_on(reader, call)
         elif last := reader.make_room(call):
@@ -187,3 +189,8 @@ class EventLoop:
         if calls < limit:  # nearly always, and cheaper to tell
             return False
         return max(calls - self._reading.idle, reader.unread) >= limit
+
+
+def _may_be_read(reader: RequestReader, call: ServerCall) -> bool:
+    """Return True unless too many batches wait to be read already."""
+    return call.method != _BATCH or reader.unread < MAX_UNREAD_BATCHES

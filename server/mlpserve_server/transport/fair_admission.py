@@ -4,15 +4,16 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 
-from mlpserve_server.dataplane.fair_shares import Decode, FairShares
-from mlpserve_server.dataplane.predictions import INFER, SINGLE
+from mlpserve_server.dataplane.fair_shares import INFER_NAME, SELECTED_NAME, FairShares, NamePath
 from mlpserve_server.transport.grpc_core import ServerCall
 from mlpserve_server.transport.work_queue import WorkQueue
 
-__all__ = ["MAX_UNJUDGED", "FairAdmission"]
+__all__ = ["MAX_UNJUDGED", "MAX_UNREAD_BATCHES", "FairAdmission"]
 
 # Calls beyond the limit whose requests are being read.
 MAX_UNJUDGED = 256
+# Batches beyond it that wait to be read: few are read at a time, as they are large.
+MAX_UNREAD_BATCHES = 16
 
 _OnRequest = Callable[[ServerCall, bytes], None]
 
@@ -57,18 +58,18 @@ class FairAdmission:
         """Judge this call no more: it has ended."""
         self._unjudged.discard(call)
 
-    def single(self, add: _OnRequest) -> _OnRequest:
-        """Return what adds a PredictRequest unless its call is judged and refused."""
-        return lambda call, request: self._add(add, SINGLE.decode, call, request)
+    def selected(self, add: _OnRequest) -> _OnRequest:
+        """Return what adds a request of mlpserve.v1 unless its call is judged and refused."""
+        return lambda call, request: self._add(add, SELECTED_NAME, call, request)
 
     def infer(self, add: _OnRequest) -> _OnRequest:
         """Return what adds a ModelInferRequest unless its call is judged and refused."""
-        return lambda call, request: self._add(add, INFER.decode, call, request)
+        return lambda call, request: self._add(add, INFER_NAME, call, request)
 
-    def _add(self, add: _OnRequest, decode: Decode, call: ServerCall, request: bytes) -> None:
+    def _add(self, add: _OnRequest, path: NamePath, call: ServerCall, request: bytes) -> None:
         if call in self._unjudged:
             self._unjudged.discard(call)
-            model = self._shares.model_of(decode, request)
+            model = self._shares.model_of(path, request)
             if not self._shares.admits(model, self._waiting()):
                 self._refuse(call)
                 return
@@ -79,11 +80,11 @@ class FairAdmission:
         work = self._work
         if work.began != self._began:  # since then, the calls counted have been taken out
             self._began, self._counts, self._counted = work.began, Counter(), [0, 0]
-        self._count(SINGLE.decode, work.singles, 0)
-        self._count(INFER.decode, work.infers, 1)
-        return self._counts
+        self._count(SELECTED_NAME, work.singles, 0)
+        self._count(INFER_NAME, work.infers, 1)
+        return self._counts + Counter(work.count_batches())
 
-    def _count(self, decode: Decode, queue: list[tuple[ServerCall, bytes]], place: int) -> None:
+    def _count(self, path: NamePath, queue: list[tuple[ServerCall, bytes]], place: int) -> None:
         for _, request in islice(queue, self._counted[place], None):
-            self._counts[self._shares.model_of(decode, request)] += 1
+            self._counts[self._shares.model_of(path, request)] += 1
         self._counted[place] = len(queue)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from mlpserve_server.dataplane.fair_shares import Decode, FairShares
+from mlpserve_server.dataplane.fair_shares import FairShares, NamePath
 from mlpserve_server.transport.call_pool import CallPool
 from mlpserve_server.transport.handlers import too_many
 
@@ -19,24 +19,23 @@ class FairPool:
     for calls of the same models in the same parts.
     """
 
-    def __init__(self, shares: FairShares, pool: CallPool, decode: Decode) -> None:
+    def __init__(self, shares: FairShares, pool: CallPool) -> None:
         self._shares = shares
         self._pool = pool
-        self._decode = decode
         self._read: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def counted(self, request: bytes) -> AbstractContextManager[None]:
+    def counted(self, path: NamePath, request: bytes) -> AbstractContextManager[None]:
         """Return a context in which a call of the pool is counted."""
-        return self._holding(request, judges=False)
+        return self._holding(path, request, judges=False)
 
-    def judged(self, request: bytes) -> AbstractContextManager[None]:
+    def judged(self, path: NamePath, request: bytes) -> AbstractContextManager[None]:
         """Return a context in which a call beyond the limit is counted; raises Overloaded."""
-        return self._holding(request, judges=True)
+        return self._holding(path, request, judges=True)
 
     @contextmanager
-    def _holding(self, request: bytes, judges: bool) -> Iterator[None]:
-        model = self._shares.model_of(self._decode, request)
+    def _holding(self, path: NamePath, request: bytes, judges: bool) -> Iterator[None]:
+        model = self._shares.model_of(path, request)
         with self._lock:
             if judges and not self._shares.admits(model, self._waiting()):
                 raise too_many()

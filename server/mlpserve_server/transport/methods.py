@@ -8,9 +8,8 @@ from typing import NamedTuple
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 
 from mlpserve_server.dataplane.admission import Limits
-from mlpserve_server.dataplane.fair_shares import Decode
+from mlpserve_server.dataplane.fair_shares import INFER_NAME, SELECTED_NAME, NamePath
 from mlpserve_server.dataplane.oip_catalog import UNSUPPORTED, OpenCatalog, refuse
-from mlpserve_server.dataplane.predictions import INFER, SINGLE
 from mlpserve_server.security.credentials import Credentials, SourceOf
 from mlpserve_server.security.scope import Scope
 from mlpserve_server.transport.call_pool import CallPool
@@ -76,6 +75,8 @@ class Pools:
         self.batches = CallPool("batch", limits, lambda: limits.queue.limit)
         # Of several models: calls beyond the limit, which are admitted by their models.
         self.judged = CallPool("judge", limits, lambda: MAX_JUDGED_CALLS)
+        shares, shared = limits.shares, (self.predictions, self.batches)
+        self.fair = {pool: FairPool(shares, pool) for pool in shared} if shares else {}
         # A store that hangs keeps the threads of ModelService.
         self.models = CallPool("models", limits, lambda: MAX_OTHER_CALLS)
         # A place for reports that hangs keeps these.
@@ -123,8 +124,8 @@ def _prediction_service(backend: Backend, pools: Pools, scope: ReadScope) -> dic
     single = predict(data, pools.limits, scope)
     batch = run_to_end(data.batch_predict, scope)
     return {
-        "Predict": _fair(single, pools, pools.predictions, SINGLE.decode),
-        "BatchPredict": Method(pooled_handler(batch, pools.batches, reserved), pools.batches),
+        "Predict": _fair(single, pools, pools.predictions, SELECTED_NAME),
+        "BatchPredict": _fair(batch, pools, pools.batches, SELECTED_NAME, reserved),
     }
 
 
@@ -144,7 +145,7 @@ def _inference_service(backend: Backend, pools: Pools, scope: ReadScope) -> dict
     )
     infer, reserved = run_to_end(data.infer_in_steps, scope), COPIES * pools.limits.max_request
     return {
-        "ModelInfer": _fair(infer, pools, pools.batches, INFER.decode, reserved),
+        "ModelInfer": _fair(infer, pools, pools.batches, INFER_NAME, reserved),
         "ServerLive": _plain(catalog.server_live, pools.probes),
         "ServerReady": _plain(catalog.server_ready, pools.probes),
         "ServerMetadata": _plain(catalog.server_metadata, pools.probes),
@@ -158,8 +159,8 @@ def _inference_service(backend: Backend, pools: Pools, scope: ReadScope) -> dict
 
 def _explanation_service(backend: Backend, pools: Pools, scope: ReadScope) -> dict[str, Method]:
     explain = run_to_end(backend.data.explain, scope)
-    handler = pooled_handler(explain, pools.batches, COPIES * pools.limits.max_request)
-    return {"Explain": Method(handler, pools.batches)}
+    reserved = COPIES * pools.limits.max_request
+    return {"Explain": _fair(explain, pools, pools.batches, SELECTED_NAME, reserved)}
 
 
 def _feedback_service(
@@ -179,14 +180,15 @@ def _health_service(backend: Backend, pools: Pools) -> dict[str, Method]:
 
 
 def _fair(
-    answer: Behaviour, pools: Pools, pool: CallPool, decode: Decode, reserved: int = 0
+    answer: Behaviour, pools: Pools, pool: CallPool, path: NamePath, reserved: int = 0
 ) -> Method:
     """Return a method that several models have their shares of."""
-    if pools.limits.shares is None:
+    fair = pools.fair.get(pool)
+    if fair is None:
         return Method(pooled_handler(answer, pool, reserved), pool)
-    fair = FairPool(pools.limits.shares, pool, decode)
-    handler = pooled_handler(answer, pool, reserved, fair.counted)
-    return Method(handler, pool, pooled_handler(answer, pools.judged, reserved, fair.judged))
+    counted, judged = partial(fair.counted, path), partial(fair.judged, path)
+    handler = pooled_handler(answer, pool, reserved, counted)
+    return Method(handler, pool, pooled_handler(answer, pools.judged, reserved, judged))
 
 
 def _scoped(answer: Callable[[bytes, Scope], bytes], pool: CallPool, scope: ReadScope) -> Method:

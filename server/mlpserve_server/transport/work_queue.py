@@ -50,7 +50,7 @@ class WorkQueue(Generic[C]):
         self._clock = clock
         self.singles: list[tuple[C, bytes]] = []
         self.infers: list[tuple[C, bytes]] = []
-        self.batches: deque[Batch[C]] = deque()
+        self._batches: dict[str, deque[Batch[C]]] = {}  # by model, whose turn is next first
         self._handed = 0
         self._handed_back: deque[tuple[C, Outcome]] = deque()
         self.began = 0.0
@@ -60,7 +60,7 @@ class WorkQueue(Generic[C]):
 
     def __bool__(self) -> bool:
         """Return True while there is something to do at once."""
-        return bool(self.singles or self.infers or self.batches or self._handed_back)
+        return bool(self.singles or self.infers or self._batches or self._handed_back)
 
     def take_singles(self) -> list[tuple[C, bytes]]:
         """Return the single requests, which are taken out."""
@@ -71,6 +71,25 @@ class WorkQueue(Generic[C]):
         """Return the small requests of the Open Inference Protocol, which are taken out."""
         taken, self.infers = self.infers, []
         return taken
+
+    def put_batch(self, model: str, batch: Batch[C]) -> None:
+        """Put a batch of a model behind its others."""
+        self._batches.setdefault(model, deque()).append(batch)
+
+    def take_batch(self) -> Batch[C] | None:
+        """Return a batch, which is taken out: models take turns, and the batches of each do."""
+        if not self._batches:
+            return None
+        model = next(iter(self._batches))
+        batches = self._batches.pop(model)
+        batch = batches.popleft()
+        if batches:
+            self._batches[model] = batches  # behind the other models
+        return batch
+
+    def count_batches(self) -> dict[str, int]:
+        """Return the number of batches of each model."""
+        return {model: len(batches) for model, batches in self._batches.items()}
 
     def hand_over(self) -> None:
         """Count one call more that a pool works on."""

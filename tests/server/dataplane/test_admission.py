@@ -37,12 +37,30 @@ def test_the_bound_follows_the_pace_gradually_and_back() -> None:
     assert paced(waiting, 0.01 / 500) == pytest.approx(500, abs=1)
 
 
+def refused(rows: RowLimiter, model: str, count: int) -> bool:
+    try:
+        with rows.admitted(model, count):
+            return False
+    except Overloaded:
+        return True
+
+
 def test_rows_beyond_the_bound_are_refused_and_what_ends_makes_room() -> None:
     rows = RowLimiter(100)
-    with rows.admitted(60):
-        with pytest.raises(Overloaded, match="100"), rows.admitted(41):
+    with rows.admitted("a", 60):
+        with pytest.raises(Overloaded, match="100"), rows.admitted("a", 41):
             pass
-        with rows.admitted(40):
-            pass
-    with rows.admitted(100):
-        pass
+        assert not refused(rows, "a", 40)
+    assert not refused(rows, "a", 100)
+
+
+def test_a_model_that_has_all_the_rows_keeps_no_other_from_its_share() -> None:
+    rows = RowLimiter(100)
+    with rows.admitted("a", 90), rows.admitted("b", 30):
+        assert refused(rows, "a", 1)
+        assert not refused(rows, "b", 20)
+        assert refused(rows, "b", 21)
+        with rows.admitted("c", 80):  # the first one, whatever there is
+            assert refused(rows, "c", 1)
+    with rows.admitted("a", 1):
+        assert not refused(rows, "a", 99)

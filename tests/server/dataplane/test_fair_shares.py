@@ -1,20 +1,20 @@
 """Several models: one that is flooded keeps no call of another from being answered."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import grpc
 import numpy as np
 import pytest
+from google.protobuf.message import Message
 
 from mlpserve.open_inference import inference_pb2
-from mlpserve.v1 import model_pb2
+from mlpserve.v1 import explanation_pb2, model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Network, Store
 from mlpserve_server.dataplane.admission import MIN_QUEUE
-from mlpserve_server.dataplane.codec import SingleCodec
-from mlpserve_server.dataplane.fair_shares import FairShares
+from mlpserve_server.dataplane.fair_shares import INFER_NAME, SELECTED_NAME, FairShares, NamePath
 from tests.server.lifecycle.test_models import models_following
 from tests.support.publishing import publish_to
 from tests.support.server import Refusal, Serve
@@ -29,6 +29,16 @@ FLOOD, CALLS = 64, 10
 
 def request(model: str) -> pb.PredictRequest:
     return pb.PredictRequest(instance=ONE, model=model_pb2.ModelSelector(name=model))
+
+
+def batch(model: str, rows: int = 1) -> pb.BatchPredictRequest:
+    tensor = pb.Tensor(dtype=ONE.dtype, shape=[rows, 12], data=ROW * rows)
+    return pb.BatchPredictRequest(instances=tensor, model=model_pb2.ModelSelector(name=model))
+
+
+def explain(model: str) -> explanation_pb2.ExplainRequest:
+    chosen = model_pb2.ModelSelector(name=model)
+    return explanation_pb2.ExplainRequest(instances=batch(model).instances, model=chosen)
 
 
 def infer(model: str) -> inference_pb2.ModelInferRequest:
@@ -79,6 +89,10 @@ def test_calls_of_another_model_are_answered_beside_a_flood(store: Store, serve:
         for _ in range(CALLS):
             assert stubs.prediction.Predict(request(QUICK), timeout=60).model.name == QUICK
             assert stubs.inference.ModelInfer(infer(QUICK), timeout=60).model_name == QUICK
+            answer = stubs.prediction.BatchPredict(batch(QUICK), timeout=60)
+            assert answer.model.name == QUICK
+            explained = stubs.explanation.Explain(explain(QUICK), timeout=60)
+            assert explained.model.name == QUICK
     overloaded = [e for e in refused if e.code() == grpc.StatusCode.RESOURCE_EXHAUSTED]
     assert {Refusal(error).info.reason for error in overloaded} == {"OVERLOADED"}
     # Amid a flood a busy machine may not come to read a request in time, and says so.
@@ -112,15 +126,29 @@ def test_a_slow_model_gets_fewer_places_than_a_quick_one(shares: FairShares) -> 
 
 
 @pytest.mark.parametrize(
-    ("data", "model"),
+    ("message", "path"),
     [
-        (request("a").SerializeToString(), "a"),
-        (request("nothing").SerializeToString(), ""),
-        (request("").SerializeToString(), ""),
-        (b"\xff", ""),
+        (request, SELECTED_NAME),
+        (batch, SELECTED_NAME),
+        (explain, SELECTED_NAME),
+        (infer, INFER_NAME),
     ],
 )
-def test_only_names_of_served_models_have_a_share(
-    shares: FairShares, data: bytes, model: str
+def test_the_model_of_every_kind_of_request_is_found_unparsed(
+    shares: FairShares, message: Callable[[str], Message], path: NamePath
 ) -> None:
-    assert shares.model_of(SingleCodec().decode, data) == model
+    named = message("b").SerializeToString()
+    assert shares.model_of(path, named) == "b"
+    assert shares.model_of(path, message("c").SerializeToString() + named) == "b"
+    assert shares.model_of(path, message("nothing").SerializeToString()) == ""
+    assert shares.model_of(path, message("").SerializeToString()) == ""
+    for end in range(len(named)):  # torn
+        assert shares.model_of(path, named[:end]) in ("", "b")
+    assert shares.model_of(path, b"\xff" * 20) == ""
+    assert shares.model_of(path, bytes(10**6)) == ""
+
+
+def test_of_many_fields_few_are_walked(shares: FairShares) -> None:
+    """The names that come behind a million others are found by nobody in time."""
+    selector = pb.PredictRequest(model=model_pb2.ModelSelector(version=1)).SerializeToString()
+    assert shares.model_of(SELECTED_NAME, selector * 10**6 + request("b").SerializeToString()) == ""

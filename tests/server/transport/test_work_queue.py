@@ -22,7 +22,7 @@ def work(queue: WorkQueue[str], clock: Clock, seconds: float) -> None:
 
 
 def steps() -> Steps:
-    yield
+    yield "a"
     return ANSWER
 
 
@@ -37,9 +37,9 @@ def test_there_is_no_waiting_while_there_is_work() -> None:
     queue.infers.append(("b", b""))
     assert queue.patience(busy=True) == 0
     queue.take_infers()
-    queue.batches.append(Batch("c", steps(), steps))
+    queue.put_batch("a", Batch("c", steps(), steps))
     assert queue.patience(busy=True) == 0
-    queue.batches.clear()
+    queue.take_batch()
     assert queue.patience(busy=False) == idle > queue.patience(busy=True) > 0
 
 
@@ -89,3 +89,17 @@ def test_housekeeping_is_due_once_in_a_while() -> None:
     assert not queue.housekeeping_is_due()
     clock.now += 1
     assert queue.housekeeping_is_due()
+
+
+def test_models_take_turns_and_the_batches_of_each_do() -> None:
+    queue: WorkQueue[str] = WorkQueue(Clock())
+    for call in ("a1", "a2", "a3", "b1", "c1"):
+        queue.put_batch(call[0], Batch(call, steps(), steps))
+    assert queue.count_batches() == {"a": 3, "b": 1, "c": 1}
+    order = []
+    for _ in range(9):
+        batch = queue.take_batch()
+        assert batch
+        order.append(batch.call)
+        queue.put_batch(batch.call[0], batch)
+    assert order == ["a1", "b1", "c1", "a2", "b1", "c1", "a3", "b1", "c1"]
