@@ -1,6 +1,8 @@
 """A network that can fail: ways to servers that delay, hold back, damage or cut what they carry."""
 
 import asyncio
+import socket
+import struct
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -75,7 +77,7 @@ class Way:
         finally:
             for end in ends:
                 self._open.discard(end)
-                end.transport.abort()
+                _reset(end)
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Change
@@ -91,7 +93,15 @@ class Way:
 
     async def _cut(self) -> None:
         for writer in [*self._open]:
-            writer.transport.abort()
+            _reset(writer)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection at once, and let its peer know that it broke."""
+    with suppress(OSError):  # it has ended already
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    writer.transport.abort()
 
 
 class Door:
