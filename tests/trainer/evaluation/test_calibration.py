@@ -16,7 +16,7 @@ from mlpserve_trainer.evaluation.calibration import (
 RNG = np.random.default_rng(1)
 TRUE_LOGITS = RNG.normal(0, 2, (20_000, 4))
 TRUE = (np.exp(TRUE_LOGITS) / np.exp(TRUE_LOGITS).sum(axis=1, keepdims=True)).astype(np.float32)
-LABELS = np.array([RNG.choice(4, p=p / p.sum()) for p in TRUE.astype(np.float64)])
+LABELS = (TRUE.cumsum(axis=1) < RNG.random((len(TRUE), 1))).sum(axis=1).clip(max=3)
 
 
 def test_each_prediction_falls_into_the_bin_of_its_confidence() -> None:
