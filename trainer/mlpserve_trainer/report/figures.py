@@ -168,10 +168,13 @@ def _svg(size: tuple[float, float], title: str, draw: Draw, fits_margins: bool =
 def _png(values: npt.NDArray[Any], colours: str, low: float, high: float) -> str | None:
     buffer = io.BytesIO()
     try:
-        with _fixed_settings():
-            from matplotlib.image import imsave
+        with _environment(ENVIRONMENT):
+            from matplotlib import colormaps
+            from PIL import Image
 
-            imsave(buffer, values, cmap=colours, vmin=low, vmax=high, format="png")
+        # Not by matplotlib's imsave, which takes its settings anew for each picture.
+        shares = (np.asarray(values, np.float64) - low) / (high - low)
+        Image.fromarray(colormaps[colours](shares, bytes=True)).save(buffer, "png")
     except Exception as error:
         logger.warning("an image was left out", extra={"reason": str(error)})
         return None
