@@ -172,7 +172,7 @@ def _png(values: npt.NDArray[Any], colours: str, low: float, high: float) -> str
             from matplotlib import colormaps
             from PIL import Image
 
-        # Not by matplotlib's imsave, which takes its settings anew for each picture.
+        # Not by matplotlib's imsave, which reads all settings for each picture.
         shares = (np.asarray(values, np.float64) - low) / (high - low)
         Image.fromarray(colormaps[colours](shares, bytes=True)).save(buffer, "png")
     except Exception as error:
