@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOCKS := deploy/locks
 RUN_LOCKS := $(LOCKS)/client.txt $(LOCKS)/server.txt $(LOCKS)/trainer.txt
-NO_ENGINE := not slow and not faults and not soak and not compose and not operations and not swarm
+NO_ENGINE := not slow and not faults and not soak and not examples and not compose and not operations and not swarm
 # Tests start programs a thousand times, and each of them would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 # Most tests wait for processes of their own, so more of them than cores can run at once.
@@ -71,13 +71,17 @@ coverage: install  ## branch coverage of the tests; what runs in processes of it
 	$(BIN)/python -m pytest -m "$(NO_ENGINE)" $(SPREAD) --cov server --cov trainer --cov model \
 		--cov client --cov web --cov cli --cov-branch --cov-report term:skip-covered
 
+.PHONY: test-examples
+test-examples: install  ## the quickstart, the notebook, the site and the examples of own data
+	$(BIN)/python -m pytest -m examples --numprocesses 2 tests/docs tests/system/test_quickstart.py
+
 .PHONY: test-slow
 test-slow: install  ## the longer tests: kills, soaks, the real MNIST
 	$(BIN)/python -m pytest -m slow -s --timeout 900
 
 .PHONY: test-faults
 test-faults: install  ## faults of processes, disks and networks, in quick sizes: under ten minutes
-	$(BIN)/python -m pytest -m "faults and not soak" -s --timeout 600
+	$(BIN)/python -m pytest -m "faults and not soak and not slow" -s --timeout 600
 
 .PHONY: soak
 soak: install  ## the same faults in full size, for hours

@@ -154,6 +154,7 @@ def disturb(servers: list[Process], how: signal.Signals, seconds: float) -> int:
     return count
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_one_of_two_servers_may_die_and_come_back_and_no_caller_notices(
     servers: list[Process], how: signal.Signals
@@ -178,6 +179,7 @@ def test_a_minute_of_ends_and_restarts_reaches_no_caller(
     assert load.failures == []
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("broken", ["no retries", "small retry buffer"])
 def test_callers_would_notice_without_what_the_client_does(
     servers: list[Process], monkeypatch: pytest.MonkeyPatch, broken: str

@@ -31,6 +31,7 @@ def kind_of(output: dict[str, Any]) -> str:
     return str(output.get("name") or sorted(output["data"]))
 
 
+@pytest.mark.examples
 @pytest.mark.timeout(SECONDS + 30)
 def test_the_notebook_runs_in_three_minutes_without_mnist(tmp_path: Path) -> None:
     copy = tmp_path / NOTEBOOK.name
@@ -53,6 +54,7 @@ def test_the_stored_notebook_is_small_and_shows_no_warning() -> None:
     assert sum("image/png" in kind for kind in kinds) > 10
 
 
+@pytest.mark.examples
 def test_the_site_shows_the_notebook_with_formulas_and_without_another_host(tmp_path: Path) -> None:
     program = [str(Path(sys.executable).with_name("mkdocs")), "build", "--quiet"]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from mlpserve_model import Store
+
+pytestmark = pytest.mark.examples
 
 TEXT = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
 CODE = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)

@@ -19,6 +19,7 @@ BATCH = pb.BatchPredictRequest(
 )
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("transport", ["direct", "standard"])
 @pytest.mark.parametrize("rounds", [2, pytest.param(60, marks=pytest.mark.slow)])
 def test_abandoned_calls_leak_nothing(

@@ -19,6 +19,7 @@ TRAIN = ["train", "--dataset", "digits", "--hidden", "8", "--epochs", "1", "--mi
 PUBLISHING_SECONDS = 0.15
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
 def test_killing_trainers_leaves_whole_versions_and_a_server_that_answers(
     kills: int, store: Store, server: str, publish: Callable[[], int], callers: Callers

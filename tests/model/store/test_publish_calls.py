@@ -133,6 +133,7 @@ def champion(store: Store, published: Manifest) -> None:
     store.move_alias(CHAMPION, 1, expected=None, event="promote", reason="a test")
 
 
+@pytest.mark.faults
 def test_killed_before_every_tenth_call_a_publisher_leaves_the_store_whole(
     trace: Trace, champion: None, assert_whole: Callable[[], None]
 ) -> None:
@@ -141,6 +142,7 @@ def test_killed_before_every_tenth_call_a_publisher_leaves_the_store_whole(
     _kill_before_each(trace, PUBLISHER, calls[::10], assert_whole)
 
 
+@pytest.mark.faults
 def test_killed_before_every_eighth_call_a_promotion_is_made_or_not(
     trace: Trace, champion: None, store: Store, publish: Publish
 ) -> None:
@@ -162,6 +164,7 @@ def test_killed_before_every_eighth_call_a_promotion_is_made_or_not(
     _kill_before_each(trace, PROMOTER, calls[::8], assert_made_or_not)
 
 
+@pytest.mark.faults
 def test_killed_before_every_twelfth_call_a_prune_leaves_whole_versions_or_none(
     trace: Trace, champion: None, store: Store, publish: Publish
 ) -> None:
@@ -202,6 +205,7 @@ def test_killed_before_any_call_a_publisher_leaves_the_store_whole(
     print(f"\nkilled before {len(calls)} calls: {dict(Counter(call.name for call in calls))}")
 
 
+@pytest.mark.faults
 def test_without_temporary_names_the_kill_between_two_writes_is_caught(
     trace: Trace, champion: None, assert_whole: Callable[[], None]
 ) -> None:

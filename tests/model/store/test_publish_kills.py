@@ -80,6 +80,7 @@ def _litter(store: Store) -> list[Path]:
     return unborn + list(store.folder.rglob(".*.tmp"))
 
 
+@pytest.mark.faults
 def test_a_killed_publisher_leaves_whole_versions_or_none(
     store: Store, kill: Kill, publish: Publish
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_hundred_killed_publishers_leave_whole_versions_or_none(
     _assert_kills_leave_the_store_whole(store, kill, publish, MANY)
 
 
+@pytest.mark.faults
 def test_publishing_without_temporary_names_is_caught(store: Store, kill: Kill) -> None:
     def kill_until_harm() -> None:
         for acknowledged in kill(WITHOUT_TEMPORARY_NAMES + PUBLISHER, 100):

@@ -138,6 +138,7 @@ def test_the_name_tells_trainings_apart(settings: TrainSettings, tmp_path: Path)
     assert place != Checkpoint.of(tmp_path, replace(draft, seed=1))
 
 
+@pytest.mark.faults
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     arguments = ["train", "--dataset", "digits", "--epochs", "60", "--seed", "3"]
     command = [sys.executable, "-c", PROGRAM, *arguments]

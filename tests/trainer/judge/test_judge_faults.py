@@ -21,6 +21,7 @@ def act(folder: Path) -> None:
     Judge(Store(folder / "store", "zoo"), FeedbackPlace(folder / "feedback"), SETTINGS).act()
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("truth", "action"), [("bee", "promote"), ("ant", "retire")])
