@@ -135,13 +135,25 @@ def _refusable(call: Call, history: History) -> bool:
         for damage in history.damages
         if not is_number or call.selector == str(damage.version)
     ]
-    misled = not is_number and _any_overlaps(
-        history.alias_faults, call, _POLLS * history.poll_seconds
-    )
+    misled = not is_number and any(span.overlaps(call) for span in _misleading(history))
     if call.code == "FAILED_PRECONDITION":
         rejected = is_number and history.releases[int(call.selector)].rejected
         return rejected or misled or _any_overlaps(damages, call, _HELD_BACK_SECONDS)
     return call.code == "NOT_FOUND" and misled
+
+
+def _misleading(history: History) -> Iterator[Span]:
+    """Give the times during which a replica may have wrong aliases: it reads them at every poll.
+
+    While the store cannot be read it keeps those of its last poll.
+    """
+    grace = _POLLS * history.poll_seconds
+    for span in history.alias_faults:
+        ended = span.ended + grace
+        for fault in sorted(history.store_faults, key=lambda fault: fault.began):
+            if fault.began <= ended:
+                ended = max(ended, fault.ended + grace)
+        yield Span(began=span.began, ended=ended)
 
 
 def _any_overlaps(spans: Sequence[Span], call: Call, after: float = 0.0) -> bool:

@@ -120,12 +120,15 @@ class Replica:
         return code
 
     def _read(self, lines: IO[str]) -> None:
+        is_traceback = False
         with self._log.open("a") as log:
             for line in lines:
                 log.write(line)
                 log.flush()
-                if any(fault in line for fault in _OUR_FAULTS):
-                    self.our_faults.append(line.strip())
+                is_traceback = is_traceback and not line.startswith("{")
+                if is_traceback or any(fault in line for fault in _OUR_FAULTS):
+                    self.our_faults.append(f"replica {self.number}: {line.rstrip()}")
+                    is_traceback = is_traceback or "Traceback" in line
 
 
 def server_command(*arguments: str) -> list[str]:

@@ -34,23 +34,29 @@ class Record:
     def outage(self, replica: int) -> Iterator[None]:
         """Let a replica fail calls within."""
         began = time.monotonic()
-        yield
-        self.outages.append(Outage(began=began, ended=time.monotonic(), replica=replica))
+        try:
+            yield
+        finally:
+            self.outages.append(Outage(began=began, ended=time.monotonic(), replica=replica))
 
     @contextmanager
     def damage(self, version: int, unread: bool) -> Iterator[None]:
         """Let a version be refused within."""
         began = time.monotonic()
-        yield
-        ended = time.monotonic()
-        self.damages.append(Damage(began=began, ended=ended, version=version, unread=unread))
+        try:
+            yield
+        finally:
+            ended = time.monotonic()
+            self.damages.append(Damage(began=began, ended=ended, version=version, unread=unread))
 
     @contextmanager
     def span(self, spans: list[Span]) -> Iterator[None]:
         """Add the time within to `store_faults` or `alias_faults`."""
         began = time.monotonic()
-        yield
-        spans.append(Span(began=began, ended=time.monotonic()))
+        try:
+            yield
+        finally:
+            spans.append(Span(began=began, ended=time.monotonic()))
 
 
 @dataclass(kw_only=True)

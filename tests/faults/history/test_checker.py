@@ -117,6 +117,15 @@ def test_a_refusal_of_what_a_call_selects_is_explained_by_what_is_wrong_with_it(
     assert f"{code} while a replica was reachable" in found
 
 
+def test_wrong_aliases_are_kept_while_the_store_cannot_be_read() -> None:
+    refused = replace(
+        history(failed(5, "NOT_FOUND", "champion")), alias_faults=[Span(began=0, ended=1)]
+    )
+    (found,) = violations(refused)
+    assert "NOT_FOUND while a replica was reachable" in found
+    assert violations(replace(refused, store_faults=[Span(began=2, ended=4)])) == []
+
+
 def test_the_last_good_version_is_due_two_polls_after_the_last_fault() -> None:
     (late,) = violations(history(call(52.1, 2)))
     assert "version 2 2.1 s after the last fault, expected 4" in late
