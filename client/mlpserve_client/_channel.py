@@ -29,6 +29,10 @@ _SERVICE_CONFIG = {
     # Calls go to all addresses in turn whose health check says SERVING: a server that is
     # about to stop gets no new calls.
     "loadBalancingConfig": [{"round_robin": {}}],
+    # Of the server as a whole, whatever model the client names: to gRPC, a service that a server
+    # does not know is one that is not SERVING, and earlier servers know no service of a single
+    # model. A call may name another model, too. If one server lacks a model, the call is retried
+    # at another.
     "healthCheckConfig": {"serviceName": READINESS},
     "methodConfig": [
         {

@@ -40,4 +40,4 @@ def test_files_that_a_document_names_exist(document: Path) -> None:
 
 
 # Files of the reader.
-USERS = {"conftest.py", "models.yml"}
+USERS = {"conftest.py"}

@@ -14,13 +14,14 @@ import yaml
 
 from mlpserve.v1 import prediction_pb2
 from mlpserve_model.process.arguments import variable_of
+from mlpserve_model.process.choices import is_served
 from mlpserve_server.settings import Settings, read_settings
 from mlpserve_web.settings import read_settings as read_web_settings
 from mlpserve_web.settings import settings_parser as web_settings_parser
 
 FOLDER = Path(__file__).parents[2] / "deploy/kubernetes"
 OVERLAYS = sorted(path.name for path in (FOLDER / "overlays").iterdir())
-BASE = [path for path in sorted(FOLDER.glob("base/*.yaml")) if path.name != "kustomization.yaml"]
+BASE = [path for path in sorted(FOLDER.glob("base/**/*.yaml")) if path.stem != "kustomization"]
 NEWEST, VERSIONS = -1, (-3, -2, -1)  # of Kubernetes, among those that the validator knows
 # The same as the safe one, several times as fast.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -56,11 +57,15 @@ def only(manifests: list[Any], kind: str, name: str = "") -> Any:
 
 
 def pods(manifests: list[Any]) -> dict[str, Any]:
-    """The pod templates of server, trainer and web."""
-    job = only(manifests, "CronJob")["spec"]["jobTemplate"]["spec"]
+    """The pod templates of server, trainer and web, and of the trainers of further models."""
+    trainers = {
+        each["metadata"]["name"].removeprefix("mlpserve-"): each["spec"]["jobTemplate"]["spec"]
+        for each in manifests
+        if each["kind"] == "CronJob"
+    }
     return {
         "server": only(manifests, "Deployment", "mlpserve-server")["spec"]["template"],
-        "trainer": job["template"],
+        **{name: job["template"] for name, job in trainers.items()},
         "web": only(manifests, "Deployment", "mlpserve-web")["spec"]["template"],
     }
 
@@ -104,7 +109,9 @@ def test_a_kustomization_names_files_that_exist_and_leaves_none_out(path: Path) 
     told = yaml.safe_load(path.read_text())
     generated = [name for each in told.get("configMapGenerator", []) for name in each["envs"]]
     patches = [each["path"] for each in told.get("patches", []) if "path" in each]
-    local = {name for name in told["resources"] if not name.startswith("../")}
+    local = {name for name in told["resources"] if (path.parent / name).is_file()}
+    folders = set(told["resources"]) - local
+    assert all((path.parent / name / path.name).is_file() for name in folders)
     named = {*local, *generated, *patches, path.name}
     assert named == {each.name for each in path.parent.iterdir() if each.is_file()}
 
@@ -153,19 +160,28 @@ def test_the_server_accepts_its_settings_and_ends_within_its_grace(
     assert settings.drain_seconds + settings.grace_seconds + 5 <= grace
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_trainer_accepts_its_command(overlay: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("overlay", "which", "model"),
+    [
+        ("local", "trainer", "mnist"),
+        ("production", "trainer", "mnist"),
+        ("several-models", "trainer-digits", "digits"),
+    ],
+)
+def test_the_trainer_accepts_its_command(
+    overlay: str, which: str, model: str, tmp_path: Path
+) -> None:
     manifests = render(overlay)
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("MLPSERVE_")}
     program = str(Path(sys.executable).with_name("mlpserve-trainer"))
-    command = [program, *container(manifests, "trainer")["args"], "--dataset", "digits"]
+    command = [program, *container(manifests, which)["args"], "--dataset", "digits"]
     command += ["--epochs", "1", "--hidden", "16", "--store", str(tmp_path / "models")]
-    variables = environment(manifests, "trainer") | {"MLPSERVE_CACHE_DIR": str(tmp_path / "cache")}
+    variables = environment(manifests, which) | {"MLPSERVE_CACHE_DIR": str(tmp_path / "cache")}
 
     done = subprocess.run(command, env=inherited | variables, text=True, capture_output=True)
 
     assert done.returncode in (0, 3), done.stderr  # 3: one epoch is not enough for the gate
-    assert (tmp_path / "models/mnist/1/manifest.json").exists()
+    assert (tmp_path / "models" / model / "1/manifest.json").exists()
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -189,7 +205,7 @@ def test_pods_are_as_the_restricted_profile_wants_and_more(overlay: str, which: 
     assert pod["enableServiceLinks"] is False
     assert program["resources"]["limits"]["memory"]
     models = [mount for mount in program["volumeMounts"] if mount["mountPath"] == "/models"]
-    assert [mount.get("readOnly", False) for mount in models] == [which != "trainer"]
+    assert [mount.get("readOnly", False) for mount in models] == ["trainer" not in which]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -234,14 +250,32 @@ def test_what_selects_the_server_selects_its_pods_and_no_others(overlay: str) ->
     ]
     for selector in selectors:
         assert selector.items() <= labels["server"].items()
-        assert not selector.items() <= labels["trainer"].items()
-        assert not selector.items() <= labels["web"].items()
+        others = [label for which, label in labels.items() if which != "server"]
+        assert not any(selector.items() <= label.items() for label in others)
     assert service["clusterIP"] == "None"
     scaled = only(manifests, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
     assert scaled["name"] == only(manifests, "Deployment", "mlpserve-server")["metadata"]["name"]
-    assert only(manifests, "CronJob")["spec"]["concurrencyPolicy"] == "Forbid"
+    trainings = [each["spec"] for each in manifests if each["kind"] == "CronJob"]
+    assert {training["concurrencyPolicy"] for training in trainings} == {"Forbid"}
 
 
 def test_the_store_can_be_mounted_by_all_nodes() -> None:
     claim = only(render("production"), "PersistentVolumeClaim", "mlpserve-models")
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_a_further_model_is_trained_and_served_beside_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    manifests = render("several-models")
+    trainers = [name for name in pods(manifests) if "trainer" in name]
+    trained = [environment(manifests, name)["MLPSERVE_MODEL"] for name in trainers]
+    assert trained == ["mnist", "digits"]
+    for name, value in environment(manifests, "server").items():
+        monkeypatch.setenv(name, value)
+    settings = read_settings([])
+    assert all(is_served(model, settings.model) for model in trained)
+    assert settings.default_model == "mnist"
+    # The volume of the cache is mounted by one node at a time.
+    schedules = [each["spec"]["schedule"] for each in manifests if each["kind"] == "CronJob"]
+    assert len(set(schedules)) == 2

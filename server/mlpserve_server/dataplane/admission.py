@@ -49,7 +49,7 @@ class RowLimiter:
 
     While there is room, any model may have it. Beyond that, the models with rows in flight have
     equal shares: one that is flooded is refused what exceeds its share, and no other is. The first
-    batch of a model is never refused.
+    batch of a model is never refused, unless it exceeds the maximum by itself.
     """
 
     def __init__(self, maximum: int) -> None:
@@ -61,9 +61,7 @@ class RowLimiter:
     def admitted(self, model: str, rows: int) -> Iterator[None]:
         """Return a context in which these rows of a model are in flight; raises Overloaded."""
         with self._lock:
-            own, all_rows = self._rows[model], self._rows.total()
-            share = self._maximum // len(self._rows.keys() | {model})
-            if own and own + rows > share and all_rows + rows > self._maximum:
+            if rows > self._maximum or not self._has_room(model, rows):
                 raise Overloaded(f"more than {self._maximum} rows of batches would be in flight")
             self._rows[model] += rows
         try:
@@ -73,6 +71,11 @@ class RowLimiter:
                 self._rows[model] -= rows
                 if not self._rows[model]:
                     del self._rows[model]
+
+    def _has_room(self, model: str, rows: int) -> bool:
+        own, all_rows = self._rows[model], self._rows.total()
+        share = self._maximum // len(self._rows.keys() | {model})
+        return not own or own + rows <= share or all_rows + rows <= self._maximum
 
 
 class ByteLimiter:

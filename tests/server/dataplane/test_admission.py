@@ -62,5 +62,6 @@ def test_a_model_that_has_all_the_rows_keeps_no_other_from_its_share() -> None:
         assert refused(rows, "b", 21)
         with rows.admitted("c", 80):  # the first one, whatever there is
             assert refused(rows, "c", 1)
+    assert refused(rows, "c", 101)
     with rows.admitted("a", 1):
         assert not refused(rows, "a", 99)
