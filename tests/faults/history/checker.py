@@ -1,5 +1,6 @@
 """What no history may contain. Pure: a history goes in, sentences about its violations come out."""
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -9,6 +10,7 @@ from tests.faults.history.records import SERVED, Call, History, Outage, Span
 
 __all__ = [
     "backward_versions",
+    "late_followers",
     "late_recoveries",
     "reachable",
     "recovery_seconds",
@@ -28,7 +30,8 @@ _POLLS = 2
 def violations(history: History) -> list[str]:
     """Return all that must not have happened, as sentences; none for a good run."""
     rules = (
-        wrong_answers, backward_versions, unfit_answers, unexplained_failures, late_recoveries
+        wrong_answers, backward_versions, unfit_answers, unexplained_failures, late_followers,
+        late_recoveries,
     )  # fmt: skip
     return [sentence for rule in rules for sentence in rule(history)]
 
@@ -94,6 +97,28 @@ def late_recoveries(history: History) -> Iterator[str]:
                 f"{wrong[-1].began - history.healed:.1f} s after the last fault, expected "
                 f"{history.last_good}"
             )
+
+
+def late_followers(history: History) -> Iterator[str]:
+    """Give the answers of an earlier version than the champion of two polls before.
+
+    Only where nothing kept the replica from following in these two polls: a fault of the store, of
+    the version or of the replica has ended before.
+    """
+    promoted = sorted((r.promoted, r.version) for r in history.releases.values())
+    times, versions = [time for time, _ in promoted], [version for _, version in promoted]
+    due = _POLLS * history.poll_seconds
+    for replica in history.replicas:
+        harm = [
+            *history.store_faults, *history.alias_faults, *history.damages,
+            *(outage for outage in history.outages if outage.replica == replica),
+        ]  # fmt: skip
+        for call in _of_replica(history, replica):
+            known = bisect_right(times, call.began - due)
+            before = Span(began=call.began - due, ended=call.began)
+            is_late = known and call.version < versions[known - 1]
+            if is_late and not any(span.overlaps(before) for span in harm):
+                yield f"{_of(call)}: version {call.version}, expected {versions[known - 1]}"
 
 
 def recovery_seconds(history: History) -> dict[int, float]:

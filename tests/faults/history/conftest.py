@@ -19,7 +19,7 @@ from tests.support.tcp_proxy import Network
 
 __all__ = ["address", "moto", "proxy"]
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0  # the default of servers
 MODEL = "mnist"
 _WORKERS = (1, 2, 1)
 _WITH_CLOCK = 2
@@ -70,15 +70,15 @@ def replicas(
         flags = ["--store", store, "--poll-seconds", str(POLL_SECONDS)]
         flags += ["--tls-cert", str(cert), "--tls-key", str(key)]
         for number, workers in enumerate(_WORKERS):
-            cache = ["--cache-dir", str(tmp_path / f"cache-{number}")]
             made.append(
                 Replica(
                     number,
-                    [*command, *flags, *cache],
+                    [*command, *flags],
                     environment=environments[number],
                     tls=tls,
                     log=tmp_path / f"replica-{number}.log",
                     workers=workers,
+                    cache=tmp_path / f"cache-{number}",
                 )
             )
         return made

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,8 @@ class Publisher:
             self.releases[version] = Release(version, manifest.digest, rejected, answers)
             if not rejected:
                 self._promote(version)
+                promoted = replace(self.releases[version], promoted=time.monotonic())
+                self.releases[version] = promoted
             return version
 
     def run(self, seconds: float, done: threading.Event) -> None:

@@ -3,6 +3,7 @@
 All times are of one clock, `time.monotonic` of the process that runs the check.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -65,6 +66,7 @@ class Release:
         digest: the digest of its weights.
         rejected: whether the gate rejected it.
         answers: what its weights give for each input, [rows, classes].
+        promoted: when it was champion for sure; infinite for one that never was.
 
     """
 
@@ -72,6 +74,7 @@ class Release:
     digest: str
     rejected: bool
     answers: NDArray[np.float32]
+    promoted: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,17 @@ def killed(system: System, target: int, rng: random.Random) -> Iterator[None]:
 
 
 @contextmanager
+def killed_with_cache(system: System, target: int, rng: random.Random) -> Iterator[None]:
+    """Kill a replica, damage a file that it keeps of the object store, and start it again."""
+    with killed(system, target, rng):
+        kept = sorted(path for path in system.replicas[target].cache.rglob("*") if path.is_file())
+        if kept:
+            path = rng.choice(kept)
+            path.write_bytes(flipped(path.read_bytes(), rng))
+        yield
+
+
+@contextmanager
 def terminated(system: System, target: int, rng: random.Random) -> Iterator[None]:
     """Ask a replica to stop, and start it again."""
     replica = system.replicas[target]
@@ -118,6 +129,10 @@ def _all(system: System) -> Sequence[int]:
     return [replica.number for replica in system.replicas]
 
 
+def _with_cache(system: System) -> Sequence[int]:
+    return _all(system) if system.bucket_ways else []
+
+
 def _with_workers(system: System) -> Sequence[int]:
     return [replica.number for replica in system.replicas if replica.workers > 1]
 
@@ -138,6 +153,7 @@ _ON_ALL: dict[str, Inflict] = {
 }
 REPLICA_FAULTS = [
     *(Kind(name, inflict, _all) for name, inflict in _ON_ALL.items()),
+    Kind("SIGKILL, cache damaged", killed_with_cache, _with_cache),
     Kind("worker killed", worker_killed, _with_workers),
     Kind("clock jumps", clock_jumped, _with_clock),
 ]

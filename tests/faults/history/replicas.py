@@ -33,6 +33,7 @@ class Replica:
         number: its number.
         port: where it listens.
         workers: how many workers it has.
+        cache: where it keeps versions of an object store.
         our_faults: lines of its log that report a fault of the server itself.
 
     """
@@ -46,13 +47,16 @@ class Replica:
         tls: Tls,
         log: Path,
         workers: int,
+        cache: Path,
     ) -> None:
         self.number = number
         self.port = _free_port()
         self.workers = workers
+        self.cache = cache
         self.our_faults: list[str] = []
-        listen = ["--listen", f"127.0.0.1:{self.port}", "--workers", str(workers)]
-        self._command = [*command, *listen]
+        own = ["--listen", f"127.0.0.1:{self.port}", "--workers", str(workers)]
+        own += ["--cache-dir", str(cache)]
+        self._command = [*command, *own]
         self._environment = {**os.environ, **environment}
         self._tls = tls
         self._log = log

@@ -13,9 +13,8 @@ from tests.support.tcp_proxy import Way
 
 __all__ = ["STORE_FAULTS"]
 
-_ALIASES, _MANIFEST, _WEIGHTS, _GOLDEN = (
-    "aliases.json", "manifest.json", "model.npz", "golden.npz"
-)  # fmt: skip
+_ALIASES, _HISTORY = "aliases.json", "history.jsonl"
+_MANIFEST, _WEIGHTS, _GOLDEN = "manifest.json", "model.npz", "golden.npz"
 _FILLER = ".filler"
 # What a damaged file has instead of its bytes; None for a file that is gone.
 Damaged = bytes | None
@@ -137,6 +136,20 @@ def _misspelt(aliases: bytes, rng: random.Random) -> bytes:
 
 
 @contextmanager
+def history_garbled(system: System, target: int, rng: random.Random) -> Iterator[None]:
+    """Damage the history, by which manifests are verified, and put it back; nobody publishes."""
+    publisher, place = system.publisher, system.place
+    with publisher.turn, ExitStack() as stack:
+        for version in publisher.releases:
+            stack.enter_context(system.record.damage(version, unread=False))
+        whole = place.read(_HISTORY)
+        edits = [flipped(whole, rng), whole[: rng.randrange(len(whole))], rng.randbytes(1000), None]
+        _put(place, _HISTORY, rng.choice(edits))
+        yield
+        place.write(_HISTORY, whole)
+
+
+@contextmanager
 def moved_away(system: System, target: int, rng: random.Random) -> Iterator[None]:
     """Move the store away, and back; nobody publishes into what is not there."""
     folder = system.place.folder if isinstance(system.place, FolderPlace) else None
@@ -199,6 +212,7 @@ _TARGETS: Mapping[str, tuple[Inflict, Callable[[System], Sequence[int]]]] = {
     "newest version damaged": (newest_damaged, _on_every_store),
     "damaged version released": (damaged_released, _on_every_store),
     "aliases garbled": (aliases_garbled, _on_every_store),
+    "history garbled": (history_garbled, _on_every_store),
     "store moved away": (moved_away, _on_folders),
     "volume full": (volume_filled, _on_volumes),
     "bucket unreachable": (bucket_unreachable, _on_buckets),

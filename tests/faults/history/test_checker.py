@@ -126,6 +126,21 @@ def test_wrong_aliases_are_kept_while_the_store_cannot_be_read() -> None:
     assert violations(replace(refused, store_faults=[Span(began=2, ended=4)])) == []
 
 
+def test_a_champion_is_due_after_two_polls_in_which_nothing_kept_the_replica_from_following() -> (
+    None
+):
+    releases = {**RELEASES, 2: replace(RELEASES[2], promoted=10.0)}
+    late = replace(history(call(11.9), call(12.1)), releases=releases)
+    (found,) = violations(late)
+    assert "call to replica 0 at 12.100: version 1, expected 2" in found
+    for harm in ("store_faults", "alias_faults", "outages"):
+        span: Any = Outage(began=9, ended=10.5, replica=0)
+        change: dict[str, Any] = {harm: [span]}
+        assert violations(replace(late, **change)) == []
+        change = {harm: [replace(span, ended=10.0)]}
+        assert violations(replace(late, **change)) == [found]
+
+
 def test_the_last_good_version_is_due_two_polls_after_the_last_fault() -> None:
     (late,) = violations(history(call(52.1, 2)))
     assert "version 2 2.1 s after the last fault, expected 4" in late
