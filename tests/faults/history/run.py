@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from mlpserve_client import Tls
 from mlpserve_model import CHAMPION, CorruptVersion, Store
@@ -44,18 +45,13 @@ def run(
     ]
     clients = [threading.Thread(target=caller.run, args=(calling,)) for caller in callers]
     publishing = threading.Thread(target=publisher.run, args=(_PUBLISH_SECONDS, system.done))
-    for thread in [*clients, publishing]:
-        thread.start()
-    Nemesis(system, kinds).run(steps)
-    system.done.set()
-    publishing.join()
-    for replica in system.replicas:
-        replica.wait_ready()
-    healed = time.monotonic()
-    calling.wait(2 * poll_seconds + _CALM_SECONDS)
-    calling.set()
-    for thread in clients:
-        thread.join()
+    with _until(calling, clients):
+        with _until(system.done, [publishing]):
+            Nemesis(system, kinds).run(steps)
+        for replica in system.replicas:
+            replica.wait_ready()
+        healed = time.monotonic()
+        calling.wait(2 * poll_seconds + _CALM_SECONDS)
     record = system.record
     for replica in system.replicas:
         if code := replica.stop():
@@ -66,6 +62,19 @@ def run(
         faults=record.faults, outages=record.outages, damages=record.damages,
         store_faults=record.store_faults, alias_faults=record.alias_faults,
     )  # fmt: skip
+
+
+@contextmanager
+def _until(done: threading.Event, threads: Sequence[threading.Thread]) -> Iterator[None]:
+    """Run threads within, which end when `done` is set, also when something else fails."""
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
 
 
 def findings(system: System, history: History) -> list[str]:
