@@ -142,4 +142,4 @@ def test_without_bounds_resets_stall_a_neighbour_for_longer(serve: Serve) -> Non
     _, unbounded = serve(WITHOUT_BOUNDS)
     without = Found(unbounded, resets, 20_000)
     print(f"\nwith bounds: {with_bounds}\nwithout: {without}")
-    assert max(without.beside) > 2 * max(with_bounds.beside)
+    assert max(without.beside) > max(with_bounds.beside)
