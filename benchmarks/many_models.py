@@ -1,11 +1,11 @@
 """One server with many models: time to ready, memory, idle cost, promotion to answer, cost a call.
 
-    python benchmarks/many_models.py [--models 1000] [--workers 2]
+    python benchmarks/many_models.py [--models 1000] [--workers 2] [--versions 10000]
 
 Publishes that many models of 784-128-10 into a store of its own and serves all of them. Calls go to
 a hundred of the models at random from 64 connections, and to one of them in turns with that, in one
 run; the cost is the CPU time of the server's processes. The time of a publish is measured with 1,
-100 and all models in the store.
+100 and all models in the store, and with 10 and all versions of one.
 """
 
 import argparse
@@ -44,6 +44,7 @@ from mlpserve_model import (
 
 RESULTS = Path(__file__).parent / "results" / "many_models.json"
 CONNECTIONS, CALLS, ROUNDS = 64, 6400, 6
+PUBLISHES = 9
 SETTLE_SECONDS, IDLE_SECONDS = 3.0, 10.0
 PREDICT = "/mlpserve.v1.PredictionService/Predict"
 ROW = np.random.default_rng(0).random(NETWORK.inputs, dtype=np.float32)
@@ -54,13 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, default=1000, help="models in the store")
     parser.add_argument("--workers", type=int, default=2, help="workers of the server")
+    parser.add_argument("--versions", type=int, default=10_000, help="versions of one model")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "store"
-        figures = {"models": options.models, "workers": options.workers}
-        figures["publish_ms"] = publish_all(root, options.models)
+        figures: dict[str, Any] = {"models": options.models, "workers": options.workers}
+        figures["publish_ms_by_models"] = publish_all(root, options.models)
         figures |= serve_all(root, options.models, options.workers)
-    RESULTS.write_text(json.dumps({"machine": machine(), **figures}, indent=2) + "\n")
+        store = Store(Path(folder) / "versions", "one")
+        figures["publish_ms_by_versions"] = publish_versions(store, options.versions)
+    options.json.write_text(json.dumps({"machine": machine(), **figures}, indent=2) + "\n")
     for name, value in figures.items():
         print(f"{name:28} {value}")
 
@@ -72,12 +77,29 @@ def publish_all(root: Path, count: int) -> dict[str, float]:
     for number in range(count):
         publish(Store(root, name(number)), seed=number)
         if number + 1 in measured:
-            store = Store(root, "timed")
-            times = [timed(partial(publish, store, seed=0)) for _ in range(9)]
-            found[str(number + 1)] = round(statistics.median(times) * 1000, 1)
+            found[str(number + 1)] = publish_ms(Store(root, "timed"))
         if number % 100 == 99:
             print(f"{number + 1} models published", file=sys.stderr)
     return found
+
+
+def publish_versions(store: Store, count: int) -> dict[str, float]:
+    """Publish versions; return the median milliseconds of a publish by versions of the model."""
+    found = {}
+    measured = {min(10, count), count}
+    for number in range(1, count + 1):
+        publish(store, seed=number)
+        if number in measured:
+            found[str(number)] = publish_ms(store)
+        if number % 1000 == 0:
+            print(f"{number} versions published", file=sys.stderr)
+    return found
+
+
+def publish_ms(store: Store) -> float:
+    """Return the median milliseconds of a publish into this store."""
+    times = [timed(partial(publish, store, seed=0)) for _ in range(PUBLISHES)]
+    return round(statistics.median(times) * 1000, 1)
 
 
 def serve_all(root: Path, count: int, workers: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mlpserve_model import Manifest, StoredModel
+from mlpserve_model import Manifest, Network, StoredModel
 from mlpserve_server.dataplane import explanations, tensors
 from mlpserve_server.dataplane.admission import RowLimiter
 from mlpserve_server.dataplane.fair_shares import FairShares
@@ -15,13 +15,16 @@ from mlpserve_server.evidence.drift import DriftWatch
 from mlpserve_server.lifecycle.shadow import Shadow
 from mlpserve_server.observability.observer import Observer
 
-__all__ = ["CHUNK_ROWS", "Inference", "joined"]
+__all__ = ["CHUNK_ROWS", "Inference", "joined", "rows_at_once"]
 
 # Rows of one matrix product: small enough for single calls to get their turn in between and
 # for an abandoned batch to end soon, large enough that cutting it up costs nothing.
 CHUNK_ROWS = 512
+# A large network takes fewer at once, down to these: 512 rows of 784-4096-4096-10 would stop all
+# other calls for half a second. The bound is on rows times parameters.
+_MIN_CHUNK_ROWS, _MAX_CHUNK_WORK = 32, 1 << 26
 # Explaining a row costs about four times as much as classifying it.
-EXPLAINED_CHUNK_ROWS = 128
+_EXPLAINED = 4
 
 Part = TypeVar("Part")
 
@@ -79,7 +82,7 @@ class Inference:
         Each step yields the name of the model.
         """
         rows, data = tensors.row_count(query, manifest), memoryview(query.data)
-        chunk_rows = EXPLAINED_CHUNK_ROWS if query.explains else CHUNK_ROWS
+        chunk_rows = rows_at_once(manifest.network) // (_EXPLAINED if query.explains else 1)
         chunk_bytes = len(data) // rows * chunk_rows
         parts = []
         with self._rows.admitted(manifest.model, rows), self._observer.rows(rows):
@@ -89,6 +92,12 @@ class Inference:
                 first = chunk * chunk_rows
                 parts.append(compute(tensors.scaled(values, query.dtype, manifest, field, first)))
         return parts
+
+
+def rows_at_once(network: Network) -> int:
+    """Return the rows of one matrix product of a batch."""
+    rows = _MAX_CHUNK_WORK // network.parameters
+    return min(CHUNK_ROWS, max(_MIN_CHUNK_ROWS, rows))
 
 
 def joined(parts: list[Computed]) -> Computed:

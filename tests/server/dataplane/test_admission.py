@@ -1,6 +1,8 @@
 import pytest
 
+from mlpserve_model import Network
 from mlpserve_server.dataplane.admission import MIN_QUEUE, QueueLimit, RowLimiter
+from mlpserve_server.dataplane.inference import rows_at_once
 from mlpserve_server.errors import Overloaded
 
 
@@ -65,3 +67,12 @@ def test_a_model_that_has_all_the_rows_keeps_no_other_from_its_share() -> None:
     assert refused(rows, "c", 101)
     with rows.admitted("a", 1):
         assert not refused(rows, "a", 99)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "rows"), [((128,), 512), ((512, 256), 124), ((4096, 4096), 32), ((1,), 512)]
+)
+def test_a_large_network_computes_fewer_rows_of_a_batch_at_once(
+    hidden: tuple[int, ...], rows: int
+) -> None:
+    assert rows_at_once(Network((784, *hidden, 10))) == rows
