@@ -11,7 +11,7 @@ from typing import Any, Self
 __all__ = ["Door", "Network", "Way"]
 
 _CHUNK = 1 << 16
-_LOOK_SECONDS = 0.02  # how soon held back bytes go on
+_POLL_SECONDS = 0.02  # the interval of looking whether held bytes may go on
 
 Change = Callable[[bytes], bytes]
 
@@ -86,7 +86,7 @@ class Way:
             while data := await reader.read(_CHUNK):
                 await asyncio.sleep(self.delay)
                 while self.held:
-                    await asyncio.sleep(_LOOK_SECONDS)
+                    await asyncio.sleep(_POLL_SECONDS)
                 writer.write(change(data))
                 self.carried += 1
                 await writer.drain()

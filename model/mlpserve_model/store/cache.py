@@ -4,7 +4,7 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from mlpserve_model.format.errors import CorruptVersion, StoreError, VersionNotFound
+from mlpserve_model.format.errors import CorruptVersion, StoreBusy, StoreError, VersionNotFound
 from mlpserve_model.format.manifest import MANIFEST_FILE, Manifest
 from mlpserve_model.format.records import ALIASES_FILE, encode_aliases
 from mlpserve_model.format.version_files import StoredModel, read_model
@@ -13,6 +13,9 @@ from mlpserve_model.store.location import Bucket
 from mlpserve_model.store.reader import StoreReader
 
 __all__ = ["CachedStore"]
+
+# The workers of a server share the folder, and so may servers of one machine.
+_LOCK_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +60,8 @@ class CachedStore(StoreReader):
     def load(self, version: int) -> StoredModel:
         """As StoreReader says; from the folder if it holds the same version."""
         manifest = self.manifest(version)
-        with suppress(StoreError):
-            model = self._kept.load(version)
-            if model.manifest == manifest:
-                return model
+        if kept := self._find_kept(manifest):
+            return kept
         contents: dict[str, bytes] = {}
 
         def read(name: str, limit: int) -> bytes:
@@ -71,20 +72,31 @@ class CachedStore(StoreReader):
             model = read_model(read, manifest)
         named = {f"{version}/{name}": data for name, data in contents.items()}
         # The manifest last: without it, an interrupted copy is not a version.
-        self._keep(named | {f"{version}/{MANIFEST_FILE}": manifest.document}, version)
+        self._keep(named | {f"{version}/{MANIFEST_FILE}": manifest.document}, manifest)
         return model
 
-    def _keep(self, contents: dict[str, bytes], version: int | None = None) -> None:
+    def _find_kept(self, manifest: Manifest) -> StoredModel | None:
+        """Return the version with this manifest from the folder, None if it is not there whole."""
+        with suppress(StoreError):
+            model = self._kept.load(manifest.version)
+            return model if model.manifest == manifest else None
+        return None
+
+    def _keep(self, contents: dict[str, bytes], manifest: Manifest | None = None) -> None:
         """Write these files into the folder, and make room when they are a version."""
         folder = FolderBackend(self._kept.folder)
         try:
-            folder.keep(version, contents)
-            if version is not None:
-                folder.remove(self._to_remove(version))
-        except OSError as error:
+            with folder.lock(_LOCK_SECONDS):
+                if manifest is None:
+                    folder.keep(None, contents)
+                elif self._find_kept(manifest) is None:
+                    folder.keep(manifest.version, contents)
+                    folder.remove(self._to_remove(manifest.version))
+        except (OSError, StoreBusy) as error:
             if not self._warned:
                 self._warned = True
-                fields = {"folder": str(self._folder), "reason": error.strerror or str(error)}
+                reason = getattr(error, "strerror", None) or str(error)
+                fields = {"folder": str(self._folder), "reason": reason}
                 log.warning("the cache cannot be written", extra=fields)
 
     def _to_remove(self, newest: int) -> list[int]:

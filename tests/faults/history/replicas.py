@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from mlpserve_client import Client, MlpserveError, Tls
+from mlpserve_client import Client, Tls
 from tests.support.processes import children
 
 __all__ = ["Replica", "server_command"]
@@ -81,14 +81,6 @@ class Replica:
         """Wait until it answers; raises MlpserveError after a minute."""
         with Client(f"127.0.0.1:{self.port}", tls=self._tls) as client:
             client.wait_until_ready(timeout=_START_SECONDS)
-
-    def is_ready(self) -> bool:
-        """Return True if it answers."""
-        with Client(f"127.0.0.1:{self.port}", tls=self._tls) as client:
-            try:
-                return client.health(timeout=5)
-            except MlpserveError:
-                return False
 
     def kill(self) -> None:
         """Kill the process and its workers at once, as when the machine ends."""
