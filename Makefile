@@ -85,7 +85,7 @@ test-faults: install  ## faults of processes, disks and networks, in quick sizes
 
 .PHONY: soak
 soak: install  ## the same faults in full size, for hours
-	$(BIN)/python -m pytest -m soak -s --timeout 7200
+	GRPC_VERBOSITY=NONE $(BIN)/python -m pytest -m soak -s --timeout 7200
 
 .PHONY: test-compose
 test-compose: install  ## compose on a real Docker engine
