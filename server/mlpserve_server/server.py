@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -79,13 +79,12 @@ class Server:
         self._stopping = False
         self._telemetry = Telemetry(settings, lambda: self._readiness.end())
         observer = self._telemetry.observer
-        list_names = ModelListing(settings.store).names
-        self._stamps = _stamps(settings, list_names)
+        self._stamps = _stamps(settings)
         self._models = Models(
             settings.model,
             settings.default_model,
             partial(_manager, settings, observer, self._stamps),
-            self._stamps.names if self._stamps else list_names,
+            (self._stamps or ModelListing(settings.store)).names,
             lambda names: self._readiness.update(names),
         )
         self._health = Health()
@@ -220,19 +219,18 @@ def _manager(
     return ModelManager(loader, settings.serve.of(model), settings.shadow, stamp)
 
 
-def _stamps(
-    settings: Settings, list_names: Callable[[], Sequence[str]]
-) -> StampListing | StoreNews | None:
-    """Return what knows of changes without asking for each model.
+def _stamps(settings: Settings) -> StampListing | StoreNews | None:
+    """Return what knows of changes without asking for each model; None if nothing does.
 
-    It is what the supervisor has seen, or a listing of an object store; None for a volume or one
-    model.
+    It is what the supervisor has seen, or a listing of an object store of several models.
     """
-    if line := settings.watch_line:
-        return StoreNews(line, settings.poll_seconds, list_names)
-    if isinstance(settings.store, Path) or not are_several(settings.model):
-        return None
-    return StampListing(settings.store)
+    store, line = settings.store, settings.watch_line
+    several = are_several(settings.model)
+    listing = StampListing(store) if several and not isinstance(store, Path) else None
+    if not line:
+        return listing
+    list_names = (listing or ModelListing(store)).names
+    return StoreNews(line, settings.poll_seconds, list_names, listing)
 
 
 def _store(settings: Settings, model: str) -> StoreReader:

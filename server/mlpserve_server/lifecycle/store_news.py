@@ -6,6 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Sequence
 
+from mlpserve_model.store.stamps import StampListing
+
 __all__ = ["MAX_BYTES", "StoreNews"]
 
 # The longest message.
@@ -19,22 +21,28 @@ _MAX_INTERVAL = 5.0
 class StoreNews:
     """Receives the looks of a StoreWatch; `of` and `names` are as those of StampListing.
 
-    While none arrive, whatever the reason, nothing is known, and the models ask the store
-    themselves.
+    While none arrive, whatever the reason, nothing is known of a volume, whose models are asked by
+    themselves, and an object store is listed.
 
     Args:
         line: The descriptor of the line.
         poll_seconds: The seconds between two looks.
         list_names: Lists the models in the store.
+        listing: Lists an object store meanwhile.
 
     """
 
     def __init__(
-        self, line: int, poll_seconds: float, list_names: Callable[[], Sequence[str]]
+        self,
+        line: int,
+        poll_seconds: float,
+        list_names: Callable[[], Sequence[str]],
+        listing: StampListing | None = None,
     ) -> None:
         self._line = socket.socket(fileno=line)
         self._poll_seconds = poll_seconds
         self._list_names = list_names
+        self._listing = listing
         self._wait = 0.0  # the first poll waits for nothing
         self._received_at = time.monotonic()
         self._is_known = False
@@ -52,10 +60,14 @@ class StoreNews:
             now = time.monotonic()
             interval, self._received_at = now - self._received_at, now
             self._wait = _PATIENCE * max(self._wait, min(interval, _MAX_INTERVAL))
+        elif self._listing:
+            self._listing.refresh()
 
     def of(self, model: str) -> Hashable:
         """Return what changes when the aliases or a manifest of a model do; None if not known."""
-        if not self._is_known or self._unknown is None or model in self._unknown:
+        if not self._is_known:
+            return self._listing.of(model) if self._listing else None
+        if self._unknown is None or model in self._unknown:
             return None
         return self._resets, self._changes[model]
 

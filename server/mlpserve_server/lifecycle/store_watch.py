@@ -56,8 +56,8 @@ class StoreWatch:
         self._patterns = patterns
         self._named = [pattern for pattern in patterns if NAME.fullmatch(pattern)]
         self._follows_names = len(self._named) < len(patterns)
-        several = isinstance(store, Bucket) and are_several(patterns)
-        self._listing = StampListing(store) if isinstance(store, Bucket) and several else None
+        several = are_several(patterns)
+        self._listing = StampListing(store) if several and isinstance(store, Bucket) else None
         self._names = (self._listing or ModelListing(store)).names
         self._reader = StampReader(store)
         self._known: Mapping[str, Hashable] = {}

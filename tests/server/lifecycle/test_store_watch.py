@@ -5,6 +5,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ import pytest
 
 from mlpserve_model import Store
 from mlpserve_model.store.listing import ModelListing
+from mlpserve_model.store.location import Bucket, parse_location
+from mlpserve_model.store.object_client import Entry
 from mlpserve_model.store.reader import StoreReader
+from mlpserve_model.store.stamps import StampListing
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.models import Models
@@ -87,6 +91,18 @@ def root(store: Store) -> Path:
 def groups() -> Iterator[ExitStack]:
     with ExitStack() as stack:
         yield stack
+
+
+class ListedObjects:
+    """The listing of an object store, and how often it was asked for."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+        self.asked = 0
+
+    def list(self, folder: str = "") -> list[Entry]:
+        self.asked += 1
+        return [Entry(name, "a tag", datetime.now(UTC)) for name in self.names]
 
 
 def start(groups: ExitStack, *arguments: Any) -> Group:
@@ -307,3 +323,22 @@ def test_a_look_is_one_message(root: Path) -> None:
         watch.look()
         assert ours.recv(1 << 18) == b'{"changed": null, "unknown": [], "names": null}'
         assert ours.recv(1 << 18) == b'{"changed": [], "unknown": []}'
+
+
+def test_a_worker_that_hears_nothing_of_an_object_store_lists_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To ask for each of a thousand models would be a thousand requests, in every worker."""
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    bucket = parse_location("s3://bucket/store")
+    assert isinstance(bucket, Bucket)
+    listing: Any = StampListing(bucket)
+    listing._objects = ListedObjects("a/aliases.json")
+    watch = StoreWatch(root, ["*"])
+    with closing(watch), watch.line() as line:
+        news = StoreNews(os.dup(line), 0.01, listing.names, listing)
+    with closing(news._line):
+        news.refresh()
+        assert news.of("a") is not None
+        assert news.names() == ["a"]
+        assert listing._objects.asked == 1
