@@ -81,7 +81,7 @@ test-slow: install  ## the longer tests: kills, soaks, the real MNIST
 
 .PHONY: test-faults
 test-faults: install  ## faults of processes, disks and networks, in quick sizes: under ten minutes
-	$(BIN)/python -m pytest -m "faults and not soak and not slow" -s --timeout 600
+	GRPC_VERBOSITY=NONE $(BIN)/python -m pytest -m "faults and not soak and not slow" -s --timeout 600
 
 .PHONY: soak
 soak: install  ## the same faults in full size, for hours
