@@ -164,7 +164,7 @@ class _Worker:
                 reports = _reporting(self._totals, self._number)
                 lines["--metrics-line"] = stack.enter_context(reports)
             if self._watch:
-                lines["--watch-line"] = stack.enter_context(self._watch.line())
+                lines["--watch-line"] = stack.enter_context(self._watch.line(self._number))
             return subprocess.Popen(
                 [*self._command, *(f"{flag}={line}" for flag, line in lines.items())],
                 stdin=theirs.fileno(),

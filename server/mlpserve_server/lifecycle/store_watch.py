@@ -61,14 +61,19 @@ class StoreWatch:
         self._names = (self._listing or ModelListing(store)).names
         self._reader = StampReader(store)
         self._known: Mapping[str, Hashable] = {}
-        self._lines: list[_Line] = []
+        self._lines: dict[int, _Line] = {}  # by worker
 
     @contextmanager
-    def line(self) -> Iterator[int]:
-        """Yield the descriptor on which a worker that is started meanwhile receives the looks."""
+    def line(self, worker: int) -> Iterator[int]:
+        """Yield the descriptor on which a worker that is started meanwhile receives the looks.
+
+        It replaces that of the worker of this number before.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        if before := self._lines.get(worker):
+            before.close()
+        self._lines[worker] = _Line(ours)
         with closing(theirs):
-            self._lines.append(_Line(ours))
             yield theirs.fileno()
 
     def look(self) -> None:
@@ -83,13 +88,12 @@ class StoreWatch:
             names,
         )
         self._known = stamps
-        for line in [*self._lines]:
-            if not line.send(look):
-                self._lines.remove(line)
+        for line in [*self._lines.values()]:
+            line.send(look)
 
     def close(self) -> None:
         """Close the lines to the workers."""
-        for line in self._lines:
+        for line in self._lines.values():
             line.close()
 
     def _list(self) -> list[str] | None:
@@ -118,8 +122,15 @@ class _Line:
         self._changed: set[str] | None = None  # None: anything, as it knows nothing
         self._names: Sequence[str] | tuple[()] | None = ()  # which no list equals
 
-    def send(self, look: _Look) -> bool:
-        """Send a look, with those before that could not be sent; return False at the end."""
+    @property
+    def is_closed(self) -> bool:
+        """Whether the worker has ended, as far as is known."""
+        return self._socket.fileno() < 0
+
+    def send(self, look: _Look) -> None:
+        """Send a look, with those before that could not be sent, while the worker is there."""
+        if self.is_closed:
+            return
         if self._changed is not None:
             self._changed.update(look.changed)
         message: dict[str, Any] = {
@@ -131,12 +142,10 @@ class _Line:
         try:
             self._send(message)
         except BlockingIOError:
-            return True  # it is behind, and receives all of it with a later look
+            return  # it is behind, and receives all of it with a later look
         except OSError:
             self.close()
-            return False
         self._changed, self._names = set(), look.names
-        return True
 
     def close(self) -> None:
         """Close it."""

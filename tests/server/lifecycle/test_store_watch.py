@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from mlpserve_model.store.location import Bucket, parse_location
 from mlpserve_model.store.object_client import Entry
 from mlpserve_model.store.reader import StoreReader
 from mlpserve_model.store.stamps import StampListing
+from mlpserve_server.lifecycle import store_news
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.models import Models
@@ -65,7 +67,7 @@ class Group:
 
     def start_worker(self, poll_seconds: float = 5.0) -> Worker:
         """A worker; with this interval it waits for a look rather than for its own poll."""
-        with self.watch.line() as line:
+        with self.watch.line(len(self.watch._lines)) as line:
             return Worker(self.root, self.patterns, line, poll_seconds)
 
     def look(self, times: int = 1) -> None:
@@ -269,8 +271,36 @@ def test_a_worker_that_has_ended_is_sent_nothing_more(root: Path, groups: ExitSt
     group.look()
     group.workers.pop().close()
     group.look(times=2)
-    assert len(group.watch._lines) == 1
+    assert [line.is_closed for line in group.watch._lines.values()] == [False, True]
     assert group.workers[0].version("a") == 1
+
+
+def test_the_line_of_a_worker_that_is_replaced_is_closed(root: Path, groups: ExitStack) -> None:
+    """Also while a look at a store that hangs sends nothing: workers may be replaced many times."""
+    watch = StoreWatch(root, ["*"])
+    with closing(watch):
+        for _ in range(3):
+            with watch.line(1):
+                first = watch._lines[1]
+            with watch.line(1):
+                assert first.is_closed
+            assert len(watch._lines) == 1
+
+
+def test_looks_that_take_long_are_waited_for_but_not_for_ever(
+    root: Path, groups: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else all workers would poll a slow store as well, and make it slower."""
+    now = 1000.0
+    monkeypatch.setattr(store_news, "time", SimpleNamespace(monotonic=lambda: now))
+    group = start(groups, root, ["*"], 1)
+    (worker,) = group.workers
+    worker.news._poll_seconds, waited = 0.5, []
+    for seconds in (0.5, 4, 3600):
+        now += seconds
+        group.look()
+        waited.append(worker.news._wait)
+    assert waited == [1.5, 12.0, 15.0]
 
 
 @pytest.mark.parametrize("broken", ["{", ""])
@@ -318,7 +348,7 @@ def test_a_look_is_one_message(root: Path) -> None:
     """A stream would have to be cut into messages again, and could stop in the middle of one."""
     publish_to(Store(root, "a"))
     watch = StoreWatch(root, ["a"])
-    with closing(watch), watch.line() as line, socket.socket(fileno=os.dup(line)) as ours:
+    with closing(watch), watch.line(1) as line, socket.socket(fileno=os.dup(line)) as ours:
         watch.look()
         watch.look()
         assert ours.recv(1 << 18) == b'{"changed": null, "unknown": [], "names": null}'
@@ -335,7 +365,7 @@ def test_a_worker_that_hears_nothing_of_an_object_store_lists_it(
     listing: Any = StampListing(bucket)
     listing._objects = ListedObjects("a/aliases.json")
     watch = StoreWatch(root, ["*"])
-    with closing(watch), watch.line() as line:
+    with closing(watch), watch.line(1) as line:
         news = StoreNews(os.dup(line), 0.01, listing.names, listing)
     with closing(news._line):
         news.refresh()
