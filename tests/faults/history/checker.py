@@ -24,7 +24,6 @@ __all__ = [
 _TOLERANCE = 1e-6
 # A damaged version is tried again after this time, if nothing else in the store has changed.
 _HELD_BACK_SECONDS = 10.0
-_POLLS = 2
 
 
 def violations(history: History) -> list[str]:
@@ -85,7 +84,7 @@ def unexplained_failures(history: History) -> Iterator[str]:
 
 def late_recoveries(history: History) -> Iterator[str]:
     """Give the replicas that did not serve the last good version two polls after the last fault."""
-    latest = history.healed + _POLLS * history.poll_seconds
+    latest = history.healed + history.due_seconds
     for replica in history.replicas:
         late = [call for call in _of_replica(history, replica) if call.began >= latest]
         if not late:
@@ -107,7 +106,7 @@ def late_followers(history: History) -> Iterator[str]:
     """
     promoted = sorted((r.promoted, r.version) for r in history.releases.values())
     times, versions = [time for time, _ in promoted], [version for _, version in promoted]
-    due = _POLLS * history.poll_seconds
+    due = history.due_seconds
     for replica in history.replicas:
         harm = [
             *history.store_faults, *history.alias_faults, *history.damages,
@@ -118,7 +117,9 @@ def late_followers(history: History) -> Iterator[str]:
             before = Span(began=call.began - due, ended=call.began)
             is_late = known and call.version < versions[known - 1]
             if is_late and not any(span.overlaps(before) for span in harm):
-                yield f"{_of(call)}: version {call.version}, expected {versions[known - 1]}"
+                seconds = call.began - times[known - 1]
+                expected = f"{versions[known - 1]}, champion for {seconds:.1f} s"
+                yield f"{_of(call)}: version {call.version}, expected {expected}"
 
 
 def recovery_seconds(history: History) -> dict[int, float]:
@@ -172,7 +173,7 @@ def _misleading(history: History) -> Iterator[Span]:
 
     While the store cannot be read it keeps those of its last poll.
     """
-    grace = _POLLS * history.poll_seconds
+    grace = history.due_seconds
     for span in history.alias_faults:
         ended = span.ended + grace
         for fault in sorted(history.store_faults, key=lambda fault: fault.began):

@@ -19,7 +19,10 @@ from tests.support.tcp_proxy import Network
 
 __all__ = ["address", "moto", "proxy"]
 
-POLL_SECONDS = 1.0  # the default of servers
+_POLL_SECONDS = 1.0  # the default of servers
+# A poll that finds a new version makes about ten requests, and the stand-in of the object store, a
+# Python program, takes a tenth of a second for each where other programs use the cores.
+_BUCKET_SECONDS = 1.0
 MODEL = "mnist"
 _WORKERS = (1, 2, 1)
 _WITH_CLOCK = 2
@@ -67,7 +70,7 @@ def replicas(
     made: list[Replica] = []
 
     def make(store: str, environments: list[dict[str, str]], command: list[str]) -> list[Replica]:
-        flags = ["--store", store, "--poll-seconds", str(POLL_SECONDS)]
+        flags = ["--store", store, "--poll-seconds", str(_POLL_SECONDS)]
         flags += ["--tls-cert", str(cert), "--tls-key", str(key)]
         for number, workers in enumerate(_WORKERS):
             made.append(
@@ -121,6 +124,7 @@ def on_folder(
             ways=[network.way(replica.port) for replica in made],
             publisher=Publisher(Store(root, MODEL)),
             place=FolderPlace(root / MODEL),
+            due_seconds=2 * _POLL_SECONDS,
             volume=volume if volume.is_mount() else None,
             clocks=clock[0],
         )
@@ -151,6 +155,7 @@ def on_bucket(
             ways=[network.way(replica.port) for replica in made],
             publisher=Publisher(Store(address, MODEL)),
             place=BucketPlace(f"http://127.0.0.1:{moto}", bucket, f"{prefix}/{MODEL}"),
+            due_seconds=2 * (_POLL_SECONDS + _BUCKET_SECONDS),
             bucket_ways=ways,
             clocks=clock[0],
         )

@@ -127,7 +127,7 @@ class History:
         alias_faults: when the aliases were wrong or could not be read.
         healed: when the last fault was over and every replica was ready.
         last_good: the version that has to answer at the end.
-        poll_seconds: time between two polls of a replica.
+        due_seconds: time that two polls of a replica take, with what they read.
 
     """
 
@@ -135,7 +135,7 @@ class History:
     releases: Mapping[int, Release]
     healed: float
     last_good: int
-    poll_seconds: float
+    due_seconds: float
     faults: Sequence[Fault] = field(default=())
     outages: Sequence[Outage] = field(default=())
     damages: Sequence[Damage] = field(default=())

@@ -21,9 +21,7 @@ _PUBLISH_SECONDS = 1.5
 _CALM_SECONDS = 2.0  # of calls after the last version is due
 
 
-def run(
-    system: System, steps: Sequence[Step], kinds: Sequence[Kind], tls: Tls, poll_seconds: float
-) -> History:
+def run(system: System, steps: Sequence[Step], kinds: Sequence[Kind], tls: Tls) -> History:
     """Run what is planned, and return its history; the replicas have ended then."""
     publisher, calling = system.publisher, threading.Event()
     publisher.publish(REJECTED)
@@ -51,14 +49,14 @@ def run(
         for replica in system.replicas:
             replica.wait_ready()
         healed = time.monotonic()
-        calling.wait(2 * poll_seconds + _CALM_SECONDS)
+        calling.wait(system.due_seconds + _CALM_SECONDS)
     record = system.record
     for replica in system.replicas:
         if code := replica.stop():
             record.problems.append(f"replica {replica.number} ended with {code}")
     return History(
         calls=recorded(callers), releases=publisher.releases, healed=healed,
-        last_good=publisher.store.aliases()[CHAMPION], poll_seconds=poll_seconds,
+        last_good=publisher.store.aliases()[CHAMPION], due_seconds=system.due_seconds,
         faults=record.faults, outages=record.outages, damages=record.damages,
         store_faults=record.store_faults, alias_faults=record.alias_faults,
     )  # fmt: skip

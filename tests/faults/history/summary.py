@@ -31,7 +31,7 @@ def summary(history: History, refused_publications: int, left_out: Sequence[str]
         f"{len(history.releases)} versions published, {refused_publications} publications refused",
         f"{len(history.faults)} faults: {_counts(Counter(f.kind for f in history.faults))}",
         f"to the last good version, {history.last_good}: {max(seconds.values()):.2f} s, "
-        f"allowed {2 * history.poll_seconds:.2f} s",
+        f"allowed {history.due_seconds:.2f} s",
         *(f"left out: {kind}" for kind in left_out),
     ]
     return "\n".join(lines)

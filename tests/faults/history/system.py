@@ -68,6 +68,7 @@ class System:
         ways: the way to each.
         publisher: makes new champions.
         place: the store's bytes.
+        due_seconds: time that two polls of a replica take, with what they read.
         bucket_ways: the ways from each replica, and last from the publisher, to the object store;
             none for a volume.
         volume: the volume's folder; None for an object store, and where it cannot be filled.
@@ -80,6 +81,7 @@ class System:
     ways: Sequence[Way]
     publisher: Publisher
     place: Place
+    due_seconds: float
     bucket_ways: Sequence[Way] = ()
     volume: Path | None = None
     clocks: dict[int, Path] = field(default_factory=dict)

@@ -37,7 +37,7 @@ def history(*calls: Call) -> History:
     """Return a run of three replicas that ends well, with these calls before."""
     return History(
         calls=[*calls, *ENDS], releases=RELEASES, healed=50.0, last_good=4,
-        poll_seconds=1.0,
+        due_seconds=2.0,
     )  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def test_a_champion_is_due_after_two_polls_in_which_nothing_kept_the_replica_fro
     releases = {**RELEASES, 2: replace(RELEASES[2], promoted=10.0)}
     late = replace(history(call(11.9), call(12.1)), releases=releases)
     (found,) = violations(late)
-    assert "call to replica 0 at 12.100: version 1, expected 2" in found
+    assert "call to replica 0 at 12.100: version 1, expected 2, champion for 2.1 s" in found
     for harm in ("store_faults", "alias_faults", "outages"):
         span: Any = Outage(began=9, ended=10.5, replica=0)
         change: dict[str, Any] = {harm: [span]}

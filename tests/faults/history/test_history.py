@@ -12,7 +12,7 @@ import pytest
 
 from mlpserve_client import Tls
 from tests.faults.history.broken_server import broken_command
-from tests.faults.history.conftest import POLL_SECONDS, MakeSystem
+from tests.faults.history.conftest import MakeSystem
 from tests.faults.history.nemesis import plan
 from tests.faults.history.replica_faults import REPLICA_FAULTS
 from tests.faults.history.replicas import server_command
@@ -39,7 +39,7 @@ def check(
     """Run a plan with all of these kinds that can be had here; return what was found."""
     kinds = [kind for kind in of if kind.targets(system)]
     steps = plan(seed, seconds, every, [kind.name for kind in kinds])
-    history = run(system, steps, kinds, tls, POLL_SECONDS)
+    history = run(system, steps, kinds, tls)
     print(f"\n{summary(history, len(system.publisher.refused), left_out(system, of))}")
     return findings(system, history)
 
