@@ -101,9 +101,12 @@ class ListedObjects:
     def __init__(self, *names: str) -> None:
         self.names = names
         self.asked = 0
+        self.fails = False
 
     def list(self, folder: str = "") -> list[Entry]:
         self.asked += 1
+        if self.fails:
+            raise OSError("it is away")
         return [Entry(name, "a tag", datetime.now(UTC)) for name in self.names]
 
 
@@ -119,6 +122,13 @@ def polled(worker: Worker, until: Callable[[], bool]) -> None:
         return until()
 
     eventually(poll)
+
+
+def start_impatient(groups: ExitStack, root: Path, pattern: str) -> tuple[Group, Worker]:
+    """A group of one worker that polls by itself as soon as it hears nothing."""
+    group = start(groups, root, [pattern], 0)
+    group.workers.append(group.start_worker(poll_seconds=0.01))
+    return group, group.workers[0]
 
 
 def counted(store: StoreReader, calls: list[str]) -> None:
@@ -235,9 +245,7 @@ def test_a_worker_that_hears_nothing_looks_itself_and_listens_again(
 ) -> None:
     store = Store(root, "a")
     publish_to(store)
-    group = start(groups, root, ["*"], 0)
-    worker = group.start_worker(poll_seconds=0.01)
-    group.workers.append(worker)
+    group, worker = start_impatient(groups, root, "*")
     worker.poll()
     assert worker.version("a") == 1  # the first poll waits for nothing
     group.look()
@@ -256,9 +264,7 @@ def test_a_supervisor_that_has_ended_is_no_fault_of_the_store(
 ) -> None:
     store = Store(root, "a")
     publish_to(store)
-    group = start(groups, root, ["a"], 0)
-    worker = group.start_worker(poll_seconds=0.01)
-    group.workers.append(worker)
+    group, worker = start_impatient(groups, root, "a")
     group.look()
     group.watch.close()
     publish_to(store, seed=1)
@@ -372,3 +378,28 @@ def test_a_worker_that_hears_nothing_of_an_object_store_lists_it(
         assert news.of("a") is not None
         assert news.names() == ["a"]
         assert listing._objects.asked == 1
+
+
+def test_an_object_store_that_cannot_be_listed_is_not_asked_for_each_model(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    watch = StoreWatch(parse_location("s3://bucket/store"), ["a", "b"])
+    objects = ListedObjects("a/aliases.json", "b/aliases.json")
+    monkeypatch.setattr(watch._listing, "_objects", objects)
+    with closing(watch), watch.line(1) as line:
+        news = StoreNews(os.dup(line), 5.0, list)
+        watch.look()
+        news.refresh()
+        known = {name: news.of(name) for name in "ab"}
+        assert None not in known.values()
+        objects.fails = True
+        watch.look()
+        news.refresh()
+        assert [news.of(name) for name in "ab"] == [None, None]
+        assert not watch._reader._seen
+        objects.fails = False
+        watch.look()
+        news.refresh()
+        assert None not in [news.of(name) for name in "ab"]
+    news._line.close()
