@@ -180,7 +180,8 @@ def open_image(
         opened = PIL.Image.open(file, formats=formats)
     except PIL.UnidentifiedImageError as error:  # its text holds the address of an object
         raise InvalidInputError(
-            f"{name} is not an image that Pillow can read, and no .npy, .npz or IDX file"
+            f"{name} is not an image that Pillow can read, and no .npy, .npz or IDX file; "
+            "numpy.save writes rows of numbers as .npy"
         ) from error
     except Exception as error:
         raise InvalidInputError(f"cannot read {name} as an image: {error}") from error

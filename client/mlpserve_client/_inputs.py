@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     Instances: TypeAlias = npt.ArrayLike | Sequence[Instance]
 
 _FLOAT32 = np.dtype("<f4")
-_DIVIDE = "divide by the maximum (x / 255 for 8-bit images), or pass raw values as uint8"
+_DIVIDE = (
+    "divide by the maximum of the training data (client.model().input_maximum, 255 of most "
+    "8-bit images), or pass raw values as uint8"
+)
 
 
 def is_image(x: object) -> "TypeGuard[Image | str | Path]":

@@ -2,10 +2,10 @@
 
 import json
 import sys
+import textwrap
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from mlpserve_model.format.errors import CorruptVersion, StoreError, VersionNotFound
@@ -22,12 +22,14 @@ from mlpserve_model.process.arguments import MAX_VERSION, SettingsParser, betwee
 from mlpserve_model.process.streams import printing
 from mlpserve_model.process.tables import described, plain, table
 from mlpserve_model.store.listing import other_models
+from mlpserve_model.store.location import no_folder
 from mlpserve_model.store.overview import missing, model_rows, names_of, of_all, version_rows
 from mlpserve_model.store.store import CHAMPION, Store
 
 __all__ = ["main", "parser"]
 
 _MAX_DIGITS = 18  # of a version
+_MAX_REASON = 100  # characters of a line of the list; show has all
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +45,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         code: int = settings.run(Store(settings.store, settings.model), settings)
     except StoreError as error:
-        there_is = other_models(settings.store, settings.model)
+        is_missing = isinstance(error, VersionNotFound)
+        there_is = other_models(settings.store, settings.model) if is_missing else ""
         print(f"mlpserve-models: {plain(str(error))}{there_is}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -114,7 +117,7 @@ def _list(store: Store, settings: Namespace) -> int:
 
 
 def _list_models(settings: Namespace) -> int:
-    rows = [] if _no_folder(settings) else model_rows(settings.store)
+    rows = [] if no_folder(settings.store) else model_rows(settings.store)
     if settings.json:
         _print_json(rows)
     elif rows:
@@ -122,18 +125,13 @@ def _list_models(settings: Namespace) -> int:
         lines = ((r["model"], r["versions"], r["champion"] or "none") for r in rows)
         print(table(header, (tuple(map(str, line)) for line in lines)))
     else:
-        print(f"no models in {settings.store}{_no_folder(settings)}")
+        print(f"no models in {settings.store}{no_folder(settings.store)}")
     return 0
 
 
 def _nothing(store: Store, settings: Namespace) -> str:
-    there_is = _no_folder(settings) or other_models(settings.store, store.model)
+    there_is = no_folder(settings.store) or other_models(settings.store, store.model)
     return f"no versions of {store.model} in {settings.store}{there_is}"
-
-
-def _no_folder(settings: Namespace) -> str:
-    missing = isinstance(settings.store, Path) and not settings.store.is_dir()
-    return ": there is no such folder" if missing else ""
 
 
 def _show(store: Store, settings: Namespace) -> int:
@@ -215,7 +213,8 @@ def _prune(store: Store, settings: Namespace) -> int:
     if settings.json:
         _print_json({"removed": removed, "kept": store.versions()})
     else:
-        print(f"removed {len(removed)}: {', '.join(map(str, removed)) or 'nothing'}")
+        numbers = ", ".join(map(str, removed))
+        print(f"versions removed: {numbers or 'none'}")
     return 0
 
 
@@ -224,14 +223,15 @@ _HEADER = ("VERSION", "VERDICT", "ALIASES", "ACCURACY", "CREATED", "REASON")
 
 def _line(row: dict[str, Any]) -> tuple[str, ...]:
     accuracy = row.get("metrics", {}).get("accuracy")
-    reason = row.get("fault") or "; ".join(row["reasons"] if row["verdict"] != "PROMOTED" else ())
+    reasons = [text for text in row.get("reasons", ()) if not text.startswith("passed")]
+    why = "; ".join(reasons) if row["verdict"] != "PROMOTED" else ""
     return (
         str(row["version"]),
         row["verdict"],
         ",".join(row["aliases"]),
         "" if accuracy is None else f"{accuracy:.4f}",
         row.get("created", "")[:19].replace("T", " "),
-        reason,
+        row.get("fault") or textwrap.shorten(why, _MAX_REASON, placeholder=" ..."),
     )
 
 

@@ -69,3 +69,34 @@ def test_the_bash_script_is_valid(capsys: pytest.CaptureFixture[str], tmp_path: 
     script.write_text(capsys.readouterr().out)
 
     subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+@pytest.mark.parametrize("program", [["mlpserve_cli", "train"], ["mlpserve_trainer", "train"]])
+def test_a_trainer_that_is_not_installed_is_one_line(program: list[str], tmp_path: Path) -> None:
+    (tmp_path / "threadpoolctl.py").write_text("raise ModuleNotFoundError(name='threadpoolctl')")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", *program]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    (line,) = run.stderr.splitlines()
+    assert (run.returncode, run.stdout) == (1, "")
+    assert "threadpoolctl" in line
+    assert "pip install '.[trainer]'" in line
+
+
+@pytest.mark.parametrize(
+    ("command", "help_command"),
+    [
+        ("train --epoch 3", "mlpserve-trainer train --help"),
+        ("models list --sotre x", "mlpserve-models list --help"),
+        ("predict --dmo", "mlpserve-client predict --help"),
+        ("serve --lisen x", "mlpserve-server --help"),
+    ],
+)
+def test_a_wrong_flag_sends_to_the_help_that_lists_it(
+    command: str, help_command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(command.split())
+    said = capsys.readouterr().err
+    assert "did you mean --" in said
+    assert f"(see {help_command})" in said

@@ -165,7 +165,7 @@ def test_a_version_that_is_pruned_meanwhile_is_left_out(
 
 def test_prune_says_what_it_removed(models: Command, three: None, store: Store) -> None:
     assert models("prune", "--keep", "1", "--json").json == {"removed": [2], "kept": [1, 3]}
-    assert models("prune", "--keep", "1").out == "removed 0: nothing\n"
+    assert models("prune", "--keep", "1").out == "versions removed: none\n"
     assert store.versions() == [1, 3]
 
 

@@ -92,7 +92,7 @@ def test_people_are_told_where_the_version_is_and_what_is_next(
     assert (place / "letters/1/report.html").is_file()
     assert f"{place}/letters/1/report.html\n" in out
     assert f"mlpserve serve --store '{place}' --model letters\n" in out
-    assert "mlpserve predict --demo\n" in out
+    assert "mlpserve predict --demo --model letters\n" in out
 
 
 def test_people_are_told_how_to_promote_what_the_gate_rejected(

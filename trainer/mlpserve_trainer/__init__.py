@@ -18,22 +18,16 @@ from mlpserve_trainer.errors import (
     TrainerError,
     TrainingDiverged,
     UsageError,
+    missing_package,
 )
-
-try:
-    from mlpserve_trainer.recipes.loading import load_recipe, recipe_names
-    from mlpserve_trainer.recipes.recipe import Recipe
-    from mlpserve_trainer.release.gate import Rules
-    from mlpserve_trainer.training.pipeline import Outcome, TrainSettings, train
-except ModuleNotFoundError as error:
-    raise ImportError(
-        f"the trainer needs the package {error.name}: install the extra trainer, "
-        "in a checkout: pip install '.[trainer]'"
-    ) from error
 
 if TYPE_CHECKING:
     from mlpserve_trainer.estimator.classifier import MlpClassifier
+    from mlpserve_trainer.recipes.loading import load_recipe, recipe_names
+    from mlpserve_trainer.recipes.recipe import Recipe
     from mlpserve_trainer.release.estimators import publish
+    from mlpserve_trainer.release.gate import Rules
+    from mlpserve_trainer.training.pipeline import Outcome, TrainSettings, train
 
 __all__ = [
     "DataError",
@@ -52,11 +46,25 @@ __all__ = [
     "train",
 ]
 
-# Imported when they are asked for: scikit-learn takes a second that no command needs for them.
-_LAZY = {"MlpClassifier": "estimator.classifier", "publish": "release.estimators"}
+# Imported when they are used: scikit-learn takes a second that no command needs, and where packages
+# are missing the command says so in one line.
+_LAZY = {
+    "MlpClassifier": "estimator.classifier",
+    "Outcome": "training.pipeline",
+    "Recipe": "recipes.recipe",
+    "Rules": "release.gate",
+    "TrainSettings": "training.pipeline",
+    "load_recipe": "recipes.loading",
+    "publish": "release.estimators",
+    "recipe_names": "recipes.loading",
+    "train": "training.pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
         return getattr(import_module(f"mlpserve_trainer.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    except ModuleNotFoundError as error:
+        raise ImportError(missing_package(error)) from error

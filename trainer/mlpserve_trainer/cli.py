@@ -23,7 +23,6 @@ from mlpserve_trainer.commands.flags import (
     add_schedule_flags,
     add_train_flags,
     schedule_settings,
-    store_flags,
     train_settings,
 )
 from mlpserve_trainer.datasets import DATASETS, DataLocations
@@ -233,7 +232,7 @@ def _show(settings: TrainSettings, outcome: Outcome, as_json: bool) -> None:
         print(outcome.report, file=sys.stderr)
         print(json.dumps(outcome.facts()))
     else:
-        print(summary(outcome, store_flags(settings)))
+        print(summary(outcome, settings.store, settings.model))
 
 
 def _list_datasets(options: argparse.Namespace) -> int:

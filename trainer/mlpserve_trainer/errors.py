@@ -8,6 +8,7 @@ __all__ = [
     "TrainerError",
     "TrainingDiverged",
     "UsageError",
+    "missing_package",
 ]
 
 
@@ -37,3 +38,11 @@ class ProcessLost(TrainerError):
 
 class TrainingDiverged(TrainerError):
     """The loss stopped being a finite number."""
+
+
+def missing_package(error: ModuleNotFoundError) -> str:
+    """Return what to install where a package of the trainer is missing."""
+    return (
+        f"the trainer needs the package {error.name}: install the extra trainer, "
+        "in a checkout: pip install '.[trainer]'"
+    )

@@ -66,7 +66,9 @@ class _Parser(argparse.ArgumentParser):
             known = [f"--{name.replace('_', '-')}" for name in vars(options)]
             near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
             hint = f": did you mean {near[0]}?" if near else ""
-            self.error(f"{options.command}: unrecognized argument {unknown[0]}{hint}")
+            program = f"{self.prog} {options.command}"
+            message = f"unrecognized argument {unknown[0]}{hint}"
+            self.exit(2, f"{program}: {message} (see {program} --help)\n")
         return options
 
     def error(self, message: str) -> NoReturn:

@@ -82,8 +82,7 @@ def _write_picture(answer: _Answer) -> None:
 def _blocks(found: Explanation) -> tuple[list[str], list[str]]:
     """Return the picture, if the input is one, and the figures beside it."""
     figures = [
-        f"score for {printable(found.name)} {found.score:.2f}, "
-        f"with all values zero {found.baseline_score:.2f}",
+        f"score for {printable(found.name)} {found.score:.2f}, baseline {found.baseline_score:.2f}",
         "",
         "values that account for most of the difference:",
         *(f"  {value.attribution:+8.3f}  at {list(value.position)}" for value in found.top(_TOP)),

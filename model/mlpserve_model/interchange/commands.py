@@ -19,7 +19,7 @@ from mlpserve_model.interchange.importing import ImportOptions, import_network
 from mlpserve_model.interchange.named_arrays import ORIENTATIONS
 from mlpserve_model.interchange.publishing import publish_unjudged
 from mlpserve_model.nn.activations import HIDDEN, OUTPUT
-from mlpserve_model.process.arguments import PREFIX, SettingsParser, between
+from mlpserve_model.process.arguments import PREFIX, SettingsParser, between, store_flags
 from mlpserve_model.process.children import safe_path
 from mlpserve_model.process.tables import plain, readable
 from mlpserve_model.store.store import Store
@@ -92,7 +92,11 @@ def import_file(store: Store, settings: Namespace) -> int:
     if network.output_activation == "identity":
         wanted = output_of_logits(network)
         print(f"it gives logits as they are: --output-activation {wanted} makes probabilities")
-    print(f"FORCED, and not served: mlpserve-models promote {manifest.version} makes it champion")
+    flags = store_flags(settings.model, settings.store)
+    print(
+        "FORCED, and not served; to serve it:\n"
+        f"  mlpserve models promote {manifest.version} --reason TEXT{flags}"
+    )
     return 0
 
 

@@ -9,8 +9,9 @@ import dataclasses
 import difflib
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -85,6 +86,13 @@ class StoreSettings(PlaceSettings):
     """A model in a store."""
 
     model: str = setting("mnist", "name of the model in the store", type=model_name)
+
+
+def store_flags(model: str, store: Location | None = None) -> str:
+    """Return the flags by which other commands find this model; nothing for the defaults."""
+    default = StoreSettings()
+    flags = "" if store in (None, default.store) else f" --store {shlex.quote(str(store))}"
+    return flags if model == default.model else f"{flags} --model {shlex.quote(model)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,8 +191,18 @@ class SettingsParser(argparse.ArgumentParser):
             known = [f"--{name.replace('_', '-')}" for name in vars(options)]
             near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
             hint = f": did you mean {near[0]}?" if near else ""
-            self.error(f"unrecognized argument {unknown[0]}{hint}")
+            program = self._chosen([*(sys.argv[1:] if args is None else args)])
+            program.error(f"unrecognized argument {unknown[0]}{hint}")
         return options
+
+    def _chosen(self, given: Sequence[str]) -> argparse.ArgumentParser:
+        """Return the parser of the command that was given, this one without commands."""
+        for action in self._actions:
+            if isinstance(action.choices, Mapping):
+                return next(
+                    (action.choices[word] for word in given if word in action.choices), self
+                )
+        return self
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2 and one line, which names the variables that are set as possible causes.

@@ -58,7 +58,8 @@ def plain(text: str) -> str:
 
 
 def _listed(items: Sequence[str]) -> str:
+    between = "; " if any("," in item for item in items) else ", "
     if len(items) <= 4 * _ENDS:
-        return ", ".join(items)
+        return between.join(items)
     ends = [*items[:_ENDS], "...", *items[-_ENDS:]]
-    return f"{', '.join(ends)} ({len(items)})"
+    return f"{between.join(ends)} ({len(items)})"

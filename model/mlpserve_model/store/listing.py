@@ -46,13 +46,14 @@ def other_models(root: Location, model: str) -> str:
     try:
         if _has_versions(root, model):
             return ""
-        names = ModelListing(root).names()[: 2 * _MAX_NAMED]
-        names = [name for name in names if _has_versions(root, name)][:_MAX_NAMED]
+        some = ModelListing(root).names()[: 2 * _MAX_NAMED]
+        names = [name for name in some if _has_versions(root, name)]
     except StoreError:
         return ""
     near = difflib.get_close_matches(model, names, n=1)
     hint = f"; did you mean --model {near[0]}?" if near else ""
-    return f": the store has {', '.join(names)}{hint}" if names else ""
+    more = " and others" if len(names) > _MAX_NAMED else ""
+    return f": the store has {', '.join(names[:_MAX_NAMED])}{more}{hint}" if names else ""
 
 
 def _has_versions(root: Location, model: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlpserve_model.format.errors import StoreError
 
-__all__ = ["SCHEMES", "Bucket", "Location", "missing_client", "parse_location"]
+__all__ = ["SCHEMES", "Bucket", "Location", "missing_client", "no_folder", "parse_location"]
 
 SCHEMES = ("s3", "gs", "az")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
@@ -50,6 +50,12 @@ def parse_location(text: Path | Bucket | str) -> Location:
             f"each part of a prefix {_SEGMENT.pattern}"
         )
     return Bucket(scheme, name, prefix)
+
+
+def no_folder(place: Location) -> str:
+    """Return the end of a message about a place where nothing is, if its folder is not there."""
+    missing = isinstance(place, Path) and not place.is_dir()
+    return ": there is no such folder" if missing else ""
 
 
 def missing_client(place: Bucket, error: ModuleNotFoundError) -> StoreError:

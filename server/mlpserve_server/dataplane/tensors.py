@@ -187,7 +187,7 @@ def _real(values: NDArray[Any], field: str, first_row: int) -> Float32:
         raise InvalidInput(
             f"{field}.dtype",
             "dtype DATA_TYPE_UINT8 (1), expected DATA_TYPE_FLOAT32 (2): the model takes real "
-            "numbers in the units of its training data, for which raw values have no scale",
+            "numbers in the units of its training data: send them as floats, whole numbers too",
         )
     finite = np.isfinite(values)
     if not finite.all():

@@ -195,5 +195,5 @@ def _only(names: Collection[str], field: str, scope: Scope) -> str:
 def _not_served(name: str, names: Sequence[str]) -> str:
     # On the path of calls: each wrong name would stop them for half a second among 1,000 models.
     near = difflib.get_close_matches(name[:63], names if len(names) <= _MAX_COMPARED else (), n=1)
-    hint = f", did you mean {near[0]}" if near and len(names) > 1 else ""
-    return f"there is no model {name[:63]!r}: served is {listed(names)}{hint}"
+    hint = f"; did you mean {near[0]}?" if near and len(names) > 1 else ""
+    return f"there is no model {name[:63]!r}; served: {listed(names)}{hint}"

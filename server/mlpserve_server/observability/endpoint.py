@@ -32,7 +32,8 @@ class Endpoint:
         try:
             self._server = PageServer(address, "mlpserve-server", {"/metrics": self._page})
         except OSError as error:
-            text = f"cannot listen on {address} for metrics: {error.strerror}"
+            text = f"cannot listen on {address} for metrics: {error.strerror} "
+            text += "(--metrics-listen chooses another address)"
             raise PortTaken(text) from error
         self.address = self._server.address
         log.info("showing metrics", extra={"address": f"http://{self.address}/metrics"})

@@ -116,7 +116,7 @@ def test_a_call_without_a_name_is_not_guessed(
 
 def test_a_wrong_name_is_not_compared_with_thousands(root: Path) -> None:
     """That takes a second with some thousands, on the path of all calls."""
-    for count, meant in ((100, ", did you mean model-00007"), (101, "")):
+    for count, meant in ((100, "; did you mean model-00007?"), (101, "")):
         models = models_following(root, *(f"model-{n:05d}" for n in range(count)))
         with pytest.raises(ModelNotFound) as caught:
             models.get("modell-00007")

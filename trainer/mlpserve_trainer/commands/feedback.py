@@ -22,6 +22,7 @@ from mlpserve_model.store.evidence.corrections import (
 from mlpserve_model.store.evidence.inbox import Inbox, with_instances
 from mlpserve_model.store.evidence.records import FeedbackPlace
 from mlpserve_model.store.evidence.reviews import ACCEPTED, AGREED, NO_SOURCE, REJECTED, Reviews
+from mlpserve_model.store.location import no_folder
 from mlpserve_trainer.commands.feedback_flags import (
     add_correction_flags,
     add_feedback,
@@ -102,7 +103,8 @@ def _list(options: argparse.Namespace) -> int:
         print(table(HEADER, map(_row, chosen)))
     counts = Counter(correction.state for correction in found)
     states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    print(f"{len(found)} corrections: {states}" if found else "no corrections")
+    nothing = f"no corrections in {options.feedback}{no_folder(options.feedback)}"
+    print(f"{len(found)} corrections: {states}" if found else nothing)
     for source, reason in suspects.items():
         print(f"suspect: {source[:SHOWN] or NO_SOURCE}, {reason}")
     return DONE

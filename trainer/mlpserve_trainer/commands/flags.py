@@ -1,7 +1,6 @@
 """The flags of a training, and the settings that they give."""
 
 import argparse
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +32,6 @@ __all__ = [
     "flag",
     "gate_rules",
     "schedule_settings",
-    "store_flags",
     "train_settings",
 ]
 
@@ -260,13 +258,3 @@ def schedule_settings(options: argparse.Namespace) -> TrainSettings:
 def flag(key: str) -> str:
     """Return the flag of a setting: --min-accuracy of min_accuracy."""
     return "--" + key.replace("_", "-")
-
-
-def store_flags(settings: TrainSettings) -> str:
-    """Return the flags by which other commands find the store and the model of a training."""
-    default = TrainSettings()
-    return "".join(
-        f" --{name} {shlex.quote(str(getattr(settings, name)))}"
-        for name in ("store", "model")
-        if getattr(settings, name) != getattr(default, name)
-    )

@@ -12,6 +12,7 @@ from mlpserve_model.process.follower import Guard
 from mlpserve_model.process.log import set_up
 from mlpserve_model.process.tables import table
 from mlpserve_model.store.evidence.records import FeedbackPlace
+from mlpserve_model.store.location import no_folder
 from mlpserve_trainer.commands.feedback_flags import (
     add_feedback,
     add_judge_flags,
@@ -65,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps([_document(decision) for decision in decisions]))
     else:
         print(_table(decisions) if decisions else "nothing to judge: there is no challenger")
+        if missing := no_folder(options.feedback):
+            print(f"no reports in {options.feedback}{missing}")
     return DONE
 
 

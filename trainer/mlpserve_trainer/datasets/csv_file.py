@@ -112,7 +112,8 @@ def _no_number(header: Sequence[str], line: Sequence[str], number: int) -> str:
         return f"{column} has no value in line {number}: leave the line out, or fill it in"
     return (
         f"{column} has {plain(text)[:100]!r} in line {number}, expected a number in every column "
-        "but the last: leave the column out, or write its values as numbers"
+        "but the last, which is the class: if this is the class, move it there; otherwise leave "
+        "the column out, or write its values as numbers"
     )
 
 

@@ -67,7 +67,12 @@ def load(
         data = replace(first, name=str(parts[0]))
     else:
         data = join(first, parts, partial(_load_part, places), used or {})
-    facts = {"data_set": data.name, "rows": len(data.inputs), "source": data.source}
+    facts = {
+        "data_set": data.name,
+        "rows": len(data.inputs),
+        "inputs": data.input_kind,
+        "source": data.source,
+    }
     logger.info("data loaded", extra=facts)
     return data
 

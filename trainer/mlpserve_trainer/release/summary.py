@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from importlib.util import find_spec
 
+from mlpserve_model.process.arguments import store_flags
+from mlpserve_model.store.location import Location
 from mlpserve_trainer.release.outcome import Outcome
 
 __all__ = ["summary"]
@@ -12,18 +14,19 @@ __all__ = ["summary"]
 SERVER_PACKAGE = "grpc_health"
 
 
-def summary(outcome: Outcome, flags: str) -> str:
+def summary(outcome: Outcome, store: Location, model: str) -> str:
     """Return the result of a training as text for a terminal.
 
     Args:
         outcome: The result.
-        flags: Flags by which other commands find the version's store and model.
+        store: The version's store.
+        model: Its model's name.
 
     """
-    return "\n".join(_lines(outcome, flags, can_serve=find_spec(SERVER_PACKAGE) is not None))
+    return "\n".join(_lines(outcome, store, model, find_spec(SERVER_PACKAGE) is not None))
 
 
-def _lines(outcome: Outcome, flags: str, can_serve: bool) -> Iterator[str]:
+def _lines(outcome: Outcome, store: Location, model: str, can_serve: bool) -> Iterator[str]:
     if outcome.verdict == "UNCHANGED":
         yield f"nothing to train: {outcome.reasons[0]}"
         return
@@ -36,11 +39,12 @@ def _lines(outcome: Outcome, flags: str, can_serve: bool) -> Iterator[str]:
     yield f"  trained on {outcome.trained_on}"
     yield f"  the version: {outcome.place}"
     yield f"  its report:  {outcome.place}/report.html\n"
-    yield from _next_steps(outcome, flags, can_serve)
+    yield from _next_steps(outcome, store, model, can_serve)
 
 
-def _next_steps(outcome: Outcome, flags: str, can_serve: bool) -> Iterator[str]:
+def _next_steps(outcome: Outcome, store: Location, model: str, can_serve: bool) -> Iterator[str]:
     """Give the commands that use the version, if they run here."""
+    flags = store_flags(model, store)
     if outcome.verdict == "REJECTED":
         yield "servers do not load it; to promote it in spite of the reasons above:"
         yield f"  mlpserve models promote {outcome.version} --force --reason TEXT{flags}"
@@ -54,4 +58,4 @@ def _next_steps(outcome: Outcome, flags: str, can_serve: bool) -> Iterator[str]:
         return
     yield "next (a server of this model that runs already loads the version by itself):"
     yield f"  mlpserve serve{flags}"
-    yield "  mlpserve predict --demo"
+    yield f"  mlpserve predict --demo{store_flags(model)}"

@@ -128,7 +128,8 @@ class Analysis:
             "Answers are calibrated if of those with a probability near 0.9, nine in ten are "
             "right. The error is the mean difference between the two, over bins of answers with "
             "similar probabilities. A bin of few rows says little: of 10 rows, the fraction that "
-            "is right varies by 0.1 with every single one. The probabilities are the softmax of "
+            "is right varies by 0.1 with every single one, and the figure shows none with fewer. "
+            "The probabilities are the softmax of "
             "the logits divided by the temperature: above 1 it makes the answers less confident, "
             "below 1 more."
         )
