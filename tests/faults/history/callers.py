@@ -17,6 +17,7 @@ from tests.support.tcp_proxy import Door
 __all__ = ["Caller", "recorded"]
 
 _PAUSE_SECONDS = 0.01
+_BATCHES = 0.1  # the share of calls with all inputs, in several requests
 _RECENT = 4  # versions that calls select by number
 
 
@@ -86,15 +87,17 @@ class Caller:
         return str(self._random.choice(known[-_RECENT:]))
 
     def _call(self, route: _Route, selector: str) -> Call:
-        row = self._random.randrange(len(INPUTS))
+        is_batch = self._random.random() < _BATCHES
+        rows = slice(None) if is_batch else self._random.randrange(len(INPUTS))
+        predict = route.client.predict_batch if is_batch else route.client.predict
         before = route.connection()
         call = Call(
-            client=self._number, replicas=route.replicas, connection="", selector=selector, row=row,
-            began=time.monotonic(), ended=0.0,
+            client=self._number, replicas=route.replicas, connection="", selector=selector,
+            rows=rows, began=time.monotonic(), ended=0.0,
         )  # fmt: skip
         try:
-            answer = route.client.predict(
-                INPUTS[row],
+            answer = predict(
+                INPUTS[rows],
                 version=int(selector) if selector.isdecimal() else None,
                 alias=CHAMPION if selector == CHAMPION else None,
             )

@@ -46,7 +46,7 @@ def wrong_answers(history: History) -> Iterator[str]:
         elif call.selector.isdecimal() and int(call.selector) != call.version:
             yield f"{_of(call)}: version {call.version} answered"
         else:
-            found, expected = call.probabilities, release.answers[call.row]
+            found, expected = call.probabilities, release.answers[call.rows]
             if found is None or not np.allclose(found, expected, rtol=0, atol=_TOLERANCE):
                 yield f"{_of(call)}: not what the weights of version {call.version} give"
 

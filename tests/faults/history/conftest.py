@@ -27,6 +27,7 @@ MODEL = "mnist"
 _WORKERS = (1, 2, 1)
 _WITH_CLOCK = 2
 _VOLUME = "8m"
+_MAX_BATCH = "5"  # rows, so that a batch of all inputs takes several requests
 
 # Makes a system with servers of this command.
 MakeSystem = Callable[[list[str]], System]
@@ -70,7 +71,7 @@ def replicas(
     made: list[Replica] = []
 
     def make(store: str, environments: list[dict[str, str]], command: list[str]) -> list[Replica]:
-        flags = ["--store", store, "--poll-seconds", str(_POLL_SECONDS)]
+        flags = ["--store", store, "--poll-seconds", str(_POLL_SECONDS), "--max-batch", _MAX_BATCH]
         flags += ["--tls-cert", str(cert), "--tls-key", str(key)]
         for number, workers in enumerate(_WORKERS):
             made.append(

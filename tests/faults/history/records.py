@@ -36,12 +36,12 @@ class Call(Span):
         replicas: those that it could go to.
         connection: the connection that carried it; "" where that is not known.
         selector: SERVED, an alias, or the number of a version.
-        row: number of the input.
+        rows: number of the input, or those of a batch.
         code: name of gRPC's status code, "OK" for an answer.
         message: the error's text.
         version: number of the version that answered.
         digest: the digest that the answer names.
-        probabilities: the answer, [classes].
+        probabilities: the answer, [classes], or of a batch [rows, classes].
 
     """
 
@@ -49,7 +49,7 @@ class Call(Span):
     replicas: tuple[int, ...]
     connection: str
     selector: str
-    row: int
+    rows: int | slice
     code: str = "OK"
     message: str = ""
     version: int = 0

@@ -21,7 +21,7 @@ DAMAGE = Damage(began=1, ended=3, version=2, unread=False)
 def call(at: float, version: int = 1, selector: str = SERVED, replica: int = 0) -> Call:
     return Call(
         began=at, ended=at + 0.1, client=0, replicas=(replica,), connection=f"{replica}#1",
-        selector=selector, row=0, version=version, digest=f"sha256:{version}",
+        selector=selector, rows=0, version=version, digest=f"sha256:{version}",
         probabilities=ANSWERS[version][0],
     )  # fmt: skip
 
