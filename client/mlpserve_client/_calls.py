@@ -22,6 +22,7 @@ from mlpserve_client._errors import (
     InvalidInputError,
     MlpserveError,
     ModelNotFoundError,
+    ModelRejectedError,
     OverloadedError,
 )
 from mlpserve_client._fork import check_not_forked, is_forked
@@ -48,8 +49,8 @@ _OVERLOAD_RETRIES = 5
 _BROKEN_RETRIES = 4  # as many as gRPC's own, which do not cover these
 _BROKEN_DELAY = 0.05  # seconds
 _MAX_DELAY = 2.0  # seconds; a server that asks for more gets no retry
-_NOT_FOUND_RETRIES = 8  # each may reach another replica
-_NOT_FOUND_DELAY = 0.02  # seconds
+_LACKING_RETRIES = 8  # of a version that a replica lacks; each may reach another replica
+_LACKING_DELAY = 0.02  # seconds
 
 Selector: TypeAlias = model_pb2.ModelSelector | None
 
@@ -277,14 +278,14 @@ def _retry_delay(
         problem: why the last attempt failed.
         retries: how often the call was retried.
         answered: True if the selected version has answered this client before, so that a
-            replica which does not have it is not the last word.
+            replica which does not have it, or finds it damaged, is not the last word.
         broken: True if the connection broke in a way that gRPC does not retry.
 
     """
     if broken:
         return _spread(_BROKEN_DELAY, retries) if retries < _BROKEN_RETRIES else None
-    if isinstance(problem, ModelNotFoundError) and answered:
-        return _NOT_FOUND_DELAY if retries < _NOT_FOUND_RETRIES else None
+    if isinstance(problem, ModelNotFoundError | ModelRejectedError) and answered:
+        return _LACKING_DELAY if retries < _LACKING_RETRIES else None
     if not isinstance(problem, OverloadedError) or problem.retry_after is None:
         return None
     if retries >= _OVERLOAD_RETRIES or problem.retry_after > _MAX_DELAY:

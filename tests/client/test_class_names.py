@@ -209,14 +209,28 @@ def test_a_batch_by_one_number_but_two_weights_is_refused(
         connect(server.target).predict_batch(ROWS)
 
 
+def remove(version: Path) -> None:
+    """Remove a version."""
+    shutil.rmtree(version)
+
+
+def damage(version: Path) -> None:
+    """Damage a version."""
+    (version / "model.npz").write_bytes(b"damaged")
+
+
 @every_call
-def test_an_answer_is_kept_though_another_replica_has_not_its_version(
+@pytest.mark.parametrize("lose", [remove, damage])
+def test_an_answer_is_kept_though_another_replica_cannot_load_its_version(
     connect: Connect,
     start: StartServer,
     tmp_path: Path,
     pixels: Pixels,
     call: str,
+    lose: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(_batches, "_REQUEST_BYTES", 3 * 784)  # a batch takes several requests
     store = tmp_path / "store"
     model_server = ModelServer("", store, (28, 28), DIGITS)
     model_server.publish()
@@ -226,7 +240,7 @@ def test_an_answer_is_kept_though_another_replica_has_not_its_version(
     for _ in range(2):
         model_server.publish()
     for version in ("1", "2"):
-        shutil.rmtree(store / "mnist" / version)
+        lose(store / "mnist" / version)
     ahead = start(standby=0).address
     with Client(ahead) as client:
         client.wait_until_ready(30)
