@@ -21,8 +21,10 @@ def killed(system: System, target: int, rng: random.Random) -> Iterator[None]:
     replica = system.replicas[target]
     with system.record.outage(target):
         replica.kill()
-        yield
-        replica.start()
+        try:
+            yield
+        finally:
+            replica.start()
         replica.wait_ready()
 
 
@@ -30,8 +32,8 @@ def killed(system: System, target: int, rng: random.Random) -> Iterator[None]:
 def killed_with_cache(system: System, target: int, rng: random.Random) -> Iterator[None]:
     """Kill a replica, damage a file that it keeps of the object store, and start it again."""
     with killed(system, target, rng):
-        kept = sorted(path for path in system.replicas[target].cache.rglob("*") if path.is_file())
-        if kept:
+        paths = system.replicas[target].cache.rglob("*")
+        if kept := sorted(path for path in paths if path.is_file() and path.stat().st_size):
             path = rng.choice(kept)
             path.write_bytes(flipped(path.read_bytes(), rng))
         yield

@@ -5,14 +5,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from mlpserve_client import Tls
+from mlpserve_client import MlpserveError, Tls
 from mlpserve_model import CHAMPION, CorruptVersion, Store
 from tests.faults.history.callers import Caller, recorded
 from tests.faults.history.checker import violations
 from tests.faults.history.nemesis import Nemesis, Step
 from tests.faults.history.publisher import REJECTED
 from tests.faults.history.records import History
-from tests.faults.history.system import Kind, System
+from tests.faults.history.replicas import Replica
+from tests.faults.history.system import Kind, Record, System
 
 __all__ = ["findings", "run"]
 
@@ -47,7 +48,7 @@ def run(system: System, steps: Sequence[Step], kinds: Sequence[Kind], tls: Tls) 
         with _until(system.done, [publishing]):
             Nemesis(system, kinds).run(steps)
         for replica in system.replicas:
-            replica.wait_ready()
+            _wait_ready(replica, system.record)
         healed = time.monotonic()
         calling.wait(system.due_seconds + _CALM_SECONDS)
     record = system.record
@@ -60,6 +61,13 @@ def run(system: System, steps: Sequence[Step], kinds: Sequence[Kind], tls: Tls) 
         faults=record.faults, outages=record.outages, damages=record.damages,
         store_faults=record.store_faults, alias_faults=record.alias_faults,
     )  # fmt: skip
+
+
+def _wait_ready(replica: Replica, record: Record) -> None:
+    try:
+        replica.wait_ready()
+    except MlpserveError as error:
+        record.problems.append(f"replica {replica.number} is not ready at the end: {error}")
 
 
 @contextmanager
