@@ -89,7 +89,7 @@ class ModelManager:
         except StoreError as error:
             self.store_state.failed(error)
             return self.current is None and self._serve_last_seen()
-        self.store_state.is_back()
+        self.store_state.succeeded()
         self.last_read = time.time()
         switched = model is not None and self._switch_to(model)
         self.aliases = aliases

@@ -126,8 +126,9 @@ class Models:
         with suppress(RuntimeError):  # closed meanwhile
             self._polling = {n: poll for n, poll in self._polling.items() if not poll.done()}
             for name, manager in self.managers.items():
-                settled = name in self._polled and manager.is_settled()
-                if name not in self._polling and not settled:
+                if name in self._polling:
+                    continue  # it hangs, or loads: nothing is known of it until that has ended
+                if not (name in self._polled and manager.is_settled()):
                     self._polling[name] = self._pool.submit(self._poll, name, manager)
         futures.wait(self._polling.values(), timeout=_WAIT_SECONDS)
 

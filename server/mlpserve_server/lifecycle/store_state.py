@@ -38,6 +38,8 @@ class StoreState:
         self._stamp: Hashable = None  # of the aliases, before they were read last
         self.has_moved = False  # the stamp by content is another than the one before
         self._read_at = -math.inf
+        # From when the poll that has begun succeeds.
+        self._next: tuple[Hashable, float] = self._stamp, self._read_at
 
     def is_unchanged(self) -> bool:
         """Return True if the aliases have the stamp that they had when they were read last.
@@ -45,6 +47,7 @@ class StoreState:
         They are read again from time to time all the same, and after a fault. A server can poll a
         thousand models in turn only if most polls are this cheap.
         """
+        self.has_moved = False
         if self.is_known_unchanged():
             return True
         stamp = self._content_stamp()
@@ -53,7 +56,7 @@ class StoreState:
             stamp = self._store.aliases_stamp()
             if self._was_read_with(stamp, _READ_SECONDS):
                 return True
-        self._stamp, self._read_at = stamp, time.monotonic()
+        self._next = stamp, time.monotonic()
         return False
 
     def is_known_unchanged(self) -> bool:
@@ -97,8 +100,12 @@ class StoreState:
             fields = {"model": self._store.model, "reason": self.fault}
             log.error("the store cannot be read", extra=fields)
 
-    def is_back(self) -> None:
-        """Log that the fault is over, if there was one."""
+    def succeeded(self) -> None:
+        """Note that the poll has read the store, and log that the fault is over, if there was one.
+
+        A poll that ends otherwise, for whatever reason, has read nothing.
+        """
+        self._stamp, self._read_at = self._next
         if self.fault:
             self.fault = ""
             log.info("the store can be read again", extra={"model": self._store.model})

@@ -21,7 +21,6 @@ from mlpserve_server.lifecycle.store_news import MAX_BYTES
 
 __all__ = ["StoreWatch"]
 
-
 _ASK_YOURSELF = b'{"changed": null, "unknown": null, "names": null}'
 
 

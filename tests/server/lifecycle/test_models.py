@@ -310,6 +310,32 @@ def test_a_slow_model_delays_no_other(root: Path) -> None:
     polled(models, lambda: slow.current is not None)
 
 
+def test_a_model_whose_poll_hangs_is_not_taken_for_read(root: Path) -> None:
+    """Or the alert for a store that cannot be read would never come."""
+    publish_to(Store(root, "a"))
+    stamp, release = "one", threading.Event()
+    models = Models(
+        ["a", "b"],
+        None,
+        lambda name: ModelManager(Loader(Store(root, name)), "champion", stamp=lambda: stamp),
+        list,
+    )
+    manager = models.get("a")
+    polled(models, manager.is_settled)
+    read = manager.store.aliases
+    manager.store.aliases = lambda: (release.wait(30), read())[1]  # type: ignore[method-assign]
+    stamp = "two"
+    try:
+        models.poll()
+        before = manager.last_read
+        models.poll()
+        assert manager.last_read == before
+    finally:
+        release.set()
+    polled(models, manager.is_settled)
+    models.close()
+
+
 def _version(models: Models, name: str) -> int:
     model = models.get(name).current
     return model.manifest.version if model else 0
