@@ -75,6 +75,20 @@ def test_a_page_whose_server_comes_back_says_so(
         expect(page.locator("#problem")).to_be_hidden()
 
 
+def test_of_several_models_the_page_says_how_one_is_chosen(
+    start_web: StartWeb, open_page: OpenPage, tmp_path: Path
+) -> None:
+    for name in ("ants", "bees"):
+        publish_to(Store(tmp_path, name))
+    settings = Settings(store=tmp_path, model=("*",), listen=("127.0.0.1:0",), drain_seconds=0)
+    with Server(settings) as running, Client(running.address) as client:
+        client.wait_until_ready(10)
+        page = open_page(start_web("--target", running.address))
+        expect(page.locator("#problem")).to_contain_text("served are ants, bees")
+        expect(page.locator("#problem")).to_contain_text("mlpserve web --model NAME")
+        expect(page.locator("#versions")).to_have_text("Not known.")
+
+
 def test_a_server_with_tokens_is_asked_with_one(
     start_web: StartWeb, open_page: OpenPage, tmp_path: Path
 ) -> None:

@@ -112,7 +112,9 @@ async function refresh() {
     failing = true;
     at("served").textContent = "No model answers.";
     at("token-form").hidden = error.status !== 401;
-    say(error.message);
+    const several = error.message.includes("name a model");
+    if (several && !state.models) at("versions").querySelector(".hint").textContent = "Not known.";
+    say(several ? `${error.message}. Of several, mlpserve web --model NAME chooses one.` : error.message);
   }
 }
 
