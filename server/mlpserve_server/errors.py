@@ -15,6 +15,7 @@ __all__ = [
     "NotReady",
     "Overloaded",
     "QuotaExceeded",
+    "RequestTooLarge",
     "ServingError",
     "TooSlow",
     "Unauthenticated",
@@ -145,6 +146,15 @@ class NoRequest(ServingError):
 
     def __init__(self) -> None:
         super().__init__("the call has no complete request message, expected exactly one")
+
+
+class RequestTooLarge(ServingError):
+    """A compressed request becomes larger than the server takes."""
+
+    reason = "REQUEST_TOO_LARGE"
+
+    def __init__(self, maximum: int) -> None:
+        super().__init__(f"more than {maximum} bytes in a compressed request: send less at a time")
 
 
 class MetadataTooLarge(ServingError):

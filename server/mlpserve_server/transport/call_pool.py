@@ -34,7 +34,7 @@ class CallPool(PatientPool):
         self._computing = 0
         self._limits = limits
         self._limit = limit
-        self.reads = RequestReads(limits.bytes)
+        self.reads = RequestReads(limits.bytes, limits.max_request)
         # What is taken out of it is ended by the one who took it.
         self._sending: dict[grpc.ServicerContext, float] = {}  # since when
 

@@ -7,15 +7,23 @@ from functools import partial
 
 from mlpserve_server.dataplane.admission import Limits
 from mlpserve_server.dataplane.predictions import DataPlane, Outcome, Scopes, Steps, complete
-from mlpserve_server.errors import Abandoned, NotInMemory, as_value
+from mlpserve_server.errors import (
+    Abandoned,
+    NotInMemory,
+    RequestTooLarge,
+    ServingError,
+    as_value,
+)
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.security.scope import ALL, Scope
+from mlpserve_server.transport.compression import inflate, is_compressed
 from mlpserve_server.transport.grpc_core import ServerCall
+from mlpserve_server.transport.reading import OnRequest
 from mlpserve_server.transport.request_reader import no_memory
 from mlpserve_server.transport.response_sender import ResponseSender
 from mlpserve_server.transport.services import COPIES, SMALL_BYTES
 from mlpserve_server.transport.status import Refusal, refusal_of
-from mlpserve_server.transport.work_queue import Batch, WorkQueue
+from mlpserve_server.transport.work_queue import Batch, Inflated, WorkQueue
 
 __all__ = ["CallRunner"]
 
@@ -54,24 +62,35 @@ class CallRunner:
         """End the threads that load."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def inflating(self, then: OnRequest) -> OnRequest:
+        """Return what takes compressed requests too, and passes each on as its sender had it."""
+
+        def take(call: ServerCall, request: bytes) -> None:
+            if is_compressed(request):
+                self._inflate(call, request, then)
+            else:
+                then(call, request)
+
+        return take
+
     def add_single(self, call: ServerCall, request: bytes) -> None:
         """Answer a PredictRequest, a small one with others; raise nothing."""
         if len(request) <= SMALL_BYTES:
             self.work.singles.append((call, request))
-        elif self._hold(call, request):
+        elif self._hold(call, len(request)):
             # By itself and at once: larger than most models take, it is likely to be refused.
             self._answer_together([(call, request)], self._data.predict)
 
     def add_batch(self, call: ServerCall, request: bytes) -> None:
         """Answer a BatchPredictRequest in steps."""
-        if self._hold(call, request):
+        if self._hold(call, len(request)):
             self._begin(call, request, self._data.batch_predict)
 
     def add_infer(self, call: ServerCall, request: bytes) -> None:
         """Answer a ModelInferRequest, a small one with others and a large one in steps."""
         if len(request) <= SMALL_BYTES:
             self.work.infers.append((call, request))
-        elif self._hold(call, request):
+        elif self._hold(call, len(request)):
             self._begin(call, request, self._data.infer_in_steps)
 
     def work_once(self) -> None:
@@ -83,14 +102,16 @@ class CallRunner:
         if batch := self.work.take_batch():
             self._step(batch)
         for call, answer in self.work.take_handed_back():
-            self.finish(call, answer)
+            if isinstance(answer, Inflated):
+                self._release(call)
+                answer.then(call, answer.request)
+            else:
+                self.finish(call, answer)
 
     def finish(self, call: ServerCall, answer: Outcome) -> None:
         """Send the answer or the error, and end the call."""
         self.open -= 1
-        if call.held:
-            self._limits.bytes.release(call.held)
-            call.held = 0
+        self._release(call)
         if isinstance(answer, Exception):
             self.refuse(call, refusal_of(answer, call))
         else:
@@ -103,14 +124,32 @@ class CallRunner:
         self.sender.refuse(call, refusal)
         self._observer.ended(call, refusal.code)
 
-    def _hold(self, call: ServerCall, request: bytes) -> bool:
-        """Count the memory of a request as in use, or refuse it."""
-        size = COPIES * len(request)
+    def _inflate(self, call: ServerCall, request: bytes, then: OnRequest) -> None:
+        """Pass on a small request at once, and a large one when a thread has inflated it."""
+        try:
+            small = inflate(request, SMALL_BYTES)
+        except RequestTooLarge:
+            limit = self._limits.max_request
+            if self._hold(call, limit):
+                self._hand_over(call, lambda: Inflated(inflate(request, limit), then))
+        except ServingError as error:
+            self.finish(call, as_value(error))
+        else:
+            then(call, small)
+
+    def _hold(self, call: ServerCall, length: int) -> bool:
+        """Count the memory of a request of this length as in use, or refuse it."""
+        size = COPIES * length
         if not self._limits.bytes.take(size):
             self.finish(call, no_memory())
             return False
         call.held = size
         return True
+
+    def _release(self, call: ServerCall) -> None:
+        if call.held:
+            self._limits.bytes.release(call.held)
+            call.held = 0
 
     def _begin(self, call: ServerCall, request: bytes, answer: InSteps) -> None:
         call.watch()
@@ -158,11 +197,11 @@ class CallRunner:
             return True
         return False
 
-    def _hand_over(self, call: ServerCall, work: Callable[[], Outcome]) -> None:
-        """Let a thread of the pool load what the call needs; it stays one of the open calls."""
+    def _hand_over(self, call: ServerCall, work: Callable[[], Outcome | Inflated]) -> None:
+        """Let a thread of the pool load or inflate what is needed; the call stays open."""
 
         def run() -> None:
-            answer: Outcome = Abandoned("the caller no longer waits")
+            answer: Outcome | Inflated = Abandoned("the caller no longer waits")
             try:
                 if not call.abandoned:
                     answer = work()

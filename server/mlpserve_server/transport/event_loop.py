@@ -71,7 +71,8 @@ class EventLoop:
         if self._fair:
             single, batch = self._fair.selected(single), self._fair.selected(batch)
             infer = self._fair.infer(infer)
-        self._reading = Reading(limits, single, batch, infer)
+        inflating = self._runner.inflating
+        self._reading = Reading(limits, inflating(single), inflating(batch), inflating(infer))
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="direct", daemon=True)
         self._queue = CompletionQueue(server, HOT_METHODS)

@@ -4,12 +4,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import grpc
 
 from mlpserve_server.dataplane.admission import ByteLimiter
-from mlpserve_server.errors import Abandoned, NoRequest, ServingError
+from mlpserve_server.errors import Abandoned, NoRequest, RequestTooLarge, ServingError
+from mlpserve_server.transport.compression import inflate, is_compressed
 from mlpserve_server.transport.grpc_core import end_call
 from mlpserve_server.transport.interceptors import current_call
 from mlpserve_server.transport.request_reader import (
@@ -19,6 +21,7 @@ from mlpserve_server.transport.request_reader import (
     no_memory,
     too_slow,
 )
+from mlpserve_server.transport.services import COPIES, SMALL_BYTES
 from mlpserve_server.transport.status import refusal_of
 
 __all__ = ["RequestReads", "next_request", "without_request"]
@@ -72,11 +75,13 @@ class RequestReads:
 
     Args:
         bytes_limit: where the memory of requests that may be large is reserved.
+        max_request: the bytes that a compressed request may become.
 
     """
 
-    def __init__(self, bytes_limit: ByteLimiter) -> None:
+    def __init__(self, bytes_limit: ByteLimiter, max_request: int) -> None:
         self._bytes = bytes_limit
+        self._max_request = max_request
         # What is taken out of it is ended by the one who took it.
         self._reading: dict[grpc.ServicerContext, _Read] = {}
         self._given_up: dict[grpc.ServicerContext, ServingError] = {}
@@ -105,10 +110,23 @@ class RequestReads:
             read = self._reading.pop(context, None)
         if read is None:
             raise self._given_up.pop(context)
-        self._bytes.release(read.reserved)
-        if request is None:
-            raise without_request(context)
-        return request
+        try:
+            if request is None:
+                raise without_request(context)
+            return self._inflated(request, read) if is_compressed(request) else request
+        finally:
+            self._bytes.release(read.reserved)
+
+    def _inflated(self, request: bytes, read: _Read) -> bytes:
+        """Return a compressed request as its sender had it; reserve for it what is not reserved."""
+        if not read.reserved:
+            with suppress(RequestTooLarge):
+                return inflate(request, SMALL_BYTES)
+            size = COPIES * self._max_request
+            if not self._bytes.take(size):
+                raise no_memory()
+            read.reserved = size
+        return inflate(request, self._max_request)
 
     def _reserve(self, context: grpc.ServicerContext, size: int) -> None:
         """Wait for the memory of a request that may be large; raise Overloaded if it is not free.

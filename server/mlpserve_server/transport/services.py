@@ -76,6 +76,8 @@ _OPTIONS = [
     # connections with frames of no known type, which need no token, took 700 MiB, with this 5. A
     # batch takes the same time. gRPC 1.82 ignores it.
     ("grpc.experimental.tcp_max_read_buffer_size", 64 << 10),
+    # transport/compression.py does it, within a bound.
+    ("grpc.per_message_decompression", 0),
     # Clients that keep idle connections alive are welcome, ten seconds apart.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     # Room for tokens and traces. With both limits alike, what passes does so always: between

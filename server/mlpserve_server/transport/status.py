@@ -20,6 +20,7 @@ from mlpserve_server.errors import (
     NoRequest,
     NotReady,
     Overloaded,
+    RequestTooLarge,
     ServingError,
     TooSlow,
     Unauthenticated,
@@ -49,6 +50,7 @@ CODES: dict[type[ServingError], grpc.StatusCode] = {
     NoRequest: grpc.StatusCode.UNIMPLEMENTED,  # as gRPC's own servers have it
     Unsupported: grpc.StatusCode.UNIMPLEMENTED,
     MetadataTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    RequestTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
 log = logging.getLogger(__name__)

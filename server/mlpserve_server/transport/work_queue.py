@@ -4,11 +4,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from mlpserve_server.dataplane.predictions import Outcome, Steps
 
-__all__ = ["Batch", "WorkQueue"]
+__all__ = ["Batch", "Inflated", "WorkQueue"]
 
 # Before the next work, events are polled for this many times as long as the work before took:
 # with less, calls that are to be refused would wait unseen behind the work; without a limit,
@@ -39,6 +39,19 @@ class Batch(Generic[C]):
     again: Callable[[], Steps]
 
 
+class Inflated(NamedTuple):
+    """A request that a thread has inflated.
+
+    Attributes:
+        request: It, as its sender had it.
+        then: Takes it on, with its call.
+
+    """
+
+    request: bytes
+    then: Callable[[Any, bytes], object]
+
+
 class WorkQueue(Generic[C]):
     """Single requests that share a product, batches by turns, and calls that a pool works on.
 
@@ -52,7 +65,7 @@ class WorkQueue(Generic[C]):
         self.infers: list[tuple[C, bytes]] = []
         self._batches: dict[str, deque[Batch[C]]] = {}  # by model, whose turn is next first
         self._handed = 0
-        self._handed_back: deque[tuple[C, Outcome]] = deque()
+        self._handed_back: deque[tuple[C, Outcome | Inflated]] = deque()
         self.began = 0.0
         self._work_seconds = 0.0  # how long the last work took
         self._backlog_until = 0.0
@@ -95,11 +108,11 @@ class WorkQueue(Generic[C]):
         """Count one call more that a pool works on."""
         self._handed += 1
 
-    def hand_back(self, call: C, answer: Outcome) -> None:
-        """Put down the answer to a call that was handed over; for any thread."""
+    def hand_back(self, call: C, answer: Outcome | Inflated) -> None:
+        """Put down what became of a call that was handed over; for any thread."""
         self._handed_back.append((call, answer))
 
-    def take_handed_back(self) -> list[tuple[C, Outcome]]:
+    def take_handed_back(self) -> list[tuple[C, Outcome | Inflated]]:
         """Return the calls that the pool has done, which are taken out."""
         if not self._handed_back:
             return []
