@@ -63,7 +63,8 @@ def test_a_damaged_version_is_rejected_in_little_time_and_memory(
         tracemalloc.stop()
     print(
         f"\n{count} damaged versions, {rejected} rejected, the others the same: p99 "
-        f"{p99(seconds):.1f} ms of CPU, at most {max(seconds) * 1000:.1f}; {peak / MEBIBYTE:.2f} MiB"
+        f"{p99(seconds):.1f} ms of CPU, at most "
+        f"{max(seconds) * 1000:.1f}; {peak / MEBIBYTE:.2f} MiB"
     )
     assert rejected > 0.9 * count
     assert peak < 32 * MEBIBYTE
