@@ -188,7 +188,7 @@ class Server:
         self.stop()
 
     def _make_followers(self) -> list[Follower]:
-        # The looks of the supervisor are waited for instead.
+        # The updates of the supervisor are waited for instead.
         pause = 0 if self.settings.watch_line else self.settings.poll_seconds
         polls: list[tuple[str, Callable[[], object], float]] = [("store", self._poll, pause)]
         polls += ((files.what, files.reload, self._access.pause) for files in self._access.files)
@@ -222,7 +222,7 @@ def _manager(
 def _stamps(settings: Settings) -> StampListing | StoreNews | None:
     """Return what knows of changes without asking for each model; None if nothing does.
 
-    It is what the supervisor has seen, or a listing of an object store of several models.
+    It is what the supervisor has found, or a listing of an object store of several models.
     """
     store, line = settings.store, settings.watch_line
     several = are_several(settings.model)

@@ -1,7 +1,7 @@
 """The supervisor starts, watches, replaces and stops several worker processes on one port.
 
 The supervisor never imports gRPC. The kernel distributes connections over the workers
-(SO_REUSEPORT). A thread of the supervisor looks at the store for all workers.
+(SO_REUSEPORT). A thread of the supervisor polls the store for all workers.
 """
 
 import logging
@@ -189,7 +189,7 @@ def _shown(address: str | None) -> Iterator[Sums | None]:
 
 @contextmanager
 def _watching(settings: Settings, totals: Sums | None) -> Iterator[StoreWatch | None]:
-    """Look at the store meanwhile; yield what does, None if it cannot."""
+    """Poll the store meanwhile; yield what does, None if it cannot be polled."""
     try:
         watch = StoreWatch(settings.store, settings.model)
     except StoreError:  # with which the workers will not start
@@ -202,7 +202,7 @@ def _watching(settings: Settings, totals: Sums | None) -> Iterator[StoreWatch | 
 
     failed = partial(count, "mlpserve_follower_failures_total", 1)
     lost = partial(count, "mlpserve_follower_alive", 0)
-    follower = Follower("watch", watch.look, settings.poll_seconds, failed, lost)
+    follower = Follower("watch", watch.poll, settings.poll_seconds, failed, lost)
     follower.start()
     try:
         yield watch

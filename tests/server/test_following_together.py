@@ -1,4 +1,4 @@
-"""Workers follow the store by the looks of their supervisor, and without them."""
+"""Workers follow the store by the polls of their supervisor, and without them."""
 
 import os
 import signal

@@ -36,7 +36,7 @@ class Worker:
         self.models.poll()
 
     def close(self) -> None:
-        """End its threads, and hear no more."""
+        """End its threads, and receive no more."""
         self.models.close()
         self.news._line.close()
 
@@ -47,7 +47,7 @@ class Worker:
 
 
 class Group:
-    """A supervisor's watch, and some workers that it looks for."""
+    """A supervisor's watch, and some workers that it polls for."""
 
     def __init__(
         self, root: Path, patterns: list[str], count: int = 2, watched: list[str] | None = None
@@ -57,14 +57,14 @@ class Group:
         self.workers = [self.start_worker() for _ in range(count)]
 
     def start_worker(self, poll_seconds: float = 5.0) -> Worker:
-        """A worker; with this interval it waits for a look rather than for its own poll."""
+        """A worker; with this interval it waits for an update rather than for its own poll."""
         with self.watch.line(len(self.watch._lines)) as line:
             return Worker(self.root, self.patterns, line, poll_seconds)
 
-    def look(self, times: int = 1) -> None:
+    def poll(self, times: int = 1) -> None:
         """Look, and have every worker act on it."""
         for _ in range(times):
-            self.watch.look()
+            self.watch.poll()
             for worker in self.workers:
                 worker.poll()
 

@@ -104,10 +104,10 @@ class StampReader:
 
     def read(self, models: Iterable[str]) -> dict[str, Hashable]:
         """Return the stamp of each model; None if it cannot be read, or has no aliases."""
-        self._seen = {model: self._look(model) for model in models}
+        self._seen = {model: self._refreshed(model) for model in models}
         return {model: seen.stamp for model, seen in self._seen.items()}
 
-    def _look(self, model: str) -> _Seen:
+    def _refreshed(self, model: str) -> _Seen:
         known = self._seen.get(model) or _Seen(StoreReader(self._root, model))
         try:
             return _read(known, time.monotonic())

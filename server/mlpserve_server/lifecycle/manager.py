@@ -10,6 +10,7 @@ from mlpserve_server.errors import NotInMemory, NotReady
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.selection import (
     LATEST,
+    are_selected,
     find_last_seen,
     find_served,
     find_shadow,
@@ -76,8 +77,7 @@ class ModelManager:
         Raises nothing for what can happen to a volume or to a version: whatever it is, the
         version in service stays in service.
         """
-        if self.store_state.is_unchanged() and self._serves_what_is_selected():
-            self.last_read = time.time()
+        if self.is_settled(may_read=True):
             return False
         try:
             aliases = self.store_state.read_aliases(self.aliases, serving=self.current is not None)
@@ -103,21 +103,16 @@ class ModelManager:
             self.store_state.is_waiting(self.serve, self.refusal)
         return switched
 
-    def is_settled(self) -> bool:
-        """Return True if a poll would find nothing new, as is known without asking the store."""
-        if self.store_state.is_known_unchanged() and self._serves_what_is_selected():
-            self.last_read = time.time()
-            return True
-        return False
-
-    def _serves_what_is_selected(self) -> bool:
-        chosen = [(self.serve, self.current)]
+    def is_settled(self, may_read: bool = False) -> bool:
+        """Return True if nothing is new; unless `may_read`, as is known without the store."""
+        state, chosen = self.store_state, [(self.serve, self.current)]
         if self._shadow_selected:
             chosen.append((self._shadow_selected, self.shadow))
-        return all(
-            model is not None and self.aliases.get(selected) == model.manifest.version
-            for selected, model in chosen
-        )
+        unchanged = state.is_unchanged() if may_read else state.is_known_unchanged()
+        if not (unchanged and are_selected(chosen, self.aliases)):
+            return False
+        self.last_read = time.time()
+        return True
 
     def get(
         self, version: int | None = None, alias: str | None = None, may_load: bool = True

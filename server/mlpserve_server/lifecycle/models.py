@@ -126,9 +126,8 @@ class Models:
         with suppress(RuntimeError):  # closed meanwhile
             self._polling = {n: poll for n, poll in self._polling.items() if not poll.done()}
             for name, manager in self.managers.items():
-                if name in self._polling:
-                    continue  # it hangs, or loads: nothing is known of it until that has ended
-                if not (name in self._polled and manager.is_settled()):
+                is_idle = name not in self._polling  # of one that hangs nothing is known
+                if is_idle and not (name in self._polled and manager.is_settled()):
                     self._polling[name] = self._pool.submit(self._poll, name, manager)
         futures.wait(self._polling.values(), timeout=_WAIT_SECONDS)
 

@@ -10,6 +10,7 @@ from mlpserve_server.lifecycle.loader import Loader, VersionRefused
 
 __all__ = [
     "LATEST",
+    "are_selected",
     "find_last_seen",
     "find_served",
     "find_shadow",
@@ -49,6 +50,16 @@ def listed(names: Collection[str]) -> str:
 def of_version(version: int, models: Sequence[StoredModel]) -> StoredModel | None:
     """Return the first of these models that has this number."""
     return next((model for model in models if model.manifest.version == version), None)
+
+
+def are_selected(
+    chosen: Sequence[tuple[str, StoredModel | None]], aliases: Mapping[str, int]
+) -> bool:
+    """Return True if each model is the version that the alias beside it points at."""
+    return all(
+        model is not None and aliases.get(alias) == model.manifest.version
+        for alias, model in chosen
+    )
 
 
 def find_served(

@@ -1,4 +1,4 @@
-"""What the supervisor has seen of the store, so that a worker need not look at it too."""
+"""What the supervisor has found in the store, so that a worker need not poll it too."""
 
 import json
 import socket
@@ -12,21 +12,21 @@ __all__ = ["MAX_BYTES", "StoreNews"]
 
 # The longest message.
 MAX_BYTES = 1 << 18
-# The polls after which a worker that received nothing looks at the store itself.
+# The polls after which a worker that received nothing polls the store itself.
 _PATIENCE = 3
-# The longest interval between two looks, in seconds, that is waited for again.
+# The longest interval between two updates, in seconds, that is waited for again.
 _MAX_INTERVAL = 5.0
 
 
 class StoreNews:
-    """Receives the looks of a StoreWatch; `of` and `names` are as those of StampListing.
+    """Receives the updates of a StoreWatch; `of` and `names` are as those of StampListing.
 
-    While none arrive, whatever the reason, nothing is known of a volume, whose models are asked by
-    themselves, and an object store is listed.
+    While none arrive, whatever the reason, nothing is known of a volume, whose models are polled
+    one by one, and an object store is listed.
 
     Args:
         line: The descriptor of the line.
-        poll_seconds: The seconds between two looks.
+        poll_seconds: The seconds between two updates.
         list_names: Lists the models in the store.
         listing: Lists an object store meanwhile.
 
@@ -53,7 +53,7 @@ class StoreNews:
         self._names: Sequence[str] | None = None
 
     def refresh(self) -> None:
-        """Wait for the next look of the supervisor, but not for longer than it should take."""
+        """Wait for the next update of the supervisor, but not for longer than it should take."""
         self._is_known = self._receive(self._wait)
         self._wait = self._poll_seconds
         if self._is_known:
@@ -92,11 +92,11 @@ class StoreNews:
             return False
 
     def _take(self, message: bytes) -> None:
-        look = json.loads(message)
-        if look["changed"] is None:
+        update = json.loads(message)
+        if update["changed"] is None:
             self._resets += 1
             self._changes.clear()
         else:
-            self._changes.update(look["changed"])
-        self._unknown = None if look["unknown"] is None else frozenset(look["unknown"])
-        self._names = look.get("names", self._names)
+            self._changes.update(update["changed"])
+        self._unknown = None if update["unknown"] is None else frozenset(update["unknown"])
+        self._names = update.get("names", self._names)

@@ -1,6 +1,6 @@
-"""The supervisor looks at the store for all of its workers, and sends each what has changed.
+"""The supervisor polls the store for all of its workers, and sends each what has changed.
 
-A datagram for each look: it is sent whole or not at all, so that a worker that does not read, or
+A datagram for each poll: it is sent whole or not at all, so that a worker that does not read, or
 one that ends, keeps no other waiting. `StoreNews` receives them.
 """
 
@@ -21,16 +21,16 @@ from mlpserve_server.lifecycle.store_news import MAX_BYTES
 
 __all__ = ["StoreWatch"]
 
-_ASK_YOURSELF = b'{"changed": null, "unknown": null, "names": null}'
+_NOTHING_KNOWN = b'{"changed": null, "unknown": null, "names": null}'
 
 
-class _Look(NamedTuple):
-    """What a look at the store has found.
+class _Update(NamedTuple):
+    """What a poll of the store has found.
 
     Attributes:
-        changed: The models whose aliases or manifests are others than at the look before.
+        changed: The models whose aliases or manifests are others than at the poll before.
         unknown: The models of which this cannot be said.
-        names: The names of the models in the store; None if the workers must list it.
+        names: The names of the models in the store; None if the workers have to list it.
 
     """
 
@@ -40,7 +40,7 @@ class _Look(NamedTuple):
 
 
 class StoreWatch:
-    """Looks at the store for several workers.
+    """Polls a store for several workers.
 
     Args:
         store: Where the models are.
@@ -64,7 +64,7 @@ class StoreWatch:
 
     @contextmanager
     def line(self, worker: int) -> Iterator[int]:
-        """Yield the descriptor on which a worker that is started meanwhile receives the looks.
+        """Yield the descriptor on which a worker that is started meanwhile receives the updates.
 
         It replaces that of the worker of this number before.
         """
@@ -75,20 +75,20 @@ class StoreWatch:
         with closing(theirs):
             yield theirs.fileno()
 
-    def look(self) -> None:
-        """Look at the store once, and send every worker what it does not know yet."""
+    def poll(self) -> None:
+        """Poll the store once, and send every worker what it does not have yet."""
         if self._listing:
             self._listing.refresh()
         names = self._list()
         stamps = self._stamps({*self._named, *(names or self._known)})
-        look = _Look(
+        update = _Update(
             [model for model, stamp in stamps.items() if stamp != self._known.get(model)],
             [model for model, stamp in stamps.items() if stamp is None],
             names,
         )
         self._known = stamps
         for line in [*self._lines.values()]:
-            line.send(look)
+            line.send(update)
 
     def close(self) -> None:
         """Close the lines to the workers."""
@@ -112,13 +112,13 @@ class StoreWatch:
 
 
 class _Line:
-    """The line to one worker, and what that has yet to be told."""
+    """The line to one worker, and what that has yet to receive."""
 
     def __init__(self, line: socket.socket) -> None:
         line.setblocking(False)
         line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_BYTES // 2)  # Linux doubles it
         self._socket = line
-        self._changed: set[str] | None = None  # None: anything, as it knows nothing
+        self._changed: set[str] | None = None  # None: anything may have
         self._names: Sequence[str] | tuple[()] | None = ()  # which no list equals
 
     @property
@@ -126,25 +126,25 @@ class _Line:
         """Whether the worker has ended, as far as is known."""
         return self._socket.fileno() < 0
 
-    def send(self, look: _Look) -> None:
-        """Send a look, with those before that could not be sent, while the worker is there."""
+    def send(self, update: _Update) -> None:
+        """Send an update, with those before that could not be sent, while the worker is there."""
         if self.is_closed:
             return
         if self._changed is not None:
-            self._changed.update(look.changed)
+            self._changed.update(update.changed)
         message: dict[str, Any] = {
             "changed": None if self._changed is None else sorted(self._changed),
-            "unknown": sorted(look.unknown),
+            "unknown": sorted(update.unknown),
         }
-        if look.names != self._names:
-            message["names"] = look.names
+        if update.names != self._names:
+            message["names"] = update.names
         try:
             self._send(message)
         except BlockingIOError:
-            return  # it is behind, and receives all of it with a later look
+            return  # it is behind, and receives all of it with a later update
         except OSError:
             self.close()
-        self._changed, self._names = set(), look.names
+        self._changed, self._names = set(), update.names
 
     def close(self) -> None:
         """Close it."""
@@ -156,5 +156,5 @@ class _Line:
         except OSError as error:
             if error.errno not in (errno.EMSGSIZE, errno.ENOBUFS):
                 raise
-            # Too many for a datagram: the worker asks the store itself this time.
-            self._socket.send(_ASK_YOURSELF)
+            # Too many for a datagram: the worker polls the store itself this time.
+            self._socket.send(_NOTHING_KNOWN)

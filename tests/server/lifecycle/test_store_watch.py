@@ -1,4 +1,4 @@
-"""One look at the store is enough for all workers."""
+"""One poll of the store is enough for all workers."""
 
 import os
 import shutil
@@ -36,20 +36,20 @@ def test_a_poll_is_one_stat_a_model_however_many_workers(
         (root / f"model-{number:02}").mkdir()
         shutil.copy(root / "model-00" / "aliases.json", root / f"model-{number:02}")
     group = start_group(["model-00"], workers, ["*"])
-    group.look(times=2)
-    looked: list[str] = []
+    group.poll(times=2)
+    calls: list[str] = []
     for seen in group.watch._reader._seen.values():
-        counted(seen.store, looked)
+        counted(seen.store, calls)
     asked: list[str] = []
     for worker in group.workers:
         assert worker.version("model-00") == 1
         counted(worker.models.get("model-00").store, asked)
-    group.look(times=3)
-    assert looked.count("file_stamp") == 3 * 100
+    group.poll(times=3)
+    assert calls.count("file_stamp") == 3 * 100
     assert asked == []
 
 
-def test_what_happens_in_the_store_reaches_every_worker_with_the_next_look(
+def test_what_happens_in_the_store_reaches_every_worker_with_the_next_poll(
     root: Path, start_group: StartGroup
 ) -> None:
     a, b = Store(root, "a"), Store(root, "b")
@@ -60,21 +60,21 @@ def test_what_happens_in_the_store_reaches_every_worker_with_the_next_look(
     def answering(name: str) -> set[int]:
         return {worker.version(name) for worker in group.workers}
 
-    group.look(times=2)
+    group.poll(times=2)
     assert answering("a") == answering("b") == {1}
     publish_to(a, seed=1)
-    group.look()
+    group.poll()
     assert answering("a") == {2}
     a.move_alias("champion", 1, expected=2, event="rollback", reason="test")
-    group.look()
+    group.poll()
     assert answering("a") == {1}
     publish_to(Store(root, "c"))
-    group.look()
+    group.poll()
     assert answering("c") == {1}
     shutil.rmtree(root / "b")
-    group.look()
+    group.poll()
     assert answering("b") == {1}  # one listing without it may be wrong
-    group.look()
+    group.poll()
     assert {name for worker in group.workers for name in worker.models.managers} == {"a", "c"}
 
 
@@ -84,10 +84,10 @@ def test_a_number_that_is_used_again_is_seen_though_the_aliases_say_the_same(
     store = Store(root, "a")
     publish_to(store)
     group = start_group(["a"])
-    group.look(times=2)
+    group.poll(times=2)
     shutil.rmtree(store.folder)
     publish_to(store, seed=1)
-    group.look()
+    group.poll()
     wanted = store.manifest(1).own_digest
     for worker in group.workers:
         current = worker.models.get("a").current
@@ -95,12 +95,12 @@ def test_a_number_that_is_used_again_is_seen_though_the_aliases_say_the_same(
         assert current.manifest.own_digest == wanted
 
 
-def test_a_look_is_one_message(root: Path) -> None:
+def test_an_update_is_one_message(root: Path) -> None:
     """A stream would have to be cut into messages again, and could stop in the middle of one."""
     publish_to(Store(root, "a"))
     watch = StoreWatch(root, ["a"])
     with closing(watch), watch.line(1) as line, socket.socket(fileno=os.dup(line)) as ours:
-        watch.look()
-        watch.look()
+        watch.poll()
+        watch.poll()
         assert ours.recv(1 << 18) == b'{"changed": null, "unknown": [], "names": null}'
         assert ours.recv(1 << 18) == b'{"changed": [], "unknown": []}'

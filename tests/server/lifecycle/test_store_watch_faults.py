@@ -1,4 +1,4 @@
-"""No worker depends on the looks of its supervisor, and none keeps them from another."""
+"""No worker depends on the polls of its supervisor, and none keeps them from another."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -58,7 +58,7 @@ def polled(worker: Worker, until: Callable[[], bool]) -> None:
 
 
 def start_impatient(start_group: StartGroup, pattern: str) -> tuple[Group, Worker]:
-    """A group of one worker that polls by itself as soon as it hears nothing."""
+    """A group of one worker that polls by itself as soon as it receives nothing."""
     group = start_group([pattern], 0)
     group.workers.append(group.start_worker(poll_seconds=0.01))
     return group, group.workers[0]
@@ -71,19 +71,19 @@ def test_a_worker_that_does_not_read_keeps_none_waiting_and_misses_nothing(
     for store in stores:
         publish_to(store)
     group = start_group(["*"])
-    group.look(times=2)
+    group.poll(times=2)
     stopped = group.workers.pop()
     for store in stores:
         publish_to(store, seed=1)
-        group.look(times=12)  # Linux keeps ten messages for it
+        group.poll(times=12)  # Linux keeps ten messages for it
         assert group.workers[0].version(store.model) == 2
     group.workers.append(stopped)
     stopped.poll()
-    group.look()
+    group.poll()
     assert [stopped.version(name) for name in "abc"] == [2, 2, 2]
 
 
-def test_a_worker_that_hears_nothing_looks_itself_and_listens_again(
+def test_a_worker_that_receives_nothing_polls_by_itself_and_waits_again(
     root: Path, start_group: StartGroup
 ) -> None:
     store = Store(root, "a")
@@ -91,14 +91,14 @@ def test_a_worker_that_hears_nothing_looks_itself_and_listens_again(
     group, worker = start_impatient(start_group, "*")
     worker.poll()
     assert worker.version("a") == 1  # the first poll waits for nothing
-    group.look()
+    group.poll()
     assert worker.news.of("a") is not None
     publish_to(store, seed=1)
     publish_to(Store(root, "b"))
     worker.poll()
     assert worker.news.of("a") is None
     assert (worker.version("a"), worker.version("b")) == (2, 1)
-    group.look(times=2)
+    group.poll(times=2)
     assert worker.news.of("a") is not None
 
 
@@ -108,7 +108,7 @@ def test_a_supervisor_that_has_ended_is_no_fault_of_the_store(
     store = Store(root, "a")
     publish_to(store)
     group, worker = start_impatient(start_group, "a")
-    group.look()
+    group.poll()
     group.watch.close()
     publish_to(store, seed=1)
     polled(worker, lambda: worker.version("a") == 2)
@@ -117,15 +117,15 @@ def test_a_supervisor_that_has_ended_is_no_fault_of_the_store(
 def test_a_worker_that_has_ended_is_sent_nothing_more(root: Path, start_group: StartGroup) -> None:
     publish_to(Store(root, "a"))
     group = start_group(["a"])
-    group.look()
+    group.poll()
     group.workers.pop().close()
-    group.look(times=2)
+    group.poll(times=2)
     assert [line.is_closed for line in group.watch._lines.values()] == [False, True]
     assert group.workers[0].version("a") == 1
 
 
 def test_the_line_of_a_worker_that_is_replaced_is_closed(root: Path) -> None:
-    """Also while a look at a store that hangs sends nothing: workers may be replaced many times."""
+    """Also while a poll of a store that hangs sends nothing: workers may be replaced many times."""
     watch = StoreWatch(root, ["*"])
     with closing(watch):
         for _ in range(3):
@@ -136,7 +136,7 @@ def test_the_line_of_a_worker_that_is_replaced_is_closed(root: Path) -> None:
             assert len(watch._lines) == 1
 
 
-def test_looks_that_take_long_are_waited_for_but_not_for_ever(
+def test_polls_that_take_long_are_waited_for_but_not_for_ever(
     root: Path, start_group: StartGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or else all workers would poll a slow store as well, and make it slower."""
@@ -147,7 +147,7 @@ def test_looks_that_take_long_are_waited_for_but_not_for_ever(
     worker.news._poll_seconds, waited = 0.5, []
     for seconds in (0.5, 4, 3600):
         now += seconds
-        group.look()
+        group.poll()
         waited.append(worker.news._wait)
     assert waited == [1.5, 12.0, 15.0]
 
@@ -159,11 +159,11 @@ def test_a_model_that_cannot_be_read_is_left_to_the_workers(
     for name in "ab":
         publish_to(Store(root, name))
     group = start_group(["a", "b"])
-    group.look(times=2)
+    group.poll(times=2)
     aliases = root / "a" / "aliases.json"
     text = aliases.read_text()
     aliases.write_text(broken)
-    group.look()
+    group.poll()
     for worker in group.workers:
         assert worker.news.of("a") is None
         assert worker.news.of("b") is not None
@@ -171,7 +171,7 @@ def test_a_model_that_cannot_be_read_is_left_to_the_workers(
         assert worker.version("a") == 1
     assert "the store cannot be read" in caplog.text
     aliases.write_text(text)
-    group.look(times=2)
+    group.poll(times=2)
     assert not any(worker.models.get("a").store_state.fault for worker in group.workers)
 
 
@@ -184,16 +184,16 @@ def test_what_is_too_long_for_a_message_is_asked_of_the_store(
     monkeypatch.setattr(group.watch, "_names", lambda: names)
     monkeypatch.setattr(group.watch, "_stamps", lambda models: dict.fromkeys(models, "same"))
     (worker,) = group.workers
-    group.look()
+    group.poll()
     assert worker.news.of("a") is None
     assert worker.news.names() == ["a"]  # as the folder has it
     assert worker.version("a") == 1
-    group.look()
+    group.poll()
     assert worker.news.of("a") is not None
     assert worker.news.names() == ["a"]
 
 
-def test_a_worker_that_hears_nothing_of_an_object_store_lists_it(
+def test_a_worker_that_receives_nothing_of_an_object_store_lists_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To ask for each of a thousand models would be a thousand requests, in every worker."""
@@ -221,17 +221,17 @@ def test_an_object_store_that_cannot_be_listed_is_not_asked_for_each_model(
     monkeypatch.setattr(watch._listing, "_objects", objects)
     with closing(watch), watch.line(1) as line:
         news = StoreNews(os.dup(line), 5.0, list)
-        watch.look()
+        watch.poll()
         news.refresh()
         known = {name: news.of(name) for name in "ab"}
         assert None not in known.values()
         objects.fails = True
-        watch.look()
+        watch.poll()
         news.refresh()
         assert [news.of(name) for name in "ab"] == [None, None]
         assert not watch._reader._seen
         objects.fails = False
-        watch.look()
+        watch.poll()
         news.refresh()
         assert None not in [news.of(name) for name in "ab"]
     news._line.close()
