@@ -47,7 +47,7 @@ def encode_aliases(aliases: Mapping[str, int]) -> bytes:
 
 def decode_events(data: bytes) -> list[dict[str, Any]]:
     """Return the events of a history, in its order; a line torn by a crash is left out."""
-    return [event for line in data.splitlines() if (event := _event(line)) is not None]
+    return list(_events(data))
 
 
 def recorded_digests(data: bytes) -> dict[int, str | None]:
@@ -56,7 +56,7 @@ def recorded_digests(data: bytes) -> dict[int, str | None]:
     The digest is None where the event has none, as those of older releases.
     """
     found: dict[int, str | None] = {}
-    for event in decode_events(data):
+    for event in _events(data):  # not all at once: they take seven times their text
         if version := _version(event):
             digest = event.get("manifest")
             if event.get("event") == "publish":
@@ -101,6 +101,10 @@ def _is_alias(item: tuple[object, object]) -> bool:
     alias, version = item
     named = isinstance(alias, str) and ALIAS.fullmatch(alias) is not None
     return named and type(version) is int and 1 <= version < 2**63
+
+
+def _events(data: bytes) -> Iterator[dict[str, Any]]:
+    return (event for line in data.splitlines() if (event := _event(line)) is not None)
 
 
 def _lines_from_the_end(data: bytes) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import tracemalloc
 
 import pytest
 
@@ -42,6 +43,17 @@ def test_versions_may_be_recorded_in_another_order_than_they_were_numbered() -> 
     draw = random.Random(0)
     order[-50:] = draw.sample(order[-50:], 50)
     assert highest_recorded(history(*(("publish", version) for version in order))) == 249
+
+
+def test_the_digests_of_a_history_take_little_more_memory_than_its_text() -> None:
+    data = PUBLISHED * 10
+    tracemalloc.start()
+    try:
+        recorded_digests(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * len(data)  # its lines, not all of its events
 
 
 def test_a_long_history_costs_no_more_than_a_short_one(monkeypatch: pytest.MonkeyPatch) -> None:
