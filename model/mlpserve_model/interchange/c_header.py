@@ -31,13 +31,13 @@ _HEADER = """\
 /*
 {facts}
  *
- * Written by mlpserve-models export. C99; needs math.h (link with -lm).
+ * Written by mlpserve-models export. C99 or C++11; needs math.h (link with -lm).
  *
  *     float probabilities[{macro}_CLASSES];
  *     {name}_predict(input, probabilities);
  *     puts({name}_class_names[{name}_label(probabilities)]);
  *
- * The weights take {kib} KiB of read-only memory, a call {stack} bytes of stack.
+ * The weights take {kib} KiB of read-only memory, a call {stack} bytes of stack{more}.
  */
 #ifndef {macro}_H
 #define {macro}_H
@@ -130,6 +130,7 @@ def export_c(model: StoredModel) -> bytes:
     pixels = signature.input_kind == "pixels"
     widest = max(network.layer_sizes[1:])
     parts: dict[str, Any] = {"name": name, "macro": name.upper()}
+    stack = 4 * (2 * widest if len(model.weights) > 1 else 0)
     factor = _literal(np.float32(1 / signature.input_maximum))
     text = _HEADER.format(
         **parts,
@@ -139,7 +140,8 @@ def export_c(model: StoredModel) -> bytes:
         classes=network.classes,
         widest=widest,
         kib=-(-4 * network.parameters // 1024),
-        stack=4 * (2 * widest if len(model.weights) > 1 else 0),
+        stack=stack,
+        more=f", of raw pixels {stack + 4 * network.inputs}" if pixels else "",
         class_names=",\n".join(f"    {_string(text)}" for text in signature.class_names),
         weights="\n".join(_weights(name, model)),
         output="values" if network.output_activation == "identity" else "probabilities",

@@ -87,6 +87,19 @@ def test_raw_pixels_are_scaled_as_the_server_does(tmp_path: Path) -> None:
     assert_answers(version, run(version, tmp_path, pixels.tobytes(), "uint8_t"), expected)
 
 
+def test_it_is_cpp_too(tmp_path: Path) -> None:
+    (tmp_path / "model.h").write_bytes(export_c(random_version(3)))
+    flags = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-std=c++11", "-fsyntax-only"]
+    subprocess.run(["gcc", *flags, "-x", "c++", "model.h"], cwd=tmp_path, check=True)
+
+
+def test_the_stack_of_raw_pixels_counts_their_floats() -> None:
+    network = random_version(3).manifest.network
+    text = export_c(random_version(3)).decode()
+    stack = 8 * max(network.layer_sizes[1:])
+    assert f"a call {stack} bytes of stack, of raw pixels {stack + 4 * network.inputs}." in text
+
+
 def test_no_name_of_a_class_changes_the_code(tmp_path: Path) -> None:
     names = ("/*", "*/ int x;", "*/*", "??/", "??/*", '"\\', "a\\")
     rng = np.random.default_rng(7)
