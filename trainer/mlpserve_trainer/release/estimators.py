@@ -247,7 +247,7 @@ def _layers(classifier: Any) -> tuple[list[tuple[Any, Any]], list[str]]:
     if classifier.out_activation_ == "logistic" and classifier.n_outputs_ > 1:
         raise UsageError(SEVERAL_LABELS)
     weights = list(zip(classifier.coefs_, classifier.intercepts_, strict=True))
-    names = [classifier.activation] * (len(weights) - 1) + [classifier.out_activation_]
+    names: list[str] = [classifier.activation] * (len(weights) - 1) + [classifier.out_activation_]
     return weights, [NAMES.get(name, name) for name in names]
 
 
