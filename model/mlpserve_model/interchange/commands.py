@@ -19,8 +19,9 @@ from mlpserve_model.interchange.importing import ImportOptions, import_network
 from mlpserve_model.interchange.named_arrays import ORIENTATIONS
 from mlpserve_model.interchange.publishing import publish_unjudged
 from mlpserve_model.nn.activations import HIDDEN, OUTPUT
-from mlpserve_model.process.arguments import PREFIX, SettingsParser, between, store_flags
+from mlpserve_model.process.arguments import PREFIX, SettingsParser, between
 from mlpserve_model.process.children import safe_path
+from mlpserve_model.process.flags import store_flags
 from mlpserve_model.process.tables import plain, readable
 from mlpserve_model.store.store import Store
 

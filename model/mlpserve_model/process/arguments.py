@@ -9,7 +9,6 @@ import dataclasses
 import difflib
 import os
 import re
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,13 +85,6 @@ class StoreSettings(PlaceSettings):
     """A model in a store."""
 
     model: str = setting("mnist", "name of the model in the store", type=model_name)
-
-
-def store_flags(model: str, store: Location | None = None) -> str:
-    """Return the flags by which other commands find this model; nothing for the defaults."""
-    default = StoreSettings()
-    flags = "" if store in (None, default.store) else f" --store {shlex.quote(str(store))}"
-    return flags if model == default.model else f"{flags} --model {shlex.quote(model)}"
 
 
 @dataclass(frozen=True, kw_only=True)

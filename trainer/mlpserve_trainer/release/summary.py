@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from mlpserve_model.process.arguments import store_flags
+from mlpserve_model.process.flags import store_flags
 from mlpserve_model.store.location import Location
 from mlpserve_trainer.release.outcome import Outcome
 
