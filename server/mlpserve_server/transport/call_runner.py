@@ -18,11 +18,9 @@ from mlpserve_server.observability.observer import Observer
 from mlpserve_server.security.scope import ALL, Scope
 from mlpserve_server.transport.compression import inflate, is_compressed
 from mlpserve_server.transport.grpc_core import ServerCall
+from mlpserve_server.transport.open_calls import OpenCalls
 from mlpserve_server.transport.reading import OnRequest
-from mlpserve_server.transport.request_reader import no_memory
-from mlpserve_server.transport.response_sender import ResponseSender
-from mlpserve_server.transport.services import COPIES, SMALL_BYTES
-from mlpserve_server.transport.status import Refusal, refusal_of
+from mlpserve_server.transport.services import SMALL_BYTES
 from mlpserve_server.transport.work_queue import Batch, Inflated, WorkQueue
 
 __all__ = ["CallRunner"]
@@ -37,12 +35,11 @@ InSteps = Callable[[bytes, bool, Scope], Steps]
 
 
 class CallRunner:
-    """Computes the answers to calls, and sends them; it belongs to the event loop's thread.
+    """Computes the answers to calls; it belongs to the event loop's thread.
 
     Attributes:
-        open: The calls taken on and not yet answered.
+        calls: The calls taken on and not yet answered.
         work: What is to be computed.
-        sender: What is being sent.
 
     """
 
@@ -51,12 +48,10 @@ class CallRunner:
     ) -> None:
         self._data = data
         self._limits = limits
-        self._observer = observer
         self._is_scoped = is_scoped  # whether calls have a scope
         self._pool = futures.ThreadPoolExecutor(_LOAD_THREADS, thread_name_prefix="load")
-        self.open = 0
+        self.calls = OpenCalls(limits, observer)
         self.work: WorkQueue[ServerCall] = WorkQueue()
-        self.sender = ResponseSender(limits.bytes)
 
     def close(self) -> None:
         """End the threads that load."""
@@ -77,20 +72,20 @@ class CallRunner:
         """Answer a PredictRequest, a small one with others; raise nothing."""
         if len(request) <= SMALL_BYTES:
             self.work.singles.append((call, request))
-        elif self._hold(call, len(request)):
+        elif self.calls.hold(call, len(request)):
             # By itself and at once: larger than most models take, it is likely to be refused.
             self._answer_together([(call, request)], self._data.predict)
 
     def add_batch(self, call: ServerCall, request: bytes) -> None:
         """Answer a BatchPredictRequest in steps."""
-        if self._hold(call, len(request)):
+        if self.calls.hold(call, len(request)):
             self._begin(call, request, self._data.batch_predict)
 
     def add_infer(self, call: ServerCall, request: bytes) -> None:
         """Answer a ModelInferRequest, a small one with others and a large one in steps."""
         if len(request) <= SMALL_BYTES:
             self.work.infers.append((call, request))
-        elif self._hold(call, len(request)):
+        elif self.calls.hold(call, len(request)):
             self._begin(call, request, self._data.infer_in_steps)
 
     def work_once(self) -> None:
@@ -103,26 +98,10 @@ class CallRunner:
             self._step(batch)
         for call, answer in self.work.take_handed_back():
             if isinstance(answer, Inflated):
-                self._release(call)
+                self.calls.release(call)
                 answer.then(call, answer.request)
             else:
-                self.finish(call, answer)
-
-    def finish(self, call: ServerCall, answer: Outcome) -> None:
-        """Send the answer or the error, and end the call."""
-        self.open -= 1
-        self._release(call)
-        if isinstance(answer, Exception):
-            self.refuse(call, refusal_of(answer, call))
-        else:
-            call.rows, call.version, call.model = answer.rows, answer.version, answer.model
-            self.sender.send(call, answer.response)
-            self._observer.ended(call, 0)
-
-    def refuse(self, call: ServerCall, refusal: Refusal) -> None:
-        """End a call with a refusal; it is not, or no longer, one of the open calls."""
-        self.sender.refuse(call, refusal)
-        self._observer.ended(call, refusal.code)
+                self.calls.finish(call, answer)
 
     def _inflate(self, call: ServerCall, request: bytes, then: OnRequest) -> None:
         """Pass on a small request at once, and a large one when a thread has inflated it."""
@@ -130,26 +109,12 @@ class CallRunner:
             small = inflate(request, SMALL_BYTES)
         except RequestTooLarge:
             limit = self._limits.max_request
-            if self._hold(call, limit):
+            if self.calls.hold(call, limit):
                 self._hand_over(call, lambda: Inflated(inflate(request, limit), then))
         except ServingError as error:
-            self.finish(call, as_value(error))
+            self.calls.finish(call, as_value(error))
         else:
             then(call, small)
-
-    def _hold(self, call: ServerCall, length: int) -> bool:
-        """Count the memory of a request of this length as in use, or refuse it."""
-        size = COPIES * length
-        if not self._limits.bytes.take(size):
-            self.finish(call, no_memory())
-            return False
-        call.held = size
-        return True
-
-    def _release(self, call: ServerCall) -> None:
-        if call.held:
-            self._limits.bytes.release(call.held)
-            call.held = 0
 
     def _begin(self, call: ServerCall, request: bytes, answer: InSteps) -> None:
         call.watch()
@@ -175,7 +140,7 @@ class CallRunner:
                 own = [call.scope] if self._is_scoped else None
                 self._hand_over(call, partial(_answer_alone, answer, request, own))
             else:
-                self.finish(call, found)
+                self.calls.finish(call, found)
 
     def _step(self, batch: Batch[ServerCall]) -> None:
         call = batch.call
@@ -183,17 +148,17 @@ class CallRunner:
             if not self._drop(call):
                 self.work.put_batch(next(batch.steps), batch)
         except StopIteration as end:
-            self.finish(call, end.value)
+            self.calls.finish(call, end.value)
         except NotInMemory:
             again = partial(complete, batch.again(), lambda: not call.abandoned)
             self._hand_over(call, again)
         except Exception as error:
-            self.finish(call, error)
+            self.calls.finish(call, error)
 
     def _drop(self, call: ServerCall) -> bool:
         """End the call without computing anything when nobody waits for it."""
         if call.abandoned:
-            self.finish(call, Abandoned("the caller no longer waits"))
+            self.calls.finish(call, Abandoned("the caller no longer waits"))
             return True
         return False
 

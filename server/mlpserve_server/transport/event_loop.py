@@ -60,6 +60,7 @@ class EventLoop:
         self._metadata_too_large = refusal_of(MetadataTooLarge(MAX_METADATA_BYTES))
         self._runner = CallRunner(data, limits, observer, is_scoped=scope_of is not None)
         self._work = self._runner.work
+        self._calls = self._runner.calls
         self._fair = (
             FairAdmission(limits.shares, self._work, self._refuse_waiting)
             if limits.shares
@@ -80,7 +81,7 @@ class EventLoop:
     @property
     def open(self) -> int:
         """The calls taken on and not yet answered."""
-        return self._runner.open
+        return self._calls.count
 
     @property
     def computing(self) -> bool:
@@ -90,7 +91,7 @@ class EventLoop:
     @property
     def busy(self) -> bool:
         """Whether there is any call, also one that is being read or sent."""
-        return bool(self.open or self._runner.sender)
+        return bool(self.open or self._calls.sender)
 
     def start(self) -> None:
         """Begin to take calls; the server must have started."""
@@ -146,13 +147,13 @@ class EventLoop:
         pressed = self.busy and self._limits.memory_is_short()
         for call, error in self._reading.give_up(pressed, partial(self._poll, 0)):
             self._finish(call, error)
-        self._runner.sender.give_up_unread(pressed or self._limits.bytes.is_full)
+        self._calls.sender.give_up_unread(pressed or self._limits.bytes.is_full)
 
     def _admit(self, reader: RequestReader, call: ServerCall) -> None:
         if metadata_is_too_large(call.metadata):
-            self._runner.refuse(call, self._metadata_too_large)
+            self._calls.refuse(call, self._metadata_too_large)
         elif self._scope_of and not self._is_admitted(call):
-            self._runner.refuse(call, self._unauthenticated)
+            self._calls.refuse(call, self._unauthenticated)
         elif not self._is_full(reader):
             self._take_on(reader, call)
         elif self._fair and self._fair.has_room and _may_be_read(reader, call):
@@ -162,16 +163,16 @@ class EventLoop:
             self._finish(last, too_many())
             self._take_on(reader, call)
         else:
-            self._runner.refuse(call, self._too_many)
+            self._calls.refuse(call, self._too_many)
 
     def _refuse_waiting(self, call: ServerCall) -> None:
-        self._runner.finish(call, too_many())
+        self._calls.finish(call, too_many())
 
     def _finish(self, call: ServerCall, error: ServingError) -> None:
         """End a call whose request is not here."""
         if self._fair:
             self._fair.discard(call)
-        self._runner.finish(call, error)
+        self._calls.finish(call, error)
 
     def _is_admitted(self, call: ServerCall) -> bool:
         """Return True, and leave the scope on the call, if it has a token that is in force."""
@@ -181,12 +182,12 @@ class EventLoop:
         return scope is not None
 
     def _take_on(self, reader: RequestReader, call: ServerCall) -> None:
-        self._runner.open += 1
+        self._calls.count += 1
         reader.add(call)
 
     def _is_full(self, reader: RequestReader) -> bool:
         """Return True if as many calls wait as may; calls without a request make nobody wait."""
-        limit, calls = self._limits.queue.limit, self._runner.open
+        limit, calls = self._limits.queue.limit, self._calls.count
         if calls < limit:  # nearly always, and cheaper to tell
             return False
         return max(calls - self._reading.idle, reader.unread) >= limit

@@ -1,12 +1,6 @@
 """A server that follows an object store, and one that starts without it."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -372,35 +366,3 @@ def test_a_store_that_hangs_does_not_keep_the_server_from_stopping(
     stopping.start()
     stopping.join(30)  # half as long as the request hangs
     assert not stopping.is_alive()
-
-
-PROGRAM = str(Path(sys.executable).with_name("mlpserve-server"))
-
-
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_the_program_starts_without_the_store_and_stops_while_it_hangs(
-    workers: str, address: str, publish: PublishTo, proxy: Proxy, tmp_path: Path
-) -> None:
-    publish()
-    command = [
-        PROGRAM, "--store", address, "--model", "tiny", "--listen", "127.0.0.1:0",
-        "--poll-seconds", "0.1", "--drain-seconds", "0", "--grace-seconds", "5",
-        "--cache-dir", str(tmp_path), "--workers", workers, "--log-format", "json",
-    ]  # fmt: skip
-
-    def run(until: str) -> dict[str, Any]:
-        environment = os.environ | {"AWS_TIMEOUT": "1s"}
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-        assert process.stderr
-        found = next(e for e in map(json.loads, process.stderr) if e["event"] == until)
-        time.sleep(0.3)
-        process.send_signal(signal.SIGTERM)
-        started = time.monotonic()
-        process.communicate(timeout=30)
-        assert process.returncode == 0
-        assert time.monotonic() - started < 6
-        return dict(found)
-
-    assert run(until="serving")["version"] == 1
-    proxy.fault = fails("hang")
-    assert run(until="serving what was last seen of the store")["version"] == 1

@@ -1,14 +1,18 @@
-"""However many workers a server has, it lists an object store once a poll."""
+"""The program on an object store: however many workers, one listing a poll; a start without it."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlpserve_model import Store
-from tests.support.object_store import DRAFT, Proxy
+from tests.support.object_store import DRAFT, Proxy, PublishTo
 from tests.support.publishing import publish_to
 from tests.support.waiting import eventually
 
@@ -51,3 +55,32 @@ def test_a_poll_that_finds_nothing_new_is_one_request_for_all_workers(
             assert (event["model"], event["version"]) == ("model-1", promoted)
         process.terminate()
         assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_program_starts_without_the_store_and_stops_while_it_hangs(
+    workers: str, address: str, publish: PublishTo, proxy: Proxy, tmp_path: Path
+) -> None:
+    publish()
+    command = [
+        PROGRAM, "--store", address, "--model", "tiny", "--listen", "127.0.0.1:0",
+        "--poll-seconds", "0.1", "--drain-seconds", "0", "--grace-seconds", "5",
+        "--cache-dir", str(tmp_path), "--workers", workers, "--log-format", "json",
+    ]  # fmt: skip
+
+    def run(until: str) -> dict[str, Any]:
+        environment = os.environ | {"AWS_TIMEOUT": "1s"}
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        assert process.stderr
+        found = next(e for e in map(json.loads, process.stderr) if e["event"] == until)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert time.monotonic() - started < 6
+        return dict(found)
+
+    assert run(until="serving")["version"] == 1
+    proxy.fault = lambda request: "hang"
+    assert run(until="serving what was last seen of the store")["version"] == 1
