@@ -100,7 +100,8 @@ class Readiness:
                     return await self._is_serving(target, READINESS, seconds)
                 case grpc.StatusCode.NOT_FOUND | grpc.StatusCode.UNIMPLEMENTED:
                     return False  # alive, but without such a service
-                case grpc.StatusCode.DEADLINE_EXCEEDED:
+                # CANCELLED from a server that saw the deadline pass first, or that stops.
+                case grpc.StatusCode.DEADLINE_EXCEEDED | grpc.StatusCode.CANCELLED:
                     text = f"{target} does not answer"
                     text += unreachable_hint(self._settings, [target], text)
                     raise ConnectionFailedError(text, target=target) from error
