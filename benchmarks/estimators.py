@@ -5,7 +5,8 @@
 Both train the same network (one hidden layer of 100, ReLU) with Adam at a constant rate of 0.001
 for 100 epochs of batches of 200, without weight decay, after the same StandardScaler. The third
 column is our estimator as it comes, without a scaler. Each seed splits the data again, for all
-alike, and the estimators take turns. Seconds are the processor's, which other work on the machine
+alike, and the estimators take turns; the seeds 0 to 4 were looked at when the recipe `table` was
+chosen, so others are the default. Seconds are the processor's, which other work on the machine
 disturbs less, of `fit` alone, with one BLAS thread each.
 """
 
@@ -76,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[5, 6, 7, 8, 9])
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
     options = parser.parse_args()
     results = {name: measured(load(), options.seeds) for name, load in DATA.items()}
