@@ -1,5 +1,6 @@
 """The power is cut while versions are published: what was acknowledged is there and whole."""
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,9 +38,12 @@ def _published_until_a_cut(code: str, volume: Volume, rng: np.random.Generator) 
         assert child.stdout
         assert child.stdout.readline() == "ready\n"
         time.sleep(rng.uniform(0, LONGEST))
+        # A power cut stops the processor too. Otherwise a publisher could acknowledge what it lost:
+        # an fsync of xfs that the cut overtakes may return without an error.
+        child.send_signal(signal.SIGSTOP)
         volume.cut_power()
-        output, errors = child.communicate(timeout=60)
-    assert (child.returncode, "StoreError" in errors) == (1, True), errors
+        child.kill()
+        output, _ = child.communicate(timeout=60)
     volume.remount()
     return [int(line) for line in output.split()]
 
