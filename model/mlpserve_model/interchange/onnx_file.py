@@ -103,6 +103,7 @@ def _texts(model: Any) -> Iterator[Any]:
     yield from (opset.domain for opset in model.opset_import)
     yield from (text for entry in model.metadata_props for text in (entry.key, entry.value))
     yield from (value.name for value in (*graph.input, *graph.output))
+    yield from (tensor.values.name for tensor in graph.sparse_initializer)
     for tensor in graph.initializer:
         yield tensor.name
         yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))

@@ -84,10 +84,8 @@ def read_graph(model: Any, input_shape: Sequence[int] = (), output: str | None =
     steps = (Scale(np.full(1, _PIXELS), np.zeros(1)),)
     start = Rows(steps if given.is_bytes else (), given.shape)
     values: dict[str, Value] = {tensor.name: array_of(tensor) for tensor in graph.initializer}
-    values |= {
-        tensor.values.name: Unknown(f"tensor {plain(tensor.values.name)} is sparse, expected dense")
-        for tensor in graph.sparse_initializer
-    }
+    for name in (tensor.values.name for tensor in graph.sparse_initializer):
+        values[name] = Unknown(f"tensor {plain(name)[:100]} is sparse, expected dense")
     values[given.name] = start
     versions = {_DOMAINS.get(opset.domain): opset.version for opset in model.opset_import}
     held = sum(value.size for value in values.values() if isinstance(value, np.ndarray))

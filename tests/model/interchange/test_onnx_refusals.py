@@ -152,6 +152,17 @@ def test_sparse_weights_are_refused_as_such(refusal: Refusal) -> None:
     assert "tensor w is sparse" in refusal(made)
 
 
+def test_the_name_of_sparse_weights_has_to_be_text(tmp_path: Path) -> None:
+    made = model([GEMM], WEIGHTS)
+    values = helper.make_tensor("MARK", TensorProto.FLOAT, [1], [2.0])
+    indices = helper.make_tensor("", TensorProto.INT64, [1], [5])
+    made.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, W.shape))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(made.SerializeToString().replace(b"MARK", b"\xff\xfe\xfd\xfc"))
+    with pytest.raises(UnsupportedModel, match="not UTF-8"):
+        import_network(path, ImportOptions())
+
+
 def test_a_softmax_of_one_output_is_refused(refusal: Refusal) -> None:
     nodes = [node("Gemm", "x w b", "z"), node("Softmax", "z", "y", axis=-1)]
     made = model(nodes, {"w": W[:, :1], "b": B[:1]})
