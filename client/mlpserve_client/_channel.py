@@ -79,6 +79,9 @@ def options(
         # allows pings every ten seconds.
         ("grpc.keepalive_time_ms", 11_000),
         ("grpc.keepalive_timeout_ms", 4_000),
+        # So is one whose server hangs: a ping of gRPC's own is under way there, takes the place of
+        # the keepalive's, and would be waited for for a minute.
+        ("grpc.http2.ping_timeout_ms", 8_000),
     ]
     if all(map(is_local, targets)):
         # Docker's client, for one, puts proxy variables into every container.
