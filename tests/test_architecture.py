@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,3 +97,12 @@ def test_the_map_has_the_order_of_imports_that_is_checked(package: str) -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     (shown,) = re.findall(rf"^{package}: +(\S.*(?:\n +> .*)*)", text, re.MULTILINE)
     assert " > ".join(checked).removeprefix("(__main__) > ") == " ".join(shown.split())
+
+
+def test_git_ignores_no_file_that_others_need() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout of git")
+    folders = ["benchmarks", "deploy", "docs", "examples", "proto", "tests"]
+    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--", *folders]
+    ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not [path for path in ignored.splitlines() if "__pycache__/" not in path]

@@ -136,7 +136,7 @@ def test_lists_and_messages_have_only_the_models_that_the_token_allows(stubs: St
     request = model_pb2.GetModelVersionRequest(model=model_pb2.ModelSelector(name="shop-bb"))
     found = refused(stubs.models.GetModelVersion, request, TOKEN)
     assert found.code == grpc.StatusCode.NOT_FOUND
-    assert "served is shop-a, shop-b, did you mean" in found.message
+    assert "served: shop-a, shop-b; did you mean" in found.message
 
 
 def test_a_report_is_taken_from_a_token_that_allows_the_model_of_its_answer(stubs: Stubs) -> None:
