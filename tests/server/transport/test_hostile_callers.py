@@ -92,9 +92,12 @@ def test_half_sent_batches_of_one_connection_let_those_of_others_go_first(
     publish()
     roomy = memory == "for many requests"
     # A connection never has all reads of the direct transport, however long they take.
-    seconds = 60 if roomy and transport == "direct" else 0.2
+    # More than a whole request takes to arrive on a busy machine: it would be taken for a slow one.
+    seconds = 60 if roomy and transport == "direct" else 1.0
     for module in ("request_reader", "request_reads"):
         monkeypatch.setattr(f"mlpserve_server.transport.{module}.SLOW_SECONDS", seconds)
+        # What is held to is the order: all of the others before them would take twenty seconds.
+        monkeypatch.setattr(f"mlpserve_server.transport.{module}.MAX_WAIT_SECONDS", 15)
     stubs = serve(max_bytes=(4096 if roomy else 64) * MIB)
     eventually(stubs.serving)
     with RawConnection(stubs.address) as hostile:
