@@ -116,7 +116,7 @@ def test_every_setting_of_the_server_passes_through(new_stack: NewStack) -> None
     names = {f"MLPSERVE_{field.name.upper()}" for field in fields(Settings)}
     # The image says where the server listens and keeps its cache; what a worker is given is its
     # parent's business.
-    elsewhere = {"LISTEN", "CACHE_DIR", "WORKER", "METRICS_LINE"}
+    elsewhere = {"LISTEN", "CACHE_DIR", "WORKER", "METRICS_LINE", "WATCH_LINE"}
     assert names - {f"MLPSERVE_{name}" for name in elsewhere} == set(passed)
 
 
