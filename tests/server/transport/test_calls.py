@@ -107,10 +107,13 @@ def test_a_call_whose_deadline_has_passed_is_not_computed(
     assert 1 not in gate.values
 
 
-def active_contexts() -> int:
-    """The calls of the standard transport, health aside, that are not known to have ended."""
+MARKED = (("x-marked", "yes"),)
+
+
+def marked_calls() -> int:
+    """The calls of the standard transport with this metadata that are not known to have ended."""
     contexts = [each for each in gc.get_objects() if isinstance(each, grpc.ServicerContext)]
-    return sum(context.is_active() for context in contexts)
+    return sum(each.is_active() for each in contexts if MARKED[0] in each.invocation_metadata())
 
 
 def test_a_call_that_was_cancelled_is_not_computed(
@@ -119,13 +122,14 @@ def test_a_call_that_was_cancelled_is_not_computed(
     # As long as it takes on a busy machine: a cancelled call is known by an event.
     monkeypatch.setattr("mlpserve_server.transport.event_loop._CANCELLED_SECONDS", 1)
     monkeypatch.setattr("mlpserve_server.transport.work_queue._BACKLOG_SECONDS", 20)
-    calls = [stubs.prediction.Predict.future(predict_request(1)) for _ in range(20)]
+    predict = stubs.prediction.Predict.future
+    calls = [predict(predict_request(1), metadata=MARKED) for _ in range(20)]
     # One that is answered in between: those before it have reached the server.
     assert stubs.serving()
     for call in calls:
         call.cancel()
     assert stubs.serving()
-    eventually(lambda: active_contexts() <= len(busy))
+    eventually(lambda: marked_calls() == 0)
     gate.opened.set()
     assert all(call.result(timeout=20) for call in busy)
     stubs.prediction.Predict(predict_request(0))
