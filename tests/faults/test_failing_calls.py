@@ -130,18 +130,18 @@ def _fail_each(
     commands: Commands,
     errors: Mapping[str, tuple[str, ...]] = ERRORS,
 ) -> Counter[tuple[str, str]]:
-    """Let every `step`-th call of a command fail; returns the errors with what was said."""
-    calls, said = commands.calls(name), Counter[tuple[str, str]]()
+    """Let every `step`-th call of a command fail; returns the errors with their messages."""
+    calls, messages = commands.calls(name), Counter[tuple[str, str]]()
     _restore(store)
     for error, names in errors.items():
         for call in [call for call in calls if call.name in names][::step]:
             known = store.versions()
             outcome = commands.run(name, "-e", f"inject={call.name}:error={error}:when={call.n}")
-            said[error, outcome.errors.replace(str(store.folder.parent), "")] += 1
+            messages[error, outcome.errors.replace(str(store.folder.parent), "")] += 1
             _assert_clear(outcome, call, error)
             assert_whole(store, known if name == "import" and outcome.code else [])
             _restore(store)
-    return said
+    return messages
 
 
 def _assert_clear(outcome: Outcome, call: Call, error: str) -> None:
@@ -158,11 +158,11 @@ def _assert_clear(outcome: Outcome, call: Call, error: str) -> None:
 def test_a_command_whose_call_fails_says_so_in_one_line_and_leaves_the_store_whole(
     name: str, step: int, store: Store, commands: Commands
 ) -> None:
-    said = _fail_each(name, step, store, commands)
-    print(f"\n{name}: {said.total()} calls failed")
-    for (error, text), count in said.most_common():
+    messages = _fail_each(name, step, store, commands)
+    print(f"\n{name}: {messages.total()} calls failed")
+    for (error, text), count in messages.most_common():
         print(f"  {count:4} {error}: {text.strip() or 'done all the same'}")
-    assert {error for error, _ in said} == set(ERRORS)
+    assert {error for error, _ in messages} == set(ERRORS)
 
 
 def test_a_command_that_ignores_what_fsync_says_is_caught(store: Store, commands: Commands) -> None:
