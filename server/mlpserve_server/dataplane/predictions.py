@@ -16,7 +16,7 @@ from mlpserve_server.dataplane.codec import BatchCodec, SingleCodec
 from mlpserve_server.dataplane.explanations import ExplainCodec
 from mlpserve_server.dataplane.inference import CHUNK_ROWS, Inference, joined
 from mlpserve_server.dataplane.oip_codec import InferCodec
-from mlpserve_server.dataplane.query import Codec, Decoder, Float32, Q, Query, Result
+from mlpserve_server.dataplane.query import Codec, Decoder, Float32, Q, Query, Result, Selection
 from mlpserve_server.errors import Abandoned, NoReceipts, as_value
 from mlpserve_server.evidence.receipts import ReceiptIssuer
 from mlpserve_server.lifecycle.models import Models
@@ -31,6 +31,8 @@ Outcome: TypeAlias = Result | Exception
 Steps: TypeAlias = Generator[str, None, Result]
 # What the callers of some requests may use, in order; None where all may use every model.
 Scopes: TypeAlias = Sequence[Scope] | None
+# Finds the model that a request selects, in the scope of its caller; raises ServingError.
+_Find: TypeAlias = Callable[[Selection, Scope], StoredModel]
 # A checked query, and the model that answers it.
 _Job: TypeAlias = tuple[Q, StoredModel]
 
@@ -105,7 +107,7 @@ class DataPlane:
 
     def explain(self, request: bytes, scope: Scope = ALL) -> Steps:
         """Answer an ExplainRequest with an ExplainResponse; raise ServingError."""
-        query, model = self._decode(_EXPLAIN, request, True, scope)
+        query, model = self._decode(_EXPLAIN, request, partial(self._find, True), scope)
         compute = partial(explanations.explain, model, query=query)
         parts = yield from self._inference.in_chunks(_EXPLAIN.field, query, model.manifest, compute)
         response = _EXPLAIN.encode(parts, model.manifest, query)
@@ -119,11 +121,12 @@ class DataPlane:
         if len(requests) == 1:  # nothing to share, and the caller sees every microsecond
             return [self._answer_one(codec, requests[0], may_load, scopes[0] if scopes else ALL)]
         answers: dict[int, Outcome] = {}
+        find = _remembering(partial(self._find, may_load))
         groups: defaultdict[tuple[int, int, bool], dict[int, _Job[Q]]] = defaultdict(dict)
         for place, request in enumerate(requests):
             try:
                 scope = scopes[place] if scopes else ALL
-                query, model = job = self._decode(codec, request, may_load, scope)
+                query, model = job = self._decode(codec, request, find, scope)
             except Exception as error:
                 answers[place] = as_value(error)
             else:
@@ -134,7 +137,8 @@ class DataPlane:
 
     def _answer_one(self, codec: Codec[Q], request: bytes, may_load: bool, scope: Scope) -> Outcome:
         try:
-            return self._answer_jobs(codec, [self._decode(codec, request, may_load, scope)])[0]
+            find = partial(self._find, may_load)
+            return self._answer_jobs(codec, [self._decode(codec, request, find, scope)])[0]
         except Exception as error:
             return as_value(error)
 
@@ -153,7 +157,7 @@ class DataPlane:
             return [answer for half in halves for answer in self._answer_group(codec, half)]
 
     def _in_steps(self, codec: Codec[Q], request: bytes, may_load: bool, scope: Scope) -> Steps:
-        query, model = self._decode(codec, request, may_load, scope)
+        query, model = self._decode(codec, request, partial(self._find, may_load), scope)
         compute = partial(self._inference.compute, model, explains=query.explains)
         parts = yield from self._inference.in_chunks(codec.field, query, model.manifest, compute)
         computed = joined(parts)
@@ -165,11 +169,14 @@ class DataPlane:
             )
         return Result(response, rows, model.manifest.version, model.manifest.model)
 
-    def _decode(self, codec: Decoder[Q], request: bytes, may_load: bool, scope: Scope) -> _Job[Q]:
+    def _find(self, may_load: bool, selection: Selection, scope: Scope) -> StoredModel:
+        version, alias, name = selection
+        return self._models.get(name, scope=scope).get(version, alias, may_load=may_load)
+
+    def _decode(self, codec: Decoder[Q], request: bytes, find: _Find, scope: Scope) -> _Job[Q]:
         """Decode and check a request; raise ServingError."""
         query = codec.decode(request)
-        version, alias, name = query.selection
-        model = self._models.get(name, scope=scope).get(version, alias, may_load=may_load)
+        model = find(query.selection, scope)
         codec.check(query, model.manifest, self.max_batch)
         if query.receipts and self._issuer is None:
             raise NoReceipts()
@@ -193,6 +200,21 @@ class DataPlane:
             Result(response, len(query.data) // row_bytes, version, name)
             for response, query in zip(responses, queries, strict=True)
         ]
+
+
+def _remembering(find: _Find) -> _Find:
+    """Return what finds models; of requests that select alike, one after another, once."""
+    last: tuple[Selection, Scope] | None = None
+    model: StoredModel
+
+    def find_again(selection: Selection, scope: Scope) -> StoredModel:
+        nonlocal last, model
+        if last is None or selection != last[0] or scope is not last[1]:
+            model = find(selection, scope)
+            last = selection, scope
+        return model
+
+    return find_again
 
 
 def _receipts(

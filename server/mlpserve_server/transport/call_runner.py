@@ -127,14 +127,19 @@ class CallRunner:
     def _answer_together(
         self, waiting: Sequence[tuple[ServerCall, bytes]], answer: Together
     ) -> None:
-        wanted = [(call, request) for call, request in waiting if not self._drop(call)]
-        says_pace = len(wanted) >= _MIN_SAMPLE
+        now = time.time()  # once for all
+        waiting = [
+            (call, request)
+            for call, request in waiting
+            if not (call.is_abandoned(now) and self._drop(call))
+        ]
+        says_pace = len(waiting) >= _MIN_SAMPLE
         began = time.thread_time() if says_pace else 0.0  # a system call
-        scopes = [call.scope for call, _ in wanted] if self._is_scoped else None
-        answers = answer([request for _, request in wanted], False, scopes)
+        scopes = [call.scope for call, _ in waiting] if self._is_scoped else None
+        answers = answer([request for _, request in waiting], False, scopes)
         if says_pace:
-            self._limits.queue.record(len(wanted), time.thread_time() - began)
-        for (call, request), found in zip(wanted, answers, strict=True):
+            self._limits.queue.record(len(waiting), time.thread_time() - began)
+        for (call, request), found in zip(waiting, answers, strict=True):
             if isinstance(found, NotInMemory):
                 call.watch()
                 own = [call.scope] if self._is_scoped else None

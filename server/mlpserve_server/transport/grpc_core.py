@@ -73,7 +73,11 @@ class ServerCall(CallInfo):
     @property
     def abandoned(self) -> bool:
         """Whether nobody waits for the answer any more; a cancelled call is seen if watched."""
-        return self.closed or self.deadline < time.time()
+        return self.is_abandoned(time.time())
+
+    def is_abandoned(self, now: float) -> bool:
+        """Return True if nobody waits any more at this Unix time."""
+        return self.closed or self.deadline < now
 
     def peer(self) -> str:
         """Return the caller's address."""
