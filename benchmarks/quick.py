@@ -152,7 +152,7 @@ def _training(folder: Path, stack: ExitStack) -> Callable[[], Figures]:
     path = folder / "images.npz"
     np.savez(path, x=images, y=labels, test_x=images[:100], test_y=labels[:100])
     names = ("mlpserve, 1 process", "matrix products, 1 thread")
-    ours_, products = (stack.enter_context(training(name, path, Path())) for name in names)
+    ours_, products = (stack.enter_context(training(name, Path(), str(path))) for name in names)
 
     def measure_round() -> Figures:
         return {"step of training; its products": _step(ours_) / _step(products)}

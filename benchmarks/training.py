@@ -1,9 +1,10 @@
 """Time a training step of mlpserve, PyTorch, JAX, scikit-learn and the matrix products alone.
 
     python benchmarks/training.py [--rounds 7] [--epochs 3] [--only NAME ...] [--peers PYTHON]
+        [--hidden 128] [--batch 128]
 
-784-128-10 on MNIST's training images, batches of 128, Adam at 0.001, float32, every row once an
-epoch in random order. Each contender has a process of its own that lasts for the whole benchmark;
+784-128-10, or with other hidden layers, on MNIST's training images, batches of 128, Adam at 0.001,
+float32, every row once an epoch in random order. Each contender has a process of its own that lasts for the whole benchmark;
 in every round each trains in turn, after one epoch that is not timed. The table shows the first
 percentile of the step times, which other programs disturb least, their median, and the ratio of the
 first to the matrix products alone, the floor. Only whole epochs of scikit-learn and of JAX step by
@@ -97,20 +98,30 @@ def main() -> None:
     parser.add_argument(
         "--peers", type=Path, default=_default_peers(), help="Python interpreter of PyTorch and JAX"
     )
-    parser.add_argument("--json", type=Path, default=RESULTS, help="file for the figures")
+    parser.add_argument("--hidden", default="128", help="units of each hidden layer: 1024,1024")
+    parser.add_argument("--batch", default="128", help="rows of a step")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help=f"file for the figures ({RESULTS.name}, or one named after the sizes)",
+    )
     options = parser.parse_args()
     folder = os.environ.get("MLPSERVE_DATA_DIR")
     data = load("mnist", DataLocations(Path(folder) if folder else None, cache_folder()))
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         path = write_data(data, Path(place))
         names = [name for name in options.only if is_here(name, options.peers)]
-        started = (running(name, path, options.peers) for name in names)
+        task = str(path), options.hidden, options.batch
+        started = (running(name, options.peers, *task) for name in names)
         contenders = [stack.enter_context(one) for one in started]
         usable = [one for one in contenders if warmed_up(one)]
         measure(usable, options)
     print(table(usable))
-    options.json.parent.mkdir(exist_ok=True)
-    options.json.write_text(json.dumps(as_json(usable), indent=1) + "\n")
+    own = f"training-{options.hidden.replace(',', '-')}-{options.batch}.json"
+    usual = (options.hidden, options.batch) == ("128", "128")
+    place: Path = options.json or (RESULTS if usual else RESULTS.with_name(own))
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(json.dumps(as_json(usable, options), indent=1) + "\n")
 
 
 def write_data(data: Dataset, folder: Path) -> Path:
@@ -128,9 +139,10 @@ def is_here(name: str, peers: Path) -> bool:
 
 
 @contextmanager
-def running(name: str, data: Path, peers: Path) -> Iterator[Contender]:
+def running(name: str, peers: Path, *task: str) -> Iterator[Contender]:
+    """Run a contender; its task is the file of the data, hidden layers and rows of a step."""
     python = str(peers) if name in PEERS else sys.executable
-    command = [python, str(SCRIPT), name, str(data)]
+    command = [python, str(SCRIPT), name, *task]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
@@ -204,9 +216,10 @@ def reached(contender: Contender) -> str:
     return f"{median(times):.2f}"
 
 
-def as_json(contenders: list[Contender]) -> dict[str, Any]:
+def as_json(contenders: list[Contender], options: argparse.Namespace) -> dict[str, Any]:
+    sizes = f"784-{options.hidden.replace(',', '-')}-10"
     return {
-        "network": "784-128-10, batches of 128, Adam, float32, 60,000 images an epoch",
+        "network": f"{sizes}, batches of {options.batch}, Adam, float32, 60,000 images an epoch",
         "cores": os.cpu_count(),
         "processor": _processor(),
         "load_average_at_the_end": os.getloadavg(),

@@ -1,6 +1,6 @@
 """One contender of the training benchmark, in a process and a Python environment of its own.
 
-    python contenders.py NAME DATA.npz
+    python contenders.py NAME DATA.npz [HIDDEN,... [BATCH]]
 
 Reads lines of JSON such as {"seed": 0, "epochs": 3, "until": 0.98}, trains, and answers each with
 {"seconds": [an epoch, ...], "steps": [microseconds, ...], "accuracies": [...], "peak_bytes": n}.
@@ -16,13 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-BATCH, HIDDEN, RATE = 128, 128, 0.001
-STEPS = 60_000 / BATCH
+RATE = 0.001
 # The fastest settings to 98 % on validation images (docs/notes/training.md), with a cosine schedule
 # over the epochs of the sprint and He's initial weights.
 SPRINT_RATE, SPRINT_SMOOTHING = 0.006, 0.05
@@ -37,9 +37,14 @@ Training = Iterator[Callable[[], float]]
 
 
 class Data:
-    """MNIST: images (n, 784), float32 from 0 to 1 and raw uint8, with labels (n,)."""
+    """MNIST: images (n, 784), float32 from 0 to 1 and raw uint8, with labels (n,).
 
-    def __init__(self, path: str) -> None:
+    `sizes` are those of the layers of the network that is fitted, `batch` is the rows of a step.
+    """
+
+    def __init__(self, path: str, hidden: str = "128", batch: str = "128") -> None:
+        self.sizes = (784, *map(int, hidden.split(",")), 10)
+        self.batch = int(batch)
         with np.load(path) as file:
             self.raw, self.labels = file["x"], file["y"]
             self.test_raw, self.test_labels = file["test_x"], file["test_y"]
@@ -48,14 +53,15 @@ class Data:
 
 
 def main() -> None:
-    name, path = sys.argv[1:]
-    train = CONTENDERS[name](Data(path))
+    name, *task = sys.argv[1:]
+    data = Data(*task)
+    train, steps = CONTENDERS[name](data), len(data.x) / data.batch
     for line in sys.stdin:
-        print(json.dumps(_run(train, **json.loads(line))), flush=True)
+        print(json.dumps(_run(train, steps, **json.loads(line))), flush=True)
 
 
 def _run(
-    train: Callable[[int, int], Training], seed: int, epochs: int, until: float
+    train: Callable[[int, int], Training], epoch_steps: float, seed: int, epochs: int, until: float
 ) -> dict[str, Any]:
     seconds, accuracies = [], []
     ends.clear()
@@ -67,7 +73,7 @@ def _run(
             break
         started = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    steps = [1e6 * second / STEPS for second in seconds]
+    steps = [1e6 * second / epoch_steps for second in seconds]
     if ends:
         numbers = np.array(sorted(ends))
         times = np.array([ends[number] for number in numbers])
@@ -89,8 +95,8 @@ def mlpserve(sprint: bool, processes: int = 2) -> Callable[[Data], Callable[[int
 
         training = Examples(data.raw, data.labels, 255)
         few, test = training.select(slice(100)), Examples(data.test_raw, data.test_labels, 255)
-        network = Network((data.x.shape[1], HIDDEN, 10))
-        adam = {"batch_size": BATCH, "optimizer": "adam", "shift": 0.0}
+        network = Network.uniform(data.sizes)
+        adam = {"batch_size": data.batch, "optimizer": "adam", "shift": 0.0}
         plain = {"learning_rate": RATE, "schedule": "constant", "label_smoothing": 0.0}
         fast = {"learning_rate": SPRINT_RATE, "label_smoothing": SPRINT_SMOOTHING,
             "schedule": "cosine", "initialisation": "he"}  # fmt: skip
@@ -122,7 +128,11 @@ def scikit_learn(threads: int) -> Callable[[Data], Callable[[int, int], Training
 
         def train(seed: int, epochs: int) -> Training:
             classifier = MLPClassifier(
-                HIDDEN, alpha=0, batch_size=BATCH, learning_rate_init=RATE, random_state=seed
+                data.sizes[1:-1],
+                alpha=0,
+                batch_size=data.batch,
+                learning_rate_init=RATE,
+                random_state=seed,
             )
             with threadpool_limits(threads, user_api="blas"):
                 for _ in range(epochs):
@@ -148,11 +158,12 @@ def torch_eager(
 
         def train(seed: int, epochs: int) -> Training:
             torch.manual_seed(seed)
-            first, last = torch.nn.Linear(x.shape[1], HIDDEN), torch.nn.Linear(HIDDEN, 10)
-            layers = (first, torch.nn.ReLU(), last)
-            model, total = torch.nn.Sequential(*layers), epochs * -(-len(x) // BATCH)
+            layers = [torch.nn.Linear(*sizes) for sizes in pairwise(data.sizes)]
+            hidden = [part for layer in layers[:-1] for part in (layer, torch.nn.ReLU())]
+            model = torch.nn.Sequential(*hidden, layers[-1])
+            total = epochs * -(-len(x) // data.batch)
             if sprint:
-                for layer in layers[::2]:
+                for layer in layers:
                     torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                     torch.nn.init.zeros_(layer.bias)
             optimizer = torch.optim.Adam(model.parameters(), first_rate, fused=True)
@@ -163,7 +174,7 @@ def torch_eager(
 
             loss_fn, step = torch.compile(loss_of) if compiled else loss_of, 0
             for _ in range(epochs):
-                for rows in torch.randperm(len(x)).split(BATCH):
+                for rows in torch.randperm(len(x)).split(data.batch):
                     if sprint:
                         share = (1 + math.cos(math.pi * step / total)) / 2
                         optimizer.param_groups[0]["lr"] = first_rate * share
@@ -188,10 +199,12 @@ def jax_scan(scan: bool) -> Callable[[Data], Callable[[int, int], Training]]:
 
         x, y = jnp.asarray(data.x), jnp.asarray(data.labels)
         test_x, test_y = jnp.asarray(data.test_x), jnp.asarray(data.test_labels)
-        steps = len(data.x) // BATCH
+        steps = len(data.x) // data.batch
 
         def logits(p: Any, rows: Any) -> Any:
-            return jnp.maximum(rows @ p[0] + p[1], 0) @ p[2] + p[3]
+            for w, b in p[:-1]:
+                rows = jnp.maximum(rows @ w + b, 0)
+            return rows @ p[-1][0] + p[-1][1]
 
         def loss(p: Any, rows: Any, labels: Any) -> Any:
             scores = jax.nn.log_softmax(logits(p, rows))
@@ -215,15 +228,23 @@ def jax_scan(scan: bool) -> Callable[[Data], Callable[[int, int], Training]]:
 
         def train(seed: int, epochs: int) -> Training:
             rng = np.random.default_rng(seed)
-            shapes = [(x.shape[1], HIDDEN), (HIDDEN,), (HIDDEN, 10), (10,)]
             p = [
-                jnp.asarray(rng.normal(0, (2 / s[0]) ** 0.5 * (len(s) > 1), s), jnp.float32)
-                for s in shapes
+                (
+                    jnp.asarray(rng.normal(0, (2 / inputs) ** 0.5, (inputs, units)), jnp.float32),
+                    jnp.zeros(units, jnp.float32),
+                )
+                for inputs, units in pairwise(data.sizes)
             ]
-            zeros = [jnp.zeros_like(w) for w in p]
-            carry = (p, zeros, [jnp.zeros_like(w) for w in p], jnp.float32(0))
+            carry = (
+                p,
+                jax.tree.map(jnp.zeros_like, p),
+                jax.tree.map(jnp.zeros_like, p),
+                jnp.float32(0),
+            )
             for epoch in range(epochs):
-                orders = rng.permutation(len(data.x))[: steps * BATCH].reshape(steps, BATCH)
+                orders = rng.permutation(len(data.x))[: steps * data.batch].reshape(
+                    steps, data.batch
+                )
                 if scan:
                     for done in range(SCANNED, steps + 1, SCANNED):
                         carry = whole(carry, jnp.asarray(orders[done - SCANNED : done]))
@@ -241,23 +262,24 @@ def jax_scan(scan: bool) -> Callable[[Data], Callable[[int, int], Training]]:
 
 
 def products(threads: int, halves: int) -> Callable[[Data], Callable[[int, int], Training]]:
-    """Compute only the five matrix products of a step, a lower bound for any NumPy step."""
+    """Compute only the matrix products of a step, a lower bound for any NumPy step."""
 
     def prepare(data: Data) -> Callable[[int, int], Training]:
-        inputs, steps = data.x.shape[1], len(data.x) / BATCH
+        steps = len(data.x) / data.batch
 
         def work() -> None:
-            rng, rows = np.random.default_rng(0), BATCH // halves
-            shapes = (rows, inputs), (inputs, HIDDEN), (rows, HIDDEN), (HIDDEN, 10), (rows, 10)
-            x, w1, d1, w2, d2 = (rng.random(shape, dtype=np.float32) for shape in shapes)
-            z1, z2, below = np.empty_like(d1), np.empty_like(d2), np.empty_like(d1)
-            g1, g2 = np.empty_like(w1), np.empty_like(w2)
+            rng, rows = np.random.default_rng(0), data.batch // halves
+            values = [rng.random((rows, size), dtype=np.float32) for size in data.sizes]
+            deltas = [rng.random(value.shape, dtype=np.float32) for value in values]
+            weights = [rng.random(sizes, dtype=np.float32) for sizes in pairwise(data.sizes)]
+            gradients = [np.empty_like(w) for w in weights]
             for step in range(round(steps)):
-                np.dot(x, w1, out=z1)
-                np.dot(z1, w2, out=z2)
-                np.dot(z1.T, d2, out=g2)
-                np.dot(d2, w2.T, out=below)
-                np.dot(x.T, d1, out=g1)
+                for level, w in enumerate(weights):
+                    np.dot(values[level], w, out=values[level + 1])
+                for level in range(len(weights) - 1, -1, -1):
+                    np.dot(values[level].T, deltas[level + 1], out=gradients[level])
+                    if level:
+                        np.dot(deltas[level + 1], weights[level].T, out=deltas[level])
                 ends[step] = time.perf_counter()
 
         def train(seed: int, epochs: int) -> Training:
