@@ -4,12 +4,12 @@
         [--hidden 128] [--batch 128]
 
 784-128-10, or with other hidden layers, on MNIST's training images, batches of 128, Adam at 0.001,
-float32, every row once an epoch in random order. Each contender has a process of its own that lasts for the whole benchmark;
-in every round each trains in turn, after one epoch that is not timed. The table shows the first
-percentile of the step times, which other programs disturb least, their median, and the ratio of the
-first to the matrix products alone, the floor. Only whole epochs of scikit-learn and of JAX step by
-step can be timed. JAX scans 36 steps in a call. Then each contender trains with five seeds until it
-reaches 98 % on the test images.
+float32, every row once an epoch in random order. Each contender has a process of its own that lasts
+for the whole benchmark; in every round each trains in turn, after one epoch that is not timed. The
+table shows the first percentile of the step times, which other programs disturb least, their
+median, and the ratio of the first to the matrix products alone, the floor. Only whole epochs of
+scikit-learn and of JAX step by step can be timed. JAX scans 36 steps in a call. Then each contender
+trains with five seeds until it reaches 98 % on the test images.
 
 PyTorch and JAX are installed in an environment outside the repository; make it with
 
@@ -119,9 +119,9 @@ def main() -> None:
     print(table(usable))
     own = f"training-{options.hidden.replace(',', '-')}-{options.batch}.json"
     usual = (options.hidden, options.batch) == ("128", "128")
-    place: Path = options.json or (RESULTS if usual else RESULTS.with_name(own))
-    place.parent.mkdir(exist_ok=True)
-    place.write_text(json.dumps(as_json(usable, options), indent=1) + "\n")
+    file = options.json or (RESULTS if usual else RESULTS.with_name(own))
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(as_json(usable, options), indent=1) + "\n")
 
 
 def write_data(data: Dataset, folder: Path) -> Path:
