@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
 from mlpserve_client.testing import ModelServer, serve
 from tests.support.waiting import SECONDS
@@ -18,6 +19,7 @@ from tests.support.waiting import SECONDS
 # As long as everything else that a test waits for.
 expect.set_options(timeout=SECONDS * 1000)
 SHAPE = (3, 4)
+NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
 CHROMIUM = shutil.which("chromium")
 
 needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
@@ -112,6 +114,32 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+def load(page: Page, address: str) -> None:
+    """Open an address with all that it loads.
+
+    Chromium drops what it is loading whenever an interface of the machine appears or vanishes, as
+    each container's does: then it is opened again.
+    """
+    dropped: list[str] = []
+
+    def note(request: Request) -> None:
+        if request.failure and NETWORK_CHANGED in request.failure:
+            dropped.append(request.url)
+
+    page.on("requestfailed", note)
+    while True:
+        dropped.clear()
+        try:
+            page.goto(address)
+        except PlaywrightError as error:
+            if NETWORK_CHANGED not in str(error):
+                raise
+        else:
+            if not dropped:
+                break
+    page.remove_listener("requestfailed", note)
+
+
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[OpenPage]:
     """Open the page of a gateway; whatever the browser complains of fails the test."""
@@ -134,7 +162,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
                 else complaints.append(f"it asked {request.url}")
             ),
         )
-        page.goto(web.address)
+        load(page, web.address)
         return page
 
     yield open_page

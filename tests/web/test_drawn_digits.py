@@ -15,7 +15,7 @@ from mlpserve_server.server import Server
 from mlpserve_server.settings import Settings
 from tests.support.drawing import Strokes, distorted, drawn
 from tests.support.mnist import MNIST, needs_mnist
-from tests.web.conftest import CHROMIUM, StartWeb, needs_chromium
+from tests.web.conftest import CHROMIUM, StartWeb, load, needs_chromium
 
 SIDE, PEN = 280, 20  # of the page's pad
 
@@ -62,7 +62,7 @@ def test_digits_drawn_by_mouse_are_answered_right(target: str, start_web: StartW
         )
         for digit in range(10):
             page = browser.new_page()
-            page.goto(web.address)
+            load(page, web.address)
             draw(page, distorted(digit, rng))
             # Until the answer to the whole drawing is there: those to its parts come before.
             expect(page.locator("#answers")).to_have_attribute("aria-busy", "false")

@@ -16,7 +16,7 @@ from mlpserve_model.store.evidence.records import FeedbackPlace, ReportRecord
 from mlpserve_model.store.evidence.reviews import ACCEPTED, REJECTED, Reviews
 from mlpserve_web.cli import main
 from tests.support.corrections import correction, image
-from tests.web.conftest import OpenPage, StartWeb, Web, needs_chromium
+from tests.web.conftest import OpenPage, StartWeb, Web, load, needs_chromium
 
 TOKEN = "a-reviewer-with-a-long-token"
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -237,5 +237,5 @@ def test_a_page_without_a_place_says_what_to_do(web: Web, open_page: OpenPage) -
     page = open_page(web)
     expect(page.locator("#served")).to_contain_text("version 1")
     expect(page.locator("#review")).to_be_hidden()
-    page.goto(web.address + "/review")
+    load(page, web.address + "/review")
     expect(page.locator("#problem")).to_contain_text("no --review was given")
