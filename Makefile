@@ -11,6 +11,8 @@ NO_ENGINE := not slow and not faults and not soak and not examples and not compo
 unexport PYTHONDONTWRITEBYTECODE
 # Most tests wait for processes of their own, so more of them than cores can run at once.
 SPREAD := --numprocesses 6 --dist worksteal
+# With BLAS threads of their own, those processes would wait for each other's cores.
+test coverage test-oldest: export OPENBLAS_NUM_THREADS := 1
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 

@@ -1,8 +1,11 @@
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from mlpserve_trainer import DataError, UsageError
 from mlpserve_trainer.datasets import DataLocations, Dataset, load
@@ -15,6 +18,19 @@ def test_the_digits_are_all_there_as_bytes_up_to_16(tmp_path: Path) -> None:
     assert data.inputs.dtype == np.uint8
     assert (data.input_maximum, data.inputs.max()) == (16, 16)
     assert data.class_names == tuple("0123456789")
+
+
+def test_the_digits_are_those_of_scikit_learn_without_its_import(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from mlpserve_trainer.datasets import *; "
+        "load('digits', DataLocations(None, Path())); sys.exit('sklearn' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    data = load("digits", DataLocations(None, tmp_path))
+    pixels, labels = load_digits(return_X_y=True)
+    np.testing.assert_array_equal(data.inputs.reshape(-1, 64), pixels)
+    np.testing.assert_array_equal(data.labels, labels)
+    assert data.labels.dtype == np.int64
 
 
 def test_a_misspelt_data_set_is_answered_with_the_nearest(tmp_path: Path) -> None:

@@ -74,7 +74,9 @@ def _curve(title: str, values: Sequence[float], colour: str) -> str:
         epochs = range(1, len(values) + 1)
         # Markers show single epochs, and would hide a long curve.
         axis.plot(epochs, values, color=colour, marker="o" if len(values) < 30 else None, ms=3)
-        axis.set(title=title, xlabel="epoch")
+        # At a fixed height: matplotlib measures all labels to place a title above them.
+        axis.set_title(title, y=1.02)
+        axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
 
     return _svg((4.2, 3.2), f"{title}, by epoch", draw)
@@ -110,7 +112,8 @@ def _write_counts(
     for (row, column), count in np.ndenumerate(counts):
         if count:
             colour = "white" if shares[row, column] > 0.3 else "#102030"
-            axis.text(column, row, str(count), color=colour, ha="center", va="center", fontsize=9)
+            text = axis.text(column, row, str(count), color=colour, ha="center", va="center")
+            text.set(fontsize=9, in_layout=False)  # inside the axes: the margins need not fit it
 
 
 def calibration_curve(raw: Reliability, calibrated: Reliability) -> str:
