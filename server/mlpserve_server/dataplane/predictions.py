@@ -105,9 +105,9 @@ class DataPlane:
         """Answer a ModelInferRequest with a ModelInferResponse; raise ServingError."""
         return self._in_steps(INFER, request, may_load, scope)
 
-    def explain(self, request: bytes, scope: Scope = ALL) -> Steps:
+    def explain(self, request: bytes, may_load: bool = True, scope: Scope = ALL) -> Steps:
         """Answer an ExplainRequest with an ExplainResponse; raise ServingError."""
-        query, model = self._decode(_EXPLAIN, request, partial(self._find, True), scope)
+        query, model = self._decode(_EXPLAIN, request, partial(self._find, may_load), scope)
         compute = partial(explanations.explain, model, query=query)
         parts = yield from self._inference.in_chunks(_EXPLAIN.field, query, model.manifest, compute)
         response = _EXPLAIN.encode(parts, model.manifest, query)

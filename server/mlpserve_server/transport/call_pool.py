@@ -1,9 +1,9 @@
 """Thread pools that know what has become of their calls: read, computed, or sent."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import grpc
 
@@ -14,23 +14,41 @@ from mlpserve_server.transport.request_reader import no_memory
 from mlpserve_server.transport.request_reads import RequestReads
 from mlpserve_server.transport.response_sender import PRESSED_SECONDS, UNREAD_SECONDS
 from mlpserve_server.transport.services import SMALL_BYTES
+from mlpserve_server.transport.turns import Turns
 
-__all__ = ["CallPool"]
+__all__ = ["CallPool", "Turn"]
 
-# More would take the interpreter's lock from each other, and memory.
-_COMPUTED_AT_ONCE = 8
+# Calls that are answered at once, some of which may wait for a store.
+_AT_ONCE = 8
+# Slow requests of a connection, while calls wait for a thread.
+_SLOW_READS = 8
+
+
+class Turn(NamedTuple):
+    """How an answer is computed.
+
+    Attributes:
+        goes_on: To be called between steps; returns True while the caller waits for more of them.
+        may_load: Whether a version may be read from the store.
+
+    """
+
+    goes_on: Callable[[], bool]
+    may_load: bool
 
 
 class CallPool(PatientPool):
     """A pool that knows what has become of its calls.
 
     `limit` gives the number of calls that it may hold: running, waiting for a thread, or with an
-    answer that their callers have not read.
+    answer that their callers have not read. `turns` are those of the calls that are computed.
     """
 
-    def __init__(self, name: str, limits: Limits, limit: Callable[[], int]) -> None:
+    def __init__(
+        self, name: str, limits: Limits, limit: Callable[[], int], at_once: int = _AT_ONCE
+    ) -> None:
         super().__init__(name)
-        self._turns = threading.Semaphore(_COMPUTED_AT_ONCE)
+        self.turns = Turns(at_once)
         self._computing = 0
         self._limits = limits
         self._limit = limit
@@ -64,24 +82,34 @@ class CallPool(PatientPool):
             self._limits.bytes.release(size)
 
     @contextmanager
-    def computes(self, context: grpc.ServicerContext) -> Iterator[None]:
+    def computes(self, context: grpc.ServicerContext, turns: Turns, model: str) -> Iterator[Turn]:
         """Return a context in which a call is computed, and delays a stop; waits for its turn.
+
+        Args:
+            context: The call.
+            turns: Where it waits.
+            model: What it waits for there.
 
         Raises:
             Abandoned: its caller has not waited.
 
         """
-        with self._lock:
-            self._computing += 1
-        try:
-            with self._turns:
-                # By the clock too: that a deadline has passed is told a moment later.
-                if not (context.is_active() and context.time_remaining()):
-                    raise Abandoned("the caller no longer waits")
-                yield
-        finally:
-            with self._lock:
-                self._computing -= 1
+        with self._delaying_stop(), turns.turn(model) as let_others_go_first:
+            # By the clock too: that a deadline has passed is told a moment later.
+            if not (context.is_active() and context.time_remaining()):
+                raise Abandoned("the caller no longer waits")
+
+            def goes_on() -> bool:
+                let_others_go_first()
+                return context.is_active()
+
+            yield Turn(goes_on, may_load=False)
+
+    @contextmanager
+    def loads(self, context: grpc.ServicerContext) -> Iterator[Turn]:
+        """Return a context in which a call may load a version, which takes no turn from others."""
+        with self._delaying_stop():
+            yield Turn(context.is_active, may_load=True)
 
     def watch_sending(self, context: grpc.ServicerContext, response: bytes) -> None:
         """Count the response as in use until its caller has read it or is gone."""
@@ -96,13 +124,22 @@ class CallPool(PatientPool):
         if not context.add_callback(sent):
             sent()
 
+    @contextmanager
+    def _delaying_stop(self) -> Iterator[None]:
+        with self._lock:
+            self._computing += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._computing -= 1
+
     def give_up(self, pressed: bool) -> None:
         """End calls whose requests do not come or whose answers are not read.
 
         Under pressure, also those whose requests should be small and are not.
         """
-        # More than are computed at once gain nothing by waiting together.
-        share = 1 if self.full else _COMPUTED_AT_ONCE
+        share = 1 if self.full else _SLOW_READS
         self.reads.give_up(pressed, share if self.crowded else None)
         unread = PRESSED_SECONDS if pressed or self.full else UNREAD_SECONDS
         now = time.monotonic()

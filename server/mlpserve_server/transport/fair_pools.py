@@ -25,23 +25,23 @@ class FairPool:
         self._read: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def counted(self, path: NamePath, request: bytes) -> AbstractContextManager[None]:
-        """Return a context in which a call of the pool is counted."""
+    def counted(self, path: NamePath, request: bytes) -> AbstractContextManager[str]:
+        """Return a context in which a call of the pool is counted; it gives the model."""
         return self._holding(path, request, judges=False)
 
-    def judged(self, path: NamePath, request: bytes) -> AbstractContextManager[None]:
-        """Return a context in which a call beyond the limit is counted; raises Overloaded."""
+    def judged(self, path: NamePath, request: bytes) -> AbstractContextManager[str]:
+        """Return the same for a call beyond the limit; raises Overloaded."""
         return self._holding(path, request, judges=True)
 
     @contextmanager
-    def _holding(self, path: NamePath, request: bytes, judges: bool) -> Iterator[None]:
+    def _holding(self, path: NamePath, request: bytes, judges: bool) -> Iterator[str]:
         model = self._shares.model_of(path, request)
         with self._lock:
             if judges and not self._shares.admits(model, self._waiting()):
                 raise too_many()
             self._read[model] += 1
         try:
-            yield
+            yield model
         finally:
             with self._lock:
                 self._read[model] -= 1

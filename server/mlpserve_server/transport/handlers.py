@@ -16,14 +16,21 @@ from mlpserve_server.dataplane.admission import Limits
 from mlpserve_server.dataplane.feedback import FeedbackDesk
 from mlpserve_server.dataplane.predictions import DataPlane, Steps, complete
 from mlpserve_server.dataplane.query import Result
-from mlpserve_server.errors import InvalidInput, NoFeedback, Overloaded, Unauthenticated
+from mlpserve_server.errors import (
+    InvalidInput,
+    NoFeedback,
+    NotInMemory,
+    Overloaded,
+    Unauthenticated,
+)
 from mlpserve_server.security.credentials import ScopeOf, SourceOf
 from mlpserve_server.security.scope import ALL, Scope
-from mlpserve_server.transport.call_pool import CallPool
+from mlpserve_server.transport.call_pool import CallPool, Turn
 from mlpserve_server.transport.health import Health
 from mlpserve_server.transport.interceptors import current_call
 from mlpserve_server.transport.services import COPIES, SMALL_BYTES
 from mlpserve_server.transport.status import status_of
+from mlpserve_server.transport.turns import Turns
 
 __all__ = [
     "Behaviour",
@@ -43,10 +50,10 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
-# Admits a call by its request while the context lasts; raises Overloaded.
-Admit = Callable[[bytes], AbstractContextManager[None]]
-_NOTHING: AbstractContextManager[None] = nullcontext()
+Behaviour = Callable[[bytes, grpc.ServicerContext, Turn], bytes]
+# Admits a call by its request while the context lasts, which gives its model; raises Overloaded.
+Admit = Callable[[bytes], AbstractContextManager[str]]
+_ANY: AbstractContextManager[str] = nullcontext("")
 ReadScope = Callable[[grpc.ServicerContext], Scope]
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
@@ -57,7 +64,11 @@ def too_many() -> Overloaded:
 
 
 def pooled_handler(
-    answer: Behaviour, pool: CallPool, reserved: int = 0, admit: Admit = lambda request: _NOTHING
+    answer: Behaviour,
+    pool: CallPool,
+    reserved: int = 0,
+    admit: Admit = lambda request: _ANY,
+    turns: Turns | None = None,
 ) -> Handler:
     """Return a handler that answers one request, read by the pool's threads.
 
@@ -66,14 +77,20 @@ def pooled_handler(
         pool: Where it runs.
         reserved: The bytes to reserve while a request is being read.
         admit: Admits a call by its request, for as long as it is answered.
+        turns: Where it waits until it is computed; None for those of the pool.
 
     """
 
     def run(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         request = pool.reads.read(requests, context, reserved)
         held = COPIES * len(request) if len(request) > SMALL_BYTES else 0
-        with admit(request), pool.holding(held), pool.computes(context):
-            response = answer(request, context)
+        with admit(request) as model, pool.holding(held):
+            try:
+                with pool.computes(context, turns or pool.turns, model) as turn:
+                    response = answer(request, context, turn)
+            except NotInMemory:  # and the store may take its time, or hang
+                with pool.loads(context) as turn:
+                    response = answer(request, context, turn)
         pool.watch_sending(context, response)
         return response
 
@@ -116,7 +133,7 @@ def map_errors(answer: Callable[..., T]) -> Callable[..., T]:
 
 def without_context(answer: Callable[[bytes], bytes]) -> Behaviour:
     """Return a behaviour that needs to know nothing of the call, and takes small requests."""
-    return lambda request, context: answer(small(request))
+    return lambda request, context, turn: answer(small(request))
 
 
 def small(request: bytes) -> bytes:
@@ -145,14 +162,15 @@ def scope_reader(scope_of: ScopeOf | None) -> ReadScope:
 
 def scoped(answer: Callable[[bytes, Scope], bytes], scope: ReadScope) -> Behaviour:
     """Return a behaviour that needs to know what the caller may use, and takes small requests."""
-    return lambda request, context: answer(small(request), scope(context))
+    return lambda request, context, turn: answer(small(request), scope(context))
 
 
 def run_to_end(answer: Callable[..., Steps], scope: ReadScope) -> Behaviour:
     """Return a behaviour that takes all steps of an answer while its caller waits."""
 
-    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
-        return _noted(complete(answer(request, scope=scope(context)), context.is_active))
+    def behaviour(request: bytes, context: grpc.ServicerContext, turn: Turn) -> bytes:
+        steps = answer(request, turn.may_load, scope(context))
+        return _noted(complete(steps, turn.goes_on))
 
     return behaviour
 
@@ -160,12 +178,12 @@ def run_to_end(answer: Callable[..., Steps], scope: ReadScope) -> Behaviour:
 def report(desk: FeedbackDesk | None, source_of: SourceOf, scope: ReadScope) -> Behaviour:
     """Return the behaviour of Report."""
 
-    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
+    def behaviour(request: bytes, context: grpc.ServicerContext, turn: Turn) -> bytes:
         if desk is None:
             raise NoFeedback()
         source = source_of(context.invocation_metadata())
         steps = desk.report(request, source, scope(context))
-        return _noted(complete(steps, context.is_active))
+        return _noted(complete(steps, turn.goes_on))
 
     return behaviour
 
@@ -173,10 +191,10 @@ def report(desk: FeedbackDesk | None, source_of: SourceOf, scope: ReadScope) -> 
 def predict(data: DataPlane, limits: Limits, scope: ReadScope) -> Behaviour:
     """Return the behaviour of Predict."""
 
-    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
+    def behaviour(request: bytes, context: grpc.ServicerContext, turn: Turn) -> bytes:
         scopes = [scope(context)]
         began = time.thread_time()
-        (answer,) = data.predict([request], scopes=scopes)
+        (answer,) = data.predict([request], turn.may_load, scopes)
         limits.queue.record(1, time.thread_time() - began)
         if isinstance(answer, Result):
             return _noted(answer)

@@ -46,6 +46,10 @@ REFUSAL_THREADS = 2
 # Calls of ModelService and probes that are answered or unread, each.
 MAX_OTHER_CALLS = 128
 
+# Predictions at once, and batches. One computes while another is in the interpreter; more take its
+# lock from each other: with 8, a flooded server answered a third of the calls a second.
+COMPUTED_AT_ONCE = 2
+
 # Calls beyond the limit of a pool whose requests are read to judge them.
 MAX_JUDGED_CALLS = 128
 
@@ -70,9 +74,10 @@ class Pools:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.predictions = CallPool("predict", limits, lambda: limits.queue.limit)
+        at_once = COMPUTED_AT_ONCE
+        self.predictions = CallPool("predict", limits, lambda: limits.queue.limit, at_once)
         # Batches may wait for memory, and single predictions not for them.
-        self.batches = CallPool("batch", limits, lambda: limits.queue.limit)
+        self.batches = CallPool("batch", limits, lambda: limits.queue.limit, at_once)
         # Of several models: calls beyond the limit, which are admitted by their models.
         self.judged = CallPool("judge", limits, lambda: MAX_JUDGED_CALLS)
         shares, shared = limits.shares, (self.predictions, self.batches)
@@ -188,7 +193,8 @@ def _fair(
         return Method(pooled_handler(answer, pool, reserved), pool)
     counted, judged = partial(fair.counted, path), partial(fair.judged, path)
     handler = pooled_handler(answer, pool, reserved, counted)
-    return Method(handler, pool, pooled_handler(answer, pools.judged, reserved, judged))
+    beyond = pooled_handler(answer, pools.judged, reserved, judged, pool.turns)
+    return Method(handler, pool, beyond)
 
 
 def _scoped(answer: Callable[[bytes, Scope], bytes], pool: CallPool, scope: ReadScope) -> Method:

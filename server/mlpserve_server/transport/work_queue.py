@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from mlpserve_server.dataplane.predictions import Outcome, Steps
+from mlpserve_server.transport.turns import ModelQueue
 
 __all__ = ["Batch", "Inflated", "WorkQueue"]
 
@@ -63,7 +64,7 @@ class WorkQueue(Generic[C]):
         self._clock = clock
         self.singles: list[tuple[C, bytes]] = []
         self.infers: list[tuple[C, bytes]] = []
-        self._batches: dict[str, deque[Batch[C]]] = {}  # by model, whose turn is next first
+        self._batches: ModelQueue[Batch[C]] = ModelQueue()
         self._handed = 0
         self._handed_back: deque[tuple[C, Outcome | Inflated]] = deque()
         self.began = 0.0
@@ -87,22 +88,15 @@ class WorkQueue(Generic[C]):
 
     def put_batch(self, model: str, batch: Batch[C]) -> None:
         """Put a batch of a model behind its others."""
-        self._batches.setdefault(model, deque()).append(batch)
+        self._batches.put(model, batch)
 
     def take_batch(self) -> Batch[C] | None:
         """Return a batch, which is taken out: models take turns, and the batches of each do."""
-        if not self._batches:
-            return None
-        model = next(iter(self._batches))
-        batches = self._batches.pop(model)
-        batch = batches.popleft()
-        if batches:
-            self._batches[model] = batches  # behind the other models
-        return batch
+        return self._batches.take()
 
     def count_batches(self) -> dict[str, int]:
         """Return the number of batches of each model."""
-        return {model: len(batches) for model, batches in self._batches.items()}
+        return self._batches.count()
 
     def hand_over(self) -> None:
         """Count one call more that a pool works on."""

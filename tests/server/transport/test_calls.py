@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
+from mlpserve_server.transport.methods import COMPUTED_AT_ONCE
 from tests.support.patching import patch_method
 from tests.support.publishing import Publish
 from tests.support.server import Serve, Stubs
@@ -70,7 +71,7 @@ def gate(stubs: Stubs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 @pytest.fixture
 def busy(gate: Gate, stubs: Stubs, transport: str) -> list[Future]:
     """Calls that keep all threads of the server computing until the gate is opened."""
-    passes = 1 if transport == "direct" else 8
+    passes = 1 if transport == "direct" else COMPUTED_AT_ONCE
     calls = []
     for _ in range(passes):
         calls.append(stubs.prediction.Predict.future(predict_request(0)))
