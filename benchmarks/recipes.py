@@ -72,7 +72,12 @@ def main() -> None:
     parser.add_argument("--recipe", nargs="*", default=RECIPES, choices=RECIPES + OTHERS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="one run for each")
     parser.add_argument("--again", action="store_true", help="also what there is a result of")
-    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=RESULTS,
+        help="where the figures go, and elsewhere than by default also the drawing",
+    )
     options = parser.parse_args()
     set_up("human", "INFO")
     folder = os.environ.get("MLPSERVE_DATA_DIR")
@@ -84,7 +89,7 @@ def main() -> None:
                 _add(options.json, _run(recipe, seed, data))
     runs = _current(_read(options.json))
     print(table(runs))
-    draw(runs, FIGURE)
+    draw(runs, FIGURE if options.json == RESULTS else options.json.with_suffix(".svg"))
 
 
 def _run(recipe: Recipe, seed: int, data: Dataset) -> Run:

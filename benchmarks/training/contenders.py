@@ -37,10 +37,7 @@ Training = Iterator[Callable[[], float]]
 
 
 class Data:
-    """MNIST: images (n, 784), float32 from 0 to 1 and raw uint8, with labels (n,).
-
-    `sizes` are those of the layers of the network that is fitted, `batch` is the rows of a step.
-    """
+    """Images (n, 784), float32 from 0 to 1 and raw uint8; labels (n,); the layers; rows of a step."""
 
     def __init__(self, path: str, hidden: str = "128", batch: str = "128") -> None:
         self.sizes = (784, *map(int, hidden.split(",")), 10)
@@ -127,13 +124,8 @@ def scikit_learn(threads: int) -> Callable[[Data], Callable[[int, int], Training
         from sklearn.neural_network import MLPClassifier
 
         def train(seed: int, epochs: int) -> Training:
-            classifier = MLPClassifier(
-                data.sizes[1:-1],
-                alpha=0,
-                batch_size=data.batch,
-                learning_rate_init=RATE,
-                random_state=seed,
-            )
+            same = {"alpha": 0, "batch_size": data.batch, "learning_rate_init": RATE}
+            classifier = MLPClassifier(data.sizes[1:-1], random_state=seed, **same)
             with threadpool_limits(threads, user_api="blas"):
                 for _ in range(epochs):
                     # The same as an epoch of fit(), without its setup.
@@ -228,23 +220,12 @@ def jax_scan(scan: bool) -> Callable[[Data], Callable[[int, int], Training]]:
 
         def train(seed: int, epochs: int) -> Training:
             rng = np.random.default_rng(seed)
-            p = [
-                (
-                    jnp.asarray(rng.normal(0, (2 / inputs) ** 0.5, (inputs, units)), jnp.float32),
-                    jnp.zeros(units, jnp.float32),
-                )
-                for inputs, units in pairwise(data.sizes)
-            ]
-            carry = (
-                p,
-                jax.tree.map(jnp.zeros_like, p),
-                jax.tree.map(jnp.zeros_like, p),
-                jnp.float32(0),
-            )
+            draws = (rng.normal(0, (2 / s[0]) ** 0.5, s) for s in pairwise(data.sizes))
+            p = [(jnp.asarray(w, jnp.float32), jnp.zeros(w.shape[1], jnp.float32)) for w in draws]
+            zeros = jax.tree.map(jnp.zeros_like, p)
+            carry, used = (p, zeros, zeros, jnp.float32(0)), steps * data.batch
             for epoch in range(epochs):
-                orders = rng.permutation(len(data.x))[: steps * data.batch].reshape(
-                    steps, data.batch
-                )
+                orders = rng.permutation(len(data.x))[:used].reshape(steps, data.batch)
                 if scan:
                     for done in range(SCANNED, steps + 1, SCANNED):
                         carry = whole(carry, jnp.asarray(orders[done - SCANNED : done]))

@@ -12,6 +12,7 @@ from mlpserve.v1 import prediction_pb2
 from mlpserve_model import Manifest
 from mlpserve_server.dataplane import codec, explanations, tensors
 from mlpserve_server.dataplane.query import Computed, Selection
+from mlpserve_server.dataplane.templates import Templates
 from mlpserve_server.errors import InvalidInput
 
 __all__ = [
@@ -115,34 +116,12 @@ class InferCodec:
 
     field = FIELD
 
+    def __init__(self) -> None:
+        self._templates = Templates(_query, _with_data)
+
     def decode(self, request: bytes) -> InferQuery:
         """Return the query in a ModelInferRequest."""
-        message = codec.parse(inference_pb2.ModelInferRequest, request)
-        if len(message.inputs) != 1:
-            raise InvalidInput("inputs", f"{len(message.inputs)} inputs, expected one: {INPUT}")
-        tensor = message.inputs[0]
-        if tensor.name != INPUT:
-            raise InvalidInput(
-                f"{FIELD}.name", f"there is no input {tensor.name[:63]!r}, expected {INPUT}"
-            )
-        _refuse_parameters(tensor.parameters, FIELD)
-        datatype = DATATYPES.get(tensor.datatype)
-        if datatype is None:
-            raise InvalidInput(
-                f"{FIELD}.datatype",
-                f"datatype {tensor.datatype[:63]!r}, expected {' or '.join(DATATYPES)}",
-            )
-        raw = bool(message.raw_input_contents)
-        chosen = selection(message.model_version, "model_version")
-        return InferQuery(
-            chosen._replace(name=message.model_name),
-            datatype.dtype,
-            tensors.dimensions(tensor.shape),
-            _raw(message) if raw else _typed(tensor.contents, datatype),
-            message.id,
-            raw,
-            _wanted(message) if message.outputs else DEFAULT_OUTPUTS,
-        )
+        return self._templates.decode(request)
 
     def check(self, query: InferQuery, manifest: Manifest, max_batch: int) -> None:
         """Raise InvalidInput unless the array is an instance or a batch."""
@@ -159,6 +138,40 @@ class InferCodec:
             responses.append(_response(computed.rows(first, first + rows), manifest, query))
             first += rows
         return responses
+
+
+def _query(request: bytes) -> InferQuery:
+    message = codec.parse(inference_pb2.ModelInferRequest, request)
+    if len(message.inputs) != 1:
+        raise InvalidInput("inputs", f"{len(message.inputs)} inputs, expected one: {INPUT}")
+    tensor = message.inputs[0]
+    if tensor.name != INPUT:
+        raise InvalidInput(
+            f"{FIELD}.name", f"there is no input {tensor.name[:63]!r}, expected {INPUT}"
+        )
+    _refuse_parameters(tensor.parameters, FIELD)
+    datatype = DATATYPES.get(tensor.datatype)
+    if datatype is None:
+        raise InvalidInput(
+            f"{FIELD}.datatype",
+            f"datatype {tensor.datatype[:63]!r}, expected {' or '.join(DATATYPES)}",
+        )
+    raw = bool(message.raw_input_contents)
+    chosen = selection(message.model_version, "model_version")
+    return InferQuery(
+        chosen._replace(name=message.model_name),
+        datatype.dtype,
+        tensors.dimensions(tensor.shape),
+        _raw(message) if raw else _typed(tensor.contents, datatype),
+        message.id,
+        raw,
+        _wanted(message) if message.outputs else DEFAULT_OUTPUTS,
+    )
+
+
+def _with_data(query: InferQuery, data: bytes) -> InferQuery:
+    selected, dtype, shape, _, name, raw, outputs = query
+    return InferQuery(selected, dtype, shape, data, name, raw, outputs)
 
 
 def selection(version: str, field: str) -> Selection:

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlpserve.open_inference import inference_pb2 as oip
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_server.dataplane.codec import SingleCodec, parse
+from mlpserve_server.dataplane.oip_codec import InferCodec
 from mlpserve_server.dataplane.templates import Templates
 from mlpserve_server.errors import InvalidInput
 from tests.support.encoding import field
@@ -131,6 +134,27 @@ def test_lengths_without_end_take_no_memory_without_end() -> None:
         counting.decode(request(bytes(length)))
     assert len(vars(counting.templates)["_by_length"]) <= 64
     assert counting.decode(request(bytes(70_000))) == counting.decode(request(bytes(70_000))) == 1
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_requests_of_the_open_protocol_are_decoded_as_they_are(raw: bool) -> None:
+    codec = InferCodec()
+    for values in ([0.5, 1], [0.25, 0], [-0.0, 1e-40], [0.5, 0.75]):
+        for name in ("id-1", "id-2"):
+            data = np.array(values, "<f4")
+            contents = oip.InferTensorContents(fp32_contents=[] if raw else values)
+            tensor = oip.ModelInferRequest.InferInputTensor(
+                name="instances", datatype="FP32", shape=[2], contents=contents
+            )
+            request = oip.ModelInferRequest(
+                model_name="letters",
+                id=name,
+                inputs=[tensor],
+                raw_input_contents=[data.tobytes()] if raw else [],
+            )
+            query = codec.decode(request.SerializeToString())
+            assert (query.id, query.raw, query.data) == (name, raw, data.tobytes())
+            assert query.selection.name == "letters"
 
 
 def test_the_codec_sees_what_selects_and_what_asks() -> None:
