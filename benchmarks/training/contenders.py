@@ -37,7 +37,7 @@ Training = Iterator[Callable[[], float]]
 
 
 class Data:
-    """Images (n, 784), float32 from 0 to 1 and raw uint8; labels (n,); the layers; rows of a step."""
+    """Images (n, 784), scaled and raw, with labels (n,); sizes of the layers; rows of a step."""
 
     def __init__(self, path: str, hidden: str = "128", batch: str = "128") -> None:
         self.sizes = (784, *map(int, hidden.split(",")), 10)
