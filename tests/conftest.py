@@ -16,15 +16,17 @@ def pytest_configure() -> None:
     A shell starts background jobs with SIGINT ignored, and what ignores it hands that on.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()  # while tests are collected, which makes no garbage: a second in each process
 
 
 def pytest_collection_finish() -> None:
-    """Make full garbage collections rare.
+    """Collect garbage again, and make full collections rare.
 
     One of all that was collected takes half a second, and came amid calls of servers in this
     process, which then took their model for a slow one and refused calls. The server's program
     freezes what it has imported instead; then Hypothesis does not find its own objects.
     """
+    gc.enable()
     gc.set_threshold(*gc.get_threshold()[:2], 1000)
 
 

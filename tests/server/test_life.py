@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from mlpserve_model import Store
+from mlpserve_server.cli import main
 from tests.support.patching import patch_method
 from tests.support.publishing import Publish
 from tests.support.server import ANY_TRANSPORT, Refuse, Run, Serve
@@ -170,7 +171,6 @@ def test_a_server_that_waits_says_whether_there_is_a_store_at_all(
     assert form in run().event("waiting for a model")["reason"]
 
 
-@ANY_TRANSPORT
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -184,16 +184,17 @@ def test_a_server_that_waits_says_whether_there_is_a_store_at_all(
         ["--unknown"],
     ],
 )
-def test_wrong_usage_ends_with_2(run: Run, arguments: list[str]) -> None:
-    server = run(*arguments)
-    _, errors = server.process.communicate(timeout=20)
-    assert server.process.returncode == 2
+def test_wrong_usage_ends_with_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    errors = capsys.readouterr().err
+    assert end.value.code == 2
     assert errors.startswith("mlpserve-server: ")
     assert errors.endswith("(see mlpserve-server --help)\n")
 
 
 @ANY_TRANSPORT
-def test_a_wrong_variable_is_named(run: Run) -> None:
+def test_a_wrong_variable_is_named_and_ends_with_2(run: Run) -> None:
     server = run(MLPSERVE_STANDBY="many")
     _, errors = server.process.communicate(timeout=20)
     assert server.process.returncode == 2

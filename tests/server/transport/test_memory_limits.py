@@ -118,9 +118,9 @@ def test_large_requests_are_read_few_at_a_time_and_their_memory_goes_back(
     process, stubs = served(8 * MEBIBYTE)
     pid = process.process.pid
     idle = memory(pid, "VmRSS")
-    codes = call_at_once(stubs.address, method, request_of(method, 24 * MEBIBYTE), 24)
+    codes = call_at_once(stubs.address, method, request_of(method, 24 * MEBIBYTE), 12)
     assert set(codes) <= REFUSALS
-    # Alone, each takes 72 MiB while it is parsed, together they would take 1.7 GiB.
+    # Alone, each takes 72 MiB while it is parsed, together they would take 860 MiB.
     assert memory(pid, "VmHWM") - idle < 400 * MEBIBYTE
     assert stubs.prediction.Predict(SMALL, timeout=20).model.version == 1
     eventually(lambda: memory(pid, "VmRSS") - idle < 48 * MEBIBYTE)

@@ -145,18 +145,6 @@ def test_it_also_judges_what_callers_reported(schedule: Start, tmp_path: Path) -
     assert league.store.aliases() == {CHAMPION: 2}
 
 
-def test_it_trains_with_corrections_whose_receipts_are_verified(
-    schedule: Start, tmp_path: Path
-) -> None:
-    keys = tmp_path / "keys"
-    keys.write_text("k" * 40)
-    keys.chmod(0o600)
-    verified = ("--corrections", str(tmp_path / "feedback"), "--receipt-keys", str(keys))
-    with schedule("--every", "1h", "--now", *verified) as running:
-        assert running.event("run ended")["status"] == "promoted"
-        assert running.stop() == 0
-
-
 def test_judging_needs_a_place_of_reports(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schedule", "--every", "1h", "--judge", "1m"]) == 2
     assert "--judge and --feedback go together" in capsys.readouterr().err
@@ -218,8 +206,14 @@ def test_a_file_dropped_meanwhile_is_taken_up_and_a_bad_one_moved_aside(
     assert file["name"] == "good.npz"
 
 
-def test_now_does_not_wait_for_the_first_time(schedule: Start) -> None:
-    with schedule("--every", "9d", "--now") as running:
+def test_now_does_not_wait_and_takes_corrections_whose_receipts_are_verified(
+    schedule: Start, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("k" * 40)
+    keys.chmod(0o600)
+    verified = ("--corrections", str(tmp_path / "feedback"), "--receipt-keys", str(keys))
+    with schedule("--every", "9d", "--now", *verified) as running:
         assert running.event("run ended")["status"] == "promoted"
         assert 9 * 86400 - 600 < running.event("next run")["in_seconds"] < 9 * 86400
         assert running.stop(signal.SIGINT) == 0
