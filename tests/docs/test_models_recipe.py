@@ -44,11 +44,10 @@ def merged(*command: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", [MODELS, STACK_MODELS], ids=str)
 def test_the_server_takes_what_the_file_says(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in plain(services(path)["server"]["environment"]).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MLPSERVE_DEFAULT_MODEL", "mnist")
+    for name, value in services(path)["server"]["environment"].items():
+        monkeypatch.setenv(name, value.replace("${MLPSERVE_MODEL:-mnist}", "mnist"))
     settings = read_settings([])
-    assert (settings.model, settings.default_model) == (("*",), "mnist")
+    assert (settings.model, settings.default_model) == (("mnist", "*"), "mnist")
 
 
 @pytest.mark.parametrize(("path", "base"), [(MODELS, COMPOSE), (STACK_MODELS, STACK)], ids=str)
@@ -75,7 +74,7 @@ def test_compose_merges_the_files() -> None:
     names = (COMPOSE.name, str(MODELS.relative_to(ROOT)))
     files = [word for name in names for word in ("-f", name)]
     found = merged("compose", *files, "--profile", "schedule", "config")
-    assert found["server"]["environment"]["MLPSERVE_MODEL"] == "*"
+    assert found["server"]["environment"]["MLPSERVE_MODEL"] == "mnist,*"
     assert found["server"]["environment"]["MLPSERVE_DEFAULT_MODEL"] == "mnist"
     assert found["schedule"]["environment"]["MLPSERVE_MODEL"] != "digits"
     assert found[OWN]["environment"]["MLPSERVE_MODEL"] == "digits"
@@ -85,7 +84,7 @@ def test_compose_merges_the_files() -> None:
 
 def test_a_swarm_merges_the_files() -> None:
     found = merged("stack", "config", "-c", str(STACK), "-c", str(STACK_MODELS))
-    assert found["server"]["environment"]["MLPSERVE_MODEL"] == "*"
+    assert found["server"]["environment"]["MLPSERVE_MODEL"] == "mnist,*"
     assert found["server"]["environment"]["MLPSERVE_DEFAULT_MODEL"] == "mnist"
     assert found["server"]["deploy"]["replicas"] == 3
     assert found[OWN]["environment"]["MLPSERVE_MODEL"] == "digits"

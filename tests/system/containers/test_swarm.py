@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,6 +14,22 @@ FOLDER = Path(__file__).parents[3] / "deploy/swarm"
 NEXT = "mlpserve-server:test-next"
 REPLICAS = 3
 CALLS = 4_000
+CALLS_A_MODEL = 30
+# Calls models by turns, and counts the answers; each call has the next replica.
+MANY_CALLS = f"""
+import collections, json, sys
+import numpy as np
+from mlpserve_client import Client, MlpserveError
+counts = collections.Counter()
+with Client() as client:
+    for model in {CALLS_A_MODEL} * sys.argv[1:]:
+        try:
+            answer = client.predict(np.zeros((8, 8), np.uint8), model=model)
+            counts[f"{{answer.model.name}} {{answer.model.version}}"] += 1
+        except MlpserveError as error:
+            counts[type(error).__name__] += 1
+print(json.dumps(counts))
+"""
 
 pytestmark = [pytest.mark.swarm, pytest.mark.timeout(600)]
 
@@ -26,15 +43,16 @@ class Swarm:
         self.docker: Callable[..., str] = stack.docker
         self.wait_for: Callable[..., float] = stack.wait_for
 
-    def deploy(self) -> None:
-        flags = (
-            "--detach=true",
-            "--resolve-image",
-            "never",
-            "--compose-file",
-            str(FOLDER / "stack.yml"),
-        )
+    def deploy(self, *names: str) -> None:
+        """Deploy files of the folder; again, to change what differs."""
+        files = [word for name in names for word in ("--compose-file", str(FOLDER / name))]
+        flags = ("--detach=true", "--resolve-image", "never", *files)
         self.docker("stack", "deploy", *flags, self.name, environment=self.environment)
+
+    def tasks(self) -> set[str]:
+        """Return the replicas that should run."""
+        flags = ("--quiet", "--filter", "desired-state=running")
+        return set(self.docker("service", "ps", *flags, f"{self.name}_server").split())
 
     def running(self, image: str) -> int:
         """How many replicas run an image."""
@@ -61,6 +79,14 @@ class Swarm:
 
         return self.wait_for(settled, seconds)
 
+    def run(self, image: str, *arguments: str, entrypoint: str = "") -> str:
+        """Run a one-off container beside the servers, with their store."""
+        where = ("--network", f"{self.name}_calls", "--volume", f"{self.name}_models:/models")
+        how = ("--env", "MLPSERVE_TARGET=server:50051", "--entrypoint", entrypoint)
+        flags = ("--rm", *where, *(how if entrypoint else how[:2]))
+        told: str = self.docker("run", *flags, image, *arguments)
+        return told
+
     def page_is_ready(self) -> bool:
         """Whether the page runs, and the servers behind it are ready."""
         label = f"label=com.docker.swarm.service.name={self.name}_web"
@@ -82,10 +108,10 @@ class Swarm:
             self.docker("volume", "rm", volume)
 
 
-@pytest.fixture
-def swarm(new_stack: NewStack, images: dict[str, str]) -> Iterator[Swarm]:
-    """The stack on an engine that is a swarm for as long as this takes."""
-    swarm = Swarm(new_stack(servers=REPLICAS))
+@contextmanager
+def deployed(stack: Stack, *files: str) -> Iterator[Swarm]:
+    """Files on an engine that is a swarm for as long as this takes."""
+    swarm = Swarm(stack)
     state = swarm.docker("info", "--format", "{{.Swarm.LocalNodeState}}").strip()
     if state != "inactive":
         pytest.skip(f"this engine's swarm is {state}: not to be meddled with")
@@ -94,12 +120,26 @@ def swarm(new_stack: NewStack, images: dict[str, str]) -> Iterator[Swarm]:
     swarm.docker("swarm", "init", "--advertise-addr", "127.0.0.1", *pool)
     try:
         try:
-            swarm.deploy()
+            swarm.deploy(*files)
             yield swarm
         finally:
             swarm.remove()
     finally:
         swarm.docker("swarm", "leave", "--force")
+
+
+@pytest.fixture
+def swarm(new_stack: NewStack, images: dict[str, str]) -> Iterator[Swarm]:
+    """The stack as it is."""
+    with deployed(new_stack(servers=REPLICAS), "stack.yml") as swarm:
+        yield swarm
+
+
+@pytest.fixture
+def swarm_of_models(new_stack: NewStack, images: dict[str, str]) -> Iterator[Swarm]:
+    """The stack with a second model."""
+    with deployed(new_stack(servers=REPLICAS), "stack.yml", "models.yml") as swarm:
+        yield swarm
 
 
 @pytest.fixture
@@ -137,6 +177,39 @@ def test_a_rolling_update_and_a_rollback_under_load_fail_no_call(
 
 def test_the_page_of_the_stack_reaches_the_servers(swarm: Swarm) -> None:
     swarm.wait_for(swarm.page_is_ready, 180)
+
+
+def test_models_come_and_break_without_each_other(
+    swarm_of_models: Swarm, images: dict[str, str]
+) -> None:
+    swarm, damage = swarm_of_models, "echo damaged >/models/letters/1/model.npz"
+    first, second, third = "mnist", "digits", "letters"
+
+    def answered(*models: str) -> dict[str, int]:
+        """Call each model many times, of all replicas; gives the answers by model and version."""
+        told = swarm.run(images["client"], "-c", MANY_CALLS, *models, entrypoint="python")
+        counts: dict[str, int] = json.loads(told.splitlines()[-1])
+        return counts
+
+    def all_answer(*models: str) -> bool:
+        return answered(*models) == {f"{model} 1": CALLS_A_MODEL for model in models}
+
+    swarm.wait_for_replicas(images["server"])
+    assert all_answer(first), "ready before the first model answers"
+    swarm.wait_for(lambda: all_answer(first, second), 120)
+    replicas = swarm.tasks()
+
+    swarm.run(images["trainer"], "train", "--model", third, "--dataset", "digits")
+    swarm.wait_for(lambda: all_answer(first, second, third), 30)
+    assert swarm.tasks() == replicas, "without a new replica"
+
+    swarm.run(images["trainer"], "-c", damage, entrypoint="sh")
+    swarm.docker("service", "update", "--detach=true", "--force", f"{swarm.name}_server")
+    swarm.wait_for(
+        lambda: not swarm.tasks() & replicas and swarm.running(images["server"]) == REPLICAS, 180
+    )
+    assert all_answer(first, second)
+    assert set(answered(third)) == {"NotReadyError"}
 
 
 @pytest.mark.parametrize("extra", ["nfs.yml", "publish.yml", "encrypted.yml"])
