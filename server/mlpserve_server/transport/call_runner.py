@@ -16,7 +16,7 @@ from mlpserve_server.errors import (
 )
 from mlpserve_server.observability.observer import Observer
 from mlpserve_server.security.scope import ALL, Scope
-from mlpserve_server.transport.compression import inflate, is_compressed
+from mlpserve_server.transport.compression import inflate, inflate_large, is_compressed
 from mlpserve_server.transport.grpc_core import ServerCall
 from mlpserve_server.transport.open_calls import OpenCalls
 from mlpserve_server.transport.reading import OnRequest
@@ -108,9 +108,10 @@ class CallRunner:
         try:
             small = inflate(request, SMALL_BYTES)
         except RequestTooLarge:
-            limit = self._limits.max_request
-            if self.calls.hold(call, limit):
-                self._hand_over(call, lambda: Inflated(inflate(request, limit), then))
+            limit, reserve = self._limits.max_request, partial(self.calls.hold_more, call)
+            if self.calls.hold(call, len(request)):
+                inflated = partial(inflate_large, request, limit, reserve)
+                self._hand_over(call, lambda: Inflated(inflated(), then))
         except ServingError as error:
             self.calls.finish(call, as_value(error))
         else:

@@ -69,6 +69,7 @@ def pooled_handler(
     reserved: int = 0,
     admit: Admit = lambda request: _ANY,
     turns: Turns | None = None,
+    limit: int | None = None,
 ) -> Handler:
     """Return a handler that answers one request, read by the pool's threads.
 
@@ -78,11 +79,12 @@ def pooled_handler(
         reserved: The bytes to reserve while a request is being read.
         admit: Admits a call by its request, for as long as it is answered.
         turns: Where it waits until it is computed; None for those of the pool.
+        limit: The bytes that a compressed request may become; None for the largest request.
 
     """
 
     def run(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        request = pool.reads.read(requests, context, reserved)
+        request = pool.reads.read(requests, context, reserved, limit)
         held = COPIES * len(request) if len(request) > SMALL_BYTES else 0
         with admit(request) as model, pool.holding(held):
             try:
@@ -107,7 +109,7 @@ def watch_handler(health: Health, pool: CallPool) -> Handler:
     def run(
         requests: Iterator[bytes], context: grpc.ServicerContext, send: Callable[..., None]
     ) -> None:
-        health.watch(small(pool.reads.read(requests, context, 0)), context, send)
+        health.watch(small(pool.reads.read(requests, context, 0, SMALL_BYTES)), context, send)
 
     behaviour = map_errors(run)
     # With these grpcio passes `send`, and keeps no thread until the call ends.

@@ -35,6 +35,7 @@ from mlpserve_server.transport.services import (
     INFERENCE_SERVICE,
     MODEL_SERVICE,
     PREDICTION_SERVICE,
+    SMALL_BYTES,
     Backend,
     readiness_of,
 )
@@ -198,8 +199,8 @@ def _fair(
 
 
 def _scoped(answer: Callable[[bytes, Scope], bytes], pool: CallPool, scope: ReadScope) -> Method:
-    return Method(pooled_handler(scoped(answer, scope), pool), pool)
+    return Method(pooled_handler(scoped(answer, scope), pool, limit=SMALL_BYTES), pool)
 
 
 def _plain(answer: Callable[[bytes], bytes], pool: CallPool) -> Method:
-    return Method(pooled_handler(without_context(answer), pool), pool)
+    return Method(pooled_handler(without_context(answer), pool, limit=SMALL_BYTES), pool)

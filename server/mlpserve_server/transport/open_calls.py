@@ -52,6 +52,13 @@ class OpenCalls:
         call.held = size
         return True
 
+    def hold_more(self, call: ServerCall, size: int) -> None:
+        """Count so many bytes in all as in use for a call; for any thread. Raises Overloaded."""
+        more = max(0, size - call.held)
+        if not self._bytes_limit.take(more):
+            raise no_memory()
+        call.held += more
+
     def release(self, call: ServerCall) -> None:
         """Count the memory of its request no longer."""
         if call.held:

@@ -10,6 +10,7 @@ from mlpserve_server.dataplane import codec
 from mlpserve_server.errors import Abandoned, NoRequest
 from mlpserve_server.transport.call_pool import CallPool
 from mlpserve_server.transport.handlers import map_errors, small
+from mlpserve_server.transport.services import SMALL_BYTES
 
 __all__ = ["METHODS", "enable_reflection"]
 
@@ -27,7 +28,7 @@ def enable_reflection(server: grpc.Server, services: Iterable[str], pool: CallPo
     def next_request(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
         """Return the next request, None at the end of the stream."""
         try:
-            request = small(pool.reads.read(requests, context, 0))
+            request = small(pool.reads.read(requests, context, 0, SMALL_BYTES))
         except (NoRequest, Abandoned):
             return None
         return codec.parse(reflection_pb2.ServerReflectionRequest, request)

@@ -11,7 +11,7 @@ import grpc
 
 from mlpserve_server.dataplane.admission import ByteLimiter
 from mlpserve_server.errors import Abandoned, NoRequest, RequestTooLarge, ServingError
-from mlpserve_server.transport.compression import inflate, is_compressed
+from mlpserve_server.transport.compression import inflate, inflate_large, is_compressed
 from mlpserve_server.transport.grpc_core import end_call
 from mlpserve_server.transport.interceptors import current_call
 from mlpserve_server.transport.request_reader import (
@@ -21,7 +21,7 @@ from mlpserve_server.transport.request_reader import (
     no_memory,
     too_slow,
 )
-from mlpserve_server.transport.services import COPIES, SMALL_BYTES
+from mlpserve_server.transport.services import SMALL_BYTES
 from mlpserve_server.transport.status import refusal_of
 
 __all__ = ["RequestReads", "next_request", "without_request"]
@@ -88,7 +88,11 @@ class RequestReads:
         self._lock = threading.Lock()
 
     def read(
-        self, requests: Iterator[bytes], context: grpc.ServicerContext, reserved: int
+        self,
+        requests: Iterator[bytes],
+        context: grpc.ServicerContext,
+        reserved: int,
+        limit: int | None = None,
     ) -> bytes:
         """Return the request of a call.
 
@@ -96,6 +100,7 @@ class RequestReads:
             requests: An iterator that gives it.
             context: The call.
             reserved: Bytes to reserve meanwhile; 0 for a request that should be small.
+            limit: The bytes that a compressed one may become; None for the largest request.
 
         Raises:
             ServingError: The bytes are not free in time, no request comes, or it is given up.
@@ -113,20 +118,26 @@ class RequestReads:
         try:
             if request is None:
                 raise without_request(context)
-            return self._inflated(request, read) if is_compressed(request) else request
+            if is_compressed(request):
+                return self._inflated(request, read, limit or self._max_request)
+            return request
         finally:
             self._bytes.release(read.reserved)
 
-    def _inflated(self, request: bytes, read: _Read) -> bytes:
+    def _inflated(self, request: bytes, read: _Read, limit: int) -> bytes:
         """Return a compressed request as its sender had it; reserve for it what is not reserved."""
-        if not read.reserved:
-            with suppress(RequestTooLarge):
-                return inflate(request, SMALL_BYTES)
-            size = COPIES * self._max_request
-            if not self._bytes.take(size):
+        if limit <= SMALL_BYTES:
+            return inflate(request, limit)
+        with suppress(RequestTooLarge):
+            return inflate(request, SMALL_BYTES)
+
+        def reserve(size: int) -> None:
+            more = max(0, size - read.reserved)
+            if not self._bytes.take(more):
                 raise no_memory()
-            read.reserved = size
-        return inflate(request, self._max_request)
+            read.reserved += more
+
+        return inflate_large(request, limit, reserve)
 
     def _reserve(self, context: grpc.ServicerContext, size: int) -> None:
         """Wait for the memory of a request that may be large; raise Overloaded if it is not free.

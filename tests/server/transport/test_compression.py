@@ -14,8 +14,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import explanation_pb2, feedback_pb2, model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_server.errors import InvalidInput, RequestTooLarge
-from mlpserve_server.transport.compression import inflate, is_compressed
+from mlpserve_server.errors import InvalidInput, Overloaded, RequestTooLarge
+from mlpserve_server.transport.compression import inflate, inflate_large, is_compressed
+from mlpserve_server.transport.services import COPIES, SMALL_BYTES, max_request_bytes
 from tests.support.bursts import BATCH_PREDICT, INFER, PREDICT
 from tests.support.publishing import Publish
 from tests.support.raw_http2 import RawConnection, frame
@@ -24,6 +25,14 @@ from tests.support.waiting import eventually
 
 MEBIBYTE = 2**20
 SMALL = pb.PredictRequest(instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12)))
+SMALL_METHODS = [
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/inference.GRPCInferenceService/ModelReady",
+    "/inference.GRPCInferenceService/ServerLive",
+    "/mlpserve.v1.ModelService/ListModels",
+]
 MODULES = (pb, explanation_pb2, feedback_pb2, model_pb2, inference_pb2, health_pb2, reflection_pb2)
 REQUESTS: list[Descriptor] = [
     method.input_type
@@ -63,6 +72,35 @@ def test_a_damaged_request_is_refused() -> None:
         inflate(whole[:20] + b"\xff\xff" + whole[22:], 5000)
 
 
+def test_bytes_behind_the_end_are_refused_and_never_dropped() -> None:
+    """Two messages one after another are one message: without the second it is another."""
+    for compress in (gzip.compress, zlib.compress):
+        for behind in (b"\0", compress(b"more")):
+            with pytest.raises(InvalidInput, match="behind its end"):
+                inflate(compress(bytes(1000)) + behind, 5000)
+
+
+@pytest.mark.parametrize("size", [0, 1000, MEBIBYTE - 1, MEBIBYTE, MEBIBYTE + 1, 5 * MEBIBYTE])
+def test_what_a_request_needs_is_reserved_before_it_is_inflated(size: int) -> None:
+    reserved: list[int] = []
+    limit = 4 * MEBIBYTE
+    if size > limit:
+        with pytest.raises(RequestTooLarge):
+            inflate_large(gzip.compress(bytes(size)), limit, reserved.append)
+    else:
+        assert len(inflate_large(gzip.compress(bytes(size)), limit, reserved.append)) == size
+    usual = [COPIES * MEBIBYTE]
+    assert reserved == (usual if size <= MEBIBYTE else [*usual, COPIES * limit])
+
+
+def test_nothing_is_inflated_that_cannot_be_reserved() -> None:
+    def refuse(size: int) -> None:
+        raise Overloaded("no memory")
+
+    with pytest.raises(Overloaded):
+        inflate_large(gzip.compress(bytes(100)), MEBIBYTE, refuse)
+
+
 @pytest.fixture
 def stubs(publish: Publish, serve: Serve) -> Stubs:
     publish()
@@ -91,6 +129,40 @@ def test_a_damaged_compressed_request_has_a_status(method: str, stubs: Stubs) ->
             stream = connection.open(method, ("grpc-encoding", "gzip"))
             connection.send(stream, frame(data, compressed=True), end=True)
             assert connection.status(stream) == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+
+
+@pytest.mark.parametrize("method", SMALL_METHODS)
+def test_methods_of_small_requests_inflate_no_large_one(
+    method: str, stubs: Stubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[int] = []
+
+    def watched(request: bytes, limit: int) -> bytes:
+        limits.append(limit)
+        return inflate(request, limit)
+
+    for user in ("request_reads", "compression"):
+        monkeypatch.setattr(f"mlpserve_server.transport.{user}.inflate", watched)
+    bomb = gzip.compress(bytes(MEBIBYTE))
+    with RawConnection(stubs.address) as connection:
+        stream = connection.open(method, ("grpc-encoding", "gzip"))
+        connection.send(stream, frame(bomb, compressed=True), end=True)
+        assert connection.status(stream) == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+    assert limits == [SMALL_BYTES]
+
+
+def test_compressed_calls_are_refused_no_sooner_than_others(publish: Publish, serve: Serve) -> None:
+    """Also where the memory of two of the largest requests is all that there is."""
+    publish()
+    stubs = serve(max_bytes=2 * COPIES * max_request_bytes(0))
+    eventually(stubs.serving)
+    data = bytes(2 * SMALL_BYTES)  # too long for the model, which its answer says
+    request = pb.PredictRequest(instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, data=data))
+    calls = [
+        stubs.prediction.Predict.future(request, compression=grpc.Compression.Gzip, timeout=60)
+        for _ in range(32)
+    ]
+    assert {call.code() for call in calls} == {grpc.StatusCode.INVALID_ARGUMENT}
 
 
 def test_calls_that_become_large_take_no_more_memory_than_others(
