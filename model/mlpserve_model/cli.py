@@ -108,12 +108,19 @@ def parser() -> SettingsParser:
 def _list(store: Store, settings: Namespace) -> int:
     if settings.models:
         return _list_models(settings)
+    _check_model(store, settings)
     rows = version_rows(store)
     if settings.json:
         _print_json(rows)
     else:
         print(table(_HEADER, map(_line, rows)) if rows else _nothing(store, settings))
     return 0
+
+
+def _check_model(store: Store, settings: Namespace) -> None:
+    """Raise VersionNotFound where the store has other models and no version of this one."""
+    if other_models(settings.store, store.model):
+        raise VersionNotFound(f"no versions of {store.model} in {settings.store}")
 
 
 def _list_models(settings: Namespace) -> int:
@@ -130,8 +137,7 @@ def _list_models(settings: Namespace) -> int:
 
 
 def _nothing(store: Store, settings: Namespace) -> str:
-    there_is = no_folder(settings.store) or other_models(settings.store, store.model)
-    return f"no versions of {store.model} in {settings.store}{there_is}"
+    return f"no versions of {store.model} in {settings.store}{no_folder(settings.store)}"
 
 
 def _show(store: Store, settings: Namespace) -> int:
@@ -187,6 +193,7 @@ def _accepted(store: Store, version: int, reason: str, force: bool) -> int:
 
 
 def _verify(store: Store, settings: Namespace) -> int:
+    _check_model(store, settings)
     chosen = [_resolve(store, text) for text in settings.version]
     fault_of, aliases = partial(_fault, store), store.aliases()
     faults = (
@@ -209,6 +216,7 @@ def _export(store: Store, settings: Namespace) -> int:
 
 
 def _prune(store: Store, settings: Namespace) -> int:
+    _check_model(store, settings)
     removed = store.prune(settings.keep)
     if settings.json:
         _print_json({"removed": removed, "kept": store.versions()})

@@ -209,9 +209,8 @@ def _add_explain(command: argparse.ArgumentParser) -> None:
     _add_sources(command)
     command.add_argument(
         "--label",
-        type=_between(0, 2**31 - 1, int),
-        metavar="N",
-        help="number of the class to explain [default the predicted one]",
+        metavar="CLASS",
+        help="number or name of the class to explain [default the predicted one]",
     )
     _add_json(command)
     _add_selector(command)

@@ -5,7 +5,7 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
@@ -15,19 +15,24 @@ _PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "p99.9": 99.9, "max": 100}
 
 
 def bench(client: Client, arguments: Namespace) -> int:
-    """Measure a server for a few seconds."""
-    figures = measure(client, arguments.seconds, arguments.threads, arguments.batch)
+    """Measure a server for a few seconds, or until Ctrl-C."""
+    figures, interrupted = measure(client, arguments.seconds, arguments.threads, arguments.batch)
+    code = 130 if interrupted else 0
     if arguments.json:
         print(json.dumps(figures))
-        return 0
-    print(f"{arguments.threads} threads, {arguments.batch} rows a call, {arguments.seconds:g} s")
+        return code
+    ended = "interrupted after " if interrupted else ""
+    seconds = f"{ended}{figures['seconds']:.3g} s"
+    print(f"{arguments.threads} threads, {arguments.batch} rows a call, {seconds}")
     print(f"{figures['calls_per_second']:,.0f} calls/s, {figures['rows_per_second']:,.0f} rows/s")
     print("milliseconds: " + ", ".join(f"{key} {figures[key]:.2f}" for key in _PERCENTILES))
-    return 0
+    return code
 
 
-def measure(client: Client, seconds: float, threads: int, batch: int) -> dict[str, float]:
-    """Call from several threads at once and return the figures.
+def measure(
+    client: Client, seconds: float, threads: int, batch: int
+) -> tuple[dict[str, float], bool]:
+    """Call from several threads at once; return the figures and whether Ctrl-C ended it.
 
     Args:
         client: the client to call with.
@@ -36,7 +41,8 @@ def measure(client: Client, seconds: float, threads: int, batch: int) -> dict[st
         batch: rows of each call.
 
     Returns:
-        Duration in seconds, calls and rows per second, percentiles of latency in milliseconds.
+        Duration in seconds, calls and rows per second, percentiles of latency in milliseconds;
+        and whether it was interrupted.
 
     Raises:
         MlpserveError: a call failed.
@@ -44,24 +50,30 @@ def measure(client: Client, seconds: float, threads: int, batch: int) -> dict[st
     """
     call = _call(client, batch)
     call()  # connects, so that the figures do not include it
-    enough = threading.Event()
+    enough, interrupted = threading.Event(), False
+    loops: list[Future[list[float]]] = []
     started = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            loops = [pool.submit(_loop, call, enough) for _ in range(threads)]
+            loops.extend(pool.submit(_loop, call, enough) for _ in range(threads))
             wait(loops, seconds, FIRST_EXCEPTION)
+        except KeyboardInterrupt:
+            if not loops:
+                raise
+            interrupted = True
         finally:
-            enough.set()  # on Ctrl-C, also while the loops are started, and on a failed call
+            enough.set()  # also on a failed call
         latencies = np.concatenate([loop.result() for loop in loops]) * 1000
     elapsed = time.perf_counter() - started
     rate = len(latencies) / elapsed
     percentiles = np.percentile(latencies, list(_PERCENTILES.values()))
-    return {
+    figures = {
         "seconds": elapsed,
         "calls_per_second": rate,
         "rows_per_second": rate * batch,
         **dict(zip(_PERCENTILES, percentiles.tolist(), strict=True)),
     }
+    return figures, interrupted
 
 
 def _call(client: Client, batch: int) -> Callable[[], object]:

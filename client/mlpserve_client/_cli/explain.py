@@ -1,8 +1,9 @@
 """The command `mlpserve-client explain`: which values of an input its answer came from."""
 
+import difflib
 import json
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from mlpserve_client import _images
@@ -10,7 +11,7 @@ from mlpserve_client._cli.heat_map import heat_map, legend
 from mlpserve_client._cli.sources import MAX_PICTURES, Source, read_sources
 from mlpserve_client._cli.terminal import beside
 from mlpserve_client._cli.text import printable
-from mlpserve_client._errors import InvalidInputError
+from mlpserve_client._errors import InvalidInputError, SettingsError
 from mlpserve_client._explanation import Explanation
 from mlpserve_client._sync import Client
 
@@ -26,18 +27,35 @@ class _Answer(NamedTuple):
 def explain(client: Client, arguments: Namespace) -> int:
     """Explain the answers for the given files, or for a few drawn digits."""
     model = client.model(version=arguments.version, alias=arguments.alias)
+    label = None if arguments.label is None else _label(arguments.label, model.class_names)
     sources, failed = read_sources(arguments, model)
     write = _writer(arguments, sum(len(source.rows) for source in sources))
-    for answer in _answers(client, sources, arguments):
+    for answer in _answers(client, sources, arguments, label):
         write(answer)
     return 1 if failed else 0
 
 
-def _answers(client: Client, sources: list[Source], arguments: Namespace) -> Iterator[_Answer]:
+def _label(text: str, class_names: Sequence[str]) -> int:
+    """Return the number of the class with this number or else this name."""
+    if text.isdecimal() and int(text) < len(class_names):
+        return int(text)
+    if text in class_names:
+        return class_names.index(text)
+    near = difflib.get_close_matches(text, class_names, n=1)
+    hint = f": did you mean {near[0]!r}?" if near else ""
+    raise SettingsError(
+        f"invalid --label {text!r}: expected a number from 0 to {len(class_names) - 1} "
+        f"or the name of a class{hint}"
+    )
+
+
+def _answers(
+    client: Client, sources: list[Source], arguments: Namespace, label: int | None
+) -> Iterator[_Answer]:
     version, alias = arguments.version, arguments.alias
     for source in sources:
         for number, values in zip(source.numbers, source.rows, strict=True):
-            found = client.explain(values, label=arguments.label, version=version, alias=alias)
+            found = client.explain(values, label=label, version=version, alias=alias)
             # Every answer by the version of the first, whatever is published meanwhile.
             version, alias = found.model.version, None
             yield _Answer(source, number, found)

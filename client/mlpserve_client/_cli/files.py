@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = npt.NDArray[Any]
 
 _NPY, _NPZ, _GZIP = b"\x93NUMPY", b"PK\x03\x04", b"\x1f\x8b"
+_MAX_LINE = 4096  # bytes of a table that are looked at
 _IDX_BYTES = b"\x00\x00\x08"  # unsigned bytes, the type of IDX files of images
 
 
@@ -59,7 +60,22 @@ def _parse(data: bytes, name: str) -> "Array | Image":
         return _npz(data, name)
     if data.startswith(_IDX_BYTES):
         return _idx(data)
+    if _is_table(data):
+        raise InvalidInputError(
+            f"{name} is a table of text: expected its columns in the order of the training as a "
+            ".npy file, which pandas and NumPy write: np.save(FILE, table[COLUMNS].to_numpy())"
+        )
     return _images.read(io.BytesIO(data), name)
+
+
+def _is_table(data: bytes) -> bool:
+    """Return True if the first line is text with commas, semicolons or tabs, as of a .csv."""
+    first = data[:_MAX_LINE].splitlines()[:1]
+    try:
+        line = b"".join(first).decode()
+    except UnicodeDecodeError:
+        return False
+    return "\0" not in line and any(mark in line for mark in ",;\t")
 
 
 def _checked(array: Array) -> Array:

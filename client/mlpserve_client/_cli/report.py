@@ -28,8 +28,9 @@ def report(client: Client, arguments: Namespace) -> int:
 def _instance(client: Client, arguments: Namespace) -> Array | None:
     name = arguments.instance
     if name is None:
-        if arguments.index is not None:
-            raise SettingsError("--index needs --instance")
+        for flag, given in (("--index", arguments.index), ("--model", arguments.model)):
+            if given is not None:
+                raise SettingsError(f"{flag} needs --instance: the receipt says all else")
         return None
     rows = read_rows(name, client.model(), arguments.index).rows
     if len(rows) != 1:

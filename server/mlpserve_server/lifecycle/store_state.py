@@ -4,9 +4,10 @@ import logging
 import math
 import time
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from mlpserve_model import StoreError
+from mlpserve_model import CHAMPION, StoreError
 from mlpserve_model.store.listing import other_models
 from mlpserve_model.store.reader import StoreReader
 
@@ -34,7 +35,8 @@ class StoreState:
         self._store = store
         self._content_stamp = stamp
         self._is_empty = False  # nothing was found where there had been a store
-        self._is_waiting = False
+        self._rejected = ""  # of a store without a champion: what the gate said of the newest
+        self._waiting_for = ""
         self._stamp: Hashable = None  # of the aliases, before they were read last
         self.has_moved = False  # the stamp by content is another than the one before
         self._read_at = -math.inf
@@ -120,20 +122,34 @@ class StoreState:
         """
         if self.fault:
             return "the store cannot be read"
-        return f"{selected} of {self._store.model} {refusal or 'is not there'}"
+        rejected = self._rejected if selected == CHAMPION and not refusal else ""
+        return f"{selected} of {self._store.model} {refusal or 'is not there'}{rejected}"
 
     def is_waiting(self, selected: str, refusal: str) -> None:
-        """Log once that there is nothing to serve yet."""
-        if self._is_waiting:
-            return
-        self._is_waiting = True
+        """Log that there is nothing to serve yet, and why, unless the last line was the same."""
+        self._rejected = self._newest_rejected()
         root, reason = self._store.root, self.waits_for(selected, refusal)
+        if reason == self._waiting_for:
+            return
+        self._waiting_for = reason
         if isinstance(root, Path) and _is_missing(root):
             reason = f"there is no folder {root} yet, or its name is wrong"
         elif not self.fault and not refusal:
             reason += other_models(root, self._store.model)
         fields = {"model": self._store.model, "reason": reason, "store": str(root)}
         log.info("waiting for a model", extra=fields)
+
+    def _newest_rejected(self) -> str:
+        """Return the end of a reason why there is no champion, if the gate is it."""
+        with suppress(StoreError):  # the next poll will tell
+            for version, _ in self._store.newest():
+                if self._store.manifest(version).gate.verdict != "REJECTED":
+                    break
+                return (
+                    f": the gate rejected version {version}, the newest (`mlpserve models promote "
+                    f"{version} --force --reason TEXT` would promote it all the same)"
+                )
+        return ""
 
 
 def _is_missing(folder: Path) -> bool:

@@ -145,7 +145,17 @@ def test_what_is_no_image_has_figures_alone(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_label_that_is_no_class_fails_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", "--demo", "--label", "99"]) == 1
+    assert main(["explain", "--demo", "--label", "99"]) == 2
 
     (line,) = capsys.readouterr().err.splitlines()
-    assert "label 99, expected 0 to 9" in line
+    assert "'99': expected a number from 0 to 9 or the name of a class" in line
+
+
+def test_a_label_is_a_number_or_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with serve(input_shape=(3,), class_names=("ant", "bee", "0")) as server:
+        explain = ["explain", "--demo", "--index", "0", "--json", "--target", server.target]
+        for label, expected in (("bee", 1), ("1", 1), ("0", 0)):
+            assert main([*explain, "--label", label]) == 0
+            assert json.loads(capsys.readouterr().out)["label"] == expected
+        assert main([*explain, "--label", "bea"]) == 2
+    assert "did you mean 'bee'?" in capsys.readouterr().err

@@ -239,3 +239,15 @@ def test_a_photograph_with_a_shadow_is_answered_with_a_word_of_warning(
     output = capsys.readouterr()
     assert len(output.out.splitlines()) == 2
     assert output.err.count("mlpserve-client: warning: ") == 2
+
+
+@pytest.mark.parametrize(
+    "table", [b"a,b\n1,2\n", b"1.5;2,5\n", "größe\tfarbe\n1\t2\n".encode(), gzip.compress(b"1,2\n")]
+)
+def test_a_table_of_text_is_refused_with_what_to_do(
+    table: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.csv").write_bytes(table)
+    assert main(["predict", str(tmp_path / "rows.csv")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "rows.csv is a table of text: expected its columns in the order of the training" in line

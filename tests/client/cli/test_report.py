@@ -96,6 +96,7 @@ def test_people_are_told_what_the_audit_asks(file: str, capsys: pytest.CaptureFi
         (["xy", "--right"], 1, "invalid receipt"),
         (["ab", "--right"], 1, "a receipt has 49 bytes, got 1"),
         (["ab", "--right", "--index", "1"], 2, "--index needs --instance"),
+        (["ab", "--right", "--model", "mnist"], 2, "--model needs --instance"),
         (["ab", "--right", "--instance", "FILE"], 2, "has 3 rows: --index says which"),
         (["ab", "--right", "--instance", "none.npy"], 1, "none.npy"),
     ],

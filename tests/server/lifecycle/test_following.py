@@ -51,6 +51,24 @@ def test_a_server_without_a_store_is_alive_but_not_ready(
     eventually(lambda: "waiting for a model" in caplog.text)
 
 
+def test_a_server_whose_store_has_rejected_versions_alone_says_so_and_what_to_do(
+    publish: Publish, serve: Serve, refusal: Refuse, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    stubs = serve()
+    eventually(lambda: "waiting for a model" in caplog.text)
+    publish(promote=False, verdict=Verdict("REJECTED", ("below the floor",)))
+
+    def said() -> bool:
+        message = refusal(stubs.prediction.Predict, REQUEST).message
+        return "the gate rejected version 1, the newest (`mlpserve models promote 1" in message
+
+    eventually(said)
+    eventually(lambda: caplog.text.count("waiting for a model") == 2)
+    publish(seed=1)
+    eventually(stubs.serving)
+
+
 def test_a_server_of_another_model_than_the_store_has_says_which_there_are(
     publish: Publish, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
