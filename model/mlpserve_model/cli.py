@@ -212,6 +212,7 @@ def _verify(store: Store, settings: Namespace) -> int:
 
 
 def _export(store: Store, settings: Namespace) -> int:
+    _check_model(store, settings)
     return export_file(store, _resolve(store, settings.version), settings)
 
 
