@@ -30,6 +30,12 @@ ENDED_BY = {
     "no names": ["-Sstring name = 3", "--", "proto/mlpserve/v1/model.proto"],
 }
 PACKAGES = ("client", "server", "model", "proto")
+# Where the code is that a program gets.
+PLACES = """
+import mlpserve.v1.model_pb2, mlpserve_client, mlpserve_model, mlpserve_server
+for module in (mlpserve.v1.model_pb2, mlpserve_client, mlpserve_model, mlpserve_server):
+    print(module.__file__)
+"""
 ROW = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
 
 
@@ -48,7 +54,12 @@ def earlier(
     folder = tmp_path_factory.mktemp("earlier")
     with tarfile.open(fileobj=io.BytesIO(git("archive", f"{ended[-1]}^", *PACKAGES))) as archive:
         archive.extractall(folder, filter="data")
-    return {"PYTHONPATH": os.pathsep.join(str(folder / package) for package in PACKAGES)}
+    path = {"PYTHONPATH": os.pathsep.join(str(folder / package) for package in PACKAGES)}
+    places = subprocess.check_output(
+        [sys.executable, "-c", PLACES], text=True, env=os.environ | path
+    )
+    assert all(Path(place).is_relative_to(folder) for place in places.splitlines()), places
+    return path
 
 
 @pytest.fixture(params=["--model mnist", "--model mnist,letters --default-model mnist"])

@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from google.protobuf.descriptor import Descriptor
@@ -135,6 +136,18 @@ def test_the_rest_of_its_methods_say_what_there_is_instead(address: str) -> None
         for name in UNSUPPORTED
         if name != "ModelStreamInfer"  # test_open_inference_refusals has the stream
     }
+
+
+def test_no_method_that_triton_has_is_unknown_here(address: str) -> None:
+    methods = heard("methods", "")
+    assert len(methods) > 15
+    with grpc.insecure_channel(address) as channel:
+        for name in methods:
+            call: Any = channel.stream_stream(f"/inference.GRPCInferenceService/{name}")
+            try:
+                assert list(call(iter([b""]), timeout=20)), name
+            except grpc.RpcError as error:
+                assert "ethod not found" not in str(error), name  # noqa: PT017  # or an answer
 
 
 def test_our_contract_is_a_part_of_tritons() -> None:

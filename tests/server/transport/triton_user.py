@@ -174,7 +174,13 @@ def contract(_: str) -> dict[str, str]:
     return dict(pair for message in messages for pair in fields(message))
 
 
-PARTS = (facts, blocking, callbacks, asynchronous, refusals, extensions, contract)
+def methods(_: str) -> list[str]:
+    """Every method of the service as Triton has it."""
+    service = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    return [method.name for method in service.methods]
+
+
+PARTS = (facts, blocking, callbacks, asynchronous, refusals, extensions, contract, methods)
 
 if __name__ == "__main__":
     _, address, wanted = sys.argv
