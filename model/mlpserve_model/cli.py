@@ -118,8 +118,8 @@ def _list(store: Store, settings: Namespace) -> int:
 
 
 def _check_model(store: Store, settings: Namespace) -> None:
-    """Raise VersionNotFound where the store has other models and no version of this one."""
-    if other_models(settings.store, store.model):
+    """Raise VersionNotFound where the store has other models and nothing of this one."""
+    if not store.aliases() and other_models(settings.store, store.model):
         raise VersionNotFound(f"no versions of {store.model} in {settings.store}")
 
 

@@ -72,6 +72,17 @@ def test_list_as_json_holds_what_a_script_needs(models: Command, three: None, st
     }  # fmt: skip
 
 
+def test_a_model_of_which_an_alias_alone_is_left_is_still_there(
+    models: Command, three: None, store: Store
+) -> None:
+    other = Store(store.folder.parent, "other")
+    shutil.copytree(store.folder, other.folder)
+    for version in other.versions():
+        shutil.rmtree(other.path(version))
+    assert "MISSING" in models("list", "--model", "other").out
+    assert models("verify", "--model", "other").code == 1
+
+
 def test_list_of_a_store_that_is_not_there_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
