@@ -12,6 +12,7 @@ from mlpserve_client._cli import main as client
 from mlpserve_model import cli as models
 from mlpserve_server.settings import read_settings, settings_parser
 from mlpserve_trainer import cli as trainer
+from mlpserve_web.settings import settings_parser as web_parser
 
 COMMANDS = {
     "mlpserve_client": "mlpserve-client",
@@ -38,6 +39,27 @@ def numbers(parser: argparse.ArgumentParser) -> Iterator[list[str]]:
                 yield from ([name, *rest, *words] for words in numbers(sub))
         elif is_number(action):
             yield [f"{action.option_strings[-1]}="] if action.option_strings else [""]
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """A parser and those of its commands."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                yield from parsers(sub)
+
+
+@pytest.mark.parametrize("program", [settings_parser, trainer.parser, models.parser, web_parser])
+def test_a_usage_line_is_short_in_a_narrow_terminal_too(
+    program: Callable[[], argparse.ArgumentParser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    for parser in parsers(program()):
+        lines = parser.format_usage().splitlines()
+        assert len(lines) <= 4
+        required = [a for a in parser._actions if a.required and a.option_strings]
+        assert all(any(a.option_strings[-1] in line for line in lines) for a in required)
 
 
 def is_number(action: argparse.Action) -> bool:

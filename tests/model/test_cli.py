@@ -77,8 +77,8 @@ def test_a_model_of_which_an_alias_alone_is_left_is_still_there(
 ) -> None:
     other = Store(store.folder.parent, "other")
     shutil.copytree(store.folder, other.folder)
-    for version in other.versions():
-        shutil.rmtree(other.path(version))
+    for number in other.versions():
+        shutil.rmtree(other.path(number))
     assert "MISSING" in models("list", "--model", "other").out
     assert models("verify", "--model", "other").code == 1
 

@@ -11,12 +11,9 @@ from mlpserve_client import __version__
 from mlpserve_client._settings import DEFAULT_TARGET, DEFAULT_TIMEOUT, MAX_TIMEOUT
 
 _MAX_VERSION = 10**18 - 1  # as in the store
-_EPILOG = """\
-Every connection setting is also an environment variable; a flag wins over it:
-  MLPSERVE_TARGET, MLPSERVE_TIMEOUT, MLPSERVE_TLS=1, MLPSERVE_TLS_CA, MLPSERVE_TLS_CERT,
-  MLPSERVE_TLS_KEY, MLPSERVE_TLS_SERVER_NAME, MLPSERVE_MODEL, MLPSERVE_TOKEN_FILE and MLPSERVE_TOKEN
-  (the token itself; it has no flag, because other users can see a command line).
-
+_EPILOG = """
+Every connection setting is also an environment variable; a flag wins over it. MLPSERVE_TOKEN is the
+token itself: it has no flag, because other users can see a command line.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
 
@@ -54,7 +51,6 @@ class _Parser(argparse.ArgumentParser):
             **kwargs,
             allow_abbrev=False,
             epilog=_EPILOG,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
     def parse_args(  # type: ignore[override]  # argparse's overloads say no more than this

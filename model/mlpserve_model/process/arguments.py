@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from mlpserve_model.format.errors import StoreError
 from mlpserve_model.format.manifest import NAME
+from mlpserve_model.process.help import ShortUsage
 from mlpserve_model.process.log import FORMATS, LEVELS
 from mlpserve_model.store.location import Location, parse_location
 
@@ -115,6 +116,7 @@ class SettingsParser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)  # a typing error would be taken for another flag
+        kwargs.setdefault("formatter_class", ShortUsage)
         self.described: dict[str, Described] = {}
         super().__init__(*args, **kwargs)
 
