@@ -60,6 +60,9 @@ USER 10001:10001
 
 FROM runtime AS trainer
 COPY --from=trainer-dependencies /opt/mlpserve /opt/mlpserve
+# The list of fonts, which takes seconds to make; a new cache volume starts with a copy of it.
+ENV MPLCONFIGDIR=/cache/matplotlib
+RUN ["python", "-c", "import matplotlib.font_manager"]
 COPY --from=mlpserve /staging /
 # As process 1, Python ignores SIGTERM; an interrupt ends a training cleanly.
 STOPSIGNAL SIGINT

@@ -1,9 +1,11 @@
-"""Class names are chosen by others: none costs a version."""
+"""Class names and the environment are chosen by others: neither costs a version."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,14 @@ import pytest
 
 from mlpserve_model import Store
 from mlpserve_trainer import Rules, TrainSettings, load_recipe, train
+from mlpserve_trainer.report.figures import LEFT_OUT
 
 PROGRAM = "import sys; from mlpserve_trainer.cli import main; sys.exit(main())"
+DRAWS = """
+import numpy as np
+from mlpserve_trainer.report.figures import confusion_matrix, picture
+print(confusion_matrix(np.eye(3, dtype=np.int64), ("a", "US$_A$", "c"))[:4], picture(np.eye(4))[:5])
+"""
 HOSTILE = (
     "US$_A$",
     "[click](https://evil.example) <img src=x onerror=alert(1)>",
@@ -44,26 +52,65 @@ def document(settings: TrainSettings, name: str) -> str:
     return (Store(settings.store, settings.model).path(1) / name).read_text("utf-8")
 
 
-def run(data: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Train in a process of its own."""
+def run(
+    data: Path, environment: Mapping[str, str], *arguments: str
+) -> "subprocess.CompletedProcess[str]":
+    """Train in a process of its own, with these variables."""
     command = ["train", "--dataset", "npz", "--data-dir", str(data), "--epochs", "1"]
     command += ["--hidden", "8", "--min-accuracy", "0", "--store", str(data.parent / "store")]
     return subprocess.run(
         [sys.executable, "-c", PROGRAM, *command, *arguments],
+        env=os.environ | dict(environment),
         capture_output=True,
         text=True,
         check=False,
     )
 
 
+def assert_draws(environment: Mapping[str, str]) -> None:
+    """Draw a figure and a picture in a process of its own, with these variables."""
+    drawn = subprocess.run(
+        [sys.executable, "-c", DRAWS], env=os.environ | dict(environment), capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert (drawn.stdout, drawn.stderr, drawn.returncode) == ("<svg data:\n", "", 0)
+
+
+@pytest.mark.parametrize(
+    "backend", ["module://matplotlib_inline.backend_inline", "no such backend", "tkagg"]
+)
+def test_an_inherited_backend_changes_nothing(backend: str) -> None:
+    assert_draws({"MPLBACKEND": backend})
+
+
+@pytest.mark.parametrize(
+    "text", [b"text.usetex: true\n", b"svg.fonttype: \xff\n", b"backend: none\nfont.size: x\n"]
+)
+def test_a_settings_file_changes_nothing(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "matplotlibrc").write_bytes(text)
+    assert_draws({"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")})
+
+
+def test_what_cannot_be_drawn_is_left_out_with_a_line_in_the_log(
+    data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken/matplotlib").mkdir(parents=True)
+    (tmp_path / "broken/matplotlib/__init__.py").write_text("raise RuntimeError('no fonts')")
+    result = run(data, {"PYTHONPATH": str(tmp_path / "broken")})
+    assert result.returncode == 0, result.stderr
+    assert "a figure was left out" in result.stderr
+    assert "no fonts" in result.stderr
+    assert LEFT_OUT in (tmp_path / "store/mnist/1/report.html").read_text("utf-8")
+
+
 def test_no_name_of_a_class_reaches_the_terminal_as_it_is(data: Path) -> None:
-    result = run(data)
+    result = run(data, {})
     assert result.returncode == 0, result.stderr
     assert all(line.isprintable() for line in (result.stdout + result.stderr).splitlines())
 
 
 def test_a_program_gets_json_whatever_the_names_are(data: Path) -> None:
-    assert json.loads(run(data, "--json").stdout)["version"] == 1
+    assert json.loads(run(data, {}, "--json").stdout)["version"] == 1
 
 
 def test_the_card_has_no_markup_of_a_class(settings: TrainSettings) -> None:

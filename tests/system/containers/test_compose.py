@@ -138,6 +138,12 @@ def test_several_servers_need_no_range_of_ports(new_stack: NewStack) -> None:
     assert last - first + 1 >= 3
 
 
+def test_a_training_finds_the_list_of_fonts_in_its_cache(stack: Stack) -> None:
+    entry = ("--rm", "--no-TTY", "--no-deps", "--entrypoint", "ls")
+    assert "fontlist" in stack.compose("run", *entry, "trainer", "/cache/matplotlib")
+    assert "font cache" not in stack.docker("logs", stack.container("trainer"))
+
+
 def test_stopping_a_training_ends_it_at_once_and_publishes_nothing(stack: Stack) -> None:
     before = stack.models("list")
     command = ("run", "--detach", "trainer", "train", "--epochs", "1000000")

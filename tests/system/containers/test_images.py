@@ -13,7 +13,7 @@ from tests.support.containers import NewStack, Sbom, Stack
 
 TARGETS = ("server", "trainer", "client", "web")
 # Megabytes. Of the server's, Python's slim base is 60 %, numpy with OpenBLAS 25 %, grpcio 10 %.
-# The trainer's are pandas, SciPy and scikit-learn.
+# The trainer's are pandas, SciPy, scikit-learn and, for the report, matplotlib.
 LIMITS = {"server": 200, "client": 225, "web": 225, "trainer": 500}
 BUILD_MODULES = ["pip", "ensurepip", "setuptools", "hatchling", "pytest", "mypy"]
 BUILD_TOOLS = ["pip", "pip3", "cc", "gcc", "g++", "clang", "ld", "make", "git", "curl"]

@@ -150,12 +150,12 @@ class HtmlReport:
     def _row(self, row: int, caption: str) -> str:
         """Return a row of the holdout: as an image if it is one, else by its number."""
         caption = f"<figcaption>{caption}</figcaption>"
-        shape = self._draft.signature.input_shape
-        if not _is_image(shape):
-            return f"<figure>row {row}{caption}</figure>"
-        inputs = self.analysis.holdout.scaled(slice(row, row + 1))
-        source = figures.picture(inputs.reshape(shape))
-        return f'<figure><img src="{source}" alt="row {row}">{caption}</figure>'
+        shape, source = self._draft.signature.input_shape, None
+        if _is_image(shape):
+            inputs = self.analysis.holdout.scaled(slice(row, row + 1))
+            source = figures.picture(inputs.reshape(shape))
+        image = f'<img src="{source}" alt="row {row}">' if source else f"row {row}"
+        return f"<figure>{image}{caption}</figure>"
 
     def _units(self) -> str:
         shape = self._draft.signature.input_shape
@@ -165,7 +165,7 @@ class HtmlReport:
         # The units with the largest weights first: the others show noise.
         strongest = np.argsort(-np.linalg.norm(w, axis=0), kind="stable")[:MAX_UNITS]
         sources = (figures.signed_picture(w[:, unit].reshape(shape)) for unit in strongest)
-        return _gallery(f'<img src="{source}" alt="">' for source in sources)
+        return _gallery(f'<img src="{source}" alt="">' for source in sources if source)
 
     def _comparison(self, comparison: Comparison | None) -> str:
         if comparison is None:
