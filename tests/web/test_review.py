@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -27,12 +27,16 @@ def place(tmp_path: Path) -> FeedbackPlace:
     return FeedbackPlace(tmp_path / "feedback")
 
 
-@pytest.fixture
-def tokens(tmp_path: Path) -> Path:
-    file = tmp_path / "reviewers"
+def tokens_in(folder: Path) -> Path:
+    file = folder / "reviewers"
     file.touch(mode=0o600)
     file.write_text(f"{TOKEN}\n")
     return file
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    return tokens_in(tmp_path)
 
 
 @pytest.fixture
@@ -46,6 +50,27 @@ def start_review(
         return start_web(*where, "--review", str(place), "--review-tokens", str(tokens))
 
     return start_review
+
+
+class Waiting(NamedTuple):
+    """A gateway with two reports, one of them an audit's, for tests that change nothing."""
+
+    web: Web
+    place: FeedbackPlace
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def waiting(
+    server: ModelServer, start_web: StartWeb, tmp_path_factory: pytest.TempPathFactory
+) -> Waiting:
+    folder = tmp_path_factory.mktemp("waiting")
+    place, tokens = FeedbackPlace(folder / "feedback"), tokens_in(folder)
+    place.record(report())
+    place.record(report(4, audit=True))
+    where = ("--target", server.target, "--store", str(server.store))
+    web = start_web(*where, "--review", str(place), "--review-tokens", str(tokens))
+    return Waiting(web, place, folder)
 
 
 def listed(web: Web, token: str = TOKEN) -> Any:
@@ -99,22 +124,16 @@ def test_a_reviewer_sees_what_waits_and_decides(
 
 
 @pytest.mark.parametrize("token", ["", "a-caller-with-a-long-token", TOKEN[:-1], TOKEN + "x"])
-def test_nobody_else_sees_or_decides_anything(
-    start_review: Callable[[], Web], place: FeedbackPlace, token: str
-) -> None:
-    place.record(report())
-    web = start_review()
+def test_nobody_else_sees_or_decides_anything(waiting: Waiting, token: str) -> None:
+    web = waiting.web
     assert listed(web, token).status == 401
     assert review(web, report().tag, {"verdict": ACCEPTED}, token).status == 401
     assert web.call("/api/corrections").status == 401
-    assert Reviews(place, "mnist").all() == {}
+    assert Reviews(waiting.place, "mnist").all() == {}
 
 
-def test_a_page_of_another_site_decides_nothing(
-    start_review: Callable[[], Web], place: FeedbackPlace
-) -> None:
-    place.record(report())
-    web = start_review()
+def test_a_page_of_another_site_decides_nothing(waiting: Waiting) -> None:
+    web = waiting.web
     foreign = review(web, report().tag, {"verdict": ACCEPTED}, Origin="https://evil.example")
     assert foreign.status == 403
     # A form can send neither a header of its own nor JSON's type; nothing else carries the token.
@@ -122,7 +141,7 @@ def test_a_page_of_another_site_decides_nothing(
         f"/api/corrections/{report().tag}", b"verdict=accepted", Cookie=f"token={TOKEN}"
     )
     assert form.status == 401
-    assert Reviews(place, "mnist").all() == {}
+    assert Reviews(waiting.place, "mnist").all() == {}
 
 
 def test_reviewers_who_are_taken_out_of_the_file_are_refused_at_once(
@@ -155,18 +174,11 @@ def test_reviewers_who_are_taken_out_of_the_file_are_refused_at_once(
     ],
 )
 def test_what_is_no_verdict_changes_nothing(
-    start_review: Callable[[], Web],
-    place: FeedbackPlace,
-    tmp_path: Path,
-    tag: str,
-    body: object,
-    status: int,
+    waiting: Waiting, tag: str, body: object, status: int
 ) -> None:
-    place.record(report())
-    place.record(report(4, audit=True))
-    assert review(start_review(), tag, body).status == status
-    assert Reviews(place, "mnist").all() == {}
-    assert not list(tmp_path.rglob("*escaped*"))
+    assert review(waiting.web, tag, body).status == status
+    assert Reviews(waiting.place, "mnist").all() == {}
+    assert not list(waiting.folder.rglob("*escaped*"))
 
 
 def test_a_hostile_report_stays_text_and_takes_no_memory(
