@@ -72,11 +72,11 @@ def _workplace(folder: Path) -> Iterator[Path]:
 
 
 def _download(data_home: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    # Imported here: half a second that no other data set needs.
-    from sklearn.datasets import fetch_openml
-
     try:
         _check_reachable()
+        # Imported here: a second that nothing else needs, and only where OpenML answers.
+        from sklearn.datasets import fetch_openml
+
         with _limited_silence(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pixels, digits = fetch_openml(
