@@ -77,18 +77,18 @@ def assert_draws(environment: Mapping[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "backend", ["module://matplotlib_inline.backend_inline", "no such backend", "tkagg"]
+    ("backend", "text"),
+    [
+        ("module://matplotlib_inline.backend_inline", b"text.usetex: true\n"),
+        ("no such backend", b"svg.fonttype: \xff\n"),
+        ("tkagg", b"backend: none\nfont.size: x\n"),
+    ],
 )
-def test_an_inherited_backend_changes_nothing(backend: str) -> None:
-    assert_draws({"MPLBACKEND": backend})
-
-
-@pytest.mark.parametrize(
-    "text", [b"text.usetex: true\n", b"svg.fonttype: \xff\n", b"backend: none\nfont.size: x\n"]
-)
-def test_a_settings_file_changes_nothing(tmp_path: Path, text: bytes) -> None:
+def test_an_inherited_backend_and_a_settings_file_change_nothing(
+    tmp_path: Path, backend: str, text: bytes
+) -> None:
     (tmp_path / "matplotlibrc").write_bytes(text)
-    assert_draws({"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")})
+    assert_draws({"MPLBACKEND": backend, "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")})
 
 
 def test_what_cannot_be_drawn_is_left_out_with_a_line_in_the_log(

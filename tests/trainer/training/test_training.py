@@ -221,8 +221,9 @@ def test_a_champion_on_other_inputs_is_replaced_when_that_is_allowed(
     settings: TrainSettings,
 ) -> None:
     train(settings)
-    rules = Rules(allow_signature_change=True)
-    other = replace(settings, recipe=load_recipe("vanilla"), rules=rules, data_dir=None)
+    rules = Rules(allow_signature_change=True, min_accuracy=0)
+    recipe = load_recipe("quick", dataset="digits", hidden=(8,), epochs=1)
+    other = replace(settings, recipe=recipe, rules=rules, data_dir=None)
     outcome = train(other)
     assert outcome.verdict == "PROMOTED"
     assert champion(settings) == 2
