@@ -13,11 +13,12 @@ from mlpserve_server.system.memory import MemoryWatch
 if TYPE_CHECKING:
     from mlpserve_server.dataplane.fair_shares import FairShares
 
-__all__ = ["ByteLimiter", "Limits", "QueueLimit", "RowLimiter"]
+__all__ = ["NO_MEMORY", "ByteLimiter", "Limits", "QueueLimit", "RowLimiter"]
 
 # As many calls may always wait: what a few clients keep in flight is not an overload.
 MIN_QUEUE = 4
 _SMOOTHING = 1 / 8
+NO_MEMORY = "the requests in progress take all the memory that they may"
 
 
 class QueueLimit:
@@ -114,6 +115,15 @@ class ByteLimiter:
                 return False
             self.count += size
             return True
+
+    def extend(self, held: int, size: int) -> int:
+        """Count so many bytes in all as in use by who holds some; return how many that are then.
+
+        Raises Overloaded, and counts no more, if they are not free.
+        """
+        if size > held and not self.take(size - held):
+            raise Overloaded(NO_MEMORY)
+        return max(size, held)
 
     def add(self, size: int) -> None:
         """Count these bytes as in use, beyond the maximum too."""

@@ -54,10 +54,7 @@ class OpenCalls:
 
     def hold_more(self, call: ServerCall, size: int) -> None:
         """Count so many bytes in all as in use for a call; for any thread. Raises Overloaded."""
-        more = max(0, size - call.held)
-        if not self._bytes_limit.take(more):
-            raise no_memory()
-        call.held += more
+        call.held = self._bytes_limit.extend(call.held, size)
 
     def release(self, call: ServerCall) -> None:
         """Count the memory of its request no longer."""

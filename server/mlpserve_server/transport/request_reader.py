@@ -5,7 +5,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 
-from mlpserve_server.dataplane.admission import ByteLimiter
+from mlpserve_server.dataplane.admission import NO_MEMORY, ByteLimiter
 from mlpserve_server.errors import Overloaded, ServingError, TooSlow
 from mlpserve_server.transport.grpc_core import ServerCall
 
@@ -30,7 +30,7 @@ MAX_WAIT_SECONDS = 10.0
 
 def no_memory() -> Overloaded:
     """Return the refusal of a call for which there is no memory."""
-    return Overloaded("the requests in progress take all the memory that they may")
+    return Overloaded(NO_MEMORY)
 
 
 def too_slow(seconds: float) -> TooSlow:

@@ -132,10 +132,7 @@ class RequestReads:
             return inflate(request, SMALL_BYTES)
 
         def reserve(size: int) -> None:
-            more = max(0, size - read.reserved)
-            if not self._bytes.take(more):
-                raise no_memory()
-            read.reserved += more
+            read.reserved = self._bytes.extend(read.reserved, size)
 
         return inflate_large(request, limit, reserve)
 

@@ -1,7 +1,7 @@
 import pytest
 
 from mlpserve_model import Network
-from mlpserve_server.dataplane.admission import MIN_QUEUE, QueueLimit, RowLimiter
+from mlpserve_server.dataplane.admission import MIN_QUEUE, ByteLimiter, QueueLimit, RowLimiter
 from mlpserve_server.dataplane.inference import rows_at_once
 from mlpserve_server.errors import Overloaded
 
@@ -76,3 +76,16 @@ def test_a_large_network_computes_fewer_rows_of_a_batch_at_once(
     hidden: tuple[int, ...], rows: int
 ) -> None:
     assert rows_at_once(Network((784, *hidden, 10))) == rows
+
+
+def test_a_holder_of_bytes_gets_more_only_while_they_are_free() -> None:
+    limiter = ByteLimiter(100)
+    assert limiter.take(30)
+    assert limiter.extend(30, 80) == 80
+    assert limiter.extend(80, 50) == 80
+    assert limiter.count == 80
+    with pytest.raises(Overloaded):
+        limiter.extend(80, 101)
+    assert limiter.count == 80
+    limiter.add(1000)  # an answer, beyond the maximum
+    assert limiter.extend(80, 80) == 80, "who needs no more is not refused"

@@ -4,10 +4,13 @@ import gzip
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -119,6 +122,27 @@ def test_large_compressed_batches_are_answered(compression: grpc.Compression, st
     ]
     assert [len(call.result().labels) for call in calls] == [4096] * 8
     assert stubs.serving()
+
+
+@pytest.mark.parametrize("rows", [1, 500])
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_every_method_answers_a_compressed_request_as_it_does_another(
+    compression: grpc.Compression, rows: int, stubs: Stubs
+) -> None:
+    values = np.linspace(0, 1, rows * 12, dtype=np.float32).tobytes()
+    one = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[12], data=values[:48])
+    many = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[rows, 12], data=values)
+    infer = inference_pb2.ModelInferRequest(model_name="mnist", raw_input_contents=[values])
+    infer.inputs.add(name="instances", datatype="FP32", shape=[rows, 12])
+    calls: list[tuple[Any, Message]] = [
+        (stubs.prediction.Predict, pb.PredictRequest(instance=one)),
+        (stubs.prediction.BatchPredict, pb.BatchPredictRequest(instances=many)),
+        (stubs.inference.ModelInfer, infer),
+        (stubs.explanation.Explain, explanation_pb2.ExplainRequest(instances=many)),
+        (stubs.models.ListModelVersions, model_pb2.ListModelVersionsRequest(page_size=3)),
+    ]
+    for call, request in calls:
+        assert call(request, compression=compression, timeout=20) == call(request, timeout=20)
 
 
 @pytest.mark.parametrize("method", [PREDICT, BATCH_PREDICT, INFER])
