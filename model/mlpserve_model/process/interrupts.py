@@ -12,6 +12,7 @@ __all__ = [
     "STOP_SIGNALS",
     "block_signals",
     "ignore_sigint",
+    "interrupted_afterwards",
     "interruptible_once",
     "sigterm_as_sigint",
     "uninterrupted",
@@ -81,6 +82,22 @@ def uninterrupted() -> Iterator[None]:
     """Ignore a second Ctrl-C for the milliseconds in which the first one is answered."""
     with _handling_sigint(lambda *_: None):
         yield
+
+
+@contextmanager
+def interrupted_afterwards() -> Iterator[None]:
+    """Let Ctrl-C wait until a file is written: what writes it may not know how to stop.
+
+    Where SIGINT is ignored, a SIGTERM that stands for it still interrupts.
+    """
+    interrupted = threading.Event()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    with _handling_sigint(lambda *_: interrupted.set()):
+        yield
+    if interrupted.is_set():
+        signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

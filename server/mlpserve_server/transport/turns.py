@@ -109,7 +109,7 @@ class Turns:
 
 
 def _locked() -> threading.Lock:
-    """Return a lock that whoever hands on a turn releases."""
+    """Return a lock, which the call that hands on its turn releases."""
     lock = threading.Lock()
     lock.acquire()
     return lock

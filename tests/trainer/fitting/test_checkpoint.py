@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,24 @@ def test_a_second_ctrl_c_does_not_hide_how_to_resume(
     monkeypatch.setattr(Checkpoint, "load", interrupted)
     stop_after(2, settings)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class Interrupting:
+    """An array during whose writing Ctrl-C is typed."""
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return np.zeros(3)
+
+
+def test_ctrl_c_waits_until_the_checkpoint_is_written(tmp_path: Path) -> None:
+    """NumPy leaves a half-written file to the garbage collection, which complains of it."""
+    others = dict.fromkeys(("optimizer_state", "average", "best", "learning_rates"))
+    state: Any = SimpleNamespace(weights=Interrupting(), losses=[1.0], accuracies=[0.5], **others)
+    with pytest.raises(KeyboardInterrupt):
+        Checkpoint(tmp_path / "one.npz").save(state)
+    with np.load(tmp_path / "one.npz") as written:
+        assert sorted(written) == ["accuracies", "losses", "weights"]
 
 
 def test_a_damaged_checkpoint_is_refused(settings: TrainSettings) -> None:

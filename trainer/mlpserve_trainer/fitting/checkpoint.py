@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mlpserve_model import Draft
+from mlpserve_model.process.interrupts import interrupted_afterwards
 from mlpserve_model.process.memory import usable_memory
 from mlpserve_model.store.atomic_files import Directory, UnusableFile, make_folder
 from mlpserve_trainer.datasets.npz_reader import NpzReader
@@ -55,7 +56,11 @@ class Checkpoint:
         names = _VECTORS | _CURVES
         arrays = {name: getattr(state, attribute) for name, attribute in names.items()}
         make_folder(self.path.parent)
-        with Directory(self.path.parent) as folder, folder.writing(self.path.name) as file:
+        with (
+            Directory(self.path.parent) as folder,
+            folder.writing(self.path.name) as file,
+            interrupted_afterwards(),
+        ):
             np.savez(file, **{k: v for k, v in arrays.items() if v is not None})
 
     def load(self) -> TrainingState | None:
