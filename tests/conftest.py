@@ -16,7 +16,11 @@ def pytest_configure() -> None:
     A shell starts background jobs with SIGINT ignored, and what ignores it hands that on.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    gc.disable()  # while tests are collected, which makes no garbage: a second in each process
+
+
+def pytest_collectstart() -> None:
+    """Collect tests without garbage collections: they find none, and took a second a process."""
+    gc.disable()
 
 
 def pytest_collection_finish() -> None:

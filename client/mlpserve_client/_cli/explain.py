@@ -15,6 +15,7 @@ from mlpserve_client._errors import InvalidInputError, SettingsError
 from mlpserve_client._explanation import Explanation
 from mlpserve_client._sync import Client
 
+_MAX_DIGITS = 9  # of a class's number
 _TOP = 6  # values listed beside a picture
 
 
@@ -37,7 +38,7 @@ def explain(client: Client, arguments: Namespace) -> int:
 
 def _label(text: str, class_names: Sequence[str]) -> int:
     """Return the number of the class with this number or else this name."""
-    if text.isdecimal() and int(text) < len(class_names):
+    if text.isdecimal() and len(text) <= _MAX_DIGITS and int(text) < len(class_names):
         return int(text)
     if text in class_names:
         return class_names.index(text)

@@ -144,11 +144,14 @@ def test_what_is_no_image_has_figures_alone(capsys: pytest.CaptureFixture[str]) 
     assert "at [" in capsys.readouterr().out
 
 
-def test_a_label_that_is_no_class_fails_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", "--demo", "--label", "99"]) == 2
+@pytest.mark.parametrize("label", ["99", "-1", "9" * 5000])
+def test_a_label_that_is_no_class_fails_in_one_line(
+    label: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", "--demo", f"--label={label}"]) == 2
 
     (line,) = capsys.readouterr().err.splitlines()
-    assert "'99': expected a number from 0 to 9 or the name of a class" in line
+    assert f"{label!r}: expected a number from 0 to 9 or the name of a class" in line
 
 
 def test_a_label_is_a_number_or_a_name(capsys: pytest.CaptureFixture[str]) -> None:
