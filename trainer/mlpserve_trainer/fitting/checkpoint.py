@@ -57,9 +57,9 @@ class Checkpoint:
         arrays = {name: getattr(state, attribute) for name, attribute in names.items()}
         make_folder(self.path.parent)
         with (
+            interrupted_afterwards(),
             Directory(self.path.parent) as folder,
             folder.writing(self.path.name) as file,
-            interrupted_afterwards(),
         ):
             np.savez(file, **{k: v for k, v in arrays.items() if v is not None})
 
