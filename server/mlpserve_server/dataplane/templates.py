@@ -80,15 +80,18 @@ class Templates(Generic[Q]):
 
         The parser is the judge: with every byte of the values changed, it must find exactly these
         values, and nothing else changed. Then it takes them for the content of a field, whose
-        length stands before them, and reads on behind them whatever they are.
+        length stands before them, and reads on behind them whatever they are. And with values of
+        255 alone, which integers of variable length take two bytes for: 1 and 254 are written as
+        three bytes that pass for two values and what is behind them.
         """
         place = request.find(query.data)
         if not query.data or place < 0:
             return None
         before, behind = request[:place], request[place + len(query.data) :]
-        others = query.data.translate(_OTHERS)
-        try:
-            fits = self._parse(before + others + behind) == self._with_data(query, others)
-        except InvalidInput:
-            fits = False
-        return _Template(before, behind, self._with_data(query, b"")) if fits else None
+        for others in (query.data.translate(_OTHERS), b"\xff" * len(query.data)):
+            try:
+                if self._parse(before + others + behind) != self._with_data(query, others):
+                    return None
+            except InvalidInput:
+                return None
+        return _Template(before, behind, self._with_data(query, b""))

@@ -69,7 +69,7 @@ def plain(encoded: bytes) -> Query:
 
 def test_a_request_with_other_values_is_not_parsed() -> None:
     counting = Counting()
-    assert counting.decode(request(b"1234", "letters")) == 2  # with other values too, to be sure
+    assert counting.decode(request(b"1234", "letters")) == 3  # with other values too, to be sure
     assert [counting.decode(request(d, "letters")) for d in (b"5678", b"\0\0\0\0")] == [0, 0]
 
 
@@ -155,6 +155,24 @@ def test_requests_of_the_open_protocol_are_decoded_as_they_are(raw: bool) -> Non
             query = codec.decode(request.SerializeToString())
             assert (query.id, query.raw, query.data) == (name, raw, data.tobytes())
             assert query.selection.name == "letters"
+
+
+@pytest.mark.parametrize("first", [1, 7, 127, 128, 254])
+@pytest.mark.parametrize("second", [0, 1, 127, 128, 253, 254, 255])
+def test_integers_of_variable_length_are_never_taken_for_bytes(first: int, second: int) -> None:
+    """Whatever two bytes stand in their place next, one that is too large is refused as ever."""
+    tensor = oip.ModelInferRequest.InferInputTensor(
+        name="instances", datatype="UINT8", shape=[2],
+        contents=oip.InferTensorContents(uint_contents=[first, second]),
+    )  # fmt: skip
+    request = oip.ModelInferRequest(model_name="a", inputs=[tensor]).SerializeToString()
+    codec = InferCodec()
+    values = codec.decode(request).data
+    assert values == bytes([first, second])
+    place = request.find(values)
+    for others in (b"\xc8\xff", b"\xff\xff", b"\x07\x80", b"\x80\x02"):
+        changed = request[:place] + others + request[place + 2 :]
+        assert outcome(codec.decode, changed) == outcome(InferCodec().decode, changed)
 
 
 def test_the_codec_sees_what_selects_and_what_asks() -> None:
