@@ -50,7 +50,9 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
                 yield from parsers(sub)
 
 
-@pytest.mark.parametrize("program", [settings_parser, trainer.parser, models.parser, web_parser])
+@pytest.mark.parametrize(
+    "program", [settings_parser, trainer.parser, models.parser, web_parser, client.parser]
+)
 def test_a_usage_line_is_short_in_a_narrow_terminal_too(
     program: Callable[[], argparse.ArgumentParser], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
         ("bench", "measure a server's throughput and latency", _add_bench),
     ):
         command = commands.add_parser(name, help=text, description=f"{text.capitalize()}.")
+        command.usage = "%(prog)s [--FLAG ...]"  # all of them are listed below it
         add(command)
         _add_connection(command)
     return top
@@ -170,6 +171,7 @@ def _add_json(command: argparse._ActionsContainer) -> None:
 
 
 def _add_sources(command: argparse.ArgumentParser) -> None:
+    command.usage = "%(prog)s [--FLAG ...] [FILE ...]"
     command.add_argument(
         "files",
         nargs="*",
@@ -213,6 +215,7 @@ def _add_explain(command: argparse.ArgumentParser) -> None:
 
 
 def _add_report(command: argparse.ArgumentParser) -> None:
+    command.usage = "%(prog)s [--FLAG ...] (--class NAME | --right | --wrong) RECEIPT"
     command.add_argument("receipt", metavar="RECEIPT", help="as `predict --receipt` prints it")
     truth = command.add_mutually_exclusive_group(required=True)
     truth.add_argument("--class", dest="class_name", metavar="NAME", help="the true class")
