@@ -60,6 +60,7 @@ def test_a_usage_line_is_short_in_a_narrow_terminal_too(
     for parser in parsers(program()):
         lines = parser.format_usage().splitlines()
         assert len(lines) <= 5
+        assert all(len(line) <= 60 for line in lines)
         required = [a for a in parser._actions if a.required and a.option_strings]
         assert all(any(a.option_strings[-1] in line for line in lines) for a in required)
 

@@ -215,7 +215,7 @@ def _add_explain(command: argparse.ArgumentParser) -> None:
 
 
 def _add_report(command: argparse.ArgumentParser) -> None:
-    command.usage = "%(prog)s [--FLAG ...] (--class NAME | --right | --wrong) RECEIPT"
+    command.usage = "%(prog)s [--FLAG ...] RECEIPT\n  (--class NAME | --right | --wrong)"
     command.add_argument("receipt", metavar="RECEIPT", help="as `predict --receipt` prints it")
     truth = command.add_mutually_exclusive_group(required=True)
     truth.add_argument("--class", dest="class_name", metavar="NAME", help="the true class")
