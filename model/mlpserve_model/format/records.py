@@ -5,7 +5,8 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from mlpserve_model.format import strict_json
@@ -20,6 +21,7 @@ __all__ = [
     "encode_aliases",
     "encode_event",
     "highest_recorded",
+    "recently_published",
     "recorded_digests",
 ]
 
@@ -55,15 +57,19 @@ def recorded_digests(data: bytes) -> dict[int, str | None]:
 
     The digest is None where the event has none, as those of older releases.
     """
-    found: dict[int, str | None] = {}
-    for event in _events(data):  # not all at once: they take seven times their text
-        if version := _version(event):
-            digest = event.get("manifest")
-            if event.get("event") == "publish":
-                found[version] = digest if isinstance(digest, str) else None
-            else:
-                found.setdefault(version, None)
-    return found
+    return _digests(_events(data))  # not all at once: they take seven times their text
+
+
+def recently_published(data: bytes) -> dict[int, str | None]:
+    """Return what `recorded_digests` does of the versions published by the last hundred events.
+
+    Which is all that one who follows a store needs of a history however long.
+    """
+    events = [
+        event for line in islice(_lines_from_the_end(data), _RECENT) if (event := _event(line))
+    ]
+    published = [event for event in reversed(events) if event.get("event") == "publish"]
+    return _digests(published)
 
 
 def highest_recorded(data: bytes) -> int:
@@ -95,6 +101,18 @@ def actor() -> str:
     except (KeyError, OSError):  # a user id without a name, as in a container
         user = f"uid {os.getuid()}"
     return f"{user}@{socket.gethostname()}"
+
+
+def _digests(events: Iterable[Mapping[str, Any]]) -> dict[int, str | None]:
+    found: dict[int, str | None] = {}
+    for event in events:
+        if version := _version(event):
+            digest = event.get("manifest")
+            if event.get("event") == "publish":
+                found[version] = digest if isinstance(digest, str) else None
+            else:
+                found.setdefault(version, None)
+    return found
 
 
 def _is_alias(item: tuple[object, object]) -> bool:

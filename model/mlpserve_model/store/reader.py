@@ -14,6 +14,7 @@ from mlpserve_model.format.records import (
     HISTORY_FILE,
     decode_aliases,
     decode_events,
+    recently_published,
     recorded_digests,
 )
 from mlpserve_model.format.version_files import StoredModel, compare, read_model, read_verified
@@ -112,11 +113,15 @@ class StoreReader:
     def _check_recorded(self, manifest: Manifest) -> None:
         """Raise CorruptVersion for another manifest than the history says was published.
 
-        The history is read again for a number that it did not have, and before a rejection.
+        The history is read again for a number that it did not have, and before a rejection: its
+        end, which has what is new, and all of it where that does not agree.
         """
         version, digest = manifest.version, manifest.own_digest
         if self._recorded.get(version, "") not in (digest, None):
-            self._recorded = recorded_digests(self._history())
+            history = self._history()
+            self._recorded = {**self._recorded, **recently_published(history)}
+            if self._recorded.get(version, "") not in (digest, None):
+                self._recorded = recorded_digests(history)
         expected = self._recorded.get(version) or digest
         if digest != expected:
             raise CorruptVersion(
