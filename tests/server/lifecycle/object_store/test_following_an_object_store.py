@@ -143,10 +143,10 @@ def test_a_poll_of_many_models_that_finds_nothing_new_is_one_request(
     eventually(lambda: listings() >= 5)
     assert set(proxy.requests) == {"GET a listing"}
     # What changes is read, and nothing else is.
-    publish_to(stores["shop-3"], seed=1, draft=DRAFT)
     proxy.requests.clear()
+    publish_to(stores["shop-3"], seed=1, draft=DRAFT)
     eventually(lambda: server.serves_model("shop-3", 2))
-    assert "GET shop-3/aliases.json" in proxy.requests
+    assert "GET shop-3/2/model.npz" in proxy.requests
     assert not [request for request in proxy.requests if "shop-4" in request]
 
 
