@@ -12,12 +12,13 @@ from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 from tests.support.publishing import publish_to
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.faults
 
 THREADS, VERSIONS = 32, 6
+LOADS = [32, pytest.param(1024, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])]
 
 
-@pytest.mark.parametrize("loads", [32, pytest.param(1024, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("loads", LOADS)
 def test_threads_that_force_loads_at_once_block_neither_each_other_nor_the_swap(
     loads: int, tmp_path: Path
 ) -> None:
@@ -35,6 +36,8 @@ def test_threads_that_force_loads_at_once_block_neither_each_other_nor_the_swap(
     def force(number: int) -> int:
         wrong = 0
         for load in range(loads):
+            if done.is_set():  # another thread has failed
+                break
             version = 1 + (number + load) % VERSIONS
             model = manager.get(version)
             wrong += (model.manifest.version, model.manifest.digest) != (version, digests[version])
@@ -67,12 +70,16 @@ def test_threads_that_force_loads_at_once_block_neither_each_other_nor_the_swap(
 
 
 def _counting(loader: Loader) -> Callable[[], int]:
-    """Count the loads of a loader from here on."""
-    loads, load = [0], loader._load
+    """Count the loads of a loader from here on, of which there may be one at a time."""
+    loads, load, loading = [0], loader._load, threading.Lock()
 
     def counted(version: int) -> object:
-        loads[0] += 1
-        return load(version)
+        assert loading.acquire(blocking=False), "two loads at once"
+        try:
+            loads[0] += 1
+            return load(version)
+        finally:
+            loading.release()
 
     loader._load = counted  # type: ignore[method-assign, assignment]
     return lambda: loads[0]

@@ -100,10 +100,14 @@ class Refusal:
 class Process:
     """A server in a process of its own, logging JSON.
 
-    With `before`, its process runs this code first: what makes it a broken twin.
+    With `before`, its process runs this code first: what makes it a broken twin. `twin` is such
+    code for every server of this process.
     """
 
+    twin = ""
+
     def __init__(self, *arguments: str, before: str = "", **environment: str) -> None:
+        before = before or self.twin
         code = f"{before}\nimport sys\nfrom mlpserve_server.cli import main\nsys.exit(main())"
         program = [sys.executable, "-c", code] if before else [PROGRAM]
         self.process = subprocess.Popen(

@@ -12,7 +12,7 @@ from mlpserve.v1 import model_pb2, prediction_pb2
 from mlpserve_model import Network, Signature
 from tests.support.patching import patch_method
 from tests.support.publishing import Publish
-from tests.support.server import Refuse, Serve
+from tests.support.server import Refusal, Refuse, Serve
 from tests.support.waiting import eventually
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -196,7 +196,7 @@ nearly_right = st.builds(
     prediction_pb2.Tensor,
     dtype=st.just(FLOAT32),
     shape=st.sampled_from([[12], [3, 4], [1, 12]]),
-    data=st.sampled_from([floats(), floats((1, 2.0))]),
+    data=st.sampled_from([floats(), floats((1, 2.0)), floats()[1:]]),
 )
 anything = st.builds(
     prediction_pb2.Tensor,
@@ -216,6 +216,15 @@ selectors = st.one_of(
     st.builds(model_pb2.ModelSelector, alias=st.text(max_size=100)),
 )
 ALLOWED = {grpc.StatusCode.OK, INVALID, grpc.StatusCode.NOT_FOUND}
+
+
+def in_range(tensor: Any) -> bool:
+    """Whether a model of twelve pixels up to 16 can take these values."""
+    if tensor.dtype == UINT8:
+        values, maximum = np.frombuffer(tensor.data, np.uint8), 16
+    else:
+        values, maximum = np.frombuffer(tensor.data, "<f4"), 1
+    return len(values) % 12 == 0 and bool(((values >= 0) & (values <= maximum)).all())
 
 
 @pytest.mark.parametrize("examples", [100, pytest.param(1000, marks=pytest.mark.slow)])
@@ -244,6 +253,9 @@ def test_no_request_whatever_is_answered_with_a_fault(
         answer = call.future(request, timeout=10)
         seen.add(answer.code())
         assert answer.code() in ALLOWED, (answer.code(), answer.details())
+        if answer.code() == INVALID:
+            assert Refusal(answer).fields != [], answer.details()
+        assert answer.code() != grpc.StatusCode.OK or in_range(tensor), "answered out of range"
 
     attack()
     assert seen == ALLOWED  # the attack reached good answers and both kinds of refusal
