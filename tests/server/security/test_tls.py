@@ -3,8 +3,10 @@
 import json
 import logging
 import socket
+import ssl
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -106,6 +108,27 @@ def test_an_encrypted_call_is_answered_and_plain_text_is_not(
     with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
         PredictionServiceStub(channel).Predict(REQUEST, timeout=1)
     assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def test_versions_of_tls_before_1_2_are_refused(started: Started, pair: Pair) -> None:
+    host, _, port = started(**pair.fields).rpartition(":")
+
+    def agreed(newest: ssl.TLSVersion) -> str | None:
+        caller = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        caller.check_hostname, caller.verify_mode = False, ssl.CERT_NONE
+        caller.set_alpn_protocols(["h2"])
+        caller.set_ciphers("ALL:@SECLEVEL=0")  # else OpenSSL itself would offer no earlier version
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            caller.minimum_version, caller.maximum_version = ssl.TLSVersion.TLSv1, newest
+        with (
+            socket.create_connection((host, int(port)), timeout=10) as connection,
+            caller.wrap_socket(connection) as secured,
+        ):
+            return secured.version()
+
+    assert agreed(ssl.TLSVersion.TLSv1_2) == "TLSv1.2"
+    with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):  # by the server
+        agreed(ssl.TLSVersion.TLSv1_1)
 
 
 def test_callers_refuse_a_certificate_that_is_foreign_or_has_expired(
