@@ -25,6 +25,17 @@ LATE_WORK = (
     "::test_hardly_any_row_is_computed_after_its_call_is_over_and_no_call_stays"
 )
 
+UNCHECKED_VALUES = """
+from mlpserve_server.dataplane import tensors
+
+tensors._check_scaled = lambda *_: None
+"""
+UNCHECKED_SIZES = """
+from mlpserve_server.dataplane import tensors
+
+tensors._check_size = lambda *_: None
+"""
+
 
 class Twin(NamedTuple):
     """What breaks a part, the test that must notice, and what it then says."""
@@ -75,34 +86,15 @@ Standby.__init__, ModelManager.get = reentrant, holding
         r"in try_load\n.*\n.*in load\n.*\n.*in get\n    with self._lock:",
         seconds=20,
     ),
-    "8 values are not checked": Twin(
-        """
-from mlpserve_server.dataplane import tensors
-
-tensors._check_scaled = lambda *_: None
-""",
-        BAD_REQUESTS,
-        "answered out of range",
+    "8 values not checked": Twin(UNCHECKED_VALUES, BAD_REQUESTS, "answered out of range"),
+    "8 values not checked, Open Inference": Twin(
+        UNCHECKED_VALUES, BAD_INFER_REQUESTS, "answered out of range"
     ),
-    "8 sizes are not checked": Twin(
-        """
-from mlpserve_server.dataplane import tensors
-
-tensors._check_size = lambda *_: None
-""",
-        BAD_REQUESTS,
-        "StatusCode.INTERNAL",
+    "8 sizes not checked": Twin(UNCHECKED_SIZES, BAD_REQUESTS, "StatusCode.INTERNAL"),
+    "8 sizes not checked, Open Inference": Twin(
+        UNCHECKED_SIZES, BAD_INFER_REQUESTS, "StatusCode.INTERNAL"
     ),
-    "8 sizes are not checked, Open Inference": Twin(
-        """
-from mlpserve_server.dataplane import tensors
-
-tensors._check_size = lambda *_: None
-""",
-        BAD_INFER_REQUESTS,
-        "StatusCode.INTERNAL",
-    ),
-    "12 deadlines are not looked at, direct": Twin(
+    "12 deadlines ignored, direct": Twin(
         """
 from mlpserve_server.transport.call_runner import CallRunner
 
@@ -111,7 +103,7 @@ CallRunner._drop = lambda self, call: False
         f"{LATE_WORK}[direct-deadlines-200]",
         r"assert \(False or \d+ < \(0\.1 \* \d+\)\)",
     ),
-    "12 deadlines are not looked at, standard": Twin(
+    "12 deadlines ignored, standard": Twin(
         """
 from contextlib import contextmanager
 from mlpserve_server.transport.call_pool import CallPool, Turn
@@ -126,7 +118,7 @@ CallPool.computes = computes
         f"{LATE_WORK}[standard-deadlines-200]",
         r"assert \(False or \d+ < \(0\.1 \* \d+\)\)",
     ),
-    "12 cancelled calls keep their slots": Twin(
+    "12 slots of cancelled calls kept": Twin(
         """
 from mlpserve_server.errors import Abandoned
 from mlpserve_server.transport.open_calls import OpenCalls
@@ -142,7 +134,7 @@ OpenCalls.finish = leaking
         f"{LATE_WORK}[direct-cancels-200]",
         r"transport\.waiting == 0(?s:.*)not within 20\.0 s",
     ),
-    "14 new files are not validated": Twin(
+    "14 new files not validated": Twin(
         """
 import grpc
 from mlpserve_server.security import certificates
@@ -158,7 +150,7 @@ certificates._read = unchecked
         "::test_half_of_a_new_pair_keeps_the_old_one_and_is_logged_once[direct]",
         r"assert \['credentials in force'\] == \['new credent",
     ),
-    "14 any key is put in force": Twin(
+    "14 keys of any kind accepted": Twin(
         """
 from mlpserve_server.security import certificates
 
@@ -168,7 +160,7 @@ certificates._KEY_IDENTIFIERS = (b"",)
         "::test_a_key_that_grpc_clients_refuse_is_not_put_in_force[direct-P-521]",
         "AssertionError: put in force",
     ),
-    "15 guesses are compared character by character": Twin(
+    "15 tokens not compared in constant time": Twin(
         """
 import operator
 from mlpserve_server.security import tokens
@@ -179,7 +171,7 @@ tokens.compare_digest = operator.eq
         "::test_every_guess_is_compared_whole_with_every_token_in_constant_time",
         r"assert <built-in function eq> is",
     ),
-    "15 another answer for unknown methods": Twin(
+    "15 unknown methods answered otherwise": Twin(
         """
 from mlpserve_server.transport.interceptors import TokenAuthInterceptor
 
@@ -194,7 +186,7 @@ TokenAuthInterceptor.intercept_service = telling
         "::test_all_failures_get_one_answer_whatever_the_method_and_the_mistake[direct]",
         r"assert 2 == 1\n",
     ),
-    "15 another answer for unknown models": Twin(
+    "15 unknown models answered otherwise": Twin(
         """
 from mlpserve_server.lifecycle.models import Models
 from mlpserve_server.security.scope import ALL
@@ -210,7 +202,7 @@ Models.get = telling
         "::test_every_method_refuses_a_model_that_the_token_does_not_allow[direct]",
         "NOT_FOUND",
     ),
-    "15 the access log shows the token": Twin(
+    "15 the token in the access log": Twin(
         """
 from mlpserve_server.observability import recorder
 
@@ -225,7 +217,7 @@ recorder._record = telling
         "::test_nothing_that_callers_send_and_no_token_gets_into_log_and_metrics[direct]",
         "AssertionError: zq7mark",
     ),
-    "16 fields are not cut": Twin(
+    "16 fields not cut": Twin(
         """
 from mlpserve_model.process import log
 
@@ -234,7 +226,7 @@ log._cut = str
         "model/process/test_log.py::test_long_fields_and_messages_are_cut_at_256_characters",
         "AssertionError",
     ),
-    "16 request ids are taken as they come": Twin(
+    "16 request ids not checked": Twin(
         """
 import re
 from mlpserve_server.observability import observer
@@ -245,7 +237,7 @@ observer._REQUEST_ID = re.compile(".+", re.DOTALL)
         "::test_attempts_to_forge_a_line_leave_nothing_of_theirs[direct-500]",
         "assert 'SECRET' not in",
     ),
-    "16 a label is the path of a request": Twin(
+    "16 the path of a request as a label": Twin(
         """
 from mlpserve_server.observability import recorder
 
