@@ -1,4 +1,4 @@
-"""What a process loads before it needs it: the supervisor of several workers stays small."""
+"""What a process loads before it needs it, which takes time and memory."""
 
 import subprocess
 import sys
@@ -23,3 +23,16 @@ def test_the_supervisor_and_what_it_uses_import_no_grpc(module: str, forbidden: 
     loaded = set(ran.stdout.split())
     assert module in loaded
     assert not loaded & forbidden
+
+
+def test_a_server_starts_without_what_it_needs_later_or_never() -> None:
+    code = (
+        "import sys, numpy, grpc, prometheus_client; before = {*sys.modules}; "
+        "import mlpserve_server.server; print(*{*sys.modules} - before)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
+    loaded = set(ran.stdout.split())
+    assert "mlpserve_server.server" in loaded
+    assert not loaded & {"numpy.random", "importlib.metadata"}

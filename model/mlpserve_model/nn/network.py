@@ -104,7 +104,7 @@ class Layer(NamedTuple):
 Weights: TypeAlias = tuple[Layer, ...]
 
 
-def initialise(network: Network, rng: np.random.Generator, scheme: str = "he") -> Weights:
+def initialise(network: Network, rng: "np.random.Generator", scheme: str = "he") -> Weights:
     """Draw float32 weights; biases are zero.
 
     Args:
@@ -200,11 +200,11 @@ def _layer_gradient(below: Array, delta: Array) -> Layer:
     return Layer(below.T @ delta, delta.sum(axis=0))
 
 
-def _he(rng: np.random.Generator, inputs: int, units: int) -> NDArray[np.float64]:
+def _he(rng: "np.random.Generator", inputs: int, units: int) -> NDArray[np.float64]:
     return rng.normal(0, math.sqrt(2 / inputs), (inputs, units))
 
 
-def _xavier(rng: np.random.Generator, inputs: int, units: int) -> NDArray[np.float64]:
+def _xavier(rng: "np.random.Generator", inputs: int, units: int) -> NDArray[np.float64]:
     limit = math.sqrt(6 / (inputs + units))
     return rng.uniform(-limit, limit, (inputs, units))
 

@@ -12,13 +12,12 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mlpserve_model.format.errors import StoreError
 from mlpserve_model.format.manifest import NAME
-from mlpserve_model.process.help import ShortUsage
+from mlpserve_model.process.help import PrintVersion, ShortUsage
 from mlpserve_model.process.log import FORMATS, LEVELS
 from mlpserve_model.store.location import Location, parse_location
 
@@ -158,8 +157,7 @@ class SettingsParser(argparse.ArgumentParser):
 
     def add_version(self) -> None:
         """Add --version."""
-        text = f"{self.prog} {version('mlpserve')}"
-        self.add_argument("--version", action="version", version=text, help="print the version")
+        self.add_argument("--version", action=PrintVersion, help="print the version")
 
     def add_store(self) -> None:
         """Add --store and --model."""

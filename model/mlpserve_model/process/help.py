@@ -1,10 +1,10 @@
-"""The format of `--help`."""
+"""The format of `--help` and `--version`."""
 
 import argparse
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["ShortUsage"]
+__all__ = ["PrintVersion", "ShortUsage"]
 
 _MAX_FLAGS = 4
 
@@ -29,3 +29,15 @@ class ShortUsage(argparse.HelpFormatter):
             shown = [flags, *(a for a in shown if a.required or not a.option_strings)]
             groups = []
         super().add_usage(usage, shown, groups, prefix)
+
+
+class PrintVersion(argparse._VersionAction):
+    """Print the program's name and the version of mlpserve, and exit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
+        """Print and exit."""
+        # With its parser of mail, this import takes a tenth of a program's start.
+        from importlib.metadata import version
+
+        self.version = f"{parser.prog} {version('mlpserve')}"
+        super().__call__(parser, *rest)

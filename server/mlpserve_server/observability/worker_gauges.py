@@ -4,7 +4,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +32,12 @@ def register_worker_gauges(
         waiting: Returns the number of calls that wait.
         ready: Returns True if predictions can be answered.
     """
-    build = _build(transport)
     started = time.time()
     readings: dict[str, Callable[[], _Values]] = {
         "mlpserve_calls_waiting": lambda: {(): waiting()},
         "mlpserve_workers": lambda: {(): 1},
         "mlpserve_workers_ready": lambda: {(): ready()},
-        "mlpserve_build_info": lambda: {build: 1},
+        "mlpserve_build_info": lambda: {_build(transport): 1},
         "mlpserve_start_timestamp_seconds": lambda: {(): started},
         "mlpserve_cpu_seconds_total": _CpuSeconds(),
     }
@@ -54,7 +53,11 @@ def register_follower_gauges(observer: Observer, followers: Sequence[Follower]) 
     observer.gauge("mlpserve_follower_alive", lambda: {(f.name,): f.alive for f in followers})
 
 
+@cache
 def _build(transport: str) -> tuple[str, ...]:
+    # Not at the start, a tenth of whose time it would take.
+    from importlib.metadata import version
+
     python = platform.python_version()
     return version("mlpserve"), python, version("grpcio"), np.__version__, transport
 
