@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -269,21 +270,22 @@ def test_tasks_that_are_abandoned_leave_nothing_behind(run: Callable[..., Steps]
 
 @pytest.mark.parametrize("slow", ["interleaved", "forked"])
 def test_the_faster_way_is_taken(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlpserve_trainer.fitting.parallel.lockstep.usable_cores", lambda: 2)
     here, lockstep, steps = os.getpid(), Lockstep(), shared(2)
+    seconds = np.array([1, 2] if slow == "interleaved" else [2, 1])  # of a step, each way
+    module = "mlpserve_trainer.fitting.parallel.lockstep"
+    monkeypatch.setattr(f"{module}.usable_cores", lambda: 2)
+    monkeypatch.setattr(f"{module}.time", SimpleNamespace(perf_counter=lambda: steps @ seconds))
 
     def second() -> Task:
         for _ in range(40):
-            interleaved = os.getpid() == here
-            steps[int(interleaved)] += 1
-            time.sleep(0.02 if interleaved == (slow == "interleaved") else 0)
+            steps[int(os.getpid() == here)] += 1
             yield 0.0
 
     for _ in range(6):
         assert len(list(lockstep.run([iter([0.0] * 40), second()]))) == 40
     forked, interleaved = steps.tolist()
     assert forked + interleaved == 240
-    assert interleaved == PROBE_STEPS if slow == "interleaved" else forked <= 40
+    assert interleaved == PROBE_STEPS if slow == "interleaved" else forked == 40 - PROBE_STEPS
 
 
 def _patient() -> Task:
