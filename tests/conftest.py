@@ -3,7 +3,9 @@
 import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,38 @@ def _no_settings_of_ours() -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith("MLPSERVE_")]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_disks() -> Iterator[None]:
+    """Let the system write what tests wrote when it likes: no test turns the power off.
+
+    A small version that is published waits a dozen times for the disk, and most tests publish one.
+    Processes that tests start sync as they always do.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which also refuses what is no open file
+        yield
+
+
+@pytest.fixture(scope="session")
+def without_matplotlib(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the search path, where matplotlib cannot be imported."""
+    folder = tmp_path_factory.mktemp("without_matplotlib")
+    (folder / "matplotlib.py").write_text("raise ImportError('this test looks at no figure')\n")
+    return folder
+
+
+@pytest.fixture
+def no_figures(without_matplotlib: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trainings here, and in processes started here, leave the figures of reports out.
+
+    They do so wherever figures cannot be drawn, and those take more than half of a small training.
+    What is drawn is looked at in tests/trainer/report and tests/attacks/test_reports.py.
+    """
+    paths = [str(without_matplotlib), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
 
 
 @pytest.fixture(scope="session")

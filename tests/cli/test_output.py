@@ -97,6 +97,7 @@ def test_closed_files_give_their_numbers_to_no_connection(command: str, tmp_path
             program.wait(30)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_closed_error_output_puts_nothing_into_the_output(tmp_path: Path) -> None:
     flags = "train --dataset digits --epochs 1 --min-accuracy 0 --json --store STORE"
     ended = run(f"mlpserve-trainer {flags} 2>&-", tmp_path, MLPSERVE_CACHE_DIR=str(tmp_path))

@@ -32,6 +32,7 @@ def test_a_command_that_is_not_there_is_wrong_usage(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "mlpserve: there is no command 'trian': did you mean train?\n"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_loop_through_the_one_command(tmp_path: Path) -> None:
     def mlpserve(*arguments: str) -> str:
         run = subprocess.run(

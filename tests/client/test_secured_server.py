@@ -16,12 +16,13 @@ from mlpserve_client import Client, ConnectionFailedError, Tls, UnauthenticatedE
 from mlpserve_client.testing import ModelServer
 from tests.support.authority import Authority, NewAuthority
 from tests.support.client import Connect, Pixels, StartServer
+from tests.support.server import ANY_TRANSPORT
 
 TOKEN = "the-token-of-these-tests"
 PROGRAM = [sys.executable, "-m", "mlpserve_client"]
 COMMANDS = (["predict", "--demo"], ["models"], ["model"], ["health"])
 
-pytestmark = pytest.mark.parametrize("transport", ["direct", "standard"])
+each_transport = pytest.mark.parametrize("transport", ["direct", "standard"])
 
 
 @pytest.fixture
@@ -67,6 +68,7 @@ def command(*arguments: str, **environment: str) -> "subprocess.CompletedProcess
     )
 
 
+@each_transport
 def test_the_client_calls_encrypted_with_a_certificate_and_a_token(
     connect: Connect,
     secured: Callable[..., str],
@@ -85,6 +87,7 @@ def test_the_client_calls_encrypted_with_a_certificate_and_a_token(
     assert [version.version for version in client.versions()] == [1]
 
 
+@each_transport
 @pytest.mark.parametrize("token", [None, "a-token-of-somebody-else"])
 def test_the_client_without_the_right_token_is_told_so_at_once_and_still_sees_health(
     connect: Connect,
@@ -108,6 +111,7 @@ def test_the_client_without_the_right_token_is_told_so_at_once_and_still_sees_he
     assert slept == [], "it is of no use to try again"
 
 
+@each_transport
 def test_the_client_without_a_certificate_that_is_known_cannot_connect(
     connect: Connect,
     secured: Callable[..., str],
@@ -124,6 +128,8 @@ def test_the_client_without_a_certificate_that_is_known_cannot_connect(
             client.predict(pixels[0], timeout=1)
 
 
+# A command is a client with other settings.
+@ANY_TRANSPORT
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda words: words[0])
 def test_the_command_works_with_the_variables_that_the_server_has(
     secured: Callable[..., str],
@@ -148,6 +154,7 @@ def test_the_command_works_with_the_variables_that_the_server_has(
     assert done.returncode == 0, done.stderr
 
 
+@ANY_TRANSPORT
 def test_the_health_command_needs_the_name_when_the_certificate_has_another(
     secured: Callable[..., str], authority: Authority
 ) -> None:
@@ -159,6 +166,7 @@ def test_the_health_command_needs_the_name_when_the_certificate_has_another(
     assert command("health", **variables).returncode == 0
 
 
+@ANY_TRANSPORT
 def test_the_health_command_fails_without_what_the_server_wants_and_shows_no_secret(
     secured: Callable[..., str], authority: Authority, token_file: Path
 ) -> None:
@@ -173,6 +181,7 @@ def test_the_health_command_fails_without_what_the_server_wants_and_shows_no_sec
     assert "a-wrong-token-of-mine" not in refused.stderr + refused.stdout
 
 
+@each_transport
 def test_a_client_that_stays_connected_goes_through_a_rotation_of_certificates(
     secured: Callable[..., str], authority: Authority, pixels: Pixels, tmp_path: Path
 ) -> None:

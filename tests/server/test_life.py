@@ -38,6 +38,7 @@ def test_a_signal_drains_and_ends_with_0(publish: Publish, run: Run, number: int
     assert server.end(number) == 0
 
 
+@ANY_TRANSPORT
 @pytest.mark.skipif(sys.platform != "linux", reason="signals to one thread are sent Linux's way")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_signal_that_another_thread_takes_ends_the_server_too(

@@ -13,8 +13,9 @@ import pytest
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from tests.support.publishing import Publish
-from tests.support.server import Run, Serve
+from tests.support.server import ANY_TRANSPORT, Run, Serve
 
+pytestmark = ANY_TRANSPORT  # both listen alike
 REQUEST = pb.PredictRequest(
     instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
 )

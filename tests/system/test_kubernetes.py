@@ -160,6 +160,7 @@ def test_the_server_accepts_its_settings_and_ends_within_its_grace(
     assert settings.drain_seconds + settings.grace_seconds + 5 <= grace
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize(
     ("overlay", "which", "model"),
     [

@@ -18,7 +18,6 @@ import pytest
 
 from mlpserve_model import Store
 from mlpserve_trainer.datasets import Dataset
-from tests.support.figures import draw_no_figures
 
 Bytes = npt.NDArray[np.uint8]
 OpenML = Callable[[Bytes, Bytes], dict[str, bytes]]
@@ -44,16 +43,9 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MLPSERVE_STORE", str(tmp_path / "store"))
 
 
-@pytest.fixture(scope="session")
-def without_matplotlib(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for the search path."""
-    return tmp_path_factory.mktemp("without_matplotlib")
-
-
 @pytest.fixture(autouse=True)
-def _no_figures(monkeypatch: pytest.MonkeyPatch, without_matplotlib: Path) -> None:
-    """Draw no figures, unless the tests are about them."""
-    draw_no_figures(monkeypatch, without_matplotlib)
+def _no_figures(no_figures: None) -> None:
+    """Draw none, unless the tests are about them."""
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from tests.server.evidence.conftest import (
     tensor,
 )
 from tests.support.publishing import Publish
-from tests.support.server import Refuse, Run, Stubs
+from tests.support.server import ANY_TRANSPORT, Refuse, Run, Stubs
 from tests.support.waiting import eventually
 
 
@@ -266,6 +266,7 @@ def test_forged_receipts_take_from_the_quota(
     ]
 
 
+@ANY_TRANSPORT  # both take reports alike
 def test_a_killed_server_has_kept_each_report_or_has_not(
     publish: Publish, run: Run, write_keys: WriteKeys, place: FeedbackPlace
 ) -> None:

@@ -13,9 +13,10 @@ from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from tests.support.authority import Authority, Pair, fingerprint, shown
 from tests.support.publishing import Publish
-from tests.support.server import Serve
+from tests.support.server import ANY_TRANSPORT, Serve
 from tests.support.waiting import eventually
 
+pytestmark = ANY_TRANSPORT  # what follows files knows of none
 REQUEST = pb.PredictRequest(
     instance=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(12))
 )

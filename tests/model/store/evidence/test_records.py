@@ -19,7 +19,7 @@ from mlpserve_model.store.evidence.records import (
     decode_report,
     encode_report,
 )
-from tests.support.object_store import MOTO
+from tests.support.object_store import HAS_MOTO
 
 NOON = int(datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp())
 
@@ -45,7 +45,7 @@ def report(serial: int = 0, answered_at: int = NOON, **more: Any) -> ReportRecor
 
 
 BUCKET = pytest.param(
-    "bucket", marks=pytest.mark.skipif(not MOTO.exists(), reason="moto is not installed")
+    "bucket", marks=pytest.mark.skipif(not HAS_MOTO, reason="moto is not installed")
 )
 
 

@@ -10,9 +10,10 @@ from mlpserve_model.store.evidence.records import FeedbackPlace
 from tests.server.evidence.conftest import PIXELS, answered, kept, receipts, request, tensor
 from tests.support.object_store import Proxy
 from tests.support.publishing import Publish
-from tests.support.server import Refuse, Stubs
+from tests.support.server import ANY_TRANSPORT, Refuse, Stubs
 from tests.support.waiting import eventually
 
+pytestmark = ANY_TRANSPORT  # both take reports alike
 REPORTS = 30
 
 
