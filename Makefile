@@ -218,6 +218,10 @@ bench-memory: install  ## what the largest requests of many callers take in a co
 bench-client: install  ## what the client costs a large batch
 	$(BIN)/python benchmarks/client.py
 
+.PHONY: bench-growth
+bench-growth: install  ## what a server costs as connections, rows, weights, versions, models, workers grow
+	$(BIN)/python benchmarks/growth.py
+
 .PHONY: bench-recipes
 bench-recipes: install  ## test accuracy and time of every recipe on MNIST, three seeds: half an hour
 	$(BIN)/python benchmarks/recipes.py

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from threadpoolctl import threadpool_limits
 
-from benchmarks.compare.workload import BATCH_ROWS, NETWORK, Workload
+from benchmarks.compare.workload import BATCH_ROWS, Workload
 from mlpserve_model import forward, scale_pixels
 
 __all__ = ["NumpyAlone", "numpy_alone"]
@@ -26,12 +26,14 @@ class NumpyAlone(NamedTuple):
 
 def numpy_alone(workload: Workload, seconds: float) -> NumpyAlone:
     """One float32 row; a batch of uint8 pixels with their scaling. On one thread."""
-    row = workload.row[None]
+    network, row = workload.network, workload.row[None]
     with threadpool_limits(1):
         return NumpyAlone(
-            _cpu_us(lambda: forward(NETWORK, workload.weights, row), seconds),
+            _cpu_us(lambda: forward(network, workload.weights, row), seconds),
             _cpu_us(
-                lambda: forward(NETWORK, workload.weights, scale_pixels(workload.pixels, 255)),
+                lambda: forward(
+                    workload.network, workload.weights, scale_pixels(workload.pixels, 255)
+                ),
                 seconds,
             ),
         )

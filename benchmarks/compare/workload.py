@@ -36,6 +36,7 @@ class Workload:
     """The inputs and the answers that are right; the folder holds the weights in three forms."""
 
     folder: Path
+    network: Network
     weights: Weights
     row: Float32  # (784,) in 0..1
     pixels: NDArray[np.uint8]  # (BATCH_ROWS, 784)
@@ -73,13 +74,14 @@ def make(folder: Path, network: Network = NETWORK) -> Workload:
     pixels = rng.integers(0, 256, (BATCH_ROWS, 784), dtype=np.uint8)
     workload = Workload(
         folder,
+        network,
         weights,
         row,
         pixels,
         forward(network, weights, row[None]),
         forward(network, weights, scale_pixels(pixels, 255)),
     )
-    _write(workload, network, rng.random((8, 784), dtype=np.float32))
+    _write(workload, rng.random((8, 784), dtype=np.float32))
     return workload
 
 
@@ -102,7 +104,7 @@ def publish_small(folder: Path, count: int) -> None:
         store.publish(_draft(network), Verdict("PROMOTED"), weights, golden)
 
 
-def _write(workload: Workload, network: Network, golden: Float32) -> None:
+def _write(workload: Workload, golden: Float32) -> None:
     arrays = {
         f"{name}{number}": array
         for number, layer in enumerate(workload.weights, 1)
@@ -111,17 +113,17 @@ def _write(workload: Workload, network: Network, golden: Float32) -> None:
     np.savez(workload.npz, allow_pickle=False, **arrays)
     workload.raw.write_bytes(b"".join(a.astype("<f4").tobytes() for a in arrays.values()))
     store = Store(workload.store, "mnist")
-    verdict, reference = Verdict("PROMOTED"), _reference(workload, network)
+    verdict, reference = Verdict("PROMOTED"), _reference(workload)
     version = store.publish(
-        _draft(network), verdict, workload.weights, golden, {REFERENCE_FILE: reference}
+        _draft(workload.network), verdict, workload.weights, golden, {REFERENCE_FILE: reference}
     ).version
     store.move_alias(CHAMPION, version, expected=None, event="promote", reason="benchmark")
 
 
-def _reference(workload: Workload, network: Network) -> bytes:
+def _reference(workload: Workload) -> bytes:
     x, answers = scale_pixels(workload.pixels, 255), workload.batch_answer
-    rows = signals(x, logits(network, workload.weights, x), answers)
-    return Reference.of(rows, answers.argmax(axis=1), network.classes).encode()
+    rows = signals(x, logits(workload.network, workload.weights, x), answers)
+    return Reference.of(rows, answers.argmax(axis=1), workload.network.classes).encode()
 
 
 def _draft(network: Network) -> Draft:
