@@ -124,21 +124,33 @@ class Objects:
     def put(self, name: str, data: bytes, instead_of: Found | None = None) -> Found:
         """Create an object, or replace exactly this one; raises Conflict when there is another.
 
+        A request that failed and left the object as it was is sent a second time, which obstore
+        does not do after a lost connection. Should the first one arrive after all, the second
+        conflicts with it and finds its own bytes.
+        """
+        with _foreign():
+            try:
+                return self._put(name, data, instead_of)
+            except BaseError:
+                return self._put(name, data, instead_of)
+
+    def _put(self, name: str, data: bytes, instead_of: Found | None) -> Found:
+        """Send one request; raises Conflict, and BaseError if the object is as it was.
+
         After a failed request the object is read: it may have been written although the answer was
         lost, or a repetition may have met the object of the first attempt.
         """
         mode: Any = "create" if instead_of is None else dict(instead_of.tag)
-        with _foreign():
-            try:
-                result = obstore.put(self._store, name, data, mode=mode, use_multipart=False)
-            except BaseError as error:
-                now = self.find(name)
-                if now is not None and now.data == data:
-                    return now
-                if now != instead_of or isinstance(error, AlreadyExistsError | PreconditionError):
-                    raise Conflict(name) from None
-                raise
-            return Found(data, _tag(result))
+        try:
+            result = obstore.put(self._store, name, data, mode=mode, use_multipart=False)
+        except BaseError as error:
+            now = self.find(name)
+            if now is not None and now.data == data:
+                return now
+            if now != instead_of or isinstance(error, AlreadyExistsError | PreconditionError):
+                raise Conflict(name) from None
+            raise
+        return Found(data, _tag(result))
 
     def list(self, folder: str = "") -> Sequence[Entry]:
         """List every object whose name begins with `folder/`, or all objects."""

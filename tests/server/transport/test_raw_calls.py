@@ -129,11 +129,11 @@ def test_unread_answers_of_every_method_are_limited(method: str, stubs: Stubs) -
 
 
 def test_a_message_that_inflates_beyond_the_limit_is_refused(stubs: Stubs) -> None:
-    tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[1, 12], data=bytes(100 << 20))
+    tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[1, 12], data=bytes(65 << 20))
     options = [("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(stubs.address, options) as channel:
         call: Callable[..., Any] = channel.unary_unary(PREDICT)
         data = pb.PredictRequest(instance=tensor).SerializeToString()
         with pytest.raises(grpc.RpcError) as caught:
-            call(data, timeout=20, compression=grpc.Compression.Gzip)
+            call(data, compression=grpc.Compression.Gzip)
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -77,8 +77,25 @@ def test_a_request_that_fails_leaves_a_whole_version_or_none(
     print(f"\n{kind}, {'lasting' if lasting else 'once'}: {dict(outcomes)}")
     if lasting:
         assert outcomes["refused"] > outcomes["acknowledged"]  # the last request frees the lock
-    if not lasting and kind in ("503", "lost answer"):
+    if not lasting and kind in ("503", "reset", "lost answer"):
         assert outcomes["refused"] == 0  # repeated, or looked up
+
+
+def test_a_write_whose_connection_is_lost_is_sent_again(
+    store: Store, publish: PublishTo, proxy: Proxy
+) -> None:
+    lost = set[str]()
+
+    def once(request: str) -> str | None:
+        if not request.startswith("PUT") or request in lost:
+            return None
+        lost.add(request)
+        return "reset"
+
+    proxy.fault = once
+    assert publish() == 1
+    assert {"PUT tiny/1/claim.json", "PUT tiny/1/manifest.json", "PUT tiny/aliases.json"} <= lost
+    assert_whole(store, {1})
 
 
 def test_a_refused_publication_is_one_clear_line(
