@@ -52,7 +52,7 @@ def test_the_attributions_of_a_row_sum_to_the_difference_of_the_logits(
 def test_with_one_hidden_layer_they_are_integrated_gradients(activation: str) -> None:
     network = Network.uniform((6, 5, 4), activation)
     weights, x = drawn(network), np.random.default_rng(2).random(6)
-    baseline, steps = np.zeros(6), 2000
+    baseline, steps = np.zeros(6), 400
 
     path = [baseline + (x - baseline) * (i + 0.5) / steps for i in range(steps)]
     mean = np.mean([logit_gradient(network, weights, point, 2) for point in path], axis=0)

@@ -256,7 +256,7 @@ def test_rotations_under_load_fail_no_connection(
     only = ["--tls-client-ca", str(authority.ca)] if mutual else []
     pairs = [authority.issue() for _ in range(10)]
     getattr(pair, step)(*pairs[-1])
-    server = run("--workers", workers, *pair.flags, *only)
+    server = run("--workers", workers, "--poll-seconds", "0.01", *pair.flags, *only)
     address = server.event("listening")["address"]
     for _ in range(int(workers)):
         server.event("serving")

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpserve_model import Signature, Verdict
+from mlpserve_model.store.evidence.statistics import binomial_tail
 from mlpserve_trainer.report.analysis import Comparison
 
 __all__ = [
@@ -126,12 +127,7 @@ def judge(checks: Sequence[Check], force_reason: str | None) -> Verdict:
 
 def _chance_of_losing(lost: int, gained: int) -> float:
     """Return P(at least `lost` of the differing rows are lost) if both are equally good."""
-    if lost + gained == 0:
-        return 1.0
-    # Imported here: most of a second that a first version does not need.
-    from scipy.stats import binomtest
-
-    return float(binomtest(lost, lost + gained, 0.5, alternative="greater").pvalue)
+    return binomial_tail(lost, lost + gained, 0.5)
 
 
 def _changes(old: Signature, new: Signature) -> Iterator[str]:
