@@ -5,7 +5,6 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +53,6 @@ def register_follower_gauges(observer: Observer, followers: Sequence[Follower]) 
     observer.gauge("mlpserve_follower_alive", lambda: {(f.name,): f.alive for f in followers})
 
 
-@cache
 @cache
 def _build(transport: str) -> tuple[str, ...]:
     # Not at the start, a tenth of whose time it would take.

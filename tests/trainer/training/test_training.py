@@ -1,5 +1,8 @@
 import json
+import pickle
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -346,6 +349,23 @@ def test_quick_reaches_95_percent_of_the_irises(tmp_path: Path) -> None:
         data_dir=tmp_path / "iris.npz",
     )
     assert train(settings).metrics["accuracy"] >= 0.95
+
+
+def test_no_training_waits_for_large_packages_to_be_imported(
+    settings: TrainSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "settings").write_bytes(pickle.dumps(settings))
+    program = (
+        "import pickle, sys; from dataclasses import replace; from pathlib import Path\n"
+        "from mlpserve_trainer import train\n"
+        "settings = pickle.loads(Path(sys.argv[1]).read_bytes())\n"
+        "train(settings); train(replace(settings, seed=settings.seed + 1))  # beside a champion\n"
+        "print({'pandas', 'scipy', 'sklearn'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "settings")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+    assert Store(settings.store, settings.model).versions() == [1, 2]
 
 
 @pytest.mark.slow
