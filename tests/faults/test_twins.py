@@ -66,7 +66,7 @@ Loader.__init__ = without_lock
     # Callers hold the lock of the standby while they load; the poll takes the two the other way.
     "7 locks in the other order": Twin(
         """
-import threading
+import threading, time
 from mlpserve_server.lifecycle.loader import Standby
 from mlpserve_server.lifecycle.manager import ModelManager
 
@@ -78,6 +78,7 @@ def reentrant(self, size):
 
 def holding(self, *args, **kwargs):
     with self.loader.standby._lock:
+        time.sleep(0.01)  # in which the poll takes the other lock
         return get(self, *args, **kwargs)
 
 Standby.__init__, ModelManager.get = reentrant, holding
