@@ -55,22 +55,26 @@ def free_ports(count: int) -> int:
 # What runs in the client's image: calls until it is told to stop, then says what became of them.
 LOAD = """
 import collections, json, signal, sys, threading, time
+from functools import partial
 import numpy as np
 from mlpserve_client import Client
 over, counts, slowest = threading.Event(), collections.Counter(), [0.0]
 signal.signal(signal.SIGTERM, lambda *_: over.set())
-def call():
+def call(rows):
     with Client(timeout=30) as client:
-        image = np.zeros(client.model().input_shape, np.uint8)
+        images = np.zeros((rows, *client.model().input_shape), np.uint8)
+        batch, single = partial(client.predict_batch, images), partial(client.predict, images[0])
+        send = batch if rows > 1 else single
         while not over.is_set():
             started = time.perf_counter()
             try:
-                counts[f"version {client.predict(image).model.version}"] += 1
+                counts[f"version {send().model.version}"] += 1
             except Exception as error:
                 counts[f"failed: {error!r}"] += 1
             slowest[0] = max(slowest[0], time.perf_counter() - started)
             time.sleep(0.004)
-threads = [threading.Thread(target=call) for _ in range(int(sys.argv[1]))]
+callers, rows = map(int, sys.argv[1:])
+threads = [threading.Thread(target=call, args=(rows,)) for _ in range(callers)]
 for thread in threads:
     thread.start()
 print("calling", flush=True)
@@ -81,12 +85,20 @@ print(json.dumps({"counts": counts, "slowest": slowest[0]}))
 
 
 class Load:
-    """Callers in a container of its own, beside the servers, which find them by name."""
+    """Callers in a container of its own, beside the servers, which find them by name.
 
-    def __init__(self, network: str, threads: int = 4) -> None:
+    Args:
+        network: where the servers are.
+        threads: number of callers.
+        rows: of each call; a batch, unless 1.
+
+    """
+
+    def __init__(self, network: str, threads: int = 4, rows: int = 1) -> None:
         where = ("--network", network, "--env", "MLPSERVE_TARGET=server:50051")
-        program = ("--entrypoint", "python", f"mlpserve-client:{TAG}", "-c", LOAD, str(threads))
-        self._container = docker("run", "--detach", *where, *program).strip()
+        program = ("--entrypoint", "python", f"mlpserve-client:{TAG}", "-c", LOAD)
+        command = ("run", "--detach", *where, *program, str(threads), str(rows))
+        self._container = docker(*command).strip()
         wait_for(lambda: "calling" in docker("logs", self._container), 30)
 
     def stop(self) -> Any:

@@ -156,7 +156,8 @@ def test_a_rolling_update_and_a_rollback_under_load_fail_no_call(
     swarm: Swarm, images: dict[str, str], next_image: str, load_on: type[Load]
 ) -> None:
     swarm.wait_for_replicas(images["server"])
-    load = load_on(f"{swarm.name}_calls")
+    # Batches take long enough for some to be under way whenever a replica stops.
+    load = load_on(f"{swarm.name}_calls", threads=6, rows=2000)
 
     swarm.docker("service", "update", "--detach", "--image", next_image, f"{swarm.name}_server")
     updated = swarm.wait_for_replicas(next_image)
