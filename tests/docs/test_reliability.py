@@ -29,7 +29,9 @@ def test_a_bar_has_a_test_that_exists_its_seconds_and_a_twin(number: str) -> Non
         folder = path.parent
 
 
-@pytest.mark.parametrize("twin", TWINS)
-def test_a_twin_is_in_the_row_of_its_bar(twin: str) -> None:
-    number, _, name = twin.partition(" ")
-    assert name in CELLS[number][-1]
+@pytest.mark.parametrize("name", TWINS)
+def test_a_twin_is_of_a_test_that_exists_and_in_the_row_of_its_bar(name: str) -> None:
+    number, _, what = name.partition(" ")
+    file, _, test = TWINS[name].test.partition("::")
+    assert f"\ndef {test.partition('[')[0]}(" in (ROOT / "tests" / file).read_text()
+    assert what in CELLS[number][-1]
