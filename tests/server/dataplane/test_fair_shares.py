@@ -24,7 +24,7 @@ ROW = np.full(12, 0.5, np.float32).tobytes()
 ONE = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[12], data=ROW)
 Input = inference_pb2.ModelInferRequest.InferInputTensor
 SLOW, QUICK = "slow", "quick"
-FLOOD, CALLS = 64, 10
+FLOOD, CALLS = 64, 5
 
 
 def request(model: str) -> pb.PredictRequest:

@@ -23,8 +23,9 @@ from tests.server.evidence.conftest import (
     tensor,
 )
 from tests.support.publishing import Publish
-from tests.support.server import Refusal, Refuse, Stubs
+from tests.support.server import ANY_TRANSPORT, Refusal, Refuse, Stubs
 
+pytestmark = ANY_TRANSPORT  # both take reports alike
 Make = Callable[[bytes], fb.Report]
 REFUSED: list[tuple[str, str, Make]] = [
     ("receipt", "a receipt has 49 bytes, got 0", lambda r: fb.Report(right=True)),

@@ -184,6 +184,7 @@ def test_connections_that_never_say_hello_keep_nobody_from_connecting(
         assert [call(address) for _ in range(5)] == [1] * 5
 
 
+@ANY_TRANSPORT  # both have the certificates of one gRPC server
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_all_addresses_are_encrypted_and_follow_alike(
     publish: Publish,
@@ -232,6 +233,7 @@ class Callers:
             thread.join()
 
 
+@ANY_TRANSPORT  # both have the certificates of one gRPC server
 @pytest.mark.parametrize(
     ("workers", "step", "mutual", "rotations"),
     [

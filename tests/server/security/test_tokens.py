@@ -252,6 +252,7 @@ def test_a_rotation_with_overlap_fails_no_call_and_ends_the_old_token(
     assert in_force(caplog) == 2
 
 
+@ANY_TRANSPORT  # what follows the file knows of none
 def test_each_of_two_workers_follows_the_token_file(
     publish: Publish, run: Run, write: Write
 ) -> None:
