@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.request import urlopen
@@ -27,12 +28,36 @@ from mlpserve.v1 import (
 from mlpserve_model import StoredModel
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.server import Server
+from mlpserve_server.transport.services import HOT_METHODS
 
-__all__ = ["ANY_TRANSPORT", "Page", "Process", "Refusal", "Refuse", "Run", "Serve", "Stubs"]
+__all__ = [
+    "ANY_TRANSPORT",
+    "Page",
+    "Process",
+    "Refusal",
+    "Refuse",
+    "Run",
+    "Serve",
+    "Stubs",
+    "each_method",
+]
 
 # What is decided before there is a transport needs no look at both.
 ANY_TRANSPORT = pytest.mark.parametrize("transport", ["auto"])
 READINESS = "mlpserve.v1.PredictionService"
+
+
+def each_method(*methods: str) -> pytest.MarkDecorator:
+    """Run a test with each method, on both transports where that is one of the direct transport.
+
+    All others are left to the same server by both.
+    """
+    hot = [method for method in methods if method in HOT_METHODS]
+    alike = [("auto", method) for method in methods if method not in hot]
+    both = [*product(("direct", "standard"), hot), *alike]
+    return pytest.mark.parametrize(("transport", "method"), both)
+
+
 PROGRAM = str(Path(sys.executable).with_name("mlpserve-server"))
 
 

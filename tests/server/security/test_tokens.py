@@ -16,7 +16,7 @@ from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import explanation_pb2, feedback_pb2, model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from tests.support.publishing import Publish
-from tests.support.server import ANY_TRANSPORT, Refuse, Run, Serve, Stubs
+from tests.support.server import ANY_TRANSPORT, Refuse, Run, Serve, Stubs, each_method
 from tests.support.waiting import eventually
 
 TOKEN = "a-token-of-many-characters"
@@ -149,7 +149,7 @@ def test_health_answers_without_a_token_for_probes_and_balancers_have_none(stubs
     watch.cancel()
 
 
-@pytest.mark.parametrize("method", [*METHODS, "/nobody.Knows/It"])
+@each_method(*METHODS, "/nobody.Knows/It")
 def test_a_refusal_waits_for_no_request_and_keeps_nobody_else_waiting(
     stubs: Stubs, method: str
 ) -> None:

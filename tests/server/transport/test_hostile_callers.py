@@ -17,7 +17,7 @@ from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_server.transport.grpc_core import ServerCall
 from tests.support.publishing import Publish
 from tests.support.raw_http2 import RawConnection, frame
-from tests.support.server import Refuse, Serve, Stubs
+from tests.support.server import Refuse, Serve, Stubs, each_method
 from tests.support.waiting import eventually
 
 PIXELS = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[12], data=bytes(range(12)))
@@ -110,21 +110,18 @@ def test_half_sent_batches_of_one_connection_let_those_of_others_go_first(
 
 
 # More than any method has threads.
-@pytest.mark.parametrize(
-    "method",
-    [
-        "mlpserve.v1.PredictionService/Predict",
-        "mlpserve.v1.ModelService/GetModelVersion",
-        "inference.GRPCInferenceService/ServerReady",
-        "grpc.health.v1.Health/Check",
-        "grpc.health.v1.Health/Watch",
-        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-    ],
+@each_method(
+    "/mlpserve.v1.PredictionService/Predict",
+    "/mlpserve.v1.ModelService/GetModelVersion",
+    "/inference.GRPCInferenceService/ServerReady",
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 )
 def test_half_open_calls_of_a_method_do_not_stop_it(stubs: Stubs, method: str) -> None:
     with RawConnection(stubs.address) as hostile:
         for _ in range(90):
-            hostile.open(f"/{method}")
+            hostile.open(method)
         _wait_for_arrival(hostile)
         _answers(stubs, method)
 

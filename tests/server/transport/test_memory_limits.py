@@ -20,7 +20,7 @@ from tests.support.bursts import BATCH_PREDICT, INFER, PREDICT, call_at_once
 from tests.support.encoding import field
 from tests.support.publishing import Publish
 from tests.support.raw_http2 import RawConnection
-from tests.support.server import Process, Run, Stubs
+from tests.support.server import Process, Run, Stubs, each_method
 from tests.support.waiting import eventually
 
 MEBIBYTE = 2**20
@@ -152,28 +152,25 @@ def test_frames_that_mean_nothing_are_not_read_ahead(served: Served) -> None:
 GROWING = 20 * MEBIBYTE
 SHAPE = field(1, field(2, b"\1" * GROWING))
 TEXT = field(1, b"a" * GROWING)
+MESSAGES = {
+    BATCH_PREDICT: SHAPE,
+    INFER: field(5, b"") * (GROWING // 2),
+    "/mlpserve.v1.ExplanationService/Explain": SHAPE,
+    "/mlpserve.v1.ModelService/ListModelVersions": TEXT,
+    "/grpc.health.v1.Health/Check": TEXT,
+    "/grpc.health.v1.Health/Watch": TEXT,
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": TEXT,
+}
 
 
-@pytest.mark.parametrize(
-    ("method", "request_bytes"),
-    [
-        (BATCH_PREDICT, SHAPE),
-        (INFER, field(5, b"") * (GROWING // 2)),
-        ("/mlpserve.v1.ExplanationService/Explain", SHAPE),
-        ("/mlpserve.v1.ModelService/ListModelVersions", TEXT),
-        ("/grpc.health.v1.Health/Check", TEXT),
-        ("/grpc.health.v1.Health/Watch", TEXT),
-        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", TEXT),
-    ],
-    ids=lambda value: value.rpartition("/")[2] if isinstance(value, str) else "",
-)
+@each_method(*MESSAGES)
 def test_a_message_that_should_be_small_or_grows_when_parsed_takes_no_more_than_others(
-    method: str, request_bytes: bytes, served: Served
+    method: str, served: Served
 ) -> None:
     process, stubs = served(64 * MEBIBYTE)
     pid = process.process.pid
     idle = memory(pid, "VmRSS")
-    codes = call_at_once(stubs.address, method, request_bytes, 12)
+    codes = call_at_once(stubs.address, method, MESSAGES[method], 12)
     assert set(codes) <= REFUSALS
     # Read together, they would take 240 MiB, and each of the others 160 to 900 when it is parsed.
     assert memory(pid, "VmHWM") - idle < (230 if READS_AHEAD else 190) * MEBIBYTE

@@ -11,7 +11,7 @@ from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_server.transport.methods import MAX_OTHER_CALLS
 from tests.support.publishing import Publish
 from tests.support.raw_http2 import RawConnection, frame, rapid_reset
-from tests.support.server import Serve, Stubs
+from tests.support.server import ANY_TRANSPORT, Serve, Stubs
 from tests.support.waiting import eventually
 
 PREDICT = "/mlpserve.v1.PredictionService/Predict"
@@ -101,6 +101,7 @@ def test_many_calls_on_one_connection_are_queued_and_not_refused(stubs: Stubs) -
             assert {call.code() for call in calls} == {grpc.StatusCode.OK}
 
 
+@ANY_TRANSPORT
 @pytest.mark.parametrize("method", ["ListModelVersions", "ListModels"])
 def test_unread_answers_of_every_method_are_limited(method: str, stubs: Stubs) -> None:
     connections = [RawConnection(stubs.address, window=0) for _ in range(3)]
