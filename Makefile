@@ -64,8 +64,8 @@ serve: $(RUNS)  ## serve ./models on port 50051; trains a version first if there
 	@$(BIN)/mlpserve-server
 
 .PHONY: test
-test: install  ## the test suite: real servers and processes, about six minutes on two cores
-	@echo "running the tests: about six minutes on two cores"
+test: install  ## the test suite: real servers and processes, about five minutes on two cores
+	@echo "running the tests: about five minutes on two cores"
 	$(BIN)/python -m pytest -m "$(NO_ENGINE)" $(SPREAD)
 
 .PHONY: coverage

@@ -66,7 +66,7 @@ def channels(server: Server) -> Iterator[list[grpc.Channel]]:
 def test_large_requests_end_no_worker_and_are_refused(
     method: str, server: Server, channels: list[grpc.Channel]
 ) -> None:
-    tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[3], data=bytes(24 << 20))
+    tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[3], data=bytes(12 << 20))
     request = {
         PREDICT: pb.PredictRequest(instance=tensor),
         BATCH_PREDICT: pb.BatchPredictRequest(instances=tensor),

@@ -154,7 +154,7 @@ def test_a_worker_that_dies_takes_nothing_with_it_that_was_counted(
 ) -> None:
     server, address, watch = served
     callers = call(address)
-    while callers.singles < 100:
+    while callers.singles < 50:
         watch.scrape()
     callers.stop()
     calls = 3 * callers.singles
@@ -171,7 +171,7 @@ def test_a_worker_that_dies_takes_nothing_with_it_that_was_counted(
     assert page("mlpserve_model_loads_total", result="loaded") == 3
     assert page("mlpserve_resident_memory_bytes") < 1.4 * memory  # of two, not of three
     callers = call(address)
-    while callers.singles < 100:
+    while callers.singles < 50:
         watch.scrape()
     callers.stop()
     eventually(lambda: watch.scrape()("mlpserve_calls_total") == calls + 3 * callers.singles)
