@@ -45,16 +45,15 @@ def _no_settings_of_ours() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _no_waiting_for_disks() -> Iterator[None]:
-    """Let the system write what tests wrote when it likes: no test turns the power off.
+@pytest.fixture(autouse=True)
+def _no_waiting_for_disks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the system write what tests wrote when it likes, unless they are about broken disks.
 
     A small version that is published waits a dozen times for the disk, and most tests publish one.
     Processes that tests start sync as they always do.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", os.fstat)  # which also refuses what is no open file
-        yield
+    if not request.node.get_closest_marker("faults"):
+        monkeypatch.setattr(os, "fsync", os.fstat)  # which also refuses what is no open file
 
 
 @pytest.fixture(scope="session")
