@@ -99,7 +99,7 @@ def send(stubs: Stubs, numbered: Numbered, calls: int, cancel: bool) -> tuple[in
         ]
         sent: list[Any] = []
         for number in range(calls):
-            if number == calls // 2 and not cancel:  # the other half waits behind work
+            if number == calls // 2:  # the other half waits behind work
                 eventually(lambda: len(numbered.computed) > calls // 4 or len(codes) == calls // 2)
             # Some of them would be in time, computed one after the other or some at once.
             timeout = 60.0 if cancel else float(rng.uniform(0.01, longest))
@@ -136,8 +136,9 @@ def test_hardly_any_row_is_computed_after_its_call_is_over_and_no_call_stays(
         f"them begun after their call was over: {late / computed:.1%}"
     )
     assert min(over, answered) > 0
-    # The bar is 2 %. A server of a busy machine may hear of cancellations late, of deadlines not.
-    assert cancel or late < 0.1 * computed
+    # The bar is 2 %. A server of a busy machine may hear of cancellations late, of deadlines not;
+    # one that computes all that was cancelled while it waited computes 25 % late.
+    assert late < (0.2 if cancel else 0.1) * computed
     assert (
         stubs.prediction.Predict(
             pb.PredictRequest.FromString(numbered.request(1)), timeout=20

@@ -35,6 +35,11 @@ from mlpserve_server.dataplane import tensors
 
 tensors._check_size = lambda *_: None
 """
+UNDROPPED = """
+from mlpserve_server.transport.call_runner import CallRunner
+
+CallRunner._drop = lambda self, call: False
+"""
 
 
 class Twin(NamedTuple):
@@ -96,13 +101,10 @@ Standby.__init__, ModelManager.get = reentrant, holding
         UNCHECKED_SIZES, BAD_INFER_REQUESTS, "StatusCode.INTERNAL"
     ),
     "12 deadlines ignored, direct": Twin(
-        """
-from mlpserve_server.transport.call_runner import CallRunner
-
-CallRunner._drop = lambda self, call: False
-""",
-        f"{LATE_WORK}[direct-deadlines-200]",
-        r"assert \(False or \d+ < \(0\.1 \* \d+\)\)",
+        UNDROPPED, f"{LATE_WORK}[direct-deadlines-200]", r"assert \d+ < \(0\.1 \* \d+\)"
+    ),
+    "12 cancels ignored, direct": Twin(
+        UNDROPPED, f"{LATE_WORK}[direct-cancels-200]", r"assert \d+ < \(0\.2 \* \d+\)"
     ),
     "12 deadlines ignored, standard": Twin(
         """
@@ -117,7 +119,7 @@ def computes(self, context, turns, model):
 CallPool.computes = computes
 """,
         f"{LATE_WORK}[standard-deadlines-200]",
-        r"assert \(False or \d+ < \(0\.1 \* \d+\)\)",
+        r"assert \d+ < \(0\.1 \* \d+\)",
     ),
     "12 slots of cancelled calls kept": Twin(
         """
