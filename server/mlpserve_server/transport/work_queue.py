@@ -138,8 +138,11 @@ class WorkQueue(Generic[C]):
             self._backlog_until = now + _BACKLOG_SECONDS
 
     def has_backlog(self) -> bool:
-        """Return True while there may be calls that had to wait behind long work."""
-        return self._clock() < self._backlog_until
+        """Return True while there may be calls that had to wait behind long work.
+
+        For the next work after it there may, however long it took to read their requests.
+        """
+        return self._work_seconds > _LONG_WORK_SECONDS or self._clock() < self._backlog_until
 
     def housekeeping_is_due(self) -> bool:
         """Return True ten milliseconds after the last time."""

@@ -71,15 +71,19 @@ def test_events_get_three_times_the_time_of_the_work_before() -> None:
     assert queue.events_until() == clock.now + 6
 
 
-def test_only_long_work_leaves_a_backlog_and_only_for_a_while() -> None:
+def test_only_long_work_leaves_a_backlog_for_the_next_work_and_for_a_while() -> None:
     clock = Clock()
     queue: WorkQueue[str] = WorkQueue(clock)
     work(queue, clock, 0.001)
     assert not queue.has_backlog()
     work(queue, clock, 1)
+    work(queue, clock, 0.001)
     assert queue.has_backlog()
     clock.now += 1
     assert not queue.has_backlog()
+    work(queue, clock, 1)
+    clock.now += 1
+    assert queue.has_backlog(), "however long reading the requests took"
 
 
 def test_housekeeping_is_due_once_in_a_while() -> None:
