@@ -10,15 +10,14 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 RELOADS = (
     "faults/test_reloads.py"
-    "::test_threads_that_force_loads_at_once_block_neither_each_other_nor_the_swap[32]"
+    "::test_threads_that_force_loads_at_once_block_neither_each_other_nor_the_swap"
 )
 BAD_REQUESTS = (
-    "server/dataplane/test_bad_requests.py"
-    "::test_no_request_whatever_is_answered_with_a_fault[direct-100]"
+    "server/dataplane/test_bad_requests.py::test_no_request_whatever_is_answered_with_a_fault"
 )
 BAD_INFER_REQUESTS = (
     "server/dataplane/test_open_inference_refusals.py"
-    "::test_no_request_whatever_is_answered_with_a_fault[direct-100]"
+    "::test_no_request_whatever_is_answered_with_a_fault"
 )
 LATE_WORK = (
     "faults/test_late_work.py"
@@ -149,8 +148,7 @@ def unchecked(files):
 
 certificates._read = unchecked
 """,
-        "server/security/test_tls.py"
-        "::test_half_of_a_new_pair_keeps_the_old_one_and_is_logged_once[direct]",
+        "server/security/test_tls.py::test_half_of_a_new_pair_keeps_the_old_one_and_is_logged_once",
         r"assert \['credentials in force'\] == \['new credent",
     ),
     "14 keys of any kind accepted": Twin(
@@ -159,8 +157,7 @@ from mlpserve_server.security import certificates
 
 certificates._KEY_IDENTIFIERS = (b"",)
 """,
-        "server/security/test_tls.py"
-        "::test_a_key_that_grpc_clients_refuse_is_not_put_in_force[direct-P-521]",
+        "server/security/test_tls.py::test_a_key_that_grpc_clients_refuse_is_not_put_in_force",
         "AssertionError: put in force",
     ),
     "15 tokens not compared in constant time": Twin(
@@ -186,7 +183,7 @@ def telling(self, continuation, details):
 TokenAuthInterceptor.intercept_service = telling
 """,
         "server/security/test_tokens.py"
-        "::test_all_failures_get_one_answer_whatever_the_method_and_the_mistake[direct]",
+        "::test_all_failures_get_one_answer_whatever_the_method_and_the_mistake",
         r"assert 2 == 1\n",
     ),
     "15 unknown models answered otherwise": Twin(
@@ -202,7 +199,7 @@ def telling(self, name=None, field="model.name", scope=ALL):
 Models.get = telling
 """,
         "server/security/test_scopes.py"
-        "::test_every_method_refuses_a_model_that_the_token_does_not_allow[direct]",
+        "::test_every_method_refuses_a_model_that_the_token_does_not_allow",
         "NOT_FOUND",
     ),
     "15 the token in the access log": Twin(
@@ -217,7 +214,7 @@ def telling(call, code, seconds):
 recorder._record = telling
 """,
         "server/security/test_secrecy.py"
-        "::test_nothing_that_callers_send_and_no_token_gets_into_log_and_metrics[direct]",
+        "::test_nothing_that_callers_send_and_no_token_gets_into_log_and_metrics",
         "AssertionError: zq7mark",
     ),
     "16 fields not cut": Twin(
@@ -237,7 +234,7 @@ from mlpserve_server.observability import observer
 observer._REQUEST_ID = re.compile(".+", re.DOTALL)
 """,
         "server/observability/test_access_log.py"
-        "::test_attempts_to_forge_a_line_leave_nothing_of_theirs[direct-500]",
+        "::test_attempts_to_forge_a_line_leave_nothing_of_theirs",
         "assert 'SECRET' not in",
     ),
     "16 the path of a request as a label": Twin(
@@ -250,7 +247,7 @@ class Paths(dict):
 
 recorder.METHODS = Paths(recorder.METHODS)
 """,
-        "server/observability/test_metrics.py::test_thousands_of_strange_labels_add_no_series[direct]",
+        "server/observability/test_metrics.py::test_thousands_of_strange_labels_add_no_series",
         r"Extra items in the left set:\n.*'method', '/",
     ),
 }

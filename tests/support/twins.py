@@ -13,6 +13,7 @@ __all__ = ["assert_fails"]
 
 _ROOT = Path(__file__).parents[2]
 _FLAGS = ("-x", "-q", "--tb=short", "-p", "no:cacheprovider", "--timeout-method", "thread")
+_QUICK = ("-m", "not slow and not soak")
 
 
 def assert_fails(code: str, test: str, failure: str, seconds: float = 300) -> None:
@@ -20,13 +21,13 @@ def assert_fails(code: str, test: str, failure: str, seconds: float = 300) -> No
 
     Args:
         code: breaks the part, in the process of the test and in the servers that it starts.
-        test: its node id, below `tests`.
+        test: its node id, below `tests`; of several cases one must fail.
         failure: a regular expression for what the test prints when it notices.
         seconds: how long it may take, after which its threads are printed.
 
     """
     command = [sys.executable, "-m", "tests.support.twins", code, f"tests/{test}", *_FLAGS]
-    command += ["--timeout", str(seconds)]
+    command += [*_QUICK, "--timeout", str(seconds)]
     done = subprocess.run(command, cwd=_ROOT, text=True, capture_output=True)
     output = done.stdout + done.stderr
     found = re.search(failure, output)
