@@ -1,6 +1,6 @@
 """What a server costs as one thing grows: connections, rows, weights, versions, models, workers.
 
-    python benchmarks/growth.py [--only NAME ...] [--seconds 2]
+    python benchmarks/growth.py [--only NAME ...] [--seconds 5]
 
 One worker on loopback, unless the curve says otherwise; the load runs on the same cores. Results
 go to a file of JSON curve by curve, and curves that were not asked for stay as they are there. Then
@@ -9,6 +9,7 @@ the tables are printed and the figure is drawn.
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from pathlib import Path
@@ -56,18 +57,21 @@ def table(points: list[Point]) -> str:
 
 
 def draw(curves: list[Curve], results: dict[str, dict[str, list[Point]]], path: Path) -> None:
-    """Draw a panel for each curve, both axes logarithmic but for few workers."""
+    """Draw a panel for each curve, with both axes logarithmic, over whole decades of the cost."""
     with context(STYLE):
-        figure = Figure(figsize=(7.2, 4.4))
-        panels = figure.subplots(2, 3).flat
-        for curve, panel in zip(curves, panels, strict=False):
+        figure = Figure(figsize=(7.6, 4.6))
+        for curve, panel in zip(curves, figure.subplots(2, 3).flat, strict=False):
             points = results[curve.name]["points"]
             across = [point[curve.grows] for point in points]
-            panel.plot(across, [point[curve.drawn] for point in points], "o-", color=BLUE, ms=4)
+            cost = [point[curve.drawn] for point in points]
+            panel.plot(across, cost, "o-", color=BLUE, ms=4)
             panel.set(xscale="log", yscale="log", xlabel=curve.grows, title=curve.drawn)
-            panel.yaxis.set_major_formatter("{x:g}")
-        for panel in panels:
-            panel.axis("off")
+            low, high = math.floor(math.log10(min(cost))), math.ceil(math.log10(max(cost)))
+            panel.minorticks_off()
+            panel.set_yticks([10.0**n for n in range(low, high + 1)])
+            panel.set_xticks([across[0], across[-1]])
+            panel.xaxis.set_major_formatter("{x:,.0f}")
+            panel.yaxis.set_major_formatter("{x:,g}")
         figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
 
 
@@ -84,7 +88,7 @@ def _options() -> argparse.Namespace:
         "--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME",
         help=f"curves that are measured: {', '.join(NAMES)}",
     )  # fmt: skip
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of a measurement (2)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of a measurement (5)")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
     return parser.parse_args()
 

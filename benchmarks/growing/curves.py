@@ -67,7 +67,10 @@ class Served(NamedTuple):
 
 
 def connections(folder: Path, seconds: float) -> Iterator[Point]:
-    """One call in flight on each connection, on a thousand at most; further ones stay idle."""
+    """One call in flight on each connection, on a thousand at most; further ones stay idle.
+
+    What connecting costs is in the figures.
+    """
     with served(make(folder)) as server, ExitStack() as idle:
         for count in (1, 10, 100, 1000, 10_000):
             calling = min(count, MAX_CALLING)
