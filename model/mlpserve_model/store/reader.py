@@ -119,7 +119,7 @@ class StoreReader:
         version, digest = manifest.version, manifest.own_digest
         if self._recorded.get(version, "") not in (digest, None):
             history = self._history()
-            self._recorded = {**self._recorded, **recently_published(history)}
+            self._recorded = recently_published(history)
             if self._recorded.get(version, "") not in (digest, None):
                 self._recorded = recorded_digests(history)
         expected = self._recorded.get(version) or digest

@@ -17,6 +17,8 @@ __all__ = ["Loader", "Standby", "VersionRefused"]
 
 # The interval of comparing the versions in memory with the store, also done when an alias moves.
 _COMPARE_SECONDS = 10.0
+# Verdicts that are kept, so that `passed` reads a manifest once.
+_MAX_VERDICTS = 1000
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +144,8 @@ class Loader:
             if self._is_replaced(model):
                 self.standby.drop(model)
         found = [model for model in in_use if not self._is_replaced(model)]
+        kept = {model.manifest.version for model in (*found, *self.standby.models())}
+        self._confirmed = {v: known for v, known in self._confirmed.items() if v in kept}
         self._compared_at = time.monotonic()
         return found
 
@@ -203,6 +207,8 @@ class Loader:
         """Return the gate's verdict, None if the manifest cannot be read."""
         try:
             if (version, stamp) not in self._verdicts:
+                if len(self._verdicts) >= _MAX_VERDICTS:
+                    self._verdicts.clear()
                 self._verdicts[version, stamp] = self.store.manifest(version).gate.verdict
             return self._verdicts[version, stamp]
         except StoreError as error:
