@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
 PREDICT = "/mlpserve.v1.PredictionService/Predict"
 SECONDS_A_ROW = 0.01
-AT_ONCE = {"direct": 1, "standard": 4}  # rows, at least where the machine has two cores
+AT_ONCE = {"direct": 1, "standard": 4}  # rows, roughly
 ON_ITS_WAY = 0.05  # seconds that the cancellation of a call may take to arrive
 CALLS = [200, pytest.param(5000, marks=pytest.mark.soak)]
 
