@@ -97,12 +97,18 @@ class Directory:
         """Open a regular file for reading; raises UnusableFile for anything else."""
         return os.fdopen(self.descriptor(name, os.O_RDONLY), "rb")
 
-    def read(self, name: str, limit: int) -> bytes:
-        """Return a file's bytes; raises UnusableFile above `limit` bytes, before reading them."""
+    def read(self, name: str, limit: int, last: int | None = None) -> bytes:
+        """Return a file's bytes, or the `last` ones of them.
+
+        Raises UnusableFile for a file above `limit` bytes, before reading them.
+        """
         with self.open(name) as file:
             size = os.fstat(file.fileno()).st_size
             if size > limit:
                 raise UnusableFile(f"{name} has {size} bytes, expected at most {limit}")
+            if last is not None and last < size:
+                file.seek(size - last)
+                size = last
             return file.read(size)  # not `limit`, which is allocated at once
 
     @contextmanager

@@ -56,6 +56,10 @@ class Backend(Protocol):
         """Return a file's bytes; raises CorruptVersion above `limit` bytes, before reading them."""
         ...
 
+    def read_end(self, name: str, size: int, limit: int) -> bytes:
+        """Return the last bytes of a file, `size` at most; raises as `read`."""
+        ...
+
     def stat(self, name: str) -> FileInfo:
         """Return digest and size of a file, in little memory whatever its size."""
         ...

@@ -91,6 +91,11 @@ class FolderBackend:
         with self._folder_of(name) as (folder, file), _judging():
             return folder.read(file, limit)
 
+    def read_end(self, name: str, size: int, limit: int) -> bytes:
+        """As Backend says; CorruptVersion also unless it is a regular file."""
+        with self._folder_of(name) as (folder, file), _judging():
+            return folder.read(file, limit, last=size)
+
     def stat(self, name: str) -> FileInfo:
         """As Backend says; CorruptVersion unless it is a regular file."""
         with self._folder_of(name) as (folder, file), _judging(), folder.open(file) as opened:

@@ -26,6 +26,8 @@ __all__ = ["StoreReader", "translated"]
 
 # A history is never read into more memory than this.
 _MAX_HISTORY_BYTES = 2**30
+# More than the events that `recently_published` looks at; a history grows, and its end does not.
+_END_BYTES = 2**16
 
 
 class StoreReader:
@@ -118,10 +120,9 @@ class StoreReader:
         """
         version, digest = manifest.version, manifest.own_digest
         if self._recorded.get(version, "") not in (digest, None):
-            history = self._history()
-            self._recorded = recently_published(history)
+            self._recorded = recently_published(self._history(last=_END_BYTES))
             if self._recorded.get(version, "") not in (digest, None):
-                self._recorded = recorded_digests(history)
+                self._recorded = recorded_digests(self._history())
         expected = self._recorded.get(version) or digest
         if digest != expected:
             raise CorruptVersion(
@@ -186,10 +187,13 @@ class StoreReader:
         """Return every recorded event, oldest first; a line torn by a crash is left out."""
         return decode_events(self._history())
 
-    def _history(self) -> bytes:
+    def _history(self, last: int | None = None) -> bytes:
+        """Return the bytes of the history, or the last ones, which may begin within a line."""
         what = f"{self._backend}/{HISTORY_FILE}"
         with translated(f"cannot read {what}"):
             try:
+                if last:
+                    return self._backend.read_end(HISTORY_FILE, last, _MAX_HISTORY_BYTES)
                 return self._backend.read(HISTORY_FILE, _MAX_HISTORY_BYTES)
             except FileNotFoundError:
                 return b""

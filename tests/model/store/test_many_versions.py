@@ -1,7 +1,9 @@
 """What a store with many versions costs: counted in calls, not measured in time."""
 
+import json
 import os
 import threading
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -102,3 +104,23 @@ def test_links_and_folders_with_the_names_of_leftovers_stay(
     assert store.versions() == [1, 10]
     assert (store.folder / ".7.removed").is_symlink()
     assert (store.folder / ".model.npz.5.tmp").is_dir()
+
+
+def test_of_a_long_history_the_end_is_read_for_a_new_version_and_all_for_an_older_one(
+    store: Store, publish: Publish
+) -> None:
+    old, note = publish(), json.dumps({"event": "note", "reason": "x" * 1000})
+    with (store.folder / "history.jsonl").open("a") as file:
+        file.write(f"{note}\n" * 4000)
+    new, reader = publish(), Store(store.root, store.model)
+
+    def megabytes_of_reading(version: int) -> float:
+        tracemalloc.start()
+        try:
+            reader.manifest(version)
+            return tracemalloc.get_traced_memory()[1] / 1e6
+        finally:
+            tracemalloc.stop()
+
+    assert megabytes_of_reading(new.version) < 1
+    assert megabytes_of_reading(old.version) > 4
