@@ -31,9 +31,7 @@ def numpy_alone(workload: Workload, seconds: float) -> NumpyAlone:
         return NumpyAlone(
             _cpu_us(lambda: forward(network, workload.weights, row), seconds),
             _cpu_us(
-                lambda: forward(
-                    workload.network, workload.weights, scale_pixels(workload.pixels, 255)
-                ),
+                lambda: forward(network, workload.weights, scale_pixels(workload.pixels, 255)),
                 seconds,
             ),
         )

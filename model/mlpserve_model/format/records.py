@@ -63,8 +63,8 @@ def recorded_digests(data: bytes) -> dict[int, str | None]:
 def recently_published(data: bytes) -> dict[int, str | None]:
     """Return what `recorded_digests` does of the versions published by the last hundred events.
 
-    Which is all that one who follows a store needs of a history however long. The first line may
-    be the end of one.
+    Which is all that one who follows a store needs of a history however long. The bytes may begin
+    within a line.
     """
     events = [
         event for line in islice(_lines_from_the_end(data), _RECENT) if (event := _event(line))

@@ -104,6 +104,8 @@ class Layer(NamedTuple):
 Weights: TypeAlias = tuple[Layer, ...]
 
 
+# The annotation is text, since NumPy imports its random numbers when they are named, and a server
+# draws none.
 def initialise(network: Network, rng: "np.random.Generator", scheme: str = "he") -> Weights:
     """Draw float32 weights; biases are zero.
 

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
+from mlpserve_model.process.versions import version_of
+
 __all__ = ["PrintVersion", "ShortUsage"]
 
 _MAX_FLAGS = 4
@@ -36,8 +38,5 @@ class PrintVersion(argparse._VersionAction):
 
     def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
         """Print and exit."""
-        # With its parser of mail, this import takes a tenth of a program's start.
-        from importlib.metadata import version
-
-        self.version = f"{parser.prog} {version('mlpserve')}"
+        self.version = f"{parser.prog} {version_of('mlpserve')}"
         super().__call__(parser, *rest)

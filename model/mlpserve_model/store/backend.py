@@ -52,12 +52,11 @@ class Backend(Protocol):
         """Return what changes when a file is replaced, None if only its content shows that."""
         ...
 
-    def read(self, name: str, limit: int) -> bytes:
-        """Return a file's bytes; raises CorruptVersion above `limit` bytes, before reading them."""
-        ...
+    def read(self, name: str, limit: int, last: int | None = None) -> bytes:
+        """Return a file's bytes, or the `last` ones of them.
 
-    def read_end(self, name: str, size: int, limit: int) -> bytes:
-        """Return the last bytes of a file, `size` at most; raises as `read`."""
+        Raises CorruptVersion if the file has more than `limit` bytes, before reading them.
+        """
         ...
 
     def stat(self, name: str) -> FileInfo:

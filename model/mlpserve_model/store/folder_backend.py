@@ -86,15 +86,10 @@ class FolderBackend:
             os.close(descriptor)
         return found.st_ino, found.st_mtime_ns, found.st_size
 
-    def read(self, name: str, limit: int) -> bytes:
+    def read(self, name: str, limit: int, last: int | None = None) -> bytes:
         """As Backend says; CorruptVersion also unless it is a regular file."""
         with self._folder_of(name) as (folder, file), _judging():
-            return folder.read(file, limit)
-
-    def read_end(self, name: str, size: int, limit: int) -> bytes:
-        """As Backend says; CorruptVersion also unless it is a regular file."""
-        with self._folder_of(name) as (folder, file), _judging():
-            return folder.read(file, limit, last=size)
+            return folder.read(file, limit, last)
 
     def stat(self, name: str) -> FileInfo:
         """As Backend says; CorruptVersion unless it is a regular file."""

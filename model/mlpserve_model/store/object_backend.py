@@ -75,16 +75,17 @@ class ObjectBackend:
         """As Backend says: one request."""
         return frozenset((entry.name, entry.tag) for entry in self._objects.list(str(version)))
 
-    def read(self, name: str, limit: int) -> bytes:
-        """As Backend says; aliases that have not changed are not transferred again."""
-        if name != ALIASES_FILE:
-            return self._objects.get(name, limit).data
-        self._polled = self._objects.get(name, limit, self._polled)
-        return self._polled.data
+    def read(self, name: str, limit: int, last: int | None = None) -> bytes:
+        """As Backend says; aliases that have not changed are not transferred again.
 
-    def read_end(self, name: str, size: int, limit: int) -> bytes:
-        """As Backend says; all of it is transferred, since Azure gives no end of an object."""
-        return self.read(name, limit)[-size:]
+        All bytes are transferred for the `last` ones too, since Azure gives no end of an object.
+        """
+        if name == ALIASES_FILE:
+            self._polled = self._objects.get(name, limit, self._polled)
+            data = self._polled.data
+        else:
+            data = self._objects.get(name, limit).data
+        return data if last is None else data[-last:]
 
     def stat(self, name: str) -> FileInfo:
         """As Backend says."""

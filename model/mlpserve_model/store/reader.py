@@ -26,7 +26,7 @@ __all__ = ["StoreReader", "translated"]
 
 # A history is never read into more memory than this.
 _MAX_HISTORY_BYTES = 2**30
-# More than the events that `recently_published` looks at; a history grows, and its end does not.
+# Room for the hundred events that `recently_published` looks at, and for more.
 _END_BYTES = 2**16
 
 
@@ -192,9 +192,7 @@ class StoreReader:
         what = f"{self._backend}/{HISTORY_FILE}"
         with translated(f"cannot read {what}"):
             try:
-                if last:
-                    return self._backend.read_end(HISTORY_FILE, last, _MAX_HISTORY_BYTES)
-                return self._backend.read(HISTORY_FILE, _MAX_HISTORY_BYTES)
+                return self._backend.read(HISTORY_FILE, _MAX_HISTORY_BYTES, last)
             except FileNotFoundError:
                 return b""
             except CorruptVersion as error:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 from mlpserve.open_inference import inference_pb2, model_config_pb2
 from mlpserve.v1 import model_pb2
+from mlpserve_model.process.versions import version_of
 from mlpserve_server.dataplane import codec
 from mlpserve_server.dataplane import oip_codec as open_inference
 from mlpserve_server.dataplane.catalog import Catalog
@@ -84,11 +85,8 @@ class OpenCatalog:
     def server_metadata(self, request: bytes) -> bytes:
         """Answer a ServerMetadataRequest."""
         codec.parse(inference_pb2.ServerMetadataRequest, request)
-        # Not imported at the start, a tenth of whose time it would take.
-        from importlib.metadata import version
-
         response = inference_pb2.ServerMetadataResponse(
-            name="mlpserve", version=version("mlpserve")
+            name="mlpserve", version=version_of("mlpserve")
         )
         return response.SerializeToString()
 

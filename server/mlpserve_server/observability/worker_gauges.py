@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mlpserve_model.process.follower import Follower
+from mlpserve_model.process.versions import version_of
 from mlpserve_server.observability.observer import Observer
 
 __all__ = ["register_follower_gauges", "register_worker_gauges"]
@@ -55,11 +56,8 @@ def register_follower_gauges(observer: Observer, followers: Sequence[Follower]) 
 
 @cache
 def _build(transport: str) -> tuple[str, ...]:
-    # Not at the start, a tenth of whose time it would take.
-    from importlib.metadata import version
-
     python = platform.python_version()
-    return version("mlpserve"), python, version("grpcio"), np.__version__, transport
+    return version_of("mlpserve"), python, version_of("grpcio"), np.__version__, transport
 
 
 def _resident() -> _Values:

@@ -27,11 +27,11 @@ def before(monkeypatch: pytest.MonkeyPatch) -> Before:
         backend = stubs.manager.store._backend
         read = backend.read
 
-        def reading(name: str, limit: int) -> bytes:
+        def reading(name: str, *rest: int) -> bytes:
             if name == wanted and not done:
                 done.append(name)
                 deed()
-            return read(name, limit)
+            return read(name, *rest)
 
         monkeypatch.setattr(backend, "read", reading)
         return done
