@@ -25,6 +25,7 @@ from mlpserve_model import UnsupportedModel
 from mlpserve_model.format import arrays
 from mlpserve_model.interchange.importing import ImportOptions, import_network
 from tests.fuzz.target import CORPUS
+from tests.support.numbers import SIGNALLING_NAN, SIGNALLING_NAN_32
 
 MAX_MEMORY = 64 * 2**20
 LEFT_OPEN = ImportOptions(activations=("relu", "softmax"))
@@ -135,7 +136,8 @@ def changed(data: bytes, random: random.Random) -> bytes:
 
 Make = Callable[[random.Random], None]
 MANY = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 
 
@@ -153,6 +155,41 @@ def test_files_with_bytes_changed_at_random(kind: str, tmp_path: Path) -> None:
         check(path)
 
     run()
+
+
+def signalling(array: Any) -> Any:
+    """A copy whose first number is a signalling NaN."""
+    spoilt = array.copy()
+    spoilt.ravel()[:1] = SIGNALLING_NAN if array.dtype == np.float64 else SIGNALLING_NAN_32
+    return spoilt
+
+
+def test_a_signalling_nan_is_refused_without_a_warning(tmp_path: Path) -> None:
+    """Arithmetic with it warns, and a warning is no sentence: they are errors in these tests."""
+    path, tried = tmp_path / "own.onnx", 0
+    for seed in seeds("onnx"):
+        for place, tensor in enumerate(onnx.load(seed).graph.initializer):
+            model, array = onnx.load(seed), onnx.numpy_helper.to_array(tensor)
+            if array.dtype in (np.float32, np.float64):
+                spoilt = onnx.numpy_helper.from_array(signalling(array), tensor.name)
+                model.graph.initializer[place].CopyFrom(spoilt)
+                path.write_bytes(model.SerializeToString())
+                with pytest.raises(UnsupportedModel):
+                    import_network(path, LEFT_OPEN)
+                tried += 1
+    assert tried > 10
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["w1", "b1"])
+def test_a_signalling_nan_among_arrays_is_refused_without_a_warning(
+    kind: Any, name: str, tmp_path: Path
+) -> None:
+    named: dict[str, Any] = {"w1": np.ones((4, 3), kind), "b1": np.ones(3, kind)}
+    named[name] = signalling(named[name])
+    np.savez(tmp_path / "own.npz", **named)
+    with pytest.raises(UnsupportedModel, match="not finite"):
+        import_network(tmp_path / "own.npz", ImportOptions(activations=("softmax",)))
 
 
 OPERATORS = (

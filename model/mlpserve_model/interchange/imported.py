@@ -101,7 +101,7 @@ def imported_network(
         raise UnsupportedModel(
             f"{network.parameters:,} weights and biases, expected at most {MAX_PARAMETERS:,}"
         )
-    with np.errstate(over="ignore"):  # becomes infinite, and is refused
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
         weights = tuple(Layer(w.astype(np.float32), b.astype(np.float32)) for w, b in layers)
     for number, layer in enumerate(weights, 1):
         if not (np.isfinite(layer.w).all() and np.isfinite(layer.b).all()):

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.interchange import npz_file, safetensors_file
 from mlpserve_model.interchange.files import check_kind, read_file, without_onnx
@@ -59,7 +61,9 @@ def import_network(path: Path, options: ImportOptions) -> ImportedNetwork:
             f"expected one of {', '.join(_READERS)}"
         )
     try:
-        found = _READERS[suffix](path, options)
+        # Where numbers are not finite, the layer that they end in is refused.
+        with np.errstate(all="ignore"):
+            found = _READERS[suffix](path, options)
     except UnsupportedModel as error:
         text, shown = str(error), plain(path.name)
         raise UnsupportedModel(text if shown in text else f"{shown}: {text}") from error

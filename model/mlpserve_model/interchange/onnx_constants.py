@@ -52,8 +52,7 @@ def _cast(node: Node, values: Sequence[Value | None], x: Constant) -> Any:
     kind = _TYPES.get(node.attributes.get("to", 0))
     if kind is None or x.dtype.kind not in "fiub":
         raise UnsupportedModel("expected numbers")
-    with np.errstate(all="ignore"):
-        return x.astype(kind)
+    return x.astype(kind)
 
 
 def _reshape(node: Node, values: Sequence[Value | None], x: Constant, shape: Constant) -> Any:

@@ -43,9 +43,8 @@ def affine_of(samples: Samples) -> tuple[float, float] | None:
 
 def name_of(samples: Samples) -> str | None:
     """Return the hidden activation that has these values on the grid."""
-    with np.errstate(all="ignore"):
-        found = (name for name, f in HIDDEN.items() if _close(samples, f.forward(GRID)))
-        return next(found, None)
+    found = (name for name, f in HIDDEN.items() if _close(samples, f.forward(GRID)))
+    return next(found, None)
 
 
 def is_pair(first: Samples, second: Samples) -> bool:
@@ -55,14 +54,12 @@ def is_pair(first: Samples, second: Samples) -> bool:
 
 def compute(operator: str, attributes: dict[str, Any], *arrays: Array) -> Array:
     """Return what an operator of ELEMENTWISE computes."""
-    with np.errstate(all="ignore"):
-        result: Array = np.asarray(ELEMENTWISE[operator](attributes, *arrays))
-        return result
+    result: Array = np.asarray(ELEMENTWISE[operator](attributes, *arrays))
+    return result
 
 
 def _close(samples: Array, wanted: Array) -> bool:
-    with np.errstate(all="ignore"):
-        return bool((np.abs(samples - wanted) <= _TOLERANCE * (1 + np.abs(wanted))).all())
+    return bool((np.abs(samples - wanted) <= _TOLERANCE * (1 + np.abs(wanted))).all())
 
 
 def _elu(x: Array, alpha: float, gamma: float = 1.0) -> Array:

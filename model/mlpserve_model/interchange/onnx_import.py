@@ -111,15 +111,14 @@ def _difference(model: Any, reading: Reading, found: ImportedNetwork, is_logarit
             f"the model gives {expected.shape[-1]} values for a row, and {network.classes} were "
             "read: it does something that is not supported"
         )
-    with np.errstate(all="ignore"):
-        exact = forward(network, found.weights, x.astype(np.float64))
-        single = forward(network, found.weights, x)
-        # Where float32 itself is that far from float64, onnxruntime may be as far.
-        tolerance = HALF_TOLERANCE if reading.is_half else TOLERANCE
-        allowed = tolerance * np.maximum(1, np.abs(exact)) + 10 * np.abs(exact - single)
-        # One sigmoid output has become the second of two classes.
-        compared = slice(-expected.shape[1], None)
-        off = np.abs(expected - exact[:, compared])
+    exact = forward(network, found.weights, x.astype(np.float64))
+    single = forward(network, found.weights, x)
+    # Where float32 itself is that far from float64, onnxruntime may be as far.
+    tolerance = HALF_TOLERANCE if reading.is_half else TOLERANCE
+    allowed = tolerance * np.maximum(1, np.abs(exact)) + 10 * np.abs(exact - single)
+    # One sigmoid output has become the second of two classes.
+    compared = slice(-expected.shape[1], None)
+    off = np.abs(expected - exact[:, compared])
     if not (off <= allowed[:, compared]).all():  # also when it is NaN
         raise UnsupportedModel(
             f"what was read differs from what onnxruntime computes, by {np.max(off):.3g}: "

@@ -80,8 +80,7 @@ _LINEAR: dict[str, Callable[[Any, bool], tuple[Any, Any]]] = {
 def _scaled(rows: Rows, node: Node, vector: Any, rows_first: bool) -> Rows:
     if node.operator == "Div" and not rows_first:
         raise UnsupportedModel("it divides by what the network computes")
-    with np.errstate(all="ignore"):  # what is not finite is refused with the layer
-        factor, offset = _LINEAR[node.operator](vector, rows_first)
+    factor, offset = _LINEAR[node.operator](vector, rows_first)
     return _with_steps(rows, Scale(factor, offset))
 
 

@@ -199,8 +199,7 @@ def _scaler(tree: _Tree, node: Any) -> list[Step]:
         raise UnsupportedModel(
             f"{name} before the network: supported are {', '.join(_SCALERS)} and passthrough"
         )
-    with np.errstate(all="ignore"):  # what is not finite is refused with the layer
-        return [_SCALERS[name](tree, tree.attributes(node))]
+    return [_SCALERS[name](tree, tree.attributes(node))]
 
 
 def _network(tree: _Tree, before: list[Step], node: Any) -> ImportedNetwork:

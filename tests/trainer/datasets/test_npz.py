@@ -6,6 +6,7 @@ import pytest
 
 from mlpserve_trainer import DataError
 from mlpserve_trainer.datasets import DataLocations, Dataset, load
+from tests.support.numbers import SIGNALLING_NAN
 
 PIXELS = np.arange(64, dtype=np.uint8).reshape(8, 2, 4)
 WORDS = np.array(["cat", "dog"] * 4)
@@ -69,8 +70,8 @@ def test_values_above_the_maximum_are_refused(tmp_path: Path) -> None:
         npz(tmp_path, X=PIXELS, y=WORDS, maximum=16)
 
 
-@pytest.mark.parametrize("value", [np.nan, -0.5, 1.5])
-def test_floats_out_of_range_are_refused(tmp_path: Path, value: float) -> None:
+@pytest.mark.parametrize("value", [np.nan, SIGNALLING_NAN, -0.5, 1.5])
+def test_floats_out_of_range_are_refused(tmp_path: Path, value: Any) -> None:
     inputs = PIXELS / 255
     inputs[0, 0, 0] = value
     with pytest.raises(DataError, match="from 0 to 1 and no NaN"):

@@ -15,6 +15,7 @@ from mlpserve_trainer import DataError, Recipe, TrainSettings, load_recipe, trai
 from mlpserve_trainer.datasets import DataLocations, Dataset, load
 from mlpserve_trainer.datasets.scaling import standardising
 from mlpserve_trainer.datasets.split import split
+from tests.support.numbers import SIGNALLING_NAN
 
 RNG = np.random.default_rng(0)
 TABLE = RNG.normal((0, 50, -3), (1, 20, 0.1), (40, 3))
@@ -88,8 +89,8 @@ def test_what_is_no_number_is_named_by_column(cell: str, message: str, tmp_path:
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_column_of_an_npz_file_is_named_as_numpy_counts_it(value: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [np.nan, SIGNALLING_NAN, np.inf])
+def test_a_column_of_an_npz_file_is_named_as_numpy_counts_it(value: Any, tmp_path: Path) -> None:
     x = TABLE.copy()
     x[7, 2] = value
     with pytest.raises(DataError, match=rf"column X\[:, 2\] has {value} in row 7"):

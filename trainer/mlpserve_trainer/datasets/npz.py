@@ -166,9 +166,9 @@ def _read_inputs(reader: NpzReader, name: str, maximum: int) -> Inputs:
         if header.dtype.kind in "ui" and not (low >= 0 and high <= maximum):
             _check_whole(name, low, high, maximum, may_be_real)
             values = values.astype(np.float32, copy=False)
-        elif header.dtype.kind == "f":
-            whole = whole and bool((chunk == np.floor(chunk)).all())
-        with np.errstate(over="ignore", invalid="ignore"):  # judged as infinite, and refused
+        with np.errstate(over="ignore", invalid="ignore"):  # judged as not finite, and refused
+            if header.dtype.kind == "f":
+                whole = whole and bool((chunk == np.floor(chunk)).all())
             values[start : start + len(chunk)] = chunk
         start += len(chunk)
     if header.dtype.kind == "f" and whole and high > 1:

@@ -264,15 +264,16 @@ def _examples(x: Any, labels: list[str], signature: Signature, source: str) -> E
             f"of {inputs} values"
         )
     rows = rows.reshape(-1, *signature.input_shape)
-    if signature.input_kind == "pixels":
-        rows = rows / signature.input_maximum
-        if not (rows.min() >= 0 and rows.max() <= 1):
-            raise DataError(
-                f"{source}: X_holdout beyond 0 to {signature.input_maximum:g}, the input_maximum"
-            )
-    values = rows.astype(np.float32)
+    are_pixels = signature.input_kind == "pixels"
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+        rows = rows / signature.input_maximum if are_pixels else rows
+        values = rows.astype(np.float32)
     if not np.isfinite(values).all():
         raise DataError(f"{source}: expected finite numbers in X_holdout")
+    if are_pixels and not (rows.min() >= 0 and rows.max() <= 1):
+        raise DataError(
+            f"{source}: X_holdout beyond 0 to {signature.input_maximum:g}, the input_maximum"
+        )
     return Examples(
         values,
         known_labels(source, np.array(labels), signature.class_names),
