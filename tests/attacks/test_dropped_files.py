@@ -260,7 +260,8 @@ def with_any_header(draw: st.DrawFn) -> bytes:
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=300,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(st.one_of(mutated(), with_any_header()))
 def test_whatever_a_file_holds_it_is_rows_or_a_clear_error(tmp_path: Path, data: bytes) -> None:

@@ -137,7 +137,7 @@ def test_setting_up_again_replaces_the_format(capsys: pytest.CaptureFixture[str]
 VALUES = st.text() | st.integers() | st.floats() | st.binary() | st.none() | st.lists(st.text())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(message=st.text(), value=VALUES)
 def test_any_message_and_any_value_is_one_valid_line(message: str, value: Any) -> None:
     record = logging.makeLogRecord({"msg": message, "value": value})

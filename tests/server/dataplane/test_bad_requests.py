@@ -238,9 +238,8 @@ def test_no_request_whatever_is_answered_with_a_fault(
 
     @settings(
         max_examples=examples,
-        deadline=None,
         derandomize=True,
-        suppress_health_check=[HealthCheck.function_scoped_fixture],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )
     @given(tensor=nearly_right | anything, selector=selectors, single=st.booleans())
     def attack(tensor: Any, selector: Any, single: bool) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mlpserve_model import CHALLENGER, CHAMPION, Store
@@ -135,7 +135,6 @@ def test_right_and_wrong_without_a_class_count_for_what_they_say(league: League)
     assert evaluated(league).evidence.left_out == 2
 
 
-@settings(deadline=None)
 @given(*(st.integers(0, 60) for _ in range(4)), st.floats(0, 1), st.floats(0, 1))
 def test_whatever_was_true_of_unclear_rows_the_evidence_is_no_larger_than_it(
     wins: int, losses: int, unclear_wins: int, unclear_losses: int, of_wins: float, of_losses: float

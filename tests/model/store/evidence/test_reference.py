@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -80,14 +80,12 @@ def test_what_is_not_such_an_object_is_refused(data: bytes) -> None:
         Reference.decode(data, 3)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_whatever_the_bytes_the_error_is_one(data: bytes) -> None:
     with pytest.raises(CorruptVersion):
         Reference.decode(data, 3)
 
 
-@settings(deadline=None)
 @given(arrays(np.float32, st.integers(1, 60), elements=st.floats(-1e6, 1e6, width=32)))
 def test_every_value_is_counted_once_and_edges_increase(values: np.ndarray) -> None:
     histogram = Histogram.of(values)

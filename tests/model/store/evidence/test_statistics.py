@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import special, stats
@@ -31,7 +31,6 @@ ALPHA = 0.05
 counts = st.integers(0, 5000)
 
 
-@settings(deadline=None)
 @given(counts, counts)
 def test_wilsons_interval_is_scipys(right: int, wrong: int) -> None:
     n = right + wrong
@@ -42,7 +41,6 @@ def test_wilsons_interval_is_scipys(right: int, wrong: int) -> None:
     assert wilson_interval(right, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-@settings(deadline=None)
 @given(counts, counts, st.sampled_from((0.2, 0.05, 0.001)))
 @example(4999, 1, 0.001)
 def test_a_confidence_sequence_ends_where_the_mixture_reaches_1_over_alpha(
@@ -58,7 +56,6 @@ def test_a_confidence_sequence_ends_where_the_mixture_reaches_1_over_alpha(
         assert log_ratio == pytest.approx(-math.log(alpha), abs=1e-6 + step)
 
 
-@settings(deadline=None)
 @given(counts, st.integers(1, 5000))
 def test_a_sequence_is_wider_than_the_interval_for_a_fixed_number(right: int, wrong: int) -> None:
     n = right + wrong
@@ -78,7 +75,6 @@ def test_the_evidence_is_the_formula_in_exact_arithmetic() -> None:
             assert e_value(wins, losses) == pytest.approx(exact, rel=1e-12)
 
 
-@settings(deadline=None)
 @given(counts, counts)
 def test_the_evidence_is_scipys_incomplete_beta(wins: int, losses: int) -> None:
     n = wins + losses
@@ -88,7 +84,6 @@ def test_the_evidence_is_scipys_incomplete_beta(wins: int, losses: int) -> None:
         assert log_e_value(wins, losses) == pytest.approx(expected, abs=1e-6)
 
 
-@settings(deadline=None)
 @given(counts, counts)
 def test_a_win_adds_evidence_and_a_loss_takes_some(wins: int, losses: int) -> None:
     now = log_e_value(wins, losses)
@@ -116,21 +111,18 @@ def test_no_rows_say_nothing_and_a_hundred_thousand_do_not_overflow() -> None:
     assert log_e_value(0, 100_000) == pytest.approx(-math.log(100_001))
 
 
-@settings(deadline=None)
 @given(st.floats(0, 3000), st.integers(1, 2000))
 def test_the_tail_of_chi_squared_is_scipys(statistic: float, degrees: int) -> None:
     expected = stats.chi2.sf(statistic, degrees)
     assert chi_squared_tail(statistic, degrees) == pytest.approx(expected, rel=1e-8, abs=1e-300)
 
 
-@settings(deadline=None)
 @given(st.floats(1e-9, 0.999), st.integers(1, 300))
 def test_the_quantile_of_chi_squared_is_scipys(alpha: float, degrees: int) -> None:
     expected = stats.chi2.isf(alpha, degrees)
     assert chi_squared_quantile(alpha, degrees) == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(60, 999), st.integers(60, 999)), min_size=2, max_size=12))
 def test_g_is_scipys(columns: list[tuple[int, int]]) -> None:
     a, b = zip(*columns, strict=True)
@@ -252,7 +244,6 @@ def _promotion_boundary(pairs: int) -> NDArray[np.int64]:
     return np.array(bounds)
 
 
-@settings(deadline=None)
 @given(st.integers(-2, 400), st.integers(0, 400), st.floats(0, 1))
 def test_a_binomial_tail_is_scipys(k: int, n: int, p: float) -> None:
     if k > n:
@@ -263,7 +254,6 @@ def test_a_binomial_tail_is_scipys(k: int, n: int, p: float) -> None:
     assert binomial_tail(k, n, p) == pytest.approx(expected, rel=1e-9, abs=1e-300)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_hypergeometric_tail_is_scipys_and_so_fishers_exact_test(data: st.DataObject) -> None:
     total = data.draw(st.integers(1, 400))
