@@ -1,7 +1,7 @@
 """Time a training step of mlpserve, PyTorch, JAX, scikit-learn and the matrix products alone.
 
     python benchmarks/training.py [--rounds 7] [--epochs 3] [--only NAME ...] [--peers PYTHON]
-        [--hidden 128] [--batch 128]
+        [--hidden 128] [--batch 128] [--images 60000]
 
 784-128-10, or with other hidden layers, on MNIST's training images, batches of 128, Adam at 0.001,
 float32, every row once an epoch in random order. Each contender has a process of its own that lasts
@@ -100,6 +100,7 @@ def main() -> None:
     )
     parser.add_argument("--hidden", default="128", help="units of each hidden layer: 1024,1024")
     parser.add_argument("--batch", default="128", help="rows of a step")
+    parser.add_argument("--images", type=int, default=60_000, help="training images of an epoch")
     parser.add_argument(
         "--json",
         type=Path,
@@ -109,7 +110,7 @@ def main() -> None:
     folder = os.environ.get("MLPSERVE_DATA_DIR")
     data = load("mnist", DataLocations(Path(folder) if folder else None, cache_folder()))
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
-        path = write_data(data, Path(place))
+        path = write_data(data, options.images, Path(place))
         names = [name for name in options.only if is_here(name, options.peers)]
         task = str(path), options.hidden, options.batch
         started = (running(name, options.peers, *task) for name in names)
@@ -124,10 +125,13 @@ def main() -> None:
     file.write_text(json.dumps(as_json(usable, options), indent=1) + "\n")
 
 
-def write_data(data: Dataset, folder: Path) -> Path:
+def write_data(data: Dataset, images: int, folder: Path) -> Path:
     rows = data.training_rows
+    own = slice(images)
     x, path = data.inputs.reshape(len(data.inputs), -1), folder / "data.npz"
-    np.savez(path, x=x[:rows], y=data.labels[:rows], test_x=x[rows:], test_y=data.labels[rows:])
+    np.savez(
+        path, x=x[:rows][own], y=data.labels[:rows][own], test_x=x[rows:], test_y=data.labels[rows:]
+    )
     return path
 
 
@@ -219,7 +223,8 @@ def reached(contender: Contender) -> str:
 def as_json(contenders: list[Contender], options: argparse.Namespace) -> dict[str, Any]:
     sizes = f"784-{options.hidden.replace(',', '-')}-10"
     return {
-        "network": f"{sizes}, batches of {options.batch}, Adam, float32, 60,000 images an epoch",
+        "network": f"{sizes}, batches of {options.batch}, Adam, float32, "
+        f"{options.images:,} images an epoch",
         "cores": os.cpu_count(),
         "processor": _processor(),
         "load_average_at_the_end": os.getloadavg(),
