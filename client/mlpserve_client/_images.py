@@ -82,8 +82,8 @@ def fit(image: "Image | str | Path", input_shape: tuple[int, ...]) -> Grey:
     """
     height, width = plane(input_shape)
     grey = _upright_grey(read(image, str(image)) if isinstance(image, str | Path) else image)
-    if not grey.size or not np.isfinite(grey).all():
-        raise InvalidInputError("the image has no pixels, or pixels that are not finite")
+    if not grey.size:
+        raise InvalidInputError("the image has no pixels")
     if grey.max() - grey.min() < _BLANK:
         raise InvalidInputError("the image is blank: every pixel has the same brightness")
     if np.median(_border(grey)) > 0.5:
@@ -232,6 +232,8 @@ def _bands(width: int, height: int, factor: int) -> Iterator[tuple[int, int]]:
 def _grey(image: "Image") -> Grey:
     if image.mode.startswith(("I", "F")):  # deeper than 8 bits: scaled by their own maximum
         deep = np.asarray(image, dtype=np.float32)
+        if not np.isfinite(deep).all():
+            raise ValueError("some pixels are not finite")
         highest = float(deep.max(initial=1.0))
         # Cameras and scanners store 10, 12 or 14 bits in 16: the lowest depth that fits.
         top = 2.0 ** max(8, int(highest).bit_length()) - 1 if image.mode[0] == "I" else highest

@@ -14,6 +14,7 @@ from mlpserve_client import Client, InvalidInputError
 from mlpserve_client._images import fit, open_image
 from tests.support.client import Expected, calls_of
 from tests.support.images import png_of_size
+from tests.support.numbers import SIGNALLING_NAN_32
 
 if TYPE_CHECKING:
     from mlpserve_client._inputs import Instance
@@ -148,17 +149,24 @@ def closed() -> Image.Image:
     return image
 
 
+def with_pixel(value: Any) -> Image.Image:
+    pixels = np.eye(9, dtype=np.float32)
+    pixels[3, 4] = value
+    return Image.fromarray(pixels)
+
+
 UNUSABLE: dict[str, Callable[[], Image.Image]] = {
     "closed": closed,
     "empty": lambda: Image.new("L", (0, 5)),
-    "nan": lambda: Image.fromarray(np.full((9, 9), np.nan, dtype=np.float32)),
-    "infinite": lambda: Image.fromarray(np.full((9, 9), np.inf, dtype=np.float32)),
+    "nan": lambda: with_pixel(np.nan),
+    "signalling nan": lambda: with_pixel(SIGNALLING_NAN_32),
+    "infinite": lambda: with_pixel(np.inf),
+    "infinitely dark": lambda: with_pixel(-np.inf),
     "unknown mode": lambda: Image.new("LAB", (9, 9)),
 }
 
 
 @pytest.mark.parametrize("kind", UNUSABLE)
-@pytest.mark.filterwarnings("ignore:invalid value")
 def test_no_foreign_exception_comes_out_of_an_image(kind: str) -> None:
     with pytest.raises(InvalidInputError):
         fit(UNUSABLE[kind](), SHAPE)
