@@ -23,9 +23,6 @@ Response: TypeAlias = prediction_pb2.BatchPredictResponse
 
 _IN_FLIGHT = 4  # requests; enough to keep the network and the server busy at once
 _REQUEST_BYTES = 512 * 1024  # large enough to amortise a call, far below gRPC's limits
-# The first of several requests is that much smaller: its answer names the version that the others
-# are for, and nothing else is under way until then.
-_FIRST_SHARE = 8
 _MAX_STREAM_BYTES = 16 * 1024 * 1024  # of a request or answer whose rows the caller chose
 _MAX_BATCH = 8192  # rows; the server's default, until it names another limit
 _UNKNOWN_CLASSES = 256  # assumed until an answer shows the number
@@ -66,8 +63,6 @@ class Batches:
             return _BatchBuilder(0, model.ref, model.class_names, kind).result()
         await self._calls.scale.check(array, selector, timeout)
         size = self._rows_within(_REQUEST_BYTES, array[0])
-        if size < len(array):
-            size = self._rows_within(_REQUEST_BYTES // _FIRST_SHARE, array[0])
         request = _request(array[:size], selector, self._calls.class_names.known, receipts)
         head = await self._answer(request, selector, timeout)
         builder = await self._builder(len(array), head, timeout)
