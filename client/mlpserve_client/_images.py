@@ -231,9 +231,7 @@ def _bands(width: int, height: int, factor: int) -> Iterator[tuple[int, int]]:
 
 def _grey(image: "Image") -> Grey:
     if image.mode.startswith(("I", "F")):  # deeper than 8 bits: scaled by their own maximum
-        deep = np.asarray(image, dtype=np.float32)
-        if not np.isfinite(deep).all():
-            raise ValueError("some pixels are not finite")
+        deep = np.asarray_chkfinite(image, dtype=np.float32)
         highest = float(deep.max(initial=1.0))
         # Cameras and scanners store 10, 12 or 14 bits in 16: the lowest depth that fits.
         top = 2.0 ** max(8, int(highest).bit_length()) - 1 if image.mode[0] == "I" else highest
