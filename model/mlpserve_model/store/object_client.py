@@ -6,11 +6,12 @@ this module.
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import obstore
 from obstore.exceptions import (
@@ -47,6 +48,7 @@ _NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound|bucket does not exist")
 _MAX_MESSAGE = 300
 _CHUNK = 2**20
 
+T = TypeVar("T")
 Tag = Mapping[str, str]  # identifies the content of an object
 
 
@@ -124,15 +126,11 @@ class Objects:
     def put(self, name: str, data: bytes, instead_of: Found | None = None) -> Found:
         """Create an object, or replace exactly this one; raises Conflict when there is another.
 
-        A request that failed and left the object as it was is sent a second time, which obstore
-        does not do after a lost connection. Should the first one arrive after all, the second
-        conflicts with it and finds its own bytes.
+        A request that failed and left the object as it was is sent a second time. Should the first
+        one arrive after all, the second conflicts with it and finds its own bytes.
         """
         with _foreign():
-            try:
-                return self._put(name, data, instead_of)
-            except BaseError:
-                return self._put(name, data, instead_of)
+            return _sent_twice(partial(self._put, name, data, instead_of))
 
     def _put(self, name: str, data: bytes, instead_of: Found | None) -> Found:
         """Send one request; raises Conflict, and BaseError if the object is as it was.
@@ -172,7 +170,7 @@ class Objects:
         """Remove objects; those that are not there count as removed."""
         for name in names:
             with _foreign(), suppress(FileNotFoundError):
-                obstore.delete(self._store, name)
+                _sent_twice(partial(obstore.delete, self._store, name))
 
 
 def open_objects(location: Bucket, model: str, environment: Mapping[str, str]) -> Objects:
@@ -209,6 +207,17 @@ def _tag(meta: Mapping[str, Any]) -> Tag:
     if not tag:
         raise OSError("the object store gives its objects no ETag, which is needed here")
     return tag
+
+
+def _sent_twice(send: Callable[[], T]) -> T:
+    """Send a request that changes something again if it failed.
+
+    obstore repeats what only reads, but after a lost connection nothing else.
+    """
+    try:
+        return send()
+    except BaseError:
+        return send()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Publishing to a store that fails at any request: a whole version, or none and a clear error."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 
@@ -96,6 +97,22 @@ def test_a_write_whose_connection_is_lost_is_sent_again(
     assert publish() == 1
     assert {"PUT tiny/1/claim.json", "PUT tiny/1/manifest.json", "PUT tiny/aliases.json"} <= lost
     assert_whole(store, {1})
+
+
+def test_a_removal_whose_connection_is_lost_is_sent_again(
+    store: Store, publish: PublishTo, proxy: Proxy
+) -> None:
+    for _ in range(3):
+        publish()
+    removals = itertools.count()
+
+    def every_other(request: str) -> str | None:
+        return "reset" if request == "POST ?delete" and next(removals) % 2 == 0 else None
+
+    proxy.fault = every_other
+    assert store.prune(1) == [1, 2]
+    assert next(removals) >= 2 * 2 * 3  # of two versions with three files or more, each twice
+    assert_whole(store, {3})
 
 
 def test_a_refused_publication_is_one_clear_line(
