@@ -119,11 +119,14 @@ class StoreReader:
         end, which has what is new, and all of it where that does not agree.
         """
         version, digest = manifest.version, manifest.own_digest
-        if self._recorded.get(version, "") not in (digest, None):
-            self._recorded = recently_published(self._history(last=_END_BYTES))
-            if self._recorded.get(version, "") not in (digest, None):
-                self._recorded = recorded_digests(self._history())
-        expected = self._recorded.get(version) or digest
+        recorded = self._recorded  # which another thread may replace meanwhile
+        if recorded.get(version, "") not in (digest, None):
+            end = self._history(last=_END_BYTES)
+            recorded = recently_published(end)
+            if recorded.get(version, "") not in (digest, None):
+                recorded = recorded_digests(end if len(end) < _END_BYTES else self._history())
+            self._recorded = recorded
+        expected = recorded.get(version) or digest
         if digest != expected:
             raise CorruptVersion(
                 f"{MANIFEST_FILE} is not the one that was published: its digest is {digest}, "

@@ -17,8 +17,8 @@ __all__ = ["Loader", "Standby", "VersionRefused"]
 
 # The interval of comparing the versions in memory with the store, also done when an alias moves.
 _COMPARE_SECONDS = 10.0
-# Verdicts that are kept, so that `passed` reads a manifest once.
-_MAX_VERDICTS = 1000
+# Beyond as many verdicts, those of versions that are gone are forgotten.
+_MANY_VERDICTS = 1000
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Loader:
         self._on_load = on_load
         self.refusals = Refusals(store.model)
         self._confirmed: dict[int, tuple[Hashable, str]] = {}  # stamps of unchanged manifests
-        self._verdicts: dict[tuple[int, Hashable], str] = {}  # a manifest never changes
+        self._verdicts: dict[tuple[int, Hashable], str] = {}  # so that each manifest is read once
         self._compared_at = -math.inf
         self._lock = threading.Lock()  # one load at a time
 
@@ -146,6 +146,9 @@ class Loader:
         found = [model for model in in_use if not self._is_replaced(model)]
         kept = {model.manifest.version for model in (*found, *self.standby.models())}
         self._confirmed = {v: known for v, known in self._confirmed.items() if v in kept}
+        if len(self._verdicts) > _MANY_VERDICTS:
+            there = set(self.store.newest())
+            self._verdicts = {key: v for key, v in self._verdicts.items() if key in there}
         self._compared_at = time.monotonic()
         return found
 
@@ -207,8 +210,6 @@ class Loader:
         """Return the gate's verdict, None if the manifest cannot be read."""
         try:
             if (version, stamp) not in self._verdicts:
-                if len(self._verdicts) >= _MAX_VERDICTS:
-                    self._verdicts.clear()
                 self._verdicts[version, stamp] = self.store.manifest(version).gate.verdict
             return self._verdicts[version, stamp]
         except StoreError as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlpserve_model import Store
+from mlpserve_model import Store, Verdict
 from mlpserve_server.errors import ModelNotFound, ModelUnavailable
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
@@ -53,6 +53,36 @@ def test_a_damaged_version_is_held_back_after_every_try(
             manager.get(second)
     assert version_of(manager) == first
     assert loads == [second, first]
+
+
+def test_the_manifest_of_each_rejected_version_is_read_once(
+    store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of more than a server usually meets; what is kept of them goes with them."""
+    monkeypatch.setattr("mlpserve_server.lifecycle.loader._MANY_VERDICTS", 2)
+    monkeypatch.setattr("mlpserve_server.lifecycle.loader._COMPARE_SECONDS", 0)
+    publish()
+    for _ in range(4):
+        publish(promote=False, verdict=Verdict("REJECTED", ("worse",)))
+    loader = Loader(store)
+    manager = ModelManager(loader, "latest")
+    manager.poll()
+    read: list[int] = []
+    original = store.manifest
+
+    def manifest(version: int) -> Any:
+        read.append(version)
+        return original(version)
+
+    monkeypatch.setattr(store, "manifest", manifest)
+    for _ in range(3):
+        manager.poll()
+    assert version_of(manager) == 1
+    assert len(loader._verdicts) == 5
+    assert [version for version in read if version > 1] == []
+    store.prune(2)
+    manager.poll()
+    assert len(loader._verdicts) == 3
 
 
 def test_versions_that_came_and_went_leave_nothing_in_memory(
