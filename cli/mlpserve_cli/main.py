@@ -7,7 +7,6 @@ available under its long name.
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
-from importlib.metadata import version
 
 from mlpserve_cli.commands import COMMANDS, Command
 
@@ -42,7 +41,9 @@ def _run_own(name: str, rest: Sequence[str]) -> int:
             print(_help())
             return 0
         case "--version":
-            print(f"mlpserve {version('mlpserve')}")
+            from mlpserve_model.process.versions import version_of
+
+            print(f"mlpserve {version_of('mlpserve')}")
             return 0
         case "doctor":
             from mlpserve_cli.doctor import main as doctor

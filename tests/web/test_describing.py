@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from mlpserve_client.testing import ModelServer
 from tests.web.conftest import StartWeb, Web
 
 
@@ -37,6 +38,14 @@ def test_health_and_readiness(web: Web) -> None:
     assert web.call("/v2/models/mnist/versions/champion/ready").status == 200
     assert web.call("/v2/models/letters/ready").status == 404
     assert web.call("/v2/models/mnist/versions/9/ready").status == 404
+
+
+def test_a_model_is_ready_whichever_the_page_shows(
+    server: ModelServer, start_web: StartWeb
+) -> None:
+    web = start_web("--target", server.target, "--model", "letters")
+    assert web.call("/v2/models/mnist/ready").status == 200
+    assert web.call("/v2/models/letters/ready").status == 404
 
 
 def test_without_a_server_it_says_so(start_web: StartWeb) -> None:

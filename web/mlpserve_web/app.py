@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import NamedTuple, TypedDict
 
 from starlette.applications import Starlette
@@ -22,6 +21,7 @@ from mlpserve_client import (
 )
 from mlpserve_model import Store
 from mlpserve_model.format.manifest import NAME
+from mlpserve_model.process.versions import version_of
 from mlpserve_web.codec import (
     ATTRIBUTIONS,
     DEFAULT_OUTPUTS,
@@ -144,7 +144,7 @@ async def _document(_: Request) -> Response:
 async def _server_metadata(_: Request) -> Response:
     extensions = ["binary_tensor_data"]
     return JSONResponse(
-        {"name": "mlpserve", "version": version("mlpserve"), "extensions": extensions}
+        {"name": "mlpserve", "version": version_of("mlpserve"), "extensions": extensions}
     )
 
 
@@ -185,8 +185,9 @@ async def _model_ready(request: Request, client: AsyncClient) -> Response:
         served = await client.model(**_selection(request))
     except ModelNotFoundError as error:
         return _error(404, str(error))
-    ready = served.state in ("ACTIVE", "STANDBY") and await client.health()
-    return JSONResponse({"name": served.ref.name, "ready": ready}, 200 if ready else 503)
+    name = served.ref.name
+    ready = served.state in ("ACTIVE", "STANDBY") and await client.health(model=name)
+    return JSONResponse({"name": name, "ready": ready}, 200 if ready else 503)
 
 
 async def _infer(request: Request, client: AsyncClient, body: Body) -> Response:

@@ -1,8 +1,8 @@
 """The description of the REST interface, OpenAPI 3.1, served at /openapi.json."""
 
-from importlib.metadata import version
 from typing import Any
 
+from mlpserve_model.process.versions import version_of
 from mlpserve_web.codec import INPUT, MAX_DIMENSIONS, OUTPUTS
 
 __all__ = ["DOCUMENT"]
@@ -166,7 +166,7 @@ DOCUMENT: Schema = {
     "openapi": "3.1.0",
     "info": {
         "title": "mlpserve",
-        "version": version("mlpserve"),
+        "version": version_of("mlpserve"),
         "description": "Open Inference Protocol v2 over REST, with the binary tensor data "
         "extension. A bearer token is passed on to the model server.",
         "license": {"name": "MIT", "identifier": "MIT"},

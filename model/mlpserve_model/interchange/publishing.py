@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from mlpserve_model.format.manifest import (
 from mlpserve_model.interchange.files import open_file
 from mlpserve_model.interchange.imported import ImportedNetwork
 from mlpserve_model.interchange.random_inputs import golden_inputs
+from mlpserve_model.process.versions import version_of
 from mlpserve_model.store.store import Store
 
 __all__ = ["draft_of", "publish_unjudged"]
@@ -45,7 +45,7 @@ def draft_of(found: ImportedNetwork, path: Path, model: str) -> Draft:
         imported["check"] = "; ".join(found.notes)
     signature = _signature(found)
     extra: dict[str, Any] = {"imported": imported}
-    libraries = {name: version(name) for name in ("mlpserve", "numpy")}
+    libraries = {name: version_of(name) for name in ("mlpserve", "numpy")}
     return Draft(
         model=model, network=found.network, signature=signature, dataset=dataset,
         recipe={}, seed=0, libraries=libraries, metrics={}, extra=extra,

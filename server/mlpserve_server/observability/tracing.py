@@ -7,7 +7,6 @@ OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_RESOURCE_ATTRIBUTES and others.
 import random
 import re
 import threading
-from importlib.metadata import version
 from urllib.parse import unquote
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -18,6 +17,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from mlpserve_model.process.versions import version_of
 from mlpserve_server.observability.metrics import CODES
 from mlpserve_server.observability.observer import CallInfo
 from mlpserve_server.observability.recorder import CallRecord
@@ -46,11 +46,11 @@ class Traces:
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
-        names = {"service.name": "mlpserve-server", "service.version": version("mlpserve")}
+        names = {"service.name": "mlpserve-server", "service.version": version_of("mlpserve")}
         resource = Resource(names).merge(OTELResourceDetector().detect())
         self._provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        self._tracer = self._provider.get_tracer("mlpserve", version("mlpserve"))
+        self._tracer = self._provider.get_tracer("mlpserve", version_of("mlpserve"))
         self._propagator = TraceContextTextMapPropagator()
 
     def sample(self, call: CallInfo) -> bool:

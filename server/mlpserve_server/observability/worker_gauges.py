@@ -4,7 +4,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +53,6 @@ def register_follower_gauges(observer: Observer, followers: Sequence[Follower]) 
     observer.gauge("mlpserve_follower_alive", lambda: {(f.name,): f.alive for f in followers})
 
 
-@cache
 def _build(transport: str) -> tuple[str, ...]:
     python = platform.python_version()
     return version_of("mlpserve"), python, version_of("grpcio"), np.__version__, transport

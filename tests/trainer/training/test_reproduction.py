@@ -35,7 +35,7 @@ def test_what_comes_out_otherwise_is_measured(
 ) -> None:
     train(settings)
     monkeypatch.setattr("mlpserve_trainer.fitting.optimizers.BETA1", 0.8999)
-    monkeypatch.setattr("mlpserve_trainer.training.plan.version", lambda name: "0")
+    monkeypatch.setattr("mlpserve_trainer.training.plan.version_of", lambda name: "0")
     result = again(settings)
     assert not result.identical
     assert 0 < result.largest_difference < 0.1
@@ -47,6 +47,14 @@ def test_other_data_is_refused(settings: TrainSettings, stripes: Dataset) -> Non
     assert settings.data_dir
     np.savez(settings.data_dir, X=stripes.inputs[1:], y=stripes.labels[1:])
     with pytest.raises(DataError, match="not the one that version 1 was trained on"):
+        again(settings)
+
+
+def test_another_maximum_is_refused(settings: TrainSettings, stripes: Dataset) -> None:
+    train(settings)
+    assert settings.data_dir
+    np.savez(settings.data_dir, X=stripes.inputs, y=stripes.labels, maximum=254)
+    with pytest.raises(DataError, match="has the maximum 254, and version 1 was trained on"):
         again(settings)
 
 

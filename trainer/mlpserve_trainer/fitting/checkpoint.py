@@ -1,7 +1,8 @@
 """Checkpoints: the state of a training after each epoch, from which it can be resumed.
 
-The file name is derived from model, recipe, seed, data and library versions. Another training
-therefore has another file, and nothing has to be compared when a checkpoint is read.
+The file name is derived from model, recipe, seed, data, what 1.0 is in them, and library versions.
+Another training therefore has another file, and nothing has to be compared when a checkpoint is
+read.
 """
 
 import hashlib
@@ -48,7 +49,8 @@ class Checkpoint:
     def of(cls, folder: Path, draft: Draft) -> "Checkpoint":
         """Return the checkpoint of the training that the draft describes."""
         facts = [draft.dataset.digest, draft.dataset.split, dict(draft.recipe), draft.seed]
-        text = json.dumps([*facts, dict(draft.libraries)], sort_keys=True)
+        facts += [draft.signature.input_maximum, dict(draft.libraries)]
+        text = json.dumps(facts, sort_keys=True)
         return cls(folder / f"{draft.model}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz")
 
     def save(self, state: TrainingState) -> None:

@@ -3,12 +3,12 @@
 import logging
 import platform
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mlpserve_model import CHAMPION, DatasetInfo, Draft, InputValues, Network, Signature
 from mlpserve_model.process.folders import cache_folder
+from mlpserve_model.process.versions import version_of
 from mlpserve_model.store.location import Location
 from mlpserve_trainer.corrections.batch import Batch, choose, with_corrections
 from mlpserve_trainer.corrections.collect import CorrectionSettings, collect
@@ -104,7 +104,7 @@ def plan_with(settings: TrainSettings, base: Dataset, batch: Batch) -> Plan:
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that the weights depend on."""
     return {"python": platform.python_version()} | {
-        name: version(name) for name in ("mlpserve", "numpy")
+        name: version_of(name) for name in ("mlpserve", "numpy")
     }
 
 

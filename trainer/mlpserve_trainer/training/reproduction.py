@@ -129,6 +129,12 @@ def _check_data(data: Dataset, manifest: Manifest) -> None:
             f"data set {data.name} is not the one that version {manifest.version} was trained "
             f"on: expected {manifest.dataset.digest}, got {data.digest()}; see --data-dir"
         )
+    maximum = manifest.signature.input_maximum
+    if data.input_maximum != maximum:
+        raise DataError(
+            f"data set {data.name} has the maximum {data.input_maximum:g}, and version "
+            f"{manifest.version} was trained on values of 0 to {maximum:g}"
+        )
 
 
 def _largest_difference(one: Weights, other: Weights) -> float:
