@@ -99,6 +99,17 @@ def test_the_command_bench_sends_floats(
     assert "calls/s" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", ["scaled", "binary", "raw"])
+@pytest.mark.parametrize("batch", ["1", "8"])
+def test_the_command_bench_sends_what_the_model_was_trained_on(
+    kind: str, batch: str, store: Store, start: StartServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_to(store, input_values=InputValues(kind, 0, 1 if kind == "scaled" else 16))
+    command = ["bench", "--seconds", "0.1", "--threads", "1", "--target", start().address]
+    assert main([*command, "--batch", batch]) == 0
+    assert "calls/s" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_a_model_of_pixels_refuses_them_with_what_to_do(
     call: str, store: Store, start: StartServer, connect: Connect

@@ -53,6 +53,15 @@ def test_the_callers_token_is_passed_on(guarded: Web) -> None:
     assert guarded.call(path).status == 401  # nobody borrows the token of another
 
 
+def test_a_token_in_the_environment_is_nobodys(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setenv("MLPSERVE_TOKEN", TOKEN)
+    guarded: Web = request.getfixturevalue("guarded")
+    assert guarded.call("/v2/models/mnist").status == 401
+    assert guarded.call("/v2/models/mnist", Authorization=f"Bearer {TOKEN}").status == 200
+
+
 def test_a_token_of_other_models_is_forbidden_this_one(guarded: Web) -> None:
     answer = guarded.call("/v2/models/mnist", Authorization=f"Bearer {OF_OTHERS}")
     assert answer.status == 403
@@ -257,11 +266,21 @@ def test_answers_are_not_held_back_for_larger_packets(host: str) -> None:
         accepted.close()
 
 
-def test_it_serves_https(server: ModelServer, start_web: StartWeb, authority: Any) -> None:
+@pytest.mark.parametrize("by", ["flags", "variables"])
+def test_it_serves_https(
+    by: str,
+    server: ModelServer,
+    start_web: StartWeb,
+    authority: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     certificate, key = authority.issue()
-    web = start_web(
-        "--target", server.target, "--tls-cert", str(certificate), "--tls-key", str(key)
-    )
+    flags = ["--tls-cert", str(certificate), "--tls-key", str(key)]
+    if by == "variables":  # which a client would take for its own
+        monkeypatch.setenv("MLPSERVE_TLS_CERT", str(certificate))
+        monkeypatch.setenv("MLPSERVE_TLS_KEY", str(key))
+        flags = []
+    web = start_web("--target", server.target, *flags)
     context = ssl.create_default_context(cafile=authority.ca)
 
     connection = http.client.HTTPSConnection("localhost", web.port, context=context, timeout=30)

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "parser"]
 
+# What these hold belongs to the gateway, if to anyone here. A client would take it for its own, and
+# use it for every caller.
+_OF_CLIENTS = (
+    *("MLPSERVE_TOKEN", "MLPSERVE_TOKEN_FILE", "MLPSERVE_TLS", "MLPSERVE_TLS_CA"),
+    *("MLPSERVE_TLS_CERT", "MLPSERVE_TLS_KEY", "MLPSERVE_TLS_SERVER_NAME"),
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -26,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     settings = read_settings(arguments)
+    for name in _OF_CLIENTS:
+        os.environ.pop(name, None)
     set_up(settings.log_format, settings.log_level)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what matters of its log reaches ours
     try:

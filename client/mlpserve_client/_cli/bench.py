@@ -78,8 +78,10 @@ def measure(
 
 def _call(client: Client, batch: int) -> Callable[[], object]:
     model = client.model()
-    # 0 and 1 are valid raw values whatever the model's maximum is; real numbers are floats.
-    dtype = np.float32 if model.input_kind == "real" else np.uint8
+    # 0 and 1 are valid raw values whatever the model's maximum is. Real numbers are floats, and so
+    # are values that were scaled before the training: as integers they would be refused.
+    was_scaled = model.input_values is not None and model.input_values.kind in ("binary", "scaled")
+    dtype = np.float32 if model.input_kind == "real" or was_scaled else np.uint8
     shape = (batch, *model.input_shape)
     rows = np.random.default_rng(0).integers(0, 2, shape, dtype=np.uint8).astype(dtype)
     if batch == 1:
