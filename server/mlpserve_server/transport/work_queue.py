@@ -16,8 +16,9 @@ __all__ = ["Batch", "Inflated", "WorkQueue"]
 # calls that keep coming would keep those waiting that are taken on.
 _EVENTS_TO_WORK = 3
 # A cancelled call is known by an event, which comes a moment later: calls are asked only after
-# work as long as this, behind which they had to wait, and for a while.
-_LONG_WORK_SECONDS, _BACKLOG_SECONDS = 0.005, 0.02
+# work as long as this, behind which they had to wait, and for a while. Before the first of them is
+# worked on, the while is longer: all their requests have to be read.
+_LONG_WORK_SECONDS, _BACKLOG_SECONDS, _READING_SECONDS = 0.005, 0.02, 1.0
 # How long the loop waits for an event: idle, with calls that may time out, with calls at a pool.
 _IDLE_SECONDS, _HOUSEKEEPING_SECONDS, _HANDED_SECONDS = 0.1, 0.01, 0.001
 
@@ -138,11 +139,9 @@ class WorkQueue(Generic[C]):
             self._backlog_until = now + _BACKLOG_SECONDS
 
     def has_backlog(self) -> bool:
-        """Return True while there may be calls that had to wait behind long work.
-
-        For the next work after it there may, however long it took to read their requests.
-        """
-        return self._work_seconds > _LONG_WORK_SECONDS or self._clock() < self._backlog_until
+        """Return True while there may be calls that had to wait behind long work."""
+        reading = _READING_SECONDS if self._work_seconds > _LONG_WORK_SECONDS else 0.0
+        return self._clock() < self._backlog_until + reading
 
     def housekeeping_is_due(self) -> bool:
         """Return True ten milliseconds after the last time."""

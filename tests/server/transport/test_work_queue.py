@@ -82,8 +82,10 @@ def test_only_long_work_leaves_a_backlog_for_the_next_work_and_for_a_while() -> 
     clock.now += 1
     assert not queue.has_backlog()
     work(queue, clock, 1)
-    clock.now += 1
+    clock.now += 0.9
     assert queue.has_backlog(), "however long reading the requests took"
+    clock.now += 0.2
+    assert not queue.has_backlog(), "no call has waited that long"
 
 
 def test_housekeeping_is_due_once_in_a_while() -> None:
