@@ -4,6 +4,7 @@ __all__ = [
     "Abandoned",
     "BatchTooLarge",
     "InvalidInput",
+    "ManyRows",
     "MetadataTooLarge",
     "ModelForbidden",
     "ModelNotFound",
@@ -105,6 +106,10 @@ class Unsupported(ServingError):
 
 class NotInMemory(ServingError):
     """Answering needs a load from the store, which the caller did not want to wait for."""
+
+
+class ManyRows(ServingError):
+    """Answering takes longer than calls may that share a product: it is to be done in steps."""
 
 
 class NotReady(ServingError):

@@ -1,6 +1,8 @@
 """Limits of the work that is admitted: waiting calls, rows and bytes. The rest is refused."""
 
+import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,8 @@ __all__ = ["NO_MEMORY", "ByteLimiter", "Limits", "QueueLimit", "RowLimiter"]
 # As many calls may always wait: what a few clients keep in flight is not an overload.
 MIN_QUEUE = 4
 _SMOOTHING = 1 / 8
+# Who waits for bytes asks for them again sooner.
+_MISSED_SECONDS = 0.2
 NO_MEMORY = "the requests in progress take all the memory that they may"
 
 
@@ -89,12 +93,14 @@ class ByteLimiter:
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
         self.count = 0
+        self._missed_at = -math.inf  # when somebody had to wait, or was refused
         self._changed = threading.Condition()
 
     @property
     def is_full(self) -> bool:
-        """Whether hardly anything more would be admitted."""
-        return self.count > 0.9 * self.maximum
+        """Whether hardly anything more would be admitted, or something was not a moment ago."""
+        missed = time.monotonic() - self._missed_at < _MISSED_SECONDS
+        return missed or self.count > 0.9 * self.maximum
 
     def take(
         self, size: int, seconds: float = 0, is_next: Callable[[], bool] = lambda: True
@@ -111,6 +117,8 @@ class ByteLimiter:
 
         """
         with self._changed:
+            if not self._has_room(size):
+                self._missed_at = time.monotonic()
             if not self._changed.wait_for(lambda: self._has_room(size) and is_next(), seconds):
                 return False
             self.count += size

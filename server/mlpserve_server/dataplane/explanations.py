@@ -97,15 +97,24 @@ class ExplainCodec:
 
 def explain(model: StoredModel, x: Float32, query: ExplainQuery) -> Attributions:
     """Return the attributions of scaled rows `x` (rows, inputs); raise InvalidInput."""
-    return attributions(
-        model.manifest.network, model.weights, x, _baseline(query, model.manifest), query.label
-    )
+    baseline = _baseline(query, model.manifest)
+    return _attributed(model, x, baseline, ExplainCodec.field, query.label)
 
 
-def predicted(model: StoredModel, x: Float32) -> Float32:
-    """Return the attributions (rows, inputs) of the predicted classes."""
-    baseline = _usual_baseline(model.manifest)
-    return attributions(model.manifest.network, model.weights, x, baseline).values
+def predicted(model: StoredModel, x: Float32, field: str) -> Float32:
+    """Return the attributions (rows, inputs) of the predicted classes; raise InvalidInput."""
+    return _attributed(model, x, _usual_baseline(model.manifest), field).values
+
+
+def _attributed(
+    model: StoredModel, x: Float32, baseline: Float32, field: str, label: int | None = None
+) -> Attributions:
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+        found = attributions(model.manifest.network, model.weights, x, baseline, label)
+    numbers = (found.values, found.scores, found.baseline_scores, *found.activations)
+    if not all(np.isfinite(one).all() for one in numbers):
+        raise tensors.too_large(field)
+    return found
 
 
 def max_rows(manifest: Manifest, max_batch: int, activations: bool = False) -> int:

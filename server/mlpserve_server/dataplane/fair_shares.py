@@ -42,13 +42,18 @@ class FairShares:
         limit.record(rows, cpu_seconds)
 
     def model_of(self, path: NamePath, request: bytes) -> str:
-        """Return the name of the served model that a request is for; "" if there is none."""
-        name = text_at(request, *path) or self._models.default or ""
-        return name if name in self._models.managers else ""
+        """Return the name of the served model that a request is for; "" if there is none.
+
+        It is none of what a request names that is not walked to its end: no client sends one.
+        """
+        name = text_at(request, *path)
+        if name == "":
+            name = self._models.default
+        return name if name and name in self._models.managers else ""
 
     def admits(self, model: str, waiting: Mapping[str, int]) -> bool:
         """Return True if the waiting calls of a model are fewer than its share; by their models."""
         limit = self._limits.get(model)
-        alone = limit.limit if limit else self._maximum
+        alone = limit.limit if limit else self._maximum if model else MIN_QUEUE
         share = max(MIN_QUEUE, alone // len(waiting.keys() | {model}))
         return waiting.get(model, 0) < share

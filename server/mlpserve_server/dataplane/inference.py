@@ -56,15 +56,29 @@ class Inference:
         self._drift = drift
         self._shares = shares
 
-    def compute(self, model: StoredModel, x: Float32, explains: bool) -> Computed:
-        """Return the answers to scaled rows `x` (rows, inputs), with attributions if wanted."""
-        probabilities = self._shared(model, x) if self._shares else model.predict(x)
+    def compute(self, model: StoredModel, field: str, explains: bool, x: Float32) -> Computed:
+        """Return the answers to scaled rows `x` (rows, inputs), with attributions if wanted.
+
+        Raises InvalidInput, of the field, if an answer is not finite.
+        """
+        probabilities = self._predicted(model, x, field)
         self._observer.predicted(model.manifest, probabilities)
         if self._drift:
             self._drift.offer(model, x)
         if self._shadow:
             self._shadow.offer(model, x, probabilities)
-        return Computed(probabilities, explanations.predicted(model, x) if explains else None)
+        why = explanations.predicted(model, x, field) if explains else None
+        return Computed(probabilities, why)
+
+    def _predicted(self, model: StoredModel, x: Float32, field: str) -> Float32:
+        predict = self._shared if self._shares else StoredModel.predict
+        if model.manifest.signature.input_kind != "real":
+            return predict(model, x)
+        with np.errstate(over="ignore", invalid="ignore"):  # of finite numbers, but large ones
+            probabilities = predict(model, x)
+        if not np.isfinite(probabilities).all():
+            raise tensors.too_large(field)
+        return probabilities
 
     def _shared(self, model: StoredModel, x: Float32) -> Float32:
         began = time.thread_time()

@@ -13,7 +13,7 @@ from mlpserve_model import Manifest
 from mlpserve_server.dataplane import codec, explanations, tensors
 from mlpserve_server.dataplane.query import Computed, Selection
 from mlpserve_server.dataplane.templates import Templates
-from mlpserve_server.errors import InvalidInput
+from mlpserve_server.errors import InvalidInput, ManyRows
 
 __all__ = [
     "DATATYPES",
@@ -21,6 +21,7 @@ __all__ = [
     "FIELD",
     "INPUT",
     "OUTPUTS",
+    "FewRowsCodec",
     "InferCodec",
     "InferQuery",
     "selection",
@@ -29,6 +30,8 @@ __all__ = [
 INPUT = "instances"
 FIELD = "inputs[0]"
 ATTRIBUTIONS = "attributions"
+# A thousand calls may wait to share a product, and in 16 KiB are a thousand rows of four numbers.
+_MAX_SHARED_ROWS = 16
 
 _Response = inference_pb2.ModelInferResponse
 
@@ -138,6 +141,16 @@ class InferCodec:
             responses.append(_response(computed.rows(first, first + rows), manifest, query))
             first += rows
         return responses
+
+
+class FewRowsCodec(InferCodec):
+    """The same for requests that share a product with others."""
+
+    def check(self, query: InferQuery, manifest: Manifest, max_batch: int) -> None:
+        """Raise InvalidInput as for the others; ManyRows for more than may share a product."""
+        super().check(query, manifest, max_batch)
+        if tensors.row_count(query, manifest) > _MAX_SHARED_ROWS:
+            raise ManyRows("so many rows are answered in steps")
 
 
 def _query(request: bytes) -> InferQuery:

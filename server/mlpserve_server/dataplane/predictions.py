@@ -15,7 +15,7 @@ from mlpserve_server.dataplane import explanations, tensors
 from mlpserve_server.dataplane.codec import BatchCodec, SingleCodec
 from mlpserve_server.dataplane.explanations import ExplainCodec
 from mlpserve_server.dataplane.inference import CHUNK_ROWS, Inference, joined
-from mlpserve_server.dataplane.oip_codec import InferCodec
+from mlpserve_server.dataplane.oip_codec import FewRowsCodec, InferCodec
 from mlpserve_server.dataplane.query import Codec, Decoder, Float32, Q, Query, Result, Selection
 from mlpserve_server.errors import Abandoned, NoReceipts, as_value
 from mlpserve_server.evidence.receipts import ReceiptIssuer
@@ -36,7 +36,8 @@ _Find: TypeAlias = Callable[[Selection, Scope], StoredModel]
 # A checked query, and the model that answers it.
 _Job: TypeAlias = tuple[Q, StoredModel]
 
-SINGLE, _BATCH, INFER, _EXPLAIN = SingleCodec(), BatchCodec(), InferCodec(), ExplainCodec()
+SINGLE, _BATCH, _EXPLAIN = SingleCodec(), BatchCodec(), ExplainCodec()
+INFER, _FEW = InferCodec(), FewRowsCodec()
 
 
 def complete(steps: Generator[object, None, Result], active: Callable[[], bool]) -> Result:
@@ -94,8 +95,8 @@ class DataPlane:
     def infer(
         self, requests: Sequence[bytes], may_load: bool = True, scopes: Scopes = None
     ) -> list[Outcome]:
-        """Answer small ModelInferRequests as `predict` does its own; raise nothing."""
-        return self._answer(INFER, requests, may_load, scopes)
+        """Answer small ModelInferRequests as `predict` does; unless `may_load`, many rows not."""
+        return self._answer(INFER if may_load else _FEW, requests, may_load, scopes)
 
     def batch_predict(self, request: bytes, may_load: bool = True, scope: Scope = ALL) -> Steps:
         """Answer a BatchPredictRequest with a BatchPredictResponse; raise ServingError."""
@@ -158,7 +159,7 @@ class DataPlane:
 
     def _in_steps(self, codec: Codec[Q], request: bytes, may_load: bool, scope: Scope) -> Steps:
         query, model = self._decode(codec, request, partial(self._find, may_load), scope)
-        compute = partial(self._inference.compute, model, explains=query.explains)
+        compute = partial(self._inference.compute, model, codec.field, query.explains)
         parts = yield from self._inference.in_chunks(codec.field, query, model.manifest, compute)
         computed = joined(parts)
         (response,) = codec.encode(computed, model.manifest, [query])
@@ -189,7 +190,7 @@ class DataPlane:
         manifest = model.manifest
         data = queries[0].data if len(queries) == 1 else b"".join(q.data for q in queries)
         x = tensors.scaled(data, queries[0].dtype, manifest, codec.field)
-        computed = self._inference.compute(model, x, queries[0].explains)
+        computed = self._inference.compute(model, codec.field, queries[0].explains, x)
         responses = codec.encode(computed, manifest, queries)
         if self._issuer and (asking := [n for n, query in enumerate(queries) if query.receipts]):
             rows = tensors.hashed_rows(data, queries[0].dtype, manifest, x)

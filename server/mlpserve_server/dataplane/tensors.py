@@ -22,6 +22,7 @@ __all__ = [
     "hashed_rows",
     "row_count",
     "scaled",
+    "too_large",
     "too_long",
 ]
 
@@ -55,6 +56,11 @@ def too_long(size: int, inputs: int, field: str) -> InvalidInput | None:
         return None
     message = f"a request of {size} bytes, expected at most {maximum}: one instance of the model"
     return InvalidInput(field, message)
+
+
+def too_large(field: str) -> InvalidInput:
+    """Return the refusal of values that are finite, and what a network makes of them is not."""
+    return InvalidInput(f"{field}.data", "values too large: the network's answer is not finite")
 
 
 def check_instance(tensor: Tensor, manifest: Manifest, field: str) -> None:

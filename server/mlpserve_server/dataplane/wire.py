@@ -35,24 +35,34 @@ def has_too_much_structure(message: bytes, kind: type[Message]) -> bool:
     return _structure_left(message, 0, len(message), kind.DESCRIPTOR, MAX_STRUCTURE) < 0
 
 
-def text_at(message: bytes, *path: int) -> str:
+def text_at(message: bytes, *path: int) -> str | None:
     """Return the text in the field with these numbers, nested ones; "" if there is none.
 
-    The values that a request has beside it are skipped, and neither parsed nor copied.
+    The values that a request has beside it are skipped, and neither parsed nor copied. None for a
+    message that no client sends, which is not walked to its end.
     """
-    found = _bytes_at(message, 0, len(message), path)
+    try:
+        found = _bytes_at(message, 0, len(message), path)
+    except _TooFar:
+        return None
     return found.decode(errors="replace")
 
 
+class _TooFar(Exception):
+    """The message has a great many fields, or what proto3 does not have."""
+
+
 def _bytes_at(data: bytes, place: int, end: int, path: tuple[int, ...]) -> bytes:
-    """Return the last field of this path, as parsers take it."""
+    """Return the last field of this path, as parsers take it; raises _TooFar."""
     found = b""
     for _ in range(_MAX_FIELDS):
-        if not 0 <= place < end:
-            break
+        if place >= end:
+            return found
         tag, place = _varint(data, place)
         if tag & 7 != 2:
             place = _end_of_number(tag, data, place)
+            if place == _NOT_A_FIELD:
+                raise _TooFar
             continue
         length, place = _varint(data, place)
         stop = place + length
@@ -60,7 +70,7 @@ def _bytes_at(data: bytes, place: int, end: int, path: tuple[int, ...]) -> bytes
             is_last = len(path) == 1
             found = data[place:stop] if is_last else _bytes_at(data, place, stop, path[1:]) or found
         place = stop
-    return found
+    raise _TooFar
 
 
 def _structure_left(data: bytes, place: int, end: int, kind: Any, left: int) -> int:

@@ -6,8 +6,6 @@ Models that match a pattern appear and vanish with the store, which is the truth
 import difflib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent import futures
-from contextlib import suppress
 from fnmatch import fnmatchcase
 
 from mlpserve_model import StoreError
@@ -16,15 +14,12 @@ from mlpserve_model.process.choices import are_several
 from mlpserve_model.process.follower import Guard
 from mlpserve_server.errors import InvalidInput, ModelNotFound
 from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.lifecycle.polls import Polls
 from mlpserve_server.lifecycle.selection import listed
 from mlpserve_server.security.scope import ALL, Scope
 
 __all__ = ["Models"]
 
-# Models that are polled at the same time: one that loads slowly delays few others.
-_POLLS = 4
-# The longest wait for polls; a model that takes longer is left alone until it has ended.
-_WAIT_SECONDS = 1.0
 # Names that a wrong one is compared with, to say which was meant.
 _MAX_COMPARED = 100
 # Models with gauges of their own.
@@ -64,21 +59,21 @@ class Models:
         self.managers: Mapping[str, ModelManager] = {name: make(name) for name in self._named}
         self._missing: frozenset[str] = frozenset()
         self._guards: dict[str, Guard] = {}
-        self._polling: dict[str, futures.Future[None]] = {}
         self._polled: set[str] = set()
+        self._tried = False  # whether all models that were there were polled, once
         self._fault = ""
         self.several = are_several(patterns)
-        self._pool = futures.ThreadPoolExecutor(_POLLS, "poll") if self.several else None
+        self._polls = Polls(self._poll) if self.several else None
 
     @property
     def ready(self) -> bool:
-        """Whether every model that was named can answer, and what the patterns found was tried.
+        """Whether every model that was named can answer, and what patterns found first was tried.
 
-        A model that a pattern found keeps nobody waiting: it is ready by its own name.
+        A model that a pattern finds later keeps nobody waiting: it is ready by its own name.
         """
         managers = self.managers
         can_answer = {name for name, manager in managers.items() if manager.current}
-        tried = not self._patterns or self._polled.issuperset(managers)
+        tried = not self._patterns or self._tried
         return bool(can_answer) and can_answer.issuperset(self._named) and tried
 
     @property
@@ -119,26 +114,22 @@ class Models:
         """Find models that appeared or vanished, and poll the store of each, once."""
         if self._patterns:
             self._follow_names()
-        if self._pool is None:
+        if self._polls is None:
             for name, manager in self.managers.items():
                 self._poll(name, manager)
             return
-        with suppress(RuntimeError):  # closed meanwhile
-            self._polling = {n: poll for n, poll in self._polling.items() if not poll.done()}
-            for name, manager in self.managers.items():
-                is_idle = name not in self._polling  # of one that hangs nothing is known
-                if is_idle and not (name in self._polled and manager.is_settled()):
-                    self._polling[name] = self._pool.submit(self._poll, name, manager)
-        futures.wait(self._polling.values(), timeout=_WAIT_SECONDS)
+        # Of one that hangs nothing is known, also that it is settled.
+        idle = ((n, m) for n, m in self.managers.items() if not self._polls.is_under_way(m))
+        self._polls.run([(n, m) for n, m in idle if n not in self._polled or not m.is_settled()])
 
     def close(self) -> None:
         """Poll no more; a poll that has begun is not waited for."""
-        if self._pool:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._polls:
+            self._polls.close()
 
     def _poll(self, name: str, manager: ModelManager) -> None:
         """Poll one model; whatever happens to it is no other's concern."""
-        if self._pool is None:
+        if self._polls is None:
             switched = manager.poll()  # the follower of the store is the guard
         else:
             found: list[bool] = []
@@ -147,6 +138,8 @@ class Models:
             switched = any(found)
         first = name not in self._polled
         self._polled.add(name)
+        if first and not self._tried:
+            self._tried = self._polled.issuperset(self.managers)
         if switched or first:
             self._on_change([name])
 
@@ -172,7 +165,6 @@ class Models:
             return
         for name in gone:
             del managers[name]
-            self._polling.pop(name, None)
             self._polled.discard(name)
             log.info("model removed", extra={"model": name})
         for name in new:

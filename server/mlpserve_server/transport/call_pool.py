@@ -141,7 +141,8 @@ class CallPool(PatientPool):
         """
         share = 1 if self.full else _SLOW_READS
         self.reads.give_up(pressed, share if self.crowded else None)
-        unread = PRESSED_SECONDS if pressed or self.full else UNREAD_SECONDS
+        is_waited_for = pressed or self.full or self._limits.bytes.is_full
+        unread = PRESSED_SECONDS if is_waited_for else UNREAD_SECONDS
         now = time.monotonic()
         for context, since in list(self._sending.items()):
             if now - since > unread:

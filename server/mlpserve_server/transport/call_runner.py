@@ -9,6 +9,7 @@ from mlpserve_server.dataplane.admission import Limits
 from mlpserve_server.dataplane.predictions import DataPlane, Outcome, Scopes, Steps, complete
 from mlpserve_server.errors import (
     Abandoned,
+    ManyRows,
     NotInMemory,
     RequestTooLarge,
     ServingError,
@@ -78,14 +79,13 @@ class CallRunner:
 
     def add_batch(self, call: ServerCall, request: bytes) -> None:
         """Answer a BatchPredictRequest in steps."""
-        if self.calls.hold(call, len(request)):
-            self._begin(call, request, self._data.batch_predict)
+        self._begin(call, request, self._data.batch_predict)
 
     def add_infer(self, call: ServerCall, request: bytes) -> None:
-        """Answer a ModelInferRequest, a small one with others and a large one in steps."""
+        """Answer a ModelInferRequest, one of few rows with others and a large one in steps."""
         if len(request) <= SMALL_BYTES:
             self.work.infers.append((call, request))
-        elif self.calls.hold(call, len(request)):
+        else:
             self._begin(call, request, self._data.infer_in_steps)
 
     def work_once(self) -> None:
@@ -118,12 +118,13 @@ class CallRunner:
             then(call, small)
 
     def _begin(self, call: ServerCall, request: bytes, answer: InSteps) -> None:
+        if not self.calls.hold(call, len(request)):
+            return
         call.watch()
         # The first step, which checks and admits, at once: it may be refused.
         scope = call.scope if self._is_scoped else ALL
-        self._step(
-            Batch(call, answer(request, False, scope), partial(answer, request, True, scope))
-        )
+        steps, again = answer(request, False, scope), partial(answer, request, True, scope)
+        self._step(Batch(call, steps, again))
 
     def _answer_together(
         self, waiting: Sequence[tuple[ServerCall, bytes]], answer: Together
@@ -145,6 +146,8 @@ class CallRunner:
                 call.watch()
                 own = [call.scope] if self._is_scoped else None
                 self._hand_over(call, partial(_answer_alone, answer, request, own))
+            elif isinstance(found, ManyRows):
+                self._begin(call, request, self._data.infer_in_steps)
             else:
                 self.calls.finish(call, found)
 

@@ -4,6 +4,7 @@ from mlpserve_model import Network
 from mlpserve_server.dataplane.admission import MIN_QUEUE, ByteLimiter, QueueLimit, RowLimiter
 from mlpserve_server.dataplane.inference import rows_at_once
 from mlpserve_server.errors import Overloaded
+from tests.support.waiting import eventually
 
 
 def paced(waiting: QueueLimit, seconds_a_call: float) -> int:
@@ -89,3 +90,12 @@ def test_a_holder_of_bytes_gets_more_only_while_they_are_free() -> None:
     assert limiter.count == 80
     limiter.add(1000)  # an answer, beyond the maximum
     assert limiter.extend(80, 80) == 80, "who needs no more is not refused"
+
+
+def test_bytes_that_somebody_misses_are_short_for_a_moment() -> None:
+    limiter = ByteLimiter(100)
+    assert limiter.take(10)
+    assert not limiter.is_full
+    assert not limiter.take(95)
+    assert limiter.is_full
+    eventually(lambda: not limiter.is_full)

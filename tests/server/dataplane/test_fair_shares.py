@@ -15,7 +15,10 @@ from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import Network, Store
 from mlpserve_server.dataplane.admission import MIN_QUEUE
 from mlpserve_server.dataplane.fair_shares import INFER_NAME, SELECTED_NAME, FairShares, NamePath
-from tests.server.lifecycle.test_models import models_following
+from mlpserve_server.lifecycle.loader import Loader
+from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.lifecycle.models import Models
+from tests.support.managers import models_following
 from tests.support.publishing import publish_to
 from tests.support.server import Refusal, Serve
 from tests.support.waiting import eventually
@@ -152,3 +155,23 @@ def test_of_many_fields_few_are_walked(shares: FairShares) -> None:
     """The names that come behind a million others are found by nobody in time."""
     selector = pb.PredictRequest(model=model_pb2.ModelSelector(version=1)).SerializeToString()
     assert shares.model_of(SELECTED_NAME, selector * 10**6 + request("b").SerializeToString()) == ""
+
+
+@pytest.mark.parametrize("before", [b"\x98\x06\x01" * 1000, b"\x83\x01\x84\x01"])
+def test_what_is_not_walked_to_its_end_is_not_the_default_models(
+    before: bytes, store: Store
+) -> None:
+    """Or a flood of another model could pass for it: unknown fields, and a group, are skipped."""
+
+    def make(name: str) -> ModelManager:
+        return ModelManager(Loader(Store(store.folder.parent, name)), "champion")
+
+    shares = FairShares(Models(["a", "b"], "a", make, list), 90, 0.1)
+    named = before + request("b").SerializeToString()
+    assert pb.PredictRequest.FromString(named).model.name == "b"
+    assert shares.model_of(SELECTED_NAME, named) == ""
+    assert (
+        shares.model_of(SELECTED_NAME, pb.PredictRequest(instance=ONE).SerializeToString()) == "a"
+    )
+    assert shares.admits("", {"": MIN_QUEUE - 1, "b": 1})
+    assert not shares.admits("", {"": MIN_QUEUE, "b": 1})

@@ -6,17 +6,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_model import CHAMPION, Store
 from mlpserve_server.dataplane.inference import Inference
 from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.dataplane.query import Result
-from mlpserve_server.errors import InvalidInput
+from mlpserve_server.errors import InvalidInput, ManyRows
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.transport.services import SMALL_BYTES
 from tests.support.managers import models_of
 from tests.support.patching import patch_method
 from tests.support.publishing import Publish
+from tests.support.server import Serve
+from tests.support.waiting import eventually
 
 CALLS = 256
 
@@ -52,3 +56,36 @@ def test_one_wrong_value_costs_the_calls_beside_it_a_few_products(
     assert all(isinstance(answer, Result) for answer in answers)
     assert len(products) <= math.log2(CALLS)
     assert sum(products) == CALLS - 1
+
+
+def infer(rows: int) -> bytes:
+    tensor = inference_pb2.ModelInferRequest.InferInputTensor(
+        name="instances", datatype="UINT8", shape=[rows, 12]
+    )
+    return inference_pb2.ModelInferRequest(
+        model_name="mnist", inputs=[tensor], raw_input_contents=[bytes(12 * rows)]
+    ).SerializeToString()
+
+
+def test_small_requests_of_many_rows_share_no_product(publish: Publish, store: Store) -> None:
+    """They would stop all calls beside them, and take memory that nothing bounds."""
+    publish()
+    manager = ModelManager(Loader(store), CHAMPION)
+    manager.poll()
+    data = DataPlane(models_of(manager), 1000, Inference(max_rows=1000))
+    many, few = infer(1000), infer(16)
+    assert len(many) < SMALL_BYTES
+    answers = data.infer([many, few, many, infer(17)], may_load=False)
+    assert [type(answer) for answer in answers] == [ManyRows, Result, ManyRows, ManyRows]
+    assert isinstance(data.infer([many], may_load=False)[0], ManyRows)
+    assert isinstance(data.infer([many])[0], Result)
+
+
+@pytest.mark.parametrize("rows", [16, 17, 1000])
+def test_all_of_them_are_answered(rows: int, publish: Publish, serve: Serve) -> None:
+    publish()
+    stubs = serve()
+    eventually(stubs.serving)
+    request = inference_pb2.ModelInferRequest.FromString(infer(rows))
+    calls = [stubs.inference.ModelInfer.future(request, timeout=20) for _ in range(30)]
+    assert {len(call.result().raw_output_contents[0]) for call in calls} == {8 * rows}

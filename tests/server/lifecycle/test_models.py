@@ -1,7 +1,6 @@
 """Several models in one server: each answers, loads, fails and is ready by its own name."""
 
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from mlpserve_server.errors import InvalidInput, ModelNotFound
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.models import Models
-from tests.support.managers import models_of
+from tests.support.managers import models_following, models_of, polled
 from tests.support.publishing import publish_to
 from tests.support.server import READINESS, Refuse, Serve, Stubs
 from tests.support.waiting import eventually
@@ -60,21 +59,6 @@ def served_by(stubs: Stubs, name: str) -> Callable[[], bool]:
             return False
 
     return serving
-
-
-def models_following(root: Path, *patterns: str) -> Models:
-    def make(name: str) -> ModelManager:
-        return ModelManager(Loader(Store(root, name)), "champion")
-
-    return Models(patterns, None, make, ModelListing(root).names)
-
-
-def polled(models: Models, until: Callable[[], bool]) -> None:
-    def poll() -> bool:
-        models.poll()
-        return until()
-
-    eventually(poll)
 
 
 def test_each_name_is_answered_by_its_own_weights(new_store: NewStore, serve: Serve) -> None:
@@ -288,72 +272,6 @@ def test_a_model_that_is_missing_in_one_listing_alone_stays(root: Path) -> None:
     assert set(models.managers) == {"a", "b"}
     models.poll()
     assert set(models.managers) == {"a"}
-
-
-def test_a_slow_model_delays_no_other(root: Path) -> None:
-    for name in ("fast", "slow"):
-        publish_to(Store(root, name))
-    models = models_following(root, "fast", "slow")
-    release = threading.Event()
-    slow = models.get("slow")
-    load = slow.loader.load
-    slow.loader.load = lambda version: (release.wait(30), load(version))[1]  # type: ignore[method-assign]
-    try:
-        models.poll()
-        assert models.get("fast").current is not None
-        assert slow.current is None
-        publish_to(Store(root, "fast"), seed=1)
-        polled(models, lambda: _version(models, "fast") == 2)
-        assert slow.current is None
-    finally:
-        release.set()
-    polled(models, lambda: slow.current is not None)
-
-
-def test_a_model_whose_poll_hangs_is_not_taken_for_read(root: Path) -> None:
-    """Or the alert for a store that cannot be read would never come."""
-    publish_to(Store(root, "a"))
-    stamp, release = "one", threading.Event()
-    models = Models(
-        ["a", "b"],
-        None,
-        lambda name: ModelManager(Loader(Store(root, name)), "champion", stamp=lambda: stamp),
-        list,
-    )
-    manager = models.get("a")
-    polled(models, manager.is_settled)
-    read = manager.store.aliases
-    manager.store.aliases = lambda: (release.wait(30), read())[1]  # type: ignore[method-assign]
-    stamp = "two"
-    try:
-        models.poll()
-        before = manager.last_read
-        models.poll()
-        assert manager.last_read == before
-    finally:
-        release.set()
-    polled(models, manager.is_settled)
-    models.close()
-
-
-def _version(models: Models, name: str) -> int:
-    model = models.get(name).current
-    return model.manifest.version if model else 0
-
-
-def test_an_unforeseen_failure_of_one_model_is_logged_and_no_others(
-    root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("good", "odd"):
-        publish_to(Store(root, name))
-    models = models_following(root, "good", "odd")
-
-    def fail() -> bool:
-        raise RuntimeError("odd")
-
-    monkeypatch.setattr(models.get("odd"), "poll", fail)
-    polled(models, lambda: models.get("good").current is not None)
-    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == ["a follower failed"]
 
 
 def test_unknown_names_are_not_listed_without_bound(store: Store) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from mlpserve.v1 import prediction_pb2 as pb
 from mlpserve_server.transport.methods import MAX_OTHER_CALLS
+from mlpserve_server.transport.services import COPIES, MAX_REQUEST_BYTES
 from tests.support.publishing import Publish
 from tests.support.raw_http2 import RawConnection, frame, rapid_reset
 from tests.support.server import ANY_TRANSPORT, Serve, Stubs
@@ -127,6 +128,30 @@ def test_unread_answers_of_every_method_are_limited(method: str, stubs: Stubs) -
     assert stubs.prediction.Predict(REQUEST, timeout=10).model.version == 1
     for connection in connections:
         connection.close()
+
+
+@pytest.mark.parametrize("transport", ["direct", "standard"])
+def test_an_unread_answer_keeps_no_batch_waiting_for_long(
+    transport: str, publish: Publish, serve: Serve
+) -> None:
+    """Where one request may take all the memory that requests may have."""
+    publish()
+    stubs = serve(transport=transport, max_bytes=COPIES * MAX_REQUEST_BYTES)
+    eventually(stubs.serving)
+    rows = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[4096, 12], data=bytes(4096 * 12))
+    batch = pb.BatchPredictRequest(instances=rows)
+    with RawConnection(stubs.address, window=0) as connection:
+        connection.receive(1)
+        stream = connection.open("/mlpserve.v1.PredictionService/BatchPredict")
+        connection.send(stream, frame(batch.SerializeToString()), end=True)
+
+        def is_answered() -> bool:
+            connection.receive(0.1)
+            return bool(connection.headers[stream])
+
+        eventually(is_answered)
+        answer = stubs.prediction.BatchPredict(batch, timeout=25)  # before 30 s are over
+        assert len(answer.labels) == 4096
 
 
 def test_a_message_that_inflates_beyond_the_limit_is_refused(stubs: Stubs) -> None:

@@ -1,0 +1,138 @@
+"""Several models are polled beside each other: one that is slow, hangs or fails delays no other."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpserve_model import Store
+from mlpserve_model.store.listing import ModelListing
+from mlpserve_server.lifecycle.loader import Loader
+from mlpserve_server.lifecycle.manager import ModelManager
+from mlpserve_server.lifecycle.models import Models
+from tests.support.managers import models_following, polled
+from tests.support.publishing import publish_to
+
+
+@pytest.fixture
+def root(store: Store) -> Path:
+    return store.folder.parent
+
+
+def waiting(until: threading.Event, call: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, which hangs until something is set."""
+
+    def hanging(*arguments: Any) -> Any:
+        until.wait(30)
+        return call(*arguments)
+
+    return hanging
+
+
+def test_a_model_that_appears_later_keeps_nobody_waiting_until_it_is_loaded(root: Path) -> None:
+    release = threading.Event()
+
+    def make(name: str) -> ModelManager:
+        manager = ModelManager(Loader(Store(root, name)), "champion")
+        if name == "late":
+            manager.loader.load = waiting(release, manager.loader.load)  # type: ignore[method-assign]
+        return manager
+
+    publish_to(Store(root, "early"))
+    models = Models(["*"], None, make, ModelListing(root).names)
+    assert not models.ready
+    polled(models, lambda: models.ready)
+    publish_to(Store(root, "late"))
+    try:
+        polled(models, lambda: "late" in models.managers)
+        assert models.get("late").current is None
+        assert models.ready
+    finally:
+        release.set()
+    polled(models, lambda: _version(models, "late") == 1)
+    models.close()
+
+
+def test_a_slow_model_delays_no_other(root: Path) -> None:
+    for name in ("fast", "slow"):
+        publish_to(Store(root, name))
+    models = models_following(root, "fast", "slow")
+    release = threading.Event()
+    slow = models.get("slow")
+    slow.loader.load = waiting(release, slow.loader.load)  # type: ignore[method-assign]
+    try:
+        models.poll()
+        assert models.get("fast").current is not None
+        assert slow.current is None
+        publish_to(Store(root, "fast"), seed=1)
+        polled(models, lambda: _version(models, "fast") == 2)
+        assert slow.current is None
+    finally:
+        release.set()
+    polled(models, lambda: slow.current is not None)
+
+
+def test_models_that_hang_leave_the_others_one_that_polls_them(root: Path) -> None:
+    names = [f"model-{number}" for number in range(10)]
+    for name in names:
+        publish_to(Store(root, name))
+    models = models_following(root, *names)
+    release = threading.Event()
+    hanging = [models.get(name) for name in names[:3]]
+    for manager in hanging:
+        manager.loader.load = waiting(release, manager.loader.load)  # type: ignore[method-assign]
+    try:
+        polled(models, lambda: [_version(models, name) for name in names] == [0] * 3 + [1] * 7)
+        publish_to(Store(root, names[9]), seed=1)
+        polled(models, lambda: _version(models, names[9]) == 2)
+    finally:
+        release.set()
+    polled(models, lambda: all(manager.current for manager in hanging))
+    models.close()
+
+
+def test_a_model_whose_poll_hangs_is_not_taken_for_read(root: Path) -> None:
+    """Or the alert for a store that cannot be read would never come."""
+    publish_to(Store(root, "a"))
+    stamp, release = "one", threading.Event()
+    models = Models(
+        ["a", "b"],
+        None,
+        lambda name: ModelManager(Loader(Store(root, name)), "champion", stamp=lambda: stamp),
+        list,
+    )
+    manager = models.get("a")
+    polled(models, manager.is_settled)
+    manager.store.aliases = waiting(release, manager.store.aliases)  # type: ignore[method-assign]
+    stamp = "two"
+    try:
+        models.poll()
+        before = manager.last_read
+        models.poll()
+        assert manager.last_read == before
+    finally:
+        release.set()
+    polled(models, manager.is_settled)
+    models.close()
+
+
+def _version(models: Models, name: str) -> int:
+    model = models.get(name).current
+    return model.manifest.version if model else 0
+
+
+def test_an_unforeseen_failure_of_one_model_is_logged_and_no_others(
+    root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("good", "odd"):
+        publish_to(Store(root, name))
+    models = models_following(root, "good", "odd")
+
+    def fail() -> bool:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(models.get("odd"), "poll", fail)
+    polled(models, lambda: models.get("good").current is not None)
+    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == ["a follower failed"]
