@@ -77,6 +77,24 @@ def test_a_pickle_is_never_run_whatever_it_is_called(
         assert "torch.onnx.export" in str(caught.value) or "skops.io.dump" in str(caught.value)
 
 
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_large_directory_is_not_read(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose entries take ten times their bytes, before the file is known to be of this format."""
+    path = tmp_path / f"model.{ending}"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(25_000):
+            archive.writestr(f"{number}", b"")
+    opened: list[Any] = []
+    monkeypatch.setattr(zipfile, "ZipFile", opened.append)
+    with pytest.raises(UnsupportedModel) as caught:
+        import_network(path, LEFT_OPEN)
+    assert opened == []
+    if ending in ("npz", "skops"):
+        assert "expected at most 1048576" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

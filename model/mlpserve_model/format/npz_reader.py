@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ArrayHeader", "NpzReader", "TornArchive", "UnreadableArrays"]
+__all__ = ["ArrayHeader", "NpzReader", "TornArchive", "UnreadableArrays", "check_directory"]
 
 Array = npt.NDArray[Any]
 
@@ -88,7 +88,7 @@ class NpzReader:
     def __init__(self, stream: IO[bytes], name: str) -> None:
         self._name = name
         with self._translated():
-            _check_directory(stream)
+            check_directory(stream)
             self._archive = zipfile.ZipFile(stream)
             self._members = _members(self._archive)
 
@@ -150,10 +150,11 @@ class NpzReader:
             ) from error
 
 
-def _check_directory(stream: IO[bytes]) -> None:
+def check_directory(stream: IO[bytes]) -> None:
     """Refuse what does not begin and end as an archive, or whose directory is large.
 
-    zipfile reads the whole directory into memory before anything can be looked at.
+    zipfile reads the whole directory into memory before anything can be looked at. Raises
+    zipfile.BadZipFile or UnreadableArrays.
     """
     length = stream.seek(0, os.SEEK_END)
     stream.seek(0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mlpserve_model.format.errors import UnsupportedModel
 from mlpserve_model.format.manifest import MAX_PARAMETERS
+from mlpserve_model.format.npz_reader import check_directory
 from mlpserve_model.process.tables import plain
 from mlpserve_model.store.atomic_files import UnusableFile, open_regular
 
@@ -89,6 +90,7 @@ def _is_pickle(begin: bytes) -> bool:
 
 def _holds_torch(file: io.BufferedReader) -> bool:
     try:
+        check_directory(file)
         with zipfile.ZipFile(file) as archive:
             return any(name.endswith("data.pkl") for name in archive.namelist())
     except Exception:  # whatever else is wrong with it, its reader says

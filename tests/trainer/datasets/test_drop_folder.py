@@ -1,6 +1,8 @@
+import errno
 import os
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from mlpserve_trainer import DataError
-from mlpserve_trainer.datasets import Dataset
+from mlpserve_trainer.datasets import Dataset, drop_folder
 from mlpserve_trainer.datasets.drop_folder import read_drops
 from tests.support.logs import fields_of
 
@@ -285,6 +287,48 @@ def test_a_file_that_is_still_written_to_is_left_for_the_next_time(
     (left,) = fields_of(caplog, "file left for the next training")
     assert (Path(left["file"]).name, left["reason"]) == ("growing.npz", "is being written")
     assert path.exists()
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_file_that_is_put_right_while_it_is_read_is_left_for_the_next_time(
+    folder: Path, put: Put, stripes: Dataset, is_whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, right = put("rows.npz", X=np.zeros((3, 5, 5), np.uint8)), put("right.tmp")
+    if not is_whole:
+        bad.write_bytes(bad.read_bytes()[:100])
+        aged(bad)
+    read = drop_folder._sha256
+
+    def replaced(stream: Any) -> str:
+        digest = read(stream)
+        if right.exists():
+            right.replace(bad)
+        return digest
+
+    monkeypatch.setattr(drop_folder, "_sha256", replaced)
+    assert names(folder, stripes) == []
+    assert not (folder / ".rejected").exists()
+    assert names(folder, stripes) == ["rows.npz"]
+
+
+def test_a_volume_that_fails_in_the_middle_of_a_file_rejects_none(
+    folder: Path,
+    put: Put,
+    stripes: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    put("rows.npz")
+
+    def failing(*_: Any) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as failed:
+        failed.setattr(zipfile.ZipFile, "open", failing)
+        assert names(folder, stripes) == []
+    (left,) = fields_of(caplog, "file left for the next training")
+    assert left["reason"] == "cannot be read (Input/output error)"
+    assert names(folder, stripes) == ["rows.npz"]
 
 
 def test_a_fresh_file_that_stays_as_it_is_is_taken_at_once(

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,6 +125,30 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "cat/0.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"0\.png cannot be read as an image"):
         auto(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (Image.fromarray(np.full((4, 4), 40_000, np.uint16)), "pixels of more than 8 bits"),
+        (Image.fromarray(np.full((4, 4), 0.5, np.float32)), "pixels of more than 8 bits"),
+        (Image.new("RGBA", (4, 4), (0, 0, 0, 0)), "transparent pixels"),
+        (Image.new("LA", (4, 4), (0, 254)), "transparent pixels"),
+    ],
+)
+def test_an_image_that_would_be_read_as_another_is_refused(
+    image: Any, words: str, tmp_path: Path
+) -> None:
+    images(tmp_path)
+    image.save(tmp_path / "cat/9.tif")
+    with pytest.raises(DataError, match=rf"9\.tif has {words}"):
+        auto(tmp_path)
+
+
+def test_an_opaque_image_with_an_alpha_is_read(tmp_path: Path) -> None:
+    images(tmp_path)
+    Image.new("RGBA", (4, 4), (9, 9, 9, 255)).save(tmp_path / "cat/9.png")
+    assert (auto(tmp_path).inputs == 9).all(axis=(1, 2)).any()
 
 
 @pytest.mark.parametrize("dataset", ["auto", "mnist"])

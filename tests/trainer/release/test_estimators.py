@@ -26,7 +26,7 @@ from sklearn.preprocessing import (
 
 from mlpserve_model import Store, StoreError
 from mlpserve_trainer import DataError, MlpClassifier, Rules, UsageError, publish
-from tests.support.numbers import SIGNALLING_NAN
+from tests.support.numbers import SIGNALLING_NAN, SIGNALLING_NAN_32
 
 WINE = load_wine()
 X, X_HOLDOUT, Y, Y_HOLDOUT = train_test_split(
@@ -203,6 +203,7 @@ def test_several_labels_a_row_are_refused(tmp_path: Path) -> None:
         (X_HOLDOUT, np.full(len(X_HOLDOUT), "class_9"), "unknown labels 'class_9'"),
         (X_HOLDOUT * np.nan, Y_HOLDOUT, "expected finite numbers"),
         (np.full(X_HOLDOUT.shape, SIGNALLING_NAN), Y_HOLDOUT, "expected finite numbers"),
+        (np.full(X_HOLDOUT.shape, SIGNALLING_NAN_32), Y_HOLDOUT, "expected finite numbers"),
         (np.full(X_HOLDOUT.shape, 1e300), Y_HOLDOUT, "expected finite numbers"),
         (X_HOLDOUT.astype(str), Y_HOLDOUT, None),
         (np.full(X_HOLDOUT.shape, "red"), Y_HOLDOUT, "expected numbers in X_holdout"),

@@ -153,6 +153,15 @@ def test_rows_that_do_not_fit_are_refused(
     assert words in str(caught.value)
 
 
+def test_pixels_of_another_maximum_are_refused(tmp_path: Path) -> None:
+    x, path = np.full((3, 2, 2), 8, np.uint8), tmp_path / "data.npz"
+    np.savez(path, X=x, y=np.array(NAMES), maximum=8)
+    with pytest.raises(DataError, match="its maximum is 8, and the network takes"):
+        read_holdout(path, SIGNATURES["pixels"])
+    np.savez(path, X=x, y=np.array(NAMES), maximum=16)
+    assert read_holdout(path, SIGNATURES["pixels"]).input_maximum == 16
+
+
 def test_labels_are_matched_by_name(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", X=np.eye(4)[:3], y=np.array(["cedar", "ash", "cedar"]))
     found = read_holdout(tmp_path / "data.npz", SIGNATURES["pixels"])

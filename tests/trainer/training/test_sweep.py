@@ -1,3 +1,4 @@
+import itertools
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlpserve_model import CHAMPION, Store
-from mlpserve_trainer import UsageError
+from mlpserve_trainer import DataError, UsageError
 from mlpserve_trainer.cli import main
 from mlpserve_trainer.datasets import DataLocations, Dataset
 from mlpserve_trainer.training.sweep import Score, load_sweep, run_sweep, table
@@ -61,6 +62,44 @@ def test_what_was_trained_is_not_trained_again(file: Path) -> None:
     assert len(results.read_text().splitlines()) == 8
     best = {json.dumps(s.recipe.as_dict()): s.accuracies[0] for s in both}
     assert all(best[json.dumps(s.recipe.as_dict())] == s.accuracies[0] for s in first)
+
+
+@pytest.mark.parametrize("change", ["labels", "maximum"])
+def test_other_data_are_trained_on_again(file: Path, stripes: Dataset, change: str) -> None:
+    run(file, seeds=(0,))
+    if change == "labels":
+        np.savez(file.parent / "stripes.npz", X=stripes.inputs, y=stripes.labels[::-1])
+    else:
+        np.savez(file.parent / "stripes.npz", X=stripes.inputs, y=stripes.labels, maximum=254)
+    run(file, seeds=(0,))
+    lines = file.with_suffix(".jsonl").read_text().splitlines()
+    assert len(lines) == 8
+    assert len({json.dumps(json.loads(line)["data"]) for line in lines}) == 2
+
+
+def test_data_that_are_not_there_are_an_error_though_all_was_trained(file: Path) -> None:
+    run(file)
+    (file.parent / "stripes.npz").unlink()
+    with pytest.raises(DataError):
+        run(file)
+
+
+def test_a_few_of_a_great_many_combinations_are_drawn_at_once(file: Path) -> None:
+    keys = ("learning_rate", "weight_decay", "dropout", "momentum")
+    values = [round(0.001 * number, 3) for number in range(1, 900)]
+    grid = "".join(f"{key} = {values}\n" for key in keys)
+    begin = file.read_text().partition("[grid]")[0]
+    file.write_text(f"trials = 3\n{begin}[grid]\n{grid}")
+    assert len(set(load_sweep(file).recipes)) == 3
+    file.write_text(f"{begin}[grid]\n{grid}")
+    with pytest.raises(UsageError, match="expected at most 100,000 of 1e"):
+        load_sweep(file)
+
+
+def test_combinations_are_in_the_order_of_nested_loops(file: Path) -> None:
+    recipes = load_sweep(file).recipes
+    found = [(recipe.learning_rate, recipe.hidden) for recipe in recipes]
+    assert found == list(itertools.product([1e-9, 0.02], [(4,), (8, 4)]))
 
 
 def test_trials_draw_some_combinations_always_the_same(file: Path) -> None:

@@ -5,6 +5,7 @@ next training; one that cannot be used is moved into `.rejected`, with the reaso
 may write to the folder, so no symbolic link in it is followed.
 """
 
+import errno
 import hashlib
 import itertools
 import logging
@@ -180,22 +181,28 @@ class _Reader:
         shown = _shown(self.folder, name)
         try:
             drop = self._read(name, shown, room)
-        except NotAnArchive as error:
-            if stamp.age < UNFINISHED_SECONDS:
-                _leave(shown, "is not whole yet")
+        except (NotAnArchive, DataError, UnusableFile, OSError) as error:
+            if reason := self._may_become_better(name, stamp, error):
+                _leave(shown, reason)
             else:
                 _reject(self.folder, name, str(error))
             return None
-        except (DataError, UnusableFile) as error:
-            _reject(self.folder, name, str(error))
-            return None
-        except OSError as error:  # of the volume, not of the file
-            _leave(shown, f"cannot be read ({error.strerror})")
-            return None
-        if _stamp(self.folder, name) != stamp:
+        if self._has_changed(name, stamp):
             _leave(shown, "is being written")
             return None
         return drop
+
+    def _has_changed(self, name: str, stamp: FileStamp) -> bool:
+        return _stamp(self.folder, name) != stamp
+
+    def _may_become_better(self, name: str, stamp: FileStamp, error: Exception) -> str:
+        """Return why a file that cannot be used may be of use to the next training; "" if not."""
+        if (of_volume := _of_volume(error)) is not None:
+            return f"cannot be read ({of_volume.strerror})"
+        if self._has_changed(name, stamp):
+            return "is being written"
+        is_new = stamp.age < UNFINISHED_SECONDS
+        return "is not whole yet" if is_new and isinstance(error, NotAnArchive) else ""
 
     def _read(self, name: str, shown: str, room: int) -> DroppedFile | None:
         with self.folder.open(name) as file:
@@ -212,6 +219,15 @@ class _Reader:
                 return None
             rows, labels = parsed(reader, shown, self.first)
             return DroppedFile(name, sha256, rows, labels)
+
+
+def _of_volume(error: Exception) -> OSError | None:
+    """Return what the volume said, if it is not the file that cannot be read."""
+    if isinstance(error, OSError):
+        return error
+    cause = error.__cause__ if isinstance(error, DataError) else None
+    # A damaged archive says to read at a place that is none.
+    return cause if isinstance(cause, OSError) and cause.errno != errno.EINVAL else None
 
 
 def _leave(shown: str, why: str) -> None:

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +71,8 @@ def _class_name(name: str) -> str:
 def _read_image(path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
     """Return the grey values (height, width), upright as a camera meant it.
 
-    The header says how much memory the pixels take, whatever the size of the file.
+    The header says how much memory the pixels take, whatever the size of the file. What has more
+    than grey values of 8 bits, or has transparent pixels, would be read as something else.
     """
     try:
         from PIL import Image, ImageOps
@@ -88,8 +90,21 @@ def _read_image(path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
                         f"{plain(str(path))} is {image.width}×{image.height} pixels, expected at "
                         f"most {max_pixels} in all: bring all to one size, made for the model"
                     )
+                if image.mode.startswith(("I", "F")):
+                    raise DataError(
+                        f"{plain(str(path))} has pixels of more than 8 bits: bring all to 8 bits"
+                    )
+                if image.has_transparency_data and _least_alpha(image) < 255:
+                    raise DataError(
+                        f"{plain(str(path))} has transparent pixels: put all on a background"
+                    )
                 return np.asarray(ImageOps.exif_transpose(image).convert("L"))
     except DataError:
         raise
     except Exception as error:  # Pillow fails at damaged files in many ways
         raise DataError(f"{plain(str(path))} cannot be read as an image: {error}") from error
+
+
+def _least_alpha(image: Any) -> int:
+    """Return the alpha of the most transparent pixel, from 0 to 255."""
+    return int(image.convert("RGBA").getchannel("A").getextrema()[0])

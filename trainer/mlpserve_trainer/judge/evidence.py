@@ -88,6 +88,9 @@ def digest_of(tags: Iterable[str]) -> str:
 class Weighing:
     """The rows that both versions of a pair have answered; more are added as reports come in.
 
+    Attributes:
+        known: The tags of the reports that need not be read again.
+
     Args:
         store: The versions.
         pair: The pair.
@@ -97,6 +100,7 @@ class Weighing:
     """
 
     def __init__(self, store: Store, pair: Pair) -> None:
+        self.known: set[str] = set()
         self._pair = pair
         self._models = store.load(pair.champion), store.load(pair.rival)
         self._names = cache(lambda version, weights: _class_names(store, version, weights))
@@ -104,13 +108,17 @@ class Weighing:
         self._unusable = 0
 
     def add(self, reports: Iterable[ReportRecord]) -> None:
-        """Let both versions answer the audited ones since the pair came to be."""
+        """Let both versions answer the audited ones since the pair came to be.
+
+        Reading may fail in the middle: the reports whose rows are here are known, and no others.
+        """
         for batch in _batches(reports):
             audited = [r for r in batch if r.audit and r.answered_at >= self._pair.since]
             usable = [r for r in audited if _fits(r, self._models)]
             rows = list(_rows(usable, self._models, self._names))
             self._unusable += len(audited) - len(rows)
             self._rows += rows
+            self.known.update(report.tag for report in batch)
 
     def evidence(self, revoked: Container[str] = ()) -> Evidence:
         """Return what the rows say, without those of revoked sources.

@@ -3,12 +3,12 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from mlpserve_model import CHALLENGER, CHAMPION, Store
+from mlpserve_model import CHALLENGER, CHAMPION, CorruptVersion, Store, VersionNotFound
 from mlpserve_model.store.evidence.genuine import why_not_genuine
 from mlpserve_model.store.evidence.receipts import ReceiptKeys
 from mlpserve_model.store.evidence.records import FeedbackPlace, ReportRecord
@@ -50,39 +50,51 @@ class Judge:
 
     def __init__(self, store: Store, place: FeedbackPlace, settings: JudgeSettings) -> None:
         self._store, self._place, self._settings = store, place, settings
-        # Of each pair the rows that were weighed, and the tags of what was read.
-        self._seen: dict[Pair, tuple[Weighing, set[str]]] = {}
+        self._seen: dict[Pair, Weighing] = {}
+        self._faults: dict[Pair, str] = {}  # of pairs that cannot be weighed
 
     def evaluate(self, now: Callable[[], float] = time.time) -> list[Decision]:
         """Return what the evidence allows of each pair that waits for a decision; change nothing.
 
-        Raises StoreError when versions or reports cannot be read.
+        A pair with a damaged version is left out, with a warning. Raises StoreError when the store
+        or the reports cannot be read, or if a version of every pair is damaged.
         """
         waiting = pairs(self._store, now(), self._settings.probation)
         revoked = Reviews(self._place, self._store.model).revoked()
-        # What was read before is not read again, while the pair is the same.
-        self._seen = {pair: self._seen.get(pair) or self._begin(pair) for pair in waiting}
-        for pair, (weighing, known) in self._seen.items():
-            weighing.add(self._new_reports(pair, known))
+        self._seen = self._weighings(waiting)
+        for pair, weighing in self._seen.items():
+            weighing.add(self._new_reports(pair, weighing.known))
         return [
             decide(pair, weighing.evidence(revoked), self._settings.alpha)
-            for pair, (weighing, _) in self._seen.items()
+            for pair, weighing in self._seen.items()
         ]
 
-    def _begin(self, pair: Pair) -> tuple[Weighing, set[str]]:
-        return Weighing(self._store, pair), set()
+    def _weighings(self, waiting: Sequence[Pair]) -> dict[Pair, Weighing]:
+        """Return what is known of each pair, from before while it is the same."""
+        found, faults = {}, {}
+        for pair in waiting:
+            try:
+                found[pair] = self._seen.get(pair) or Weighing(self._store, pair)
+            except (CorruptVersion, VersionNotFound) as error:
+                faults[pair] = str(error)
+                if len(faults) == len(waiting):
+                    raise
+        for pair, reason in faults.items():
+            if self._faults.get(pair) != reason:
+                facts = {"champion": pair.champion, "rival": pair.rival, "reason": reason}
+                logger.warning("a pair cannot be compared", extra=facts)
+        self._faults = faults
+        return found
 
     def _new_reports(self, pair: Pair, known: set[str]) -> Iterator[ReportRecord]:
-        """Give the reports that were not read before, and add their tags to those known."""
+        """Give the reports that were not read before; add the tags of those that are no use."""
 
         def left_out(tag: str, file: str, reason: str) -> None:
             known.add(tag)
             logger.warning("a report is left out", extra={"file": file, "reason": reason})
 
-        place, keys = self._place, self._settings.keys and self._settings.keys()
-        for report in audited(place, self._store.model, pair, keys, left_out, known):
-            known.add(report.tag)
-            yield report
+        keys = self._settings.keys and self._settings.keys()
+        return audited(self._place, self._store.model, pair, keys, left_out, known)
 
     def act(self, now: Callable[[], float] = time.time) -> list[Decision]:
         """Evaluate, act on the first decision, record it in the history, and return all of them.

@@ -54,11 +54,16 @@ def _pairs(
     crowned = _time(promotion)
     previous = promotion.get("previous")
     is_new = promotion.get("event") == "promote" and crowned >= probation_from
-    if is_new and type(previous) is int and previous != champion:
+    if is_new and type(previous) is int and previous != champion and _is_there(store, previous):
         yield Pair(champion, previous, crowned, is_probation=True)
     if challenger not in (None, champion):
         named = _time(_last_move(history, CHALLENGER, challenger))
         yield Pair(champion, challenger, max(crowned, named))
+
+
+def _is_there(store: Store, version: int) -> bool:
+    """Return True unless the version was pruned, as one may be that has no alias any more."""
+    return store.stamp(version) is not None
 
 
 def _last_move(history: Sequence[Mapping[str, Any]], alias: str, version: int) -> Mapping[str, Any]:

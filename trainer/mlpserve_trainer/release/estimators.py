@@ -254,7 +254,8 @@ def _layers(classifier: Any) -> tuple[list[tuple[Any, Any]], list[str]]:
 def _examples(x: Any, labels: list[str], signature: Signature, source: str) -> Examples:
     """Return the holdout as the version takes it; raises DataError."""
     try:
-        rows = np.asarray(x.toarray() if hasattr(x, "toarray") else x, np.float64)
+        with np.errstate(invalid="ignore"):  # as below
+            rows = np.asarray(x.toarray() if hasattr(x, "toarray") else x, np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{source}: expected numbers in X_holdout: {error}") from error
     inputs = math.prod(signature.input_shape)

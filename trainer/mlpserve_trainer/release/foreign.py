@@ -62,6 +62,11 @@ def read_holdout(path: Path, signature: Signature) -> Examples:
         raise DataError(
             f"{shown}: pixels up to {inputs.max()}, expected at most {signature.input_maximum:g}"
         )
+    elif inputs.dtype == np.uint8 and rows.says_maximum and rows.maximum != signature.input_maximum:
+        raise DataError(
+            f"{shown}: its maximum is {rows.maximum:g}, and the network takes pixels of 0 to "
+            f"{signature.input_maximum:g}: see --input-maximum"
+        )
     if inputs.dtype == np.float32:
         low, high = float(inputs.min()), float(inputs.max())
         whole = (0, 1) if signature.input_kind == "pixels" else (-np.inf, np.inf)

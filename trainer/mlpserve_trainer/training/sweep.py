@@ -12,9 +12,9 @@ A sweep is a small TOML file: a base recipe, seeds, and the values to try for so
 The trainings run through joblib, which has the same interface to processes, Dask and Ray.
 """
 
-import itertools
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -44,8 +44,12 @@ __all__ = ["BACKENDS", "Score", "Sweep", "load_sweep", "run_sweep", "table"]
 
 BACKENDS = ("local", "dask", "ray")
 SAMPLE_SEED = 22
+# Of a grid, and of what is tried of it: the first are counted alone, the second are held.
+MAX_COMBINATIONS, MAX_TRIALS = 10**18, 10**5
 
 logger = logging.getLogger(__name__)
+
+_Used: TypeAlias = list[str | float]  # the data of a training: their digest and maximum
 
 
 @dataclass(frozen=True)
@@ -90,14 +94,27 @@ def load_sweep(path: Path) -> Sweep:
         )
     base = load_recipe(values.get("recipe", "quick"))
     grid, trials = values["grid"], values.get("trials")
-    chosen = itertools.product(*grid.values())
-    combinations = [dict(zip(grid, values_of_one, strict=True)) for values_of_one in chosen]
-    if trials is not None and trials < len(combinations):
+    count = math.prod(map(len, grid.values()))
+    if count > MAX_COMBINATIONS or min(count, trials or count) > MAX_TRIALS:
+        raise UsageError(
+            f"sweep {path}: {min(count, trials or count):,} of {count:,} combinations, expected at "
+            f"most {MAX_TRIALS:,} of {MAX_COMBINATIONS:.0e}: set trials, or try fewer values"
+        )
+    drawn: Sequence[int] = range(count)
+    if trials is not None and trials < count:
         rng = np.random.default_rng(SAMPLE_SEED)
-        drawn = rng.choice(len(combinations), trials, replace=False)
-        combinations = [combinations[index] for index in sorted(drawn.tolist())]
-    recipes = tuple(base.override(changes) for changes in combinations)
+        drawn = sorted(rng.choice(count, trials, replace=False).tolist())
+    recipes = tuple(base.override(_combination(grid, index)) for index in drawn)
     return Sweep(recipes, tuple(grid), tuple(values.get("seeds", [0])))
+
+
+def _combination(grid: Mapping[str, Sequence[Any]], index: int) -> dict[str, Any]:
+    """Return the values of one combination; the last key changes first, as in nested loops."""
+    chosen = {}
+    for key in reversed(list(grid)):
+        index, place = divmod(index, len(grid[key]))
+        chosen[key] = grid[key][place]
+    return {key: chosen[key] for key in grid}
 
 
 def run_sweep(
@@ -130,10 +147,13 @@ def run_sweep(
 
     if scheduler and backend == "local":
         raise UsageError(f"--scheduler {scheduler} has no effect without --backend dask or ray")
-    for dataset in {recipe.dataset for recipe in sweep.recipes}:
+    _loaded.cache_clear()
+    used: dict[str, _Used] = {}
+    for dataset in sorted({recipe.dataset for recipe in sweep.recipes}):
         check_used(dataset, places)
+        _, used[dataset] = _loaded(dataset, places)
 
-    wanted = [(recipe, seed) for recipe in sweep.recipes for seed in sweep.seeds]
+    wanted = [(r, seed, used[r.dataset]) for r in sweep.recipes for seed in sweep.seeds]
     done = _read(results)
     missing = [trial for trial in wanted if _key(*trial) not in done]
     facts = {"trainings": len(wanted), "done_before": len(wanted) - len(missing)}
@@ -146,7 +166,8 @@ def run_sweep(
             print(json.dumps(line), file=file, flush=True)
             done[_key_of(line)] = line["validation_accuracy"]
             logger.info("trained", extra={k: line[k] for k in ("validation_accuracy", "seconds")})
-    return _scores(sweep, done)
+    accuracies = [done[_key(*trial)] for trial in wanted]
+    return _scores(sweep, accuracies)
 
 
 def table(sweep: Sweep, scores: Sequence[Score]) -> str:
@@ -161,14 +182,25 @@ def table(sweep: Sweep, scores: Sequence[Score]) -> str:
 
 
 @lru_cache(maxsize=1)
-def _loaded(name: str, places: DataLocations) -> Dataset:
-    """Load the data set once in each process."""
-    return load(name, places)
+def _loaded(name: str, places: DataLocations) -> tuple[Dataset, _Used]:
+    """Load the data set once in each process; return it, and what it is."""
+    data = load(name, places)
+    return data, [data.digest(), data.input_maximum]
 
 
-def _trial(recipe: Recipe, seed: int, places: DataLocations) -> dict[str, Any]:
+def _data(name: str, places: DataLocations, used: _Used) -> Dataset:
+    """Return the data set that the sweep began with; a process may have one of a sweep before."""
+    for _ in range(2):
+        data, found = _loaded(name, places)
+        if found == used:
+            return data
+        _loaded.cache_clear()
+    raise DataError(f"data set {name} has changed since the sweep began")
+
+
+def _trial(recipe: Recipe, seed: int, used: _Used, places: DataLocations) -> dict[str, Any]:
     started = time.perf_counter()
-    data = _loaded(recipe.dataset, places)
+    data = _data(recipe.dataset, places, used)
     parts = split(data, recipe.validation_fraction)
     network, rows = network_for(recipe, data), (parts.training, parts.validation)
     try:
@@ -180,7 +212,7 @@ def _trial(recipe: Recipe, seed: int, places: DataLocations) -> dict[str, Any]:
         accuracy = 0.0
     seconds = round(time.perf_counter() - started, 2)
     facts = {"validation_accuracy": accuracy, "seconds": seconds}
-    return {"recipe": recipe.as_dict(), "seed": seed, **facts}
+    return {"recipe": recipe.as_dict(), "seed": seed, "data": used, **facts}
 
 
 @contextmanager
@@ -207,10 +239,12 @@ def _backend(name: str, scheduler: str | None) -> Iterator[None]:
         raise UsageError(f"--backend {name} needs the package {error.name}: install it") from error
 
 
-def _scores(sweep: Sweep, done: Mapping[str, float]) -> list[Score]:
+def _scores(sweep: Sweep, accuracies: Sequence[float]) -> list[Score]:
+    """Return the scores of recipes, whose accuracies are in order, one for each seed."""
+    count = len(sweep.seeds)
     scores = [
-        Score(recipe, tuple(done[_key(recipe, seed)] for seed in sweep.seeds))
-        for recipe in sweep.recipes
+        Score(recipe, tuple(accuracies[count * row : count * (row + 1)]))
+        for row, recipe in enumerate(sweep.recipes)
     ]
     return sorted(scores, key=lambda score: -score.mean)
 
@@ -225,12 +259,13 @@ def _read(results: Path) -> dict[str, float]:
         raise UsageError(f"{results} has no results of a sweep: {error}") from error
 
 
-def _key(recipe: Recipe, seed: int) -> str:
-    return json.dumps([recipe.as_dict(), seed], sort_keys=True)
+def _key(recipe: Recipe, seed: int, used: _Used) -> str:
+    return json.dumps([recipe.as_dict(), seed, used], sort_keys=True)
 
 
 def _key_of(line: Mapping[str, Any]) -> str:
-    return json.dumps([line["recipe"], line["seed"]], sort_keys=True)
+    # Lines of older releases do not say which data were used: no training of now is theirs.
+    return json.dumps([line["recipe"], line["seed"], line.get("data")], sort_keys=True)
 
 
 def _shown(value: Any) -> str:
