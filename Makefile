@@ -282,6 +282,6 @@ down:  ## stop and remove every container of the compose file; the models stay i
 
 .PHONY: clean
 clean:  ## remove environments, caches and what was built; the models in ./models stay
-	rm -rf .venv .venv-proto .venv-oldest .venv-triton .venv-fuzz .node build dist .coverage
+	rm -rf .venv .venv-proto .venv-oldest .venv-triton .venv-fuzz .venv-captum .node build dist .coverage
 	rm -rf .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

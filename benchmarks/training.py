@@ -109,6 +109,9 @@ def main() -> None:
     options = parser.parse_args()
     folder = os.environ.get("MLPSERVE_DATA_DIR")
     data = load("mnist", DataLocations(Path(folder) if folder else None, cache_folder()))
+    rows = data.training_rows or len(data.inputs)
+    if not 0 < options.images <= rows:
+        parser.error(f"--images {options.images}, expected 1 to {rows}")
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         path = write_data(data, options.images, Path(place))
         names = [name for name in options.only if is_here(name, options.peers)]
@@ -118,8 +121,9 @@ def main() -> None:
         usable = [one for one in contenders if warmed_up(one)]
         measure(usable, options)
     print(table(usable))
-    own = f"training-{options.hidden.replace(',', '-')}-{options.batch}.json"
-    usual = (options.hidden, options.batch) == ("128", "128")
+    sizes = (options.hidden.replace(",", "-"), options.batch, str(options.images))
+    own = f"training-{'-'.join(sizes).removesuffix('-60000')}.json"
+    usual = sizes == ("128", "128", "60000")
     file = options.json or (RESULTS if usual else RESULTS.with_name(own))
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(as_json(usable, options), indent=1) + "\n")
