@@ -1,5 +1,7 @@
 """What a caller can be told, in domain words; transports map it to their own codes."""
 
+from collections.abc import Collection
+
 __all__ = [
     "Abandoned",
     "BatchTooLarge",
@@ -12,6 +14,7 @@ __all__ = [
     "NoFeedback",
     "NoReceipts",
     "NoRequest",
+    "NotFinite",
     "NotInMemory",
     "NotReady",
     "Overloaded",
@@ -47,6 +50,14 @@ class InvalidInput(ServingError):
     def __init__(self, field: str, message: str, limit: dict[str, str] | None = None) -> None:
         super().__init__(message, limit)
         self.field = field
+
+
+class NotFinite(InvalidInput):
+    """What a network makes of finite values is not finite; `rows` are those, in their product."""
+
+    def __init__(self, field: str, rows: Collection[int]) -> None:
+        super().__init__(field, "values too large: the network's answer is not finite")
+        self.rows = rows
 
 
 class BatchTooLarge(InvalidInput):

@@ -62,6 +62,20 @@ def test_a_token_in_the_environment_is_nobodys(
     assert guarded.call("/v2/models/mnist", Authorization=f"Bearer {TOKEN}").status == 200
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("MLPSERVE_TLS", "1"), ("MLPSERVE_TLS_CA", "ca.pem"), ("MLPSERVE_TLS_SERVER_NAME", "models")],
+)
+def test_who_means_tls_towards_the_servers_does_not_get_plain_text(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert main(["--listen", "127.0.0.1:0"]) == 2
+    assert f"{variable} is a client's: for TLS towards the servers give --target-tls" in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_token_of_other_models_is_forbidden_this_one(guarded: Web) -> None:
     answer = guarded.call("/v2/models/mnist", Authorization=f"Bearer {OF_OTHERS}")
     assert answer.status == 403

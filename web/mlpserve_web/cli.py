@@ -4,7 +4,7 @@ import logging
 import os
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlpserve_model.process.log import set_up
 from mlpserve_model.process.streams import printing
@@ -18,10 +18,14 @@ __all__ = ["main", "parser"]
 
 # What these hold belongs to the gateway, if to anyone here. A client would take it for its own, and
 # use it for every caller.
-_OF_CLIENTS = (
-    *("MLPSERVE_TOKEN", "MLPSERVE_TOKEN_FILE", "MLPSERVE_TLS", "MLPSERVE_TLS_CA"),
-    *("MLPSERVE_TLS_CERT", "MLPSERVE_TLS_KEY", "MLPSERVE_TLS_SERVER_NAME"),
+_NOT_OF_CLIENTS = (
+    "MLPSERVE_TOKEN",
+    "MLPSERVE_TOKEN_FILE",
+    "MLPSERVE_TLS_CERT",
+    "MLPSERVE_TLS_KEY",
 )
+# A client's alone: who sets them means TLS towards the servers, and is not to get less.
+_OF_CLIENTS = ("MLPSERVE_TLS", "MLPSERVE_TLS_CA", "MLPSERVE_TLS_SERVER_NAME")
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     settings = read_settings(arguments)
-    for name in _OF_CLIENTS:
-        os.environ.pop(name, None)
     set_up(settings.log_format, settings.log_level)
+    named = [name for name in _OF_CLIENTS if os.environ.pop(name, "")]
+    if named and _upstream_tls(settings) is None:
+        reason = f"{named[0]} is a client's: for TLS towards the servers give --target-tls"
+        log.error("cannot start", extra={"reason": reason})
+        return 2
+    for name in _NOT_OF_CLIENTS:
+        os.environ.pop(name, None)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what matters of its log reaches ours
     try:
         return _serve(settings)
@@ -61,13 +70,8 @@ def _serve(settings: Namespace) -> int:
     from mlpserve_web.review import Desk, read_reviewers
     from mlpserve_web.upstream import Upstream
 
-    tls_files = (
-        settings.target_tls_ca,
-        settings.target_tls_cert,
-        settings.target_tls_key,
-        settings.target_tls_server_name,
-    )
-    tls = Tls(*tls_files) if settings.target_tls or any(tls_files) else None
+    tls_files = _upstream_tls(settings)
+    tls = Tls(*tls_files) if tls_files else None
 
     def connect(token: str | None) -> AsyncClient:
         return AsyncClient(
@@ -105,6 +109,17 @@ def _serve(settings: Namespace) -> int:
         log.error("cannot start", extra={"reason": str(error)})
         return 1
     return 0
+
+
+def _upstream_tls(settings: Namespace) -> tuple[Any, ...] | None:
+    """Return the arguments of Tls for the connections to the servers; None for plain text."""
+    files = (
+        settings.target_tls_ca,
+        settings.target_tls_cert,
+        settings.target_tls_key,
+        settings.target_tls_server_name,
+    )
+    return files if settings.target_tls or any(files) else None
 
 
 def _hosts(settings: Namespace) -> "HostPolicy":

@@ -20,8 +20,8 @@ __all__ = ["NO_MEMORY", "ByteLimiter", "Limits", "QueueLimit", "RowLimiter"]
 # As many calls may always wait: what a few clients keep in flight is not an overload.
 MIN_QUEUE = 4
 _SMOOTHING = 1 / 8
-# Who waits for bytes asks for them again sooner.
-_MISSED_SECONDS = 0.2
+# Who waits for bytes asks for them again within the first; the second is a long time to wait.
+_MISSED_SECONDS, _LONG_MISSED_SECONDS = 0.2, 0.5
 NO_MEMORY = "the requests in progress take all the memory that they may"
 
 
@@ -90,17 +90,22 @@ class ByteLimiter:
     `count` are the bytes in use.
     """
 
-    def __init__(self, maximum: int) -> None:
+    def __init__(self, maximum: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.maximum = maximum
         self.count = 0
-        self._missed_at = -math.inf  # when somebody had to wait, or was refused
+        self._clock = clock
+        # Since when so many bytes are missed that nobody has had meanwhile, and until when.
+        self._missed_since = self._missed_at = -math.inf
+        self._missed_size = 0
         self._changed = threading.Condition()
 
     @property
     def is_full(self) -> bool:
-        """Whether hardly anything more would be admitted, or something was not a moment ago."""
-        missed = time.monotonic() - self._missed_at < _MISSED_SECONDS
-        return missed or self.count > 0.9 * self.maximum
+        """Whether hardly anything more is admitted: by the bytes, or as somebody waits in vain."""
+        return self.count > 0.9 * self.maximum or (
+            self._clock() - self._missed_at < _MISSED_SECONDS
+            and self._missed_at - self._missed_since > _LONG_MISSED_SECONDS
+        )
 
     def take(
         self, size: int, seconds: float = 0, is_next: Callable[[], bool] = lambda: True
@@ -118,11 +123,19 @@ class ByteLimiter:
         """
         with self._changed:
             if not self._has_room(size):
-                self._missed_at = time.monotonic()
+                self._miss(size)
             if not self._changed.wait_for(lambda: self._has_room(size) and is_next(), seconds):
                 return False
             self.count += size
+            if size >= self._missed_size:
+                self._missed_at = -math.inf
             return True
+
+    def _miss(self, size: int) -> None:
+        now = self._clock()
+        if now - self._missed_at > _MISSED_SECONDS:
+            self._missed_since, self._missed_size = now, size
+        self._missed_at = now
 
     def extend(self, held: int, size: int) -> int:
         """Count so many bytes in all as in use by who holds some; return how many that are then.

@@ -111,9 +111,9 @@ def _attributed(
 ) -> Attributions:
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
         found = attributions(model.manifest.network, model.weights, x, baseline, label)
-    numbers = (found.values, found.scores, found.baseline_scores, *found.activations)
-    if not all(np.isfinite(one).all() for one in numbers):
-        raise tensors.too_large(field)
+    tensors.check_finite(
+        field, found.values, found.scores, found.baseline_scores, *found.activations
+    )
     return found
 
 

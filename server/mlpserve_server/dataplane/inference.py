@@ -59,15 +59,15 @@ class Inference:
     def compute(self, model: StoredModel, field: str, explains: bool, x: Float32) -> Computed:
         """Return the answers to scaled rows `x` (rows, inputs), with attributions if wanted.
 
-        Raises InvalidInput, of the field, if an answer is not finite.
+        Raises NotFinite, of the field; then nobody is told of the rows.
         """
         probabilities = self._predicted(model, x, field)
+        why = explanations.predicted(model, x, field) if explains else None
         self._observer.predicted(model.manifest, probabilities)
         if self._drift:
             self._drift.offer(model, x)
         if self._shadow:
             self._shadow.offer(model, x, probabilities)
-        why = explanations.predicted(model, x, field) if explains else None
         return Computed(probabilities, why)
 
     def _predicted(self, model: StoredModel, x: Float32, field: str) -> Float32:
@@ -76,8 +76,7 @@ class Inference:
             return predict(model, x)
         with np.errstate(over="ignore", invalid="ignore"):  # of finite numbers, but large ones
             probabilities = predict(model, x)
-        if not np.isfinite(probabilities).all():
-            raise tensors.too_large(field)
+        tensors.check_finite(field, probabilities)
         return probabilities
 
     def _shared(self, model: StoredModel, x: Float32) -> Float32:

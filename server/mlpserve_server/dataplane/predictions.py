@@ -17,7 +17,7 @@ from mlpserve_server.dataplane.explanations import ExplainCodec
 from mlpserve_server.dataplane.inference import CHUNK_ROWS, Inference, joined
 from mlpserve_server.dataplane.oip_codec import FewRowsCodec, InferCodec
 from mlpserve_server.dataplane.query import Codec, Decoder, Float32, Q, Query, Result, Selection
-from mlpserve_server.errors import Abandoned, NoReceipts, as_value
+from mlpserve_server.errors import Abandoned, NoReceipts, NotFinite, as_value
 from mlpserve_server.evidence.receipts import ReceiptIssuer
 from mlpserve_server.lifecycle.models import Models
 from mlpserve_server.security.scope import ALL, Scope
@@ -95,8 +95,8 @@ class DataPlane:
     def infer(
         self, requests: Sequence[bytes], may_load: bool = True, scopes: Scopes = None
     ) -> list[Outcome]:
-        """Answer small ModelInferRequests as `predict` does; unless `may_load`, many rows not."""
-        return self._answer(INFER if may_load else _FEW, requests, may_load, scopes)
+        """Answer small ModelInferRequests as `predict` does its own; many rows with ManyRows."""
+        return self._answer(_FEW, requests, may_load, scopes)
 
     def batch_predict(self, request: bytes, may_load: bool = True, scope: Scope = ALL) -> Steps:
         """Answer a BatchPredictRequest with a BatchPredictResponse; raise ServingError."""
@@ -133,7 +133,8 @@ class DataPlane:
             else:
                 groups[id(model), query.dtype, query.explains][place] = job
         for group in groups.values():
-            answers |= zip(group, self._answer_group(codec, [*group.values()]), strict=True)
+            together = _answered([*group.values()], partial(self._answer_jobs, codec))
+            answers |= zip(group, together, strict=True)
         return [answers[place] for place in range(len(requests))]
 
     def _answer_one(self, codec: Codec[Q], request: bytes, may_load: bool, scope: Scope) -> Outcome:
@@ -142,20 +143,6 @@ class DataPlane:
             return self._answer_jobs(codec, [self._decode(codec, request, find, scope)])[0]
         except Exception as error:
             return as_value(error)
-
-    def _answer_group(self, codec: Codec[Q], jobs: Sequence[_Job[Q]]) -> Sequence[Outcome]:
-        """Answer jobs of one model and dtype together; where a value is wrong, half and half.
-
-        So those in a group with a wrong one cost little more for it.
-        """
-        try:
-            return self._answer_jobs(codec, jobs)
-        except Exception as error:
-            if len(jobs) == 1:
-                return [as_value(error)]
-            middle = len(jobs) // 2
-            halves = (jobs[:middle], jobs[middle:])
-            return [answer for half in halves for answer in self._answer_group(codec, half)]
 
     def _in_steps(self, codec: Codec[Q], request: bytes, may_load: bool, scope: Scope) -> Steps:
         query, model = self._decode(codec, request, partial(self._find, may_load), scope)
@@ -201,6 +188,33 @@ class DataPlane:
             Result(response, len(query.data) // row_bytes, version, name)
             for response, query in zip(responses, queries, strict=True)
         ]
+
+
+def _answered(
+    jobs: Sequence[_Job[Q]], answer: Callable[[Sequence[_Job[Q]]], Sequence[Outcome]]
+) -> Sequence[Outcome]:
+    """Answer jobs of one model and dtype together, and refuse those whose rows are wrong.
+
+    They cost the others little more. Wrong values are found before the product, half and half;
+    wrong answers in it, and the others are computed once again.
+    """
+    try:
+        return answer(jobs)
+    except NotFinite as error:
+        owners = [
+            place
+            for place, (query, model) in enumerate(jobs)
+            for _ in range(tensors.row_count(query, model.manifest))
+        ]
+        wrong = {owners[row] for row in error.rows}
+        right = [job for place, job in enumerate(jobs) if place not in wrong]
+        others = iter(_answered(right, answer) if right else ())
+        return [as_value(error) if place in wrong else next(others) for place in range(len(jobs))]
+    except Exception as error:
+        if len(jobs) == 1:
+            return [as_value(error)]
+        middle = len(jobs) // 2
+        return [*_answered(jobs[:middle], answer), *_answered(jobs[middle:], answer)]
 
 
 def _remembering(find: _Find) -> _Find:

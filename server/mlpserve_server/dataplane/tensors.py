@@ -11,18 +11,18 @@ from mlpserve.v1 import prediction_pb2
 from mlpserve_model import Manifest, scale_pixels
 from mlpserve_model.store.evidence.receipts import row_bytes
 from mlpserve_server.dataplane.query import Float32, Tensor
-from mlpserve_server.errors import BatchTooLarge, InvalidInput
+from mlpserve_server.errors import BatchTooLarge, InvalidInput, NotFinite
 
 __all__ = [
     "ANY_INSTANCE_BYTES",
     "check_batch",
+    "check_finite",
     "check_instance",
     "check_rows",
     "dimensions",
     "hashed_rows",
     "row_count",
     "scaled",
-    "too_large",
     "too_long",
 ]
 
@@ -58,9 +58,12 @@ def too_long(size: int, inputs: int, field: str) -> InvalidInput | None:
     return InvalidInput(field, message)
 
 
-def too_large(field: str) -> InvalidInput:
-    """Return the refusal of values that are finite, and what a network makes of them is not."""
-    return InvalidInput(f"{field}.data", "values too large: the network's answer is not finite")
+def check_finite(field: str, *answers: NDArray[Any]) -> None:
+    """Raise NotFinite unless all that a network made of some rows is finite: (rows, ...) each."""
+    if all(np.isfinite(answer).all() for answer in answers):
+        return
+    wrong = [~np.isfinite(answer.reshape(len(answer), -1)).all(axis=1) for answer in answers]
+    raise NotFinite(f"{field}.data", np.flatnonzero(np.logical_or.reduce(wrong)).tolist())
 
 
 def check_instance(tensor: Tensor, manifest: Manifest, field: str) -> None:

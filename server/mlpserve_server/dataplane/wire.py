@@ -45,16 +45,16 @@ def text_at(message: bytes, *path: int) -> str | None:
         found = _bytes_at(message, 0, len(message), path)
     except _TooFar:
         return None
-    return found.decode(errors="replace")
+    return (found or b"").decode(errors="replace")
 
 
 class _TooFar(Exception):
     """The message has a great many fields, or what proto3 does not have."""
 
 
-def _bytes_at(data: bytes, place: int, end: int, path: tuple[int, ...]) -> bytes:
-    """Return the last field of this path, as parsers take it; raises _TooFar."""
-    found = b""
+def _bytes_at(data: bytes, place: int, end: int, path: tuple[int, ...]) -> bytes | None:
+    """Return the last field of this path, as parsers take it, or None; raises _TooFar."""
+    found = None
     for _ in range(_MAX_FIELDS):
         if place >= end:
             return found
@@ -68,7 +68,8 @@ def _bytes_at(data: bytes, place: int, end: int, path: tuple[int, ...]) -> bytes
         stop = place + length
         if tag >> 3 == path[0] and stop <= end:
             is_last = len(path) == 1
-            found = data[place:stop] if is_last else _bytes_at(data, place, stop, path[1:]) or found
+            inner = data[place:stop] if is_last else _bytes_at(data, place, stop, path[1:])
+            found = found if inner is None else inner
         place = stop
     raise _TooFar
 

@@ -60,7 +60,7 @@ class Models:
         self._missing: frozenset[str] = frozenset()
         self._guards: dict[str, Guard] = {}
         self._polled: set[str] = set()
-        self._tried = False  # whether all models that were there were polled, once
+        self._tried = not self._patterns  # or all models that were there were polled, once
         self._fault = ""
         self.several = are_several(patterns)
         self._polls = Polls(self._poll) if self.several else None
@@ -73,8 +73,7 @@ class Models:
         """
         managers = self.managers
         can_answer = {name for name, manager in managers.items() if manager.current}
-        tried = not self._patterns or self._tried
-        return bool(can_answer) and can_answer.issuperset(self._named) and tried
+        return self._tried and bool(can_answer) and can_answer.issuperset(self._named)
 
     @property
     def max_inputs(self) -> int:
@@ -138,8 +137,8 @@ class Models:
             switched = any(found)
         first = name not in self._polled
         self._polled.add(name)
-        if first and not self._tried:
-            self._tried = self._polled.issuperset(self.managers)
+        if first:
+            self._note_tried()
         if switched or first:
             self._on_change([name])
 
@@ -171,7 +170,11 @@ class Models:
             managers[name] = self._make(name)
             log.info("model found", extra={"model": name})
         self.managers = managers
+        self._note_tried()
         self._on_change([*new, *gone])
+
+    def _note_tried(self) -> None:
+        self._tried = self._tried or self._polled.issuperset(self.managers)
 
     def _matches(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self._patterns)

@@ -112,8 +112,8 @@ METRICS = {
             model=(), version=(), **{"class": ()}
         ),
         _histogram(
-            "mlpserve_confidence", "highest probability of each row", _CONFIDENCES,
-            model=(), version=()
+            "mlpserve_confidence", "highest probability of each row, where answers are some",
+            _CONFIDENCES, model=(), version=()
         ),
         _gauge(
             "mlpserve_model_info", "1 for the version that answers calls which select none",

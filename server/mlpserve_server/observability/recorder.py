@@ -198,9 +198,10 @@ class Recorder(Observer):
         for manifest in manifests.values():
             named = manifest.model, str(manifest.version)
             mine = [(labels, c) for m, labels, c in products if m is manifest]
-            confidences = np.concatenate([c for _, c in mine])
             counts = np.bincount(np.concatenate([labels for labels, _ in mine])).tolist()
-            report.append(_distribution("mlpserve_confidence", confidences, *named))
+            if manifest.network.output_activation != "identity":  # else no probabilities
+                confidences = np.concatenate([c for _, c in mine])
+                report.append(_distribution("mlpserve_confidence", confidences, *named))
             report += [
                 ("mlpserve_predictions_total", (*named, _class(manifest, label)), count)
                 for label, count in enumerate(counts)

@@ -54,7 +54,8 @@ class CallPool(PatientPool):
         self._limit = limit
         self.reads = RequestReads(limits.bytes, limits.max_request)
         # What is taken out of it is ended by the one who took it.
-        self._sending: dict[grpc.ServicerContext, float] = {}  # since when
+        # Since when, and the bytes that are counted for it.
+        self._sending: dict[grpc.ServicerContext, tuple[float, int]] = {}
 
     @property
     def full(self) -> bool:
@@ -115,7 +116,7 @@ class CallPool(PatientPool):
         """Count the response as in use until its caller has read it or is gone."""
         size = len(response) if len(response) > SMALL_BYTES else 0
         self._limits.bytes.add(size)
-        self._sending[context] = time.monotonic()
+        self._sending[context] = time.monotonic(), size
 
         def sent() -> None:
             self._sending.pop(context, None)
@@ -141,9 +142,9 @@ class CallPool(PatientPool):
         """
         share = 1 if self.full else _SLOW_READS
         self.reads.give_up(pressed, share if self.crowded else None)
-        is_waited_for = pressed or self.full or self._limits.bytes.is_full
-        unread = PRESSED_SECONDS if is_waited_for else UNREAD_SECONDS
+        pressed, no_bytes = pressed or self.full, self._limits.bytes.is_full
         now = time.monotonic()
-        for context, since in list(self._sending.items()):
-            if now - since > unread:
+        for context, (since, size) in list(self._sending.items()):
+            soon = pressed or (no_bytes and size)
+            if now - since > (PRESSED_SECONDS if soon else UNREAD_SECONDS):
                 context.cancel()

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from functools import partial
+from typing import TypeAlias
 
 from mlpserve_server.dataplane.admission import Limits
 from mlpserve_server.dataplane.predictions import DataPlane, Outcome, Scopes, Steps, complete
@@ -30,6 +31,10 @@ __all__ = ["CallRunner"]
 _MIN_SAMPLE = 4
 _LOAD_THREADS = 8
 
+# What comes of a request that is not computed yet.
+_LATER = (ManyRows, NotInMemory)
+
+Waiting: TypeAlias = Sequence[tuple[ServerCall, bytes]]
 # How the data plane answers: the requests, or the request, whether it may load, and the scopes.
 Together = Callable[[Sequence[bytes], bool, Scopes], list[Outcome]]
 InSteps = Callable[[bytes, bool, Scope], Steps]
@@ -93,7 +98,7 @@ class CallRunner:
         if singles := self.work.take_singles():
             self._answer_together(singles, self._data.predict)
         if infers := self.work.take_infers():
-            self._answer_together(infers, self._data.infer)
+            self._answer_together(infers, self._data.infer, self._data.infer_in_steps)
         if batch := self.work.take_batch():
             self._step(batch)
         for call, answer in self.work.take_handed_back():
@@ -127,7 +132,7 @@ class CallRunner:
         self._step(Batch(call, steps, again))
 
     def _answer_together(
-        self, waiting: Sequence[tuple[ServerCall, bytes]], answer: Together
+        self, waiting: Waiting, answer: Together, in_steps: InSteps | None = None
     ) -> None:
         now = time.time()  # once for all
         waiting = [
@@ -139,15 +144,15 @@ class CallRunner:
         began = time.thread_time() if says_pace else 0.0  # a system call
         scopes = [call.scope for call, _ in waiting] if self._is_scoped else None
         answers = answer([request for _, request in waiting], False, scopes)
-        if says_pace:
+        if says_pace and not any(isinstance(found, _LATER) for found in answers):
             self._limits.queue.record(len(waiting), time.thread_time() - began)
         for (call, request), found in zip(waiting, answers, strict=True):
-            if isinstance(found, NotInMemory):
+            if in_steps and isinstance(found, _LATER):
+                self._begin(call, request, in_steps)
+            elif isinstance(found, NotInMemory):
                 call.watch()
                 own = [call.scope] if self._is_scoped else None
                 self._hand_over(call, partial(_answer_alone, answer, request, own))
-            elif isinstance(found, ManyRows):
-                self._begin(call, request, self._data.infer_in_steps)
             else:
                 self.calls.finish(call, found)
 

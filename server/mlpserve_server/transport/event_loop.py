@@ -147,7 +147,7 @@ class EventLoop:
         pressed = self.busy and self._limits.memory_is_short()
         for call, error in self._reading.give_up(pressed, partial(self._poll, 0)):
             self._finish(call, error)
-        self._calls.sender.give_up_unread(pressed or self._limits.bytes.is_full)
+        self._calls.sender.give_up_unread(pressed)
 
     def _admit(self, reader: RequestReader, call: ServerCall) -> None:
         if metadata_is_too_large(call.metadata):

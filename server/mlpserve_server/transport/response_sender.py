@@ -38,12 +38,16 @@ class ResponseSender:
         call.refuse(*refusal, self._sent)
 
     def give_up_unread(self, pressed: bool) -> None:
-        """Cancel the calls whose answers have not been read in time."""
-        before = time.monotonic() - (PRESSED_SECONDS if pressed else UNREAD_SECONDS)
+        """Cancel the calls whose answers have not been read in time.
+
+        While bytes are short, those that hold some have less time.
+        """
+        now, full = time.monotonic(), self._bytes_limit.is_full
         for call, since in list(self._sending.items()):
-            if since > before:
+            if now - since < PRESSED_SECONDS:
                 return
-            call.cancel()
+            if pressed or (full and call.held) or now - since > UNREAD_SECONDS:
+                call.cancel()
 
     def _sent(self, call: ServerCall) -> None:
         del self._sending[call]

@@ -4,7 +4,6 @@ from mlpserve_model import Network
 from mlpserve_server.dataplane.admission import MIN_QUEUE, ByteLimiter, QueueLimit, RowLimiter
 from mlpserve_server.dataplane.inference import rows_at_once
 from mlpserve_server.errors import Overloaded
-from tests.support.waiting import eventually
 
 
 def paced(waiting: QueueLimit, seconds_a_call: float) -> int:
@@ -92,10 +91,30 @@ def test_a_holder_of_bytes_gets_more_only_while_they_are_free() -> None:
     assert limiter.extend(80, 80) == 80, "who needs no more is not refused"
 
 
-def test_bytes_that_somebody_misses_are_short_for_a_moment() -> None:
-    limiter = ByteLimiter(100)
+def test_bytes_are_full_where_somebody_waits_for_them_in_vain() -> None:
+    now = 100.0
+    limiter = ByteLimiter(100, lambda: now)
     assert limiter.take(10)
-    assert not limiter.is_full
+    for _ in range(20):
+        assert not limiter.take(95)
+        assert limiter.is_full == (now > 100.5)
+        now += 0.05
+    assert limiter.take(20)
+    assert limiter.is_full, "it is not what is waited for"
+    now += 0.2
+    assert not limiter.is_full, "nobody waits any more"
     assert not limiter.take(95)
-    assert limiter.is_full
-    eventually(lambda: not limiter.is_full)
+    assert not limiter.is_full, "not for long yet"
+
+
+def test_bytes_that_were_waited_for_and_had_are_not_full() -> None:
+    now = 100.0
+    limiter = ByteLimiter(100, lambda: now)
+    assert limiter.take(10)
+    for _ in range(20):
+        assert not limiter.take(95)
+        now += 0.05
+    limiter.release(10)
+    assert limiter.take(95)
+    limiter.release(95)
+    assert not limiter.is_full

@@ -175,3 +175,9 @@ def test_what_is_not_walked_to_its_end_is_not_the_default_models(
     )
     assert shares.admits("", {"": MIN_QUEUE - 1, "b": 1})
     assert not shares.admits("", {"": MIN_QUEUE, "b": 1})
+
+
+def test_the_last_name_counts_also_an_empty_one(shares: FairShares) -> None:
+    named = request("b").SerializeToString() + b"\x12\x02\x1a\x00"
+    assert pb.PredictRequest.FromString(named).model.name == ""
+    assert shares.model_of(SELECTED_NAME, named) == ""

@@ -8,7 +8,7 @@ import pytest
 
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_model import CHAMPION, Store
+from mlpserve_model import CHAMPION, Signature, Store, StoredModel
 from mlpserve_server.dataplane.inference import Inference
 from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.dataplane.query import Result
@@ -25,10 +25,36 @@ from tests.support.waiting import eventually
 CALLS = 256
 
 
-def request(value: float) -> bytes:
+def request(value: Any) -> bytes:
     data = np.full(12, value, "<f4").tobytes()
     tensor = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[12], data=data)
     return pb.PredictRequest(instance=tensor).SerializeToString()
+
+
+@pytest.mark.parametrize("wrong", [{7}, {0, 100, CALLS - 1}, set(range(0, CALLS, 2))])
+def test_answers_that_are_not_finite_cost_the_calls_beside_them_one_product(
+    wrong: set[int], publish: Publish, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(signature=Signature((3, 4), 1.0, ("circle", "square", "star"), "real"))
+    manager = ModelManager(Loader(store), CHAMPION)
+    manager.poll()
+    data = DataPlane(models_of(manager), 16, Inference(max_rows=32))
+    model, products = manager.get(), []
+    predict = StoredModel.predict
+
+    def counting(self: StoredModel, x: Any) -> Any:
+        products.append(len(x))
+        return predict(self, x)
+
+    monkeypatch.setattr(StoredModel, "predict", counting)
+    large = np.sign(model.weights[0].w[:, 0]) * np.float32(3e38)
+    sent = [request(large if place in wrong else 0.5) for place in range(CALLS)]
+    answers = data.predict(sent)
+
+    found = {place for place, answer in enumerate(answers) if isinstance(answer, InvalidInput)}
+    assert found == wrong
+    assert all(isinstance(answers[place], Result) for place in set(range(CALLS)) - wrong)
+    assert products == [CALLS, CALLS - len(wrong)]
 
 
 @pytest.mark.parametrize("place", [0, 100, CALLS - 1])
@@ -78,14 +104,21 @@ def test_small_requests_of_many_rows_share_no_product(publish: Publish, store: S
     answers = data.infer([many, few, many, infer(17)], may_load=False)
     assert [type(answer) for answer in answers] == [ManyRows, Result, ManyRows, ManyRows]
     assert isinstance(data.infer([many], may_load=False)[0], ManyRows)
-    assert isinstance(data.infer([many])[0], Result)
+    assert isinstance(data.infer([many])[0], ManyRows)
 
 
-@pytest.mark.parametrize("rows", [16, 17, 1000])
-def test_all_of_them_are_answered(rows: int, publish: Publish, serve: Serve) -> None:
+@pytest.mark.parametrize("version", ["", "1"])
+@pytest.mark.parametrize("rows", [1, 16, 17, 1000])
+def test_all_of_them_are_answered_also_by_a_version_that_is_loaded_for_them(
+    rows: int, version: str, publish: Publish, serve: Serve
+) -> None:
     publish()
-    stubs = serve()
+    publish(seed=1)
+    stubs = serve(standby=0)
     eventually(stubs.serving)
     request = inference_pb2.ModelInferRequest.FromString(infer(rows))
+    request.model_version = version
     calls = [stubs.inference.ModelInfer.future(request, timeout=20) for _ in range(30)]
-    assert {len(call.result().raw_output_contents[0]) for call in calls} == {8 * rows}
+    answers = [call.result() for call in calls]
+    assert {len(answer.raw_output_contents[0]) for answer in answers} == {8 * rows}
+    assert {answer.model_version for answer in answers} == {version or "2"}

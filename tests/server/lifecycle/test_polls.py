@@ -63,8 +63,7 @@ def test_a_slow_model_delays_no_other(root: Path) -> None:
     slow = models.get("slow")
     slow.loader.load = waiting(release, slow.loader.load)  # type: ignore[method-assign]
     try:
-        models.poll()
-        assert models.get("fast").current is not None
+        polled(models, lambda: models.get("fast").current is not None)
         assert slow.current is None
         publish_to(Store(root, "fast"), seed=1)
         polled(models, lambda: _version(models, "fast") == 2)
@@ -136,3 +135,25 @@ def test_an_unforeseen_failure_of_one_model_is_logged_and_no_others(
     monkeypatch.setattr(models.get("odd"), "poll", fail)
     polled(models, lambda: models.get("good").current is not None)
     assert [r.message for r in caplog.records if r.levelname == "ERROR"] == ["a follower failed"]
+
+
+def test_a_model_that_is_gone_before_it_was_tried_keeps_nobody_waiting(root: Path) -> None:
+    release, names = threading.Event(), ["early", "gone"]
+
+    def make(name: str) -> ModelManager:
+        manager = ModelManager(Loader(Store(root, name)), "champion")
+        if name == "gone":
+            manager.loader.load = waiting(release, manager.loader.load)  # type: ignore[method-assign]
+        return manager
+
+    for name in names:
+        publish_to(Store(root, name))
+    models = Models(["*"], None, make, lambda: names)
+    try:
+        polled(models, lambda: models.get("early").current is not None)
+        assert not models.ready
+        names.remove("gone")
+        polled(models, lambda: models.ready)
+    finally:
+        release.set()
+        models.close()

@@ -78,6 +78,13 @@ def test_comparing_counts_rows_labels_and_mean_differences() -> None:
     assert found.difference == pytest.approx(0.2 + 0.0 + 0.2, abs=1e-6)
 
 
+def test_rows_whose_answer_is_not_finite_differ_and_spoil_no_sum() -> None:
+    live = np.array([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1]], np.float32)
+    other = np.array([[np.nan, np.nan], [0.2, 0.8], [np.inf, 0.3]], np.float32)
+    found = compare(live, other)
+    assert (found.rows, found.agreed, found.difference) == (3, 1, 0.0)
+
+
 def test_answers_are_the_same_with_and_without_a_shadow(
     store: Store, publish: Publish, challenge: Challenge, set_up: SetUp, x: NDArray[np.float32]
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_model import Store
+from mlpserve_model import Network, Store
 from mlpserve_server.observability.aggregation import MAX_MODELS, MAX_VERSIONS, WorkerAggregator
 from mlpserve_server.observability.metrics import METRICS
 from tests.support.publishing import Publish
@@ -106,6 +106,15 @@ def test_rows_are_counted_by_version_class_and_confidence(stubs: Stubs, publish:
     assert page("mlpserve_confidence_sum", version="1") == pytest.approx(confidences.sum())
     assert page("mlpserve_product_rows_sum") == 1501
     assert page("mlpserve_product_rows_count") == 4  # 512, 512, 476 and 1
+
+
+def test_values_that_are_no_probabilities_are_no_confidence(stubs: Stubs, publish: Publish) -> None:
+    network = Network((12, 8, 3), ("relu", "identity"))
+    version = publish(promote=False, network=network)
+    stubs.prediction.Predict(predict_request(version=version))
+    shown = str(version)
+    eventually(lambda: stubs.scrape()("mlpserve_predictions_total", version=shown) == 1)
+    assert stubs.scrape()("mlpserve_confidence_count", version=shown) == 0
 
 
 def test_the_model_and_its_loads_are_shown(stubs: Stubs, store: Store, publish: Publish) -> None:
