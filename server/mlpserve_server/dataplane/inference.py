@@ -71,20 +71,19 @@ class Inference:
         return Computed(probabilities, why)
 
     def _predicted(self, model: StoredModel, x: Float32, field: str) -> Float32:
-        predict = self._shared if self._shares else StoredModel.predict
         if model.manifest.signature.input_kind != "real":
-            return predict(model, x)
+            return self._timed(model, x)
         with np.errstate(over="ignore", invalid="ignore"):  # of finite numbers, but large ones
-            probabilities = predict(model, x)
+            probabilities = self._timed(model, x)
         tensors.check_finite(field, probabilities)
         return probabilities
 
-    def _shared(self, model: StoredModel, x: Float32) -> Float32:
+    def _timed(self, model: StoredModel, x: Float32) -> Float32:
+        if self._shares is None:
+            return model.predict(x)
         began = time.thread_time()
         probabilities = model.predict(x)
-        if self._shares:
-            seconds = time.thread_time() - began
-            self._shares.record(model.manifest.model, len(x), seconds)
+        self._shares.record(model.manifest.model, len(x), time.thread_time() - began)
         return probabilities
 
     def in_chunks(

@@ -8,7 +8,7 @@ import pytest
 
 from mlpserve.open_inference import inference_pb2
 from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_model import CHAMPION, Signature, Store, StoredModel
+from mlpserve_model import CHAMPION, Signature, Store
 from mlpserve_server.dataplane.inference import Inference
 from mlpserve_server.dataplane.predictions import DataPlane
 from mlpserve_server.dataplane.query import Result
@@ -40,13 +40,13 @@ def test_answers_that_are_not_finite_cost_the_calls_beside_them_one_product(
     manager.poll()
     data = DataPlane(models_of(manager), 16, Inference(max_rows=32))
     model, products = manager.get(), []
-    predict = StoredModel.predict
+    predict = model.predict
 
-    def counting(self: StoredModel, x: Any) -> Any:
+    def counting(x: Any) -> Any:
         products.append(len(x))
-        return predict(self, x)
+        return predict(x)
 
-    monkeypatch.setattr(StoredModel, "predict", counting)
+    patch_method(monkeypatch, model, "predict", counting)
     large = np.sign(model.weights[0].w[:, 0]) * np.float32(3e38)
     sent = [request(large if place in wrong else 0.5) for place in range(CALLS)]
     answers = data.predict(sent)
