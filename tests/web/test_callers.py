@@ -57,6 +57,7 @@ def test_a_token_in_the_environment_is_nobodys(
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setenv("MLPSERVE_TOKEN", TOKEN)
+    monkeypatch.setenv("MLPSERVE_TLS", "0")  # as a client's: plain text
     guarded: Web = request.getfixturevalue("guarded")
     assert guarded.call("/v2/models/mnist").status == 401
     assert guarded.call("/v2/models/mnist", Authorization=f"Bearer {TOKEN}").status == 200

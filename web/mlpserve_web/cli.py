@@ -26,6 +26,7 @@ _NOT_OF_CLIENTS = (
 )
 # A client's alone: who sets them means TLS towards the servers, and is not to get less.
 _OF_CLIENTS = ("MLPSERVE_TLS", "MLPSERVE_TLS_CA", "MLPSERVE_TLS_SERVER_NAME")
+_OFF = ("", "0", "false", "no")
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> int:
     settings = read_settings(arguments)
     set_up(settings.log_format, settings.log_level)
-    named = [name for name in _OF_CLIENTS if os.environ.pop(name, "")]
+    named = [name for name in _OF_CLIENTS if os.environ.pop(name, "").lower() not in _OFF]
     if named and _upstream_tls(settings) is None:
         reason = f"{named[0]} is a client's: for TLS towards the servers give --target-tls"
         log.error("cannot start", extra={"reason": reason})

@@ -20,8 +20,9 @@ __all__ = ["NO_MEMORY", "ByteLimiter", "Limits", "QueueLimit", "RowLimiter"]
 # As many calls may always wait: what a few clients keep in flight is not an overload.
 MIN_QUEUE = 4
 _SMOOTHING = 1 / 8
-# Who waits for bytes asks for them again within the first; the second is a long time to wait.
-_MISSED_SECONDS, _LONG_MISSED_SECONDS = 0.2, 0.5
+# Who waits for bytes asks for them again within the first of these, as long as other work allows
+# within the second. The third is a long time to wait.
+_MISSED_SECONDS, _BETWEEN_SECONDS, _LONG_MISSED_SECONDS = 0.2, 2.0, 0.5
 NO_MEMORY = "the requests in progress take all the memory that they may"
 
 
@@ -133,7 +134,7 @@ class ByteLimiter:
 
     def _miss(self, size: int) -> None:
         now = self._clock()
-        if now - self._missed_at > _MISSED_SECONDS:
+        if now - self._missed_at > _BETWEEN_SECONDS:
             self._missed_since, self._missed_size = now, size
         self._missed_at = now
 

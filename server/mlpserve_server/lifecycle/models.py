@@ -38,7 +38,6 @@ class Models:
         names: Lists the models in the store; called only if there is a pattern.
         on_change: Called with the names of models after another version of them answers, and after
             they appeared or vanished.
-
     """
 
     def __init__(
@@ -174,7 +173,8 @@ class Models:
         self._on_change([*new, *gone])
 
     def _note_tried(self) -> None:
-        self._tried = self._tried or self._polled.issuperset(self.managers)
+        if self._polled.issuperset(self.managers):  # never False again: threads note it at once
+            self._tried = True
 
     def _matches(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self._patterns)

@@ -46,7 +46,6 @@ class CallRunner:
     Attributes:
         calls: The calls taken on and not yet answered.
         work: What is to be computed.
-
     """
 
     def __init__(
@@ -144,14 +143,15 @@ class CallRunner:
         began = time.thread_time() if says_pace else 0.0  # a system call
         scopes = [call.scope for call, _ in waiting] if self._is_scoped else None
         answers = answer([request for _, request in waiting], False, scopes)
-        if says_pace and not any(isinstance(found, _LATER) for found in answers):
-            self._limits.queue.record(len(waiting), time.thread_time() - began)
+        done = sum(not isinstance(found, _LATER) for found in answers) if says_pace else 0
+        if 2 * done > len(answers):  # else the time is that of decoding others
+            self._limits.queue.record(done, time.thread_time() - began)
         for (call, request), found in zip(waiting, answers, strict=True):
             if in_steps and isinstance(found, _LATER):
                 self._begin(call, request, in_steps)
             elif isinstance(found, NotInMemory):
                 call.watch()
-                own = [call.scope] if self._is_scoped else None
+                own = scopes and [call.scope]
                 self._hand_over(call, partial(_answer_alone, answer, request, own))
             else:
                 self.calls.finish(call, found)

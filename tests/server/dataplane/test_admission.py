@@ -103,8 +103,20 @@ def test_bytes_are_full_where_somebody_waits_for_them_in_vain() -> None:
     assert limiter.is_full, "it is not what is waited for"
     now += 0.2
     assert not limiter.is_full, "nobody waits any more"
+    now += 2
     assert not limiter.take(95)
     assert not limiter.is_full, "not for long yet"
+
+
+def test_a_wait_is_noticed_although_the_thread_comes_to_ask_rarely() -> None:
+    now = 100.0
+    limiter = ByteLimiter(100, lambda: now)
+    assert limiter.take(10)
+    for _ in range(3):
+        assert not limiter.take(95)
+        now += 0.4
+    assert not limiter.take(95)
+    assert limiter.is_full
 
 
 def test_bytes_that_were_waited_for_and_had_are_not_full() -> None:
