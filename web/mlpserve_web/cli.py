@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "parser"]
 
-# What these hold belongs to the gateway, if to anyone here. A client would take it for its own, and
-# use it for every caller.
-_NOT_OF_CLIENTS = (
+# What these hold is the gateway's, if of use here at all: its client would use it for every caller.
+_IGNORED = (
     "MLPSERVE_TOKEN",
     "MLPSERVE_TOKEN_FILE",
     "MLPSERVE_TLS_CERT",
     "MLPSERVE_TLS_KEY",
 )
-# A client's alone: who sets them means TLS towards the servers, and is not to get less.
-_OF_CLIENTS = ("MLPSERVE_TLS", "MLPSERVE_TLS_CA", "MLPSERVE_TLS_SERVER_NAME")
+# Who sets these, as for a client, means TLS towards the servers and is not to get less; off is what
+# a client takes for it.
+_REFUSED = ("MLPSERVE_TLS", "MLPSERVE_TLS_CA", "MLPSERVE_TLS_SERVER_NAME")
 _OFF = ("", "0", "false", "no")
 
 log = logging.getLogger(__name__)
@@ -39,12 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> int:
     settings = read_settings(arguments)
     set_up(settings.log_format, settings.log_level)
-    named = [name for name in _OF_CLIENTS if os.environ.pop(name, "").lower() not in _OFF]
+    named = [name for name in _REFUSED if os.environ.pop(name, "").lower() not in _OFF]
     if named and _upstream_tls(settings) is None:
         reason = f"{named[0]} is a client's: for TLS towards the servers give --target-tls"
         log.error("cannot start", extra={"reason": reason})
         return 2
-    for name in _NOT_OF_CLIENTS:
+    for name in _IGNORED:
         os.environ.pop(name, None)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what matters of its log reaches ours
     try:

@@ -144,7 +144,7 @@ class InferCodec:
 
 
 class FewRowsCodec(InferCodec):
-    """The same for requests that share a product with others."""
+    """ModelInfer for requests of few rows, which share a product with others."""
 
     def check(self, query: InferQuery, manifest: Manifest, max_batch: int) -> None:
         """Raise InvalidInput as for the others; ManyRows for more than may share a product."""

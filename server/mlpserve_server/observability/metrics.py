@@ -112,7 +112,8 @@ METRICS = {
             model=(), version=(), **{"class": ()}
         ),
         _histogram(
-            "mlpserve_confidence", "highest probability of each row, where answers are some",
+            "mlpserve_confidence",
+            "highest probability of each row, where the answers are probabilities",
             _CONFIDENCES, model=(), version=()
         ),
         _gauge(

@@ -53,8 +53,7 @@ class CallPool(PatientPool):
         self._limits = limits
         self._limit = limit
         self.reads = RequestReads(limits.bytes, limits.max_request)
-        # What is taken out of it is ended by the one who took it.
-        # Since when, and the bytes that are counted for it.
+        # Of each answer on its way: since when, and the bytes that are counted for it.
         self._sending: dict[grpc.ServicerContext, tuple[float, int]] = {}
 
     @property
