@@ -22,7 +22,7 @@ from mlpserve_server.evidence.receipts import ReceiptIssuer
 from mlpserve_server.lifecycle.models import Models
 from mlpserve_server.security.scope import ALL, Scope
 
-__all__ = ["INFER", "SINGLE", "DataPlane", "Outcome", "Scopes", "Steps", "complete"]
+__all__ = ["DataPlane", "Outcome", "Scopes", "Steps", "complete"]
 
 # What comes of a request: a result, or the reason why there is none.
 Outcome: TypeAlias = Result | Exception
@@ -36,8 +36,8 @@ _Find: TypeAlias = Callable[[Selection, Scope], StoredModel]
 # A checked query, and the model that answers it.
 _Job: TypeAlias = tuple[Q, StoredModel]
 
-SINGLE, _BATCH, _EXPLAIN = SingleCodec(), BatchCodec(), ExplainCodec()
-INFER, _FEW = InferCodec(), FewRowsCodec()
+_SINGLE, _BATCH, _EXPLAIN = SingleCodec(), BatchCodec(), ExplainCodec()
+_INFER, _FEW = InferCodec(), FewRowsCodec()
 
 
 def complete(steps: Generator[object, None, Result], active: Callable[[], bool]) -> Result:
@@ -87,10 +87,10 @@ class DataPlane:
         """
         size = len(requests[0]) if len(requests) == 1 else 0
         if size > tensors.ANY_INSTANCE_BYTES and (
-            error := tensors.too_long(size, self._models.max_inputs, SINGLE.field)
+            error := tensors.too_long(size, self._models.max_inputs, _SINGLE.field)
         ):
             return [error]
-        return self._answer(SINGLE, requests, may_load, scopes)
+        return self._answer(_SINGLE, requests, may_load, scopes)
 
     def infer(
         self, requests: Sequence[bytes], may_load: bool = True, scopes: Scopes = None
@@ -104,7 +104,7 @@ class DataPlane:
 
     def infer_in_steps(self, request: bytes, may_load: bool = True, scope: Scope = ALL) -> Steps:
         """Answer a ModelInferRequest with a ModelInferResponse; raise ServingError."""
-        return self._in_steps(INFER, request, may_load, scope)
+        return self._in_steps(_INFER, request, may_load, scope)
 
     def explain(self, request: bytes, may_load: bool = True, scope: Scope = ALL) -> Steps:
         """Answer an ExplainRequest with an ExplainResponse; raise ServingError."""
