@@ -1,7 +1,6 @@
 """Several models are polled beside each other: one that is slow, hangs or fails delays no other."""
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,20 @@ def root(store: Store) -> Path:
     return store.folder.parent
 
 
-def waiting(until: threading.Event, call: Callable[..., Any]) -> Callable[..., Any]:
-    """The same, which hangs until something is set."""
+def hang(owner: object, name: str, until: threading.Event) -> None:
+    """Let a method of one object hang until something is set."""
+    call = getattr(owner, name)
 
     def hanging(*arguments: Any) -> Any:
         until.wait(30)
         return call(*arguments)
 
-    return hanging
+    setattr(owner, name, hanging)
+
+
+def version_of(models: Models, name: str) -> int:
+    model = models.get(name).current
+    return model.manifest.version if model else 0
 
 
 def test_a_model_that_appears_later_keeps_nobody_waiting_until_it_is_loaded(root: Path) -> None:
@@ -37,7 +42,7 @@ def test_a_model_that_appears_later_keeps_nobody_waiting_until_it_is_loaded(root
     def make(name: str) -> ModelManager:
         manager = ModelManager(Loader(Store(root, name)), "champion")
         if name == "late":
-            manager.loader.load = waiting(release, manager.loader.load)  # type: ignore[method-assign]
+            hang(manager.loader, "load", release)
         return manager
 
     publish_to(Store(root, "early"))
@@ -51,7 +56,7 @@ def test_a_model_that_appears_later_keeps_nobody_waiting_until_it_is_loaded(root
         assert models.ready
     finally:
         release.set()
-    polled(models, lambda: _version(models, "late") == 1)
+    polled(models, lambda: version_of(models, "late") == 1)
     models.close()
 
 
@@ -61,12 +66,12 @@ def test_a_slow_model_delays_no_other(root: Path) -> None:
     models = models_following(root, "fast", "slow")
     release = threading.Event()
     slow = models.get("slow")
-    slow.loader.load = waiting(release, slow.loader.load)  # type: ignore[method-assign]
+    hang(slow.loader, "load", release)
     try:
         polled(models, lambda: models.get("fast").current is not None)
         assert slow.current is None
         publish_to(Store(root, "fast"), seed=1)
-        polled(models, lambda: _version(models, "fast") == 2)
+        polled(models, lambda: version_of(models, "fast") == 2)
         assert slow.current is None
     finally:
         release.set()
@@ -81,11 +86,11 @@ def test_models_that_hang_leave_the_others_one_that_polls_them(root: Path) -> No
     release = threading.Event()
     hanging = [models.get(name) for name in names[:3]]
     for manager in hanging:
-        manager.loader.load = waiting(release, manager.loader.load)  # type: ignore[method-assign]
+        hang(manager.loader, "load", release)
     try:
-        polled(models, lambda: [_version(models, name) for name in names] == [0] * 3 + [1] * 7)
+        polled(models, lambda: [version_of(models, name) for name in names] == [0] * 3 + [1] * 7)
         publish_to(Store(root, names[9]), seed=1)
-        polled(models, lambda: _version(models, names[9]) == 2)
+        polled(models, lambda: version_of(models, names[9]) == 2)
     finally:
         release.set()
     polled(models, lambda: all(manager.current for manager in hanging))
@@ -104,7 +109,7 @@ def test_a_model_whose_poll_hangs_is_not_taken_for_read(root: Path) -> None:
     )
     manager = models.get("a")
     polled(models, manager.is_settled)
-    manager.store.aliases = waiting(release, manager.store.aliases)  # type: ignore[method-assign]
+    hang(manager.store, "aliases", release)
     stamp = "two"
     try:
         models.poll()
@@ -115,11 +120,6 @@ def test_a_model_whose_poll_hangs_is_not_taken_for_read(root: Path) -> None:
         release.set()
     polled(models, manager.is_settled)
     models.close()
-
-
-def _version(models: Models, name: str) -> int:
-    model = models.get(name).current
-    return model.manifest.version if model else 0
 
 
 def test_an_unforeseen_failure_of_one_model_is_logged_and_no_others(
@@ -143,7 +143,7 @@ def test_a_model_that_is_gone_before_it_was_tried_keeps_nobody_waiting(root: Pat
     def make(name: str) -> ModelManager:
         manager = ModelManager(Loader(Store(root, name)), "champion")
         if name == "gone":
-            manager.loader.load = waiting(release, manager.loader.load)  # type: ignore[method-assign]
+            hang(manager.loader, "load", release)
         return manager
 
     for name in names:
