@@ -24,7 +24,7 @@ import numpy.typing as npt
 from mlpserve.v1 import prediction_pb2, prediction_pb2_grpc
 from mlpserve_client import Client, _batches
 
-SIZES = (334, 668, 1337, 2675)
+SIZES = (334, 668, 1003, 1337, 2675)
 SERVER = """
 import sys
 from mlpserve_client.testing import serve

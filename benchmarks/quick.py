@@ -54,7 +54,7 @@ RESULTS = Path(__file__).parent / "results" / "quick.json"
 TOLERANCE = 1.05
 LOAD_SECONDS, NUMPY_SECONDS = 0.3, 0.15
 ECHO = next(server for server in SERVERS if "echo" in server.name)
-CLIENT_ROWS, REQUEST_ROWS = 20_000, 668
+CLIENT_ROWS, REQUEST_ROWS = 20_000, 1003
 TRAINING_ROWS, TRAINING_EPOCHS = 12_800, 2
 FEW, MANY_VERSIONS, PUBLISHED = 10, 500, 5
 

@@ -1,12 +1,15 @@
 """One round with one server: start it, check its answers, measure it, stop it."""
 
 import http.client
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import grpc
+from threadpoolctl import threadpool_info
 
 from benchmarks.compare.contracts import Call, answer_of
 from benchmarks.compare.environments import ROOT
@@ -81,8 +84,8 @@ def one_round(server: Server, workload: Workload, seconds: float) -> Round:
 def running(server: Server, workload: Workload) -> Iterator[Running]:
     """The server as processes that end with the block; raises Absent."""
     port = free_port()
-    folder = workload.folder / f"server-{port}"
-    folder.mkdir()
+    # Not named by its port, which another server may have had.
+    folder = Path(tempfile.mkdtemp(prefix="server-", dir=workload.folder))
     variables = {
         "BENCH_PORT": str(port),
         "BENCH_SPARE_PORT": str(free_port()),
@@ -92,6 +95,7 @@ def running(server: Server, workload: Workload) -> Iterator[Running]:
         "PYTHONPATH": ":".join(str(ROOT / part) for part in ("", "proto", "model", "server")),
         # As in mlpserve: calls run side by side, products need not.
         **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1"),
+        **_kernels_of_numpy(),
         # Nothing here reports to anyone, nor leaves a token in the user's home.
         "RAY_AUTH_MODE": "disabled",
         "BENTOML_DO_NOT_TRACK": "True",
@@ -117,6 +121,16 @@ def wait_until_right(process: Running, server: Server, workload: Workload) -> fl
         _check(single, answer, workload)
         _check(batch, _first_answer(process, batch), workload)
     return took
+
+
+def _kernels_of_numpy() -> dict[str, str]:
+    """The OpenBLAS kernels that NumPy chose here, for all servers.
+
+    A distribution's OpenBLAS, which C++ is linked with, may be too old to know the processor, and
+    would then compute batches with the kernels of one of 2004.
+    """
+    chosen = [one["architecture"] for one in threadpool_info() if one["internal_api"] == "openblas"]
+    return {"OPENBLAS_CORETYPE": chosen[0]} if chosen else {}
 
 
 def _first_answer(process: Running, call: Call) -> bytes:

@@ -93,10 +93,12 @@ class BatchCodec:
 
     field = "instances"
 
+    def __init__(self) -> None:
+        self._templates = Templates(_batch, _with_data)
+
     def decode(self, request: bytes) -> PredictQuery:
         """Return the query in a BatchPredictRequest."""
-        message = parse(prediction_pb2.BatchPredictRequest, request)
-        return _query(message, message.instances, message.receipts)
+        return self._templates.decode(request)
 
     def check(self, query: PredictQuery, manifest: Manifest, max_batch: int) -> None:
         """Raise InvalidInput unless the array is a batch of at most `max_batch` instances."""
@@ -163,6 +165,11 @@ def tensor(values: NDArray[np.floating[Any]]) -> prediction_pb2.Tensor:
 def _single(request: bytes) -> PredictQuery:
     message = parse(prediction_pb2.PredictRequest, request)
     return _query(message, message.instance, message.receipt)
+
+
+def _batch(request: bytes) -> PredictQuery:
+    message = parse(prediction_pb2.BatchPredictRequest, request)
+    return _query(message, message.instances, message.receipts)
 
 
 def _with_data(query: PredictQuery, data: bytes) -> PredictQuery:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mlpserve.open_inference import inference_pb2 as oip
 from mlpserve.v1 import model_pb2
 from mlpserve.v1 import prediction_pb2 as pb
-from mlpserve_server.dataplane.codec import SingleCodec, parse
+from mlpserve_server.dataplane.codec import BatchCodec, SingleCodec, parse
 from mlpserve_server.dataplane.oip_codec import InferCodec
 from mlpserve_server.dataplane.templates import Templates
 from mlpserve_server.errors import InvalidInput
@@ -133,7 +133,40 @@ def test_lengths_without_end_take_no_memory_without_end() -> None:
     for length in range(1, 1000):
         counting.decode(request(bytes(length)))
     assert len(vars(counting.templates)["_by_length"]) <= 64
-    assert counting.decode(request(bytes(70_000))) == counting.decode(request(bytes(70_000))) == 1
+
+
+def test_a_long_request_is_learnt_when_the_next_has_its_length() -> None:
+    counting = Counting()
+    lengths = [70_000, 80_000, 70_000, 80_000, 80_000, 80_000, 70_000]
+    assert [counting.decode(request(bytes(n))) for n in lengths] == [1, 1, 1, 1, 3, 0, 1]
+
+
+def test_a_very_long_request_is_never_learnt() -> None:
+    counting = Counting()
+    assert [counting.decode(request(bytes(1 << 20))) for _ in range(3)] == [1, 1, 1]
+
+
+def test_a_request_that_is_long_beside_its_values_is_never_kept() -> None:
+    counting = Counting()
+    named = request(b"1234", "n" * 70_000)
+    assert [counting.decode(named) for _ in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("rows", [2, 1_000])
+def test_batches_are_decoded_as_they_are(rows: int) -> None:
+    codec, rng = BatchCodec(), np.random.default_rng(0)
+    for version, receipts in [(1, False)] * 4 + [(2, False), (1, True)] * 20:
+        pixels = rng.integers(0, 256, (rows, 784), np.uint8)
+        batch = pb.BatchPredictRequest(
+            model=model_pb2.ModelSelector(name="letters", version=version),
+            instances=pb.Tensor(
+                dtype=pb.DATA_TYPE_UINT8, shape=pixels.shape, data=pixels.tobytes()
+            ),
+            receipts=receipts,
+        )
+        query = codec.decode(batch.SerializeToString())
+        assert (query.selection.version, query.receipts) == (version, receipts)
+        assert (query.data, [*query.shape]) == (pixels.tobytes(), [rows, 784])
 
 
 @pytest.mark.parametrize("raw", [True, False])
