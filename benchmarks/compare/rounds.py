@@ -129,8 +129,9 @@ def _kernels_of_numpy() -> dict[str, str]:
     A distribution's OpenBLAS, which C++ is linked with, may be too old to know the processor, and
     would then compute batches with the kernels of one of 2004.
     """
-    chosen = [one["architecture"] for one in threadpool_info() if one["internal_api"] == "openblas"]
-    return {"OPENBLAS_CORETYPE": chosen[0]} if chosen else {}
+    libraries = [one for one in threadpool_info() if one["internal_api"] == "openblas"]
+    chosen = libraries[0]["architecture"] if libraries else None
+    return {"OPENBLAS_CORETYPE": chosen} if chosen else {}
 
 
 def _first_answer(process: Running, call: Call) -> bytes:

@@ -69,6 +69,7 @@ def plain(encoded: bytes) -> Query:
 
 def test_a_request_with_other_values_is_not_parsed() -> None:
     counting = Counting()
+    assert counting.decode(request(b"1234", "letters")) == 1
     assert counting.decode(request(b"1234", "letters")) == 3  # with other values too, to be sure
     assert [counting.decode(request(d, "letters")) for d in (b"5678", b"\0\0\0\0")] == [0, 0]
 
@@ -87,6 +88,7 @@ def test_a_request_with_other_values_is_not_parsed() -> None:
 )
 def test_values_that_stand_twice_are_told_apart(encoded: bytes) -> None:
     counting = Counting()
+    counting.decode(encoded)
     counting.decode(encoded)
     for data in (b"5678", b"\0\0\0\0", b"\4\4\4\4"):
         counting.decode(encoded.replace(b"1234", data))
@@ -135,10 +137,26 @@ def test_lengths_without_end_take_no_memory_without_end() -> None:
     assert len(vars(counting.templates)["_by_length"]) <= 64
 
 
-def test_a_long_request_is_learnt_when_the_next_has_its_length() -> None:
+def test_the_second_request_of_a_length_is_learnt() -> None:
     counting = Counting()
-    lengths = [70_000, 80_000, 70_000, 80_000, 80_000, 80_000, 70_000]
-    assert [counting.decode(request(bytes(n))) for n in lengths] == [1, 1, 1, 1, 3, 0, 1]
+    lengths = [70, 80_000, 70, 80_000, 80_000, 70, 90_000]
+    assert [counting.decode(request(bytes(n))) for n in lengths] == [1, 1, 3, 3, 0, 0, 1]
+
+
+def test_values_are_looked_for_by_their_first_bytes_alone() -> None:
+    """To look for all of them, repeated as these are, took a second of a processor a megabyte."""
+    counting = Counting()
+    data = b"\x1a\1\0\0" * 40 + b"values"
+    encoded = field(4, data[:80]) + request(data)  # in an unknown field
+    assert [counting.decode(encoded) for _ in range(3)] == [1, 1, 1]
+
+
+def test_a_request_that_makes_no_template_is_not_tried_each_time() -> None:
+    counting = Counting()
+    twice = field(1, field(3, b"1234")) + field(1, field(3, b"1234"))
+    four = request(b"\4\4\4\4", shape=[4, 4, 4, 4])
+    for encoded in (twice, four):
+        assert sum(counting.decode(encoded) for _ in range(160)) <= 180
 
 
 def test_a_very_long_request_is_never_learnt() -> None:
@@ -206,6 +224,19 @@ def test_integers_of_variable_length_are_never_taken_for_bytes(first: int, secon
     for others in (b"\xc8\xff", b"\xff\xff", b"\x07\x80", b"\x80\x02"):
         changed = request[:place] + others + request[place + 2 :]
         assert outcome(codec.decode, changed) == outcome(InferCodec().decode, changed)
+
+
+def test_batches_alike_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def encoded(pixels: bytes) -> bytes:
+        tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[len(pixels), 1], data=pixels)
+        return pb.BatchPredictRequest(instances=tensor).SerializeToString()
+
+    codec = BatchCodec()
+    for _ in range(2):
+        codec.decode(encoded(bytes(100_000)))
+    monkeypatch.setattr("mlpserve_server.dataplane.codec.parse", None)
+    pixels = b"\7" * 100_000
+    assert codec.decode(encoded(pixels)).data == pixels
 
 
 def test_the_codec_sees_what_selects_and_what_asks() -> None:
