@@ -52,6 +52,20 @@ def test_a_picture_of_many_pixels_is_refused_undecoded(web: Web) -> None:
     assert resident(web) - before < 64 * MIB
 
 
+def test_a_picture_of_many_scans_is_refused_undecoded(web: Web) -> None:
+    answer = web.call("/api/classify", b"\xff\xd8" + b"\xff\xda" * 101, Content_Type="image/jpeg")
+    assert (answer.status, "101 scans" in answer.json["error"]) == (400, True)
+
+
+def test_one_long_text_among_numbers_takes_no_memory_for_each_of_them(web: Web) -> None:
+    values = ["x" * 10_000, *[0] * 9_999]  # which NumPy would make 400 MB of
+    tensor = {"name": "instances", "datatype": "FP32", "shape": [10_000], "data": values}
+    before = resident(web)
+    answer = web.call("/v2/models/mnist/infer", {"inputs": [tensor]})
+    assert (answer.status, "not numbers" in answer.json["error"]) == (400, True)
+    assert resident(web) - before < 64 * MIB
+
+
 def test_a_file_of_another_kind_than_pictures_have_is_refused(web: Web) -> None:
     answer = web.call("/api/classify", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     assert answer.status == 400

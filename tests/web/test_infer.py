@@ -179,6 +179,12 @@ WRONG: dict[str, tuple[Any, str | None, int, str]] = {
     "data of another shape": (changed(shape=[5, 11]), None, 400, "expected [5, 11]"),
     "ragged data": (changed(data=[[1], [2, 3]]), None, 400, "rectangular"),
     "data that are words": (changed(data=["a"] * 60, shape=[60]), None, 400, "not numbers"),
+    "data that are an object": (changed(data=[[1], {"a": 1}]), None, 400, "rectangular"),
+    "data that are null": (changed(data=[None] * 60, shape=[60]), None, 400, "not numbers"),
+    "data of many levels": (
+        b'{"inputs": [{"name": "instances", "datatype": "FP32", "shape": [1], "data": '
+        + b"[" * 500 + b"]" * 500 + b"}]}", None, 400, "not numbers",
+    ),
     "a number beyond all": (changed(data=[10**400], shape=[1]), None, 400, "not JSON"),
     "a value that is too large": (changed(data=(X + 1).tolist()), None, 400, "0 to 1"),
     "a pixel that is too large": (

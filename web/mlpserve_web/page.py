@@ -41,6 +41,9 @@ MAX_REPORT_BYTES = 64 << 20
 PICTURES = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 # A file of 17 KB may have 64 million pixels, each of which takes 8 bytes, and 16 in WebP.
 MAX_PIXELS = 2**24
+# Of a JPEG, each of which goes over all pixels. Progressive ones have about ten.
+MAX_SCANS = 100
+_JPEG, _SCAN = b"\xff\xd8", b"\xff\xda"
 # Of each number in JSON, with the space around it.
 MAX_NUMBER_BYTES = 64
 _one_picture = asyncio.Lock()
@@ -226,6 +229,8 @@ def _numbers(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def _picture(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if data.startswith(_JPEG) and (scans := data.count(_SCAN)) > MAX_SCANS:
+        raise HttpError(400, f"the picture has {scans} scans, expected at most {MAX_SCANS}")
     return fit(open_image(io.BytesIO(data), "the picture", MAX_PIXELS, PICTURES), shape)
 
 

@@ -13,7 +13,7 @@ from mlpserve_server.dataplane import tensors
 from mlpserve_server.dataplane.frames import frame_of, model_ref, output_kind
 from mlpserve_server.dataplane.query import Computed, Selection
 from mlpserve_server.dataplane.templates import Templates
-from mlpserve_server.dataplane.wire import MAX_STRUCTURE, has_too_much_structure
+from mlpserve_server.dataplane.wire import allowed_structure, has_too_much_structure
 from mlpserve_server.errors import InvalidInput
 
 __all__ = [
@@ -123,10 +123,10 @@ class BatchCodec:
 def parse(kind: type[M], data: bytes) -> M:
     """Return the message in these bytes; raise InvalidInput if they are not one, or a bomb."""
     name = kind.DESCRIPTOR.full_name
-    if len(data) > MAX_STRUCTURE and has_too_much_structure(data, kind):
+    allowed = allowed_structure(kind)
+    if len(data) > allowed and has_too_much_structure(data, kind):
         raise InvalidInput(
-            "",
-            f"a {name} with more than {MAX_STRUCTURE:,} bytes beside its texts and values",
+            "", f"a {name} with more than {allowed:,} bytes beside its texts and values"
         )
     try:
         return kind.FromString(data)

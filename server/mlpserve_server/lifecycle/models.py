@@ -21,7 +21,7 @@ from mlpserve_server.security.scope import ALL, Scope
 __all__ = ["Models"]
 
 # Names that a wrong one is compared with, to say which was meant.
-_MAX_COMPARED = 100
+_MAX_COMPARED = 20
 # Models with gauges of their own.
 _MAX_LABELLED = 100
 
@@ -188,7 +188,7 @@ def _only(names: Collection[str], field: str, scope: Scope) -> str:
 
 
 def _not_served(name: str, names: Sequence[str]) -> str:
-    # On the path of calls: each wrong name would stop them for half a second among 1,000 models.
+    # On the path of calls: each wrong name would stop them for 8 ms among 100 models of long names.
     near = difflib.get_close_matches(name[:63], names if len(names) <= _MAX_COMPARED else (), n=1)
     hint = f"; did you mean {near[0]}?" if near and len(names) > 1 else ""
     return f"there is no model {name[:63]!r}; served: {listed(names)}{hint}"

@@ -106,6 +106,10 @@ class WorkerAggregator(Collector):
         if model == OTHER or (model not in self._versions and len(self._versions) >= MAX_MODELS):
             return _folded(metric, labels, "model", "version", "class")
         versions = self._versions[model]
+        is_full = len(versions) >= MAX_VERSIONS
+        is_older = is_full and version != OTHER and int(version) < min(versions)
+        if is_older:  # it would be the one that loses its label, and all series be looked through
+            return _folded(metric, labels, "version", "class")
         if version != OTHER and int(version) not in versions:
             versions.add(int(version))
             if len(versions) > MAX_VERSIONS:

@@ -18,6 +18,7 @@ from mlpserve_server.dataplane.fair_shares import INFER_NAME, SELECTED_NAME, Fai
 from mlpserve_server.lifecycle.loader import Loader
 from mlpserve_server.lifecycle.manager import ModelManager
 from mlpserve_server.lifecycle.models import Models
+from tests.support.encoding import field
 from tests.support.managers import models_following
 from tests.support.publishing import publish_to
 from tests.support.server import Refusal, Serve
@@ -155,6 +156,12 @@ def test_of_many_fields_few_are_walked(shares: FairShares) -> None:
     """The names that come behind a million others are found by nobody in time."""
     selector = pb.PredictRequest(model=model_pb2.ModelSelector(version=1)).SerializeToString()
     assert shares.model_of(SELECTED_NAME, selector * 10**6 + request("b").SerializeToString()) == ""
+
+
+def test_fields_of_both_levels_are_counted_together(shares: FairShares) -> None:
+    selector = field(2, b"\x08\1" * 99)
+    assert shares.model_of(SELECTED_NAME, selector * 9 + request("b").SerializeToString()) == "b"
+    assert shares.model_of(SELECTED_NAME, selector * 11 + request("b").SerializeToString()) == ""
 
 
 @pytest.mark.parametrize("before", [b"\x98\x06\x01" * 1000, b"\x83\x01\x84\x01"])

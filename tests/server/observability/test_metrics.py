@@ -207,6 +207,18 @@ def test_versions_beyond_a_number_are_counted_together_and_nothing_goes_back() -
     assert {version for _, version, _ in seen} == newest | {"other"}
 
 
+def test_calls_of_an_old_version_look_through_no_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    totals = WorkerAggregator()
+    for version in range(2, MAX_VERSIONS + 2):
+        totals.add(0, [("mlpserve_predictions_total", ("mnist", str(version), "star"), 1)])
+    monkeypatch.setattr(totals, "_fold", None)
+    totals.add(0, [("mlpserve_predictions_total", ("mnist", "1", "star"), 3)])
+    (family,) = (f for f in totals.collect() if f.name == "mlpserve_predictions")
+    assert {tuple(s.labels.values()): s.value for s in family.samples}[
+        "mnist", "other", "other"
+    ] == 3
+
+
 def test_models_beyond_a_number_are_counted_together_and_no_row_is_lost() -> None:
     totals = WorkerAggregator()
     for number in range(3 * MAX_MODELS):
