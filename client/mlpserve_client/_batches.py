@@ -23,7 +23,7 @@ Response: TypeAlias = prediction_pb2.BatchPredictResponse
 
 _IN_FLIGHT = 4  # requests; enough to keep the network and the server busy at once
 # Large enough to amortise a call, small enough for the first, which is alone, to delay few others:
-# of 512 KiB to 1 MiB, the fastest for batches of 1,000 to 50,000 rows (docs/notes/serving.md).
+# of 512 KiB to 1 MiB, the best for batches of 1,000 to 50,000 rows (docs/notes/serving.md).
 _REQUEST_BYTES = 768 * 1024
 _MAX_STREAM_BYTES = 16 * 1024 * 1024  # of a request or answer whose rows the caller chose
 _MAX_BATCH = 8192  # rows; the server's default, until it names another limit

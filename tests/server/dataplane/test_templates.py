@@ -144,7 +144,7 @@ def test_the_second_request_of_a_length_is_learnt() -> None:
 
 
 def test_values_are_looked_for_by_their_first_bytes_alone() -> None:
-    """To look for all of them, repeated as these are, took a second of a processor a megabyte."""
+    """To look for all of them, repeated as these are, took a quarter of a second for a megabyte."""
     counting = Counting()
     data = b"\x1a\1\0\0" * 40 + b"values"
     encoded = field(4, data[:80]) + request(data)  # in an unknown field
